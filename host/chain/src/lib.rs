@@ -1,0 +1,75 @@
+//! The chain of filters the host serves: what a layer is, how it reaches the next one, and what it cost.
+//!
+//! A layer knows nothing of its neighbours' ABI: it gets a request and [`Next`], and returns a response.
+#![forbid(unsafe_code)]
+
+mod meter;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+
+pub use meter::{CallStat, Meter, MeterSnapshot, Trap};
+
+/// A streaming message body with trailers.
+pub type Body = UnsyncBoxBody<Bytes, Error>;
+/// A request on its way to the origin.
+pub type Request = http::Request<Body>;
+/// A response on its way to the client.
+pub type Response = http::Response<Body>;
+/// What goes wrong with an exchange: an upstream that is gone, a body that was cut.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// The address of the client's connection; an extension of every [`Request`] the host accepts.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// One filter of a chain, or the origin at its end.
+#[async_trait]
+pub trait Layer: Send + Sync + 'static {
+    /// The name it has in the configuration, in `/metrics` and in the table at the end.
+    fn name(&self) -> &str;
+    /// Handles one exchange. An `Err` is answered with 502 by the server.
+    async fn handle(&self, request: Request, next: Next) -> Result<Response, Error>;
+    /// What it cost so far; `None` for a layer that runs no Wasm.
+    fn meter(&self) -> Option<&Arc<Meter>> {
+        None
+    }
+}
+
+/// The rest of a chain, outermost layer first; the last one is the origin.
+#[derive(Clone)]
+pub struct Next {
+    layers: Arc<[Arc<dyn Layer>]>,
+    at: usize,
+}
+
+impl Next {
+    /// The whole chain. `layers` must not be empty: its last element answers without calling on.
+    pub fn new(layers: Vec<Arc<dyn Layer>>) -> Self {
+        Self { layers: layers.into(), at: 0 }
+    }
+
+    /// Hands the request to the next layer and waits for its response head.
+    pub async fn run(self, request: Request) -> Result<Response, Error> {
+        let Some(layer) = self.layers.get(self.at).cloned() else {
+            return Err("the chain has no origin at its end".into());
+        };
+        let next = Next { layers: self.layers, at: self.at + 1 };
+        layer.handle(request, next).await
+    }
+}
+
+/// A body of known bytes.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    http_body_util::Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body of nothing.
+pub fn empty() -> Body {
+    full(Bytes::new())
+}

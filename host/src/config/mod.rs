@@ -1,0 +1,419 @@
+//! `edgeweir.toml`: listeners, the filters in front of each, and the upstreams behind them.
+//!
+//! Parsed once. What can be wrong is said with file, line, column and field before anything is served.
+
+mod error;
+mod number;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+pub use error::ConfigError;
+pub use number::Within;
+
+/// A whole configuration file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Metrics, health and the dashboard; nothing of them without it.
+    pub admin: Option<Admin>,
+    /// Bounds of the host and of each filter.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Where the host keeps things between runs.
+    #[serde(default)]
+    pub state: State,
+    /// Addresses served, at least one.
+    #[serde(default, rename = "listener")]
+    pub listeners: Vec<Listener>,
+    /// Origins by name.
+    #[serde(default, rename = "upstream")]
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// Filters by name.
+    #[serde(default, rename = "filter")]
+    pub filters: BTreeMap<String, Filter>,
+    /// Where the file is and what it says, for errors found later.
+    #[serde(skip)]
+    pub source: Source,
+}
+
+/// The file a configuration came from.
+#[derive(Clone, Default, Debug)]
+pub struct Source {
+    /// As it was named; empty for the built-in demo.
+    pub file: PathBuf,
+    /// Its text.
+    pub text: String,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// `address:port`; loopback only.
+    pub listen: Spanned<Address>,
+}
+
+/// `[limits]`: bounds of the host, and of each filter that sets none of its own.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Count fuel (Wasm instructions) per callback. Costs up to half of the speed of a filter: for measuring.
+    pub fuel: bool,
+    /// The longest a filter may compute without giving up the processor, milliseconds.
+    pub deadline_ms: Within<1, 60_000>,
+    /// Linear memory of one instance, MiB.
+    pub memory_mib: Within<1, 4_096>,
+    /// Fields of one message head; more are answered with 431.
+    pub headers: Within<1, 8_192>,
+    /// Bytes of one message head, KiB; more are answered with 431.
+    pub header_kib: Within<8, 1_024>,
+    /// Connections of one listener at once; more wait to be accepted.
+    pub connections: Within<1, 1_000_000>,
+    /// How long a connection may take to send a request's head, milliseconds.
+    pub head_timeout_ms: Within<1, 3_600_000>,
+    /// How long exchanges in flight may take to finish when the host stops, milliseconds.
+    pub grace_ms: Within<0, 3_600_000>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            fuel: false,
+            deadline_ms: Within::of(1_000),
+            memory_mib: Within::of(256),
+            headers: Within::of(1_000),
+            header_kib: Within::of(256),
+            connections: Within::of(10_000),
+            head_timeout_ms: Within::of(30_000),
+            grace_ms: Within::of(10_000),
+        }
+    }
+}
+
+/// `[state]`: what is kept on disk.
+#[derive(Clone, Default, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct State {
+    /// Compiled modules; default `$XDG_CACHE_HOME/edgeweir`, else `~/.cache/edgeweir`.
+    pub cache_dir: Option<PathBuf>,
+    /// The file behind `spin:key-value`; without it the store is in memory and ends with the host.
+    pub store: Option<PathBuf>,
+}
+
+/// `[[listener]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Its name in metrics and reports.
+    pub name: Spanned<String>,
+    /// `address:port`; port 0 takes a free one and says which.
+    pub listen: Spanned<Address>,
+    /// The upstream's name.
+    pub upstream: Spanned<String>,
+    /// Names of filters, outermost first.
+    #[serde(default)]
+    pub filters: Vec<Spanned<String>>,
+}
+
+/// `[upstream.NAME]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// `host:port`.
+    pub address: Authority,
+    /// Speak HTTP/2 with prior knowledge; else HTTP/1.1.
+    #[serde(default)]
+    pub http2: bool,
+    /// The longest a connection may take to open, milliseconds.
+    #[serde(default = "connect_timeout")]
+    pub connect_timeout_ms: Within<1, 600_000>,
+    /// The longest wait for a response head once the request has gone out, milliseconds.
+    #[serde(default = "head_timeout")]
+    pub timeout_ms: Within<1, 3_600_000>,
+    /// The longest wait between two pieces of a response body, milliseconds.
+    #[serde(default = "idle_timeout")]
+    pub idle_timeout_ms: Within<1, 86_400_000>,
+}
+
+impl Upstream {
+    /// An upstream with the default time-outs.
+    pub fn at(address: impl Into<String>) -> Self {
+        Self {
+            address: Authority(address.into()),
+            http2: false,
+            connect_timeout_ms: connect_timeout(),
+            timeout_ms: head_timeout(),
+            idle_timeout_ms: idle_timeout(),
+        }
+    }
+}
+
+fn connect_timeout() -> Within<1, 600_000> {
+    Within::of(5_000)
+}
+fn head_timeout() -> Within<1, 3_600_000> {
+    Within::of(60_000)
+}
+fn idle_timeout() -> Within<1, 86_400_000> {
+    Within::of(300_000)
+}
+
+/// `[filter.NAME]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// The `.wasm` file: a proxy-wasm module or a wasi:http component, told apart by its first bytes.
+    pub module: Spanned<PathBuf>,
+    /// What a trap does to the exchange it happens in.
+    #[serde(default)]
+    pub on_trap: OnTrap,
+    /// The filter's own configuration, handed to it as JSON.
+    pub config: Option<Spanned<toml::Value>>,
+    /// As in `[limits]`, for this filter alone.
+    pub deadline_ms: Option<Within<1, 60_000>>,
+    /// As in `[limits]`, for this filter alone.
+    pub memory_mib: Option<Within<1, 4_096>>,
+    /// Instances: of a module, the number kept; of a component, the most at once.
+    pub instances: Option<Within<1, 1_024>>,
+    /// Modules only: filters with the same one share data; default: the filter's name.
+    pub vm_id: Option<Spanned<String>>,
+    /// Modules only: the configuration of the VM.
+    pub vm_config: Option<Spanned<String>>,
+    /// Modules only: chooses among the root contexts of a module.
+    pub root_id: Option<Spanned<String>>,
+    /// Modules only: clusters callouts may reach, name to `host:port`.
+    pub clusters: Option<Spanned<BTreeMap<String, Authority>>>,
+    /// Components only: environment variables.
+    pub environment: Option<Spanned<BTreeMap<String, String>>>,
+    /// Components only: values of `spin:variables`.
+    pub variables: Option<Spanned<BTreeMap<String, String>>>,
+    /// Components only: `host:port` the component itself may send requests to.
+    pub allowed_outbound: Option<Spanned<Vec<Authority>>>,
+}
+
+impl Filter {
+    /// A filter on its defaults.
+    pub fn of(module: PathBuf) -> Self {
+        Self {
+            module: Spanned::new(0..0, module),
+            on_trap: OnTrap::Respond,
+            config: None,
+            deadline_ms: None,
+            memory_mib: None,
+            instances: None,
+            vm_id: None,
+            vm_config: None,
+            root_id: None,
+            clusters: None,
+            environment: None,
+            variables: None,
+            allowed_outbound: None,
+        }
+    }
+}
+
+/// What a trap does to the exchange it happens in.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnTrap {
+    /// It is answered with 500.
+    #[default]
+    Respond,
+    /// It goes on as if the filter were not there, as far as it still can.
+    Pass,
+}
+
+/// An address to listen on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Address(pub SocketAddr);
+
+impl TryFrom<String> for Address {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| {
+            format!("\"{text}\" is not an address to listen on, such as \"127.0.0.1:8000\" or \"[::1]:8000\"")
+        })
+    }
+}
+
+/// The `host:port` of something to connect to.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Authority(pub String);
+
+impl TryFrom<String> for Authority {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let parsed = text.parse::<http::uri::Authority>().ok();
+        let sound = parsed.is_some_and(|authority| {
+            !authority.host().is_empty()
+                && !text.contains('@')
+                && authority.port_u16().is_some_and(|port| port > 0)
+        });
+        if sound {
+            Ok(Self(text))
+        } else {
+            Err(format!(
+                "\"{text}\" is not host:port, such as \"127.0.0.1:9000\" or \"origin.internal:80\""
+            ))
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn read(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| ConfigError::file(file, format!("cannot be read: {error}")))?;
+        Self::parse(file, text)
+    }
+
+    /// Checks the text of a file; `file` is where its relative paths start and what errors name.
+    pub fn parse(file: &Path, text: String) -> Result<Self, ConfigError> {
+        let source = Source {
+            file: file.to_owned(),
+            text,
+        };
+        let parser = toml::Deserializer::parse(&source.text)
+            .map_err(|error| ConfigError::toml(&source, "", &error))?;
+        let mut config: Self = serde_path_to_error::deserialize(parser).map_err(|error| {
+            let field = error.path().to_string();
+            ConfigError::toml(&source, &field, error.inner())
+        })?;
+        config.source = source;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The path of a file the configuration names: as it is if it is there, else beside the configuration.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        if path.is_absolute() || path.exists() {
+            return path.to_owned();
+        }
+        match self.source.file.parent() {
+            Some(folder) if folder.join(path).exists() => folder.join(path),
+            _ => path.to_owned(),
+        }
+    }
+
+    /// What no single field can tell: names that lead nowhere, names given twice.
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.listeners.is_empty() {
+            return Err(ConfigError::file(
+                &self.source.file,
+                "it has no [[listener]]: nothing would be served",
+            ));
+        }
+        if let Some(admin) = &self.admin {
+            let address = admin.listen.get_ref().0;
+            if !address.ip().is_loopback() {
+                return Err(ConfigError::at(
+                    &self.source,
+                    admin.listen.span(),
+                    "admin.listen",
+                    format!(
+                        "{address} is not a loopback address; the admin pages have no token yet, so they are \
+                         served on 127.0.0.1 or [::1] only"
+                    ),
+                ));
+            }
+        }
+        let mut names = BTreeSet::new();
+        let mut addresses = BTreeSet::new();
+        for (index, listener) in self.listeners.iter().enumerate() {
+            self.check_listener(index, listener, &mut names, &mut addresses)?;
+        }
+        Ok(())
+    }
+
+    fn check_listener<'a>(
+        &self,
+        index: usize,
+        listener: &'a Listener,
+        names: &mut BTreeSet<&'a str>,
+        addresses: &mut BTreeSet<SocketAddr>,
+    ) -> Result<(), ConfigError> {
+        let source = &self.source;
+        if !names.insert(listener.name.get_ref()) {
+            return Err(ConfigError::at(
+                source,
+                listener.name.span(),
+                &format!("listener[{index}].name"),
+                format!("\"{}\" is the name of another listener", listener.name.get_ref()),
+            ));
+        }
+        let address = listener.listen.get_ref().0;
+        if address.port() != 0 && !addresses.insert(address) {
+            return Err(ConfigError::at(
+                source,
+                listener.listen.span(),
+                &format!("listener[{index}].listen"),
+                format!("{address} is the address of another listener"),
+            ));
+        }
+        if !self.upstreams.contains_key(listener.upstream.get_ref()) {
+            return Err(ConfigError::at(
+                source,
+                listener.upstream.span(),
+                &format!("listener[{index}].upstream"),
+                format!(
+                    "there is no [upstream.{}]; there {}",
+                    listener.upstream.get_ref(),
+                    choices(self.upstreams.keys())
+                ),
+            ));
+        }
+        for (at, filter) in listener.filters.iter().enumerate() {
+            if !self.filters.contains_key(filter.get_ref()) {
+                return Err(ConfigError::at(
+                    source,
+                    filter.span(),
+                    &format!("listener[{index}].filters[{at}]"),
+                    format!(
+                        "there is no [filter.{}]; there {}",
+                        filter.get_ref(),
+                        choices(self.filters.keys())
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn choices<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let names: Vec<_> = names.map(|name| format!("\"{name}\"")).collect();
+    match names.as_slice() {
+        [] => "is none".to_owned(),
+        [one] => format!("is {one}"),
+        many => format!("are {}", many.join(", ")),
+    }
+}
+
+/// A filter's configuration as the JSON it is handed: nothing for none.
+pub fn to_json(value: &toml::Value) -> Result<serde_json::Value, String> {
+    use serde_json::Value as Json;
+    Ok(match value {
+        toml::Value::String(text) => Json::String(text.clone()),
+        toml::Value::Integer(number) => Json::from(*number),
+        toml::Value::Float(number) => serde_json::Number::from_f64(*number)
+            .map(Json::Number)
+            .ok_or_else(|| format!("{number} cannot be written in JSON"))?,
+        toml::Value::Boolean(flag) => Json::Bool(*flag),
+        // JSON has no dates; RFC 3339 text is what a filter would parse.
+        toml::Value::Datetime(date) => Json::String(date.to_string()),
+        toml::Value::Array(items) => Json::Array(items.iter().map(to_json).collect::<Result<_, _>>()?),
+        toml::Value::Table(table) => Json::Object(
+            table
+                .iter()
+                .map(|(key, value)| Ok((key.clone(), to_json(value)?)))
+                .collect::<Result<_, String>>()?,
+        ),
+    })
+}

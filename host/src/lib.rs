@@ -1,0 +1,15 @@
+//! The Edgeweir host: a reverse proxy over a chain of edge filters, that says what each of them costs.
+//!
+//! It runs the very `.wasm` files that go to Envoy (proxy-wasm modules) and to Spin (wasi:http components), in any mix.
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod host;
+pub mod inspect;
+pub mod load;
+pub mod report;
+pub mod serve;
+pub mod stats;

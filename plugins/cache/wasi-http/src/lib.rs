@@ -1,0 +1,1 @@
+//! The cache filter as a wasi:http middleware component.

@@ -1,0 +1,1 @@
+//! The compress filter as a wasi:http middleware component.

@@ -1,0 +1,1 @@
+//! The edge filter as a proxy-wasm module.

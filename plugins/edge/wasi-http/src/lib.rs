@@ -1,0 +1,1 @@
+//! The edge filter as a wasi:http middleware component.

@@ -1,0 +1,60 @@
+//! What a call is given besides its message, and what it leaves behind.
+
+use std::borrow::Cow;
+
+use crate::{Effect, Timestamp};
+
+/// Severity of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// For development.
+    Debug,
+    /// Of interest.
+    Info,
+    /// The operator should look.
+    Warn,
+    /// Something is broken.
+    Error,
+}
+
+/// What calls left behind, for the adapter to publish: counters, log lines, effects nobody waits for.
+#[derive(Default, Debug)]
+pub struct Record {
+    /// Counter increments by name (`cache.hit`); an adapter prefixes them with `edgeweir.`.
+    pub counts: Vec<(&'static str, u64)>,
+    /// Log lines.
+    pub logs: Vec<(Level, Cow<'static, str>)>,
+    /// Effects without an answer, in order.
+    pub effects: Vec<Effect>,
+}
+
+/// The context of one call.
+#[derive(Debug)]
+pub struct Cx<'a> {
+    /// The time of the call.
+    pub now: Timestamp,
+    record: &'a mut Record,
+}
+
+impl<'a> Cx<'a> {
+    /// A context at a time, leaving its traces in `record`.
+    pub fn new(now: Timestamp, record: &'a mut Record) -> Self {
+        Self { now, record }
+    }
+    /// Counts one. Names are fixed at compile time, so that metrics stay bounded.
+    pub fn count(&mut self, name: &'static str) {
+        self.add(name, 1);
+    }
+    /// Adds to a counter.
+    pub fn add(&mut self, name: &'static str, by: u64) {
+        self.record.counts.push((name, by));
+    }
+    /// Writes a log line.
+    pub fn log(&mut self, level: Level, line: impl Into<Cow<'static, str>>) {
+        self.record.logs.push((level, line.into()));
+    }
+    /// Asks for an effect whose outcome does not matter to the exchange.
+    pub fn detach(&mut self, effect: Effect) {
+        self.record.effects.push(effect);
+    }
+}

@@ -1,0 +1,137 @@
+//! The contract of an Edgeweir filter: it decides, an adapter acts.
+//!
+//! A [`Filter`] makes one [`Exchange`] per request: a state machine that is given events (request head, body
+//! chunks, response head, trailers, the answer to an effect) with the time, and returns a [`Step`]. It does no IO,
+//! reads no clock and knows no ABI. An adapter performs the [`Effect`] in its own way (a hostcall, a callout, an
+//! `.await`) and hands the [`Answer`] back.
+//!
+//! ```
+//! use edgeweir_filter::{Body, Cx, Exchange, Filter, ResponseHead, Script, Step};
+//!
+//! struct Hello;
+//! impl Filter for Hello {
+//!     fn name(&self) -> &'static str { "hello" }
+//!     fn exchange(&self) -> Box<dyn Exchange> { Box::new(Hello) }
+//! }
+//! impl Exchange for Hello {
+//!     fn response(&mut self, head: &mut ResponseHead, _: &mut Cx<'_>) -> Step {
+//!         head.fields.set("hello", "edge");
+//!         Step::Forward(Body::Pass)
+//!     }
+//! }
+//!
+//! let mut script = Script::new(Hello);
+//! let seen = script.get("/").origin(200, &[], "body").run();
+//! assert_eq!(seen.field("hello"), Some(&b"edge"[..]));
+//! ```
+#![forbid(unsafe_code)]
+
+mod body;
+mod chain;
+mod config;
+mod context;
+mod fields;
+mod head;
+pub mod representation;
+mod script;
+mod step;
+mod time;
+
+pub use body::{Body, Pipe};
+pub use chain::{Chain, ChainExchange};
+pub use config::{ConfigError, Configured, load, schema};
+pub use context::{Cx, Level, Record};
+pub use fields::{Fields, list_members};
+pub use head::{Reply, RequestHead, ResponseHead};
+pub use script::{Script, Seen, SharedMemory};
+pub use step::{Answer, Change, Effect, Failed, Fetch, Fetched, Step};
+pub use time::Timestamp;
+
+/// A configured filter: makes one [`Exchange`] per request.
+///
+/// State that outlives an exchange (an `lru`, a parsed table) belongs here, behind `Rc<RefCell<..>>`: a guest is
+/// single-threaded, and an exchange never holds a borrow across a returned [`Step`].
+pub trait Filter {
+    /// The filter's fixed name: `cache`, `compress`, `minify`, `ratelimit`, `edge`.
+    fn name(&self) -> &'static str;
+    /// A fresh state machine for one request.
+    fn exchange(&self) -> Box<dyn Exchange>;
+    /// Whether [`RequestHead::peer`] is to be filled: reading it costs a hostcall.
+    fn wants_peer(&self) -> bool {
+        false
+    }
+    /// Sentences for the operator, logged once at load: what is approximate here and why.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// Whether decisions need [`Effect::Update`] to be exact; an adapter that can't says so at load.
+    fn wants_exact_updates(&self) -> bool {
+        false
+    }
+}
+
+/// One request and its response, seen by one filter.
+///
+/// Order of calls: `request`, (`request_answer`)*, `request_body`*, `request_trailers`?, then `response`,
+/// (`response_answer`)*, `response_body`*, `response_trailers`?. A filter that returned [`Step::Reply`] sees nothing
+/// more. An exchange may be dropped at any point (the client left, the upstream was cut): then no call says `end`.
+pub trait Exchange {
+    /// The request's head; may be changed.
+    fn request(&mut self, _head: &mut RequestHead, _cx: &mut Cx<'_>) -> Step {
+        Step::Forward(Body::Pass)
+    }
+    /// The answer to the effect that `request` or `request_answer` asked for.
+    fn request_answer(
+        &mut self,
+        _answer: Answer,
+        _head: &mut RequestHead,
+        _cx: &mut Cx<'_>,
+    ) -> Step {
+        debug_assert!(false, "an answer nobody asked for");
+        Step::Forward(Body::Pass)
+    }
+    /// A piece of the request's body; what is to go on is appended to `out` (ignored under [`Body::Observe`]).
+    /// `end` is true exactly once, with the last piece (which may be empty), and only after a complete body.
+    fn request_body(&mut self, chunk: &[u8], _end: bool, out: &mut Vec<u8>, _cx: &mut Cx<'_>) {
+        out.extend_from_slice(chunk);
+    }
+    /// The response's head; may be changed. Not called for this filter's own reply.
+    fn response(&mut self, _head: &mut ResponseHead, _cx: &mut Cx<'_>) -> Step {
+        Step::Forward(Body::Pass)
+    }
+    /// The answer to the effect that `response` or `response_answer` asked for.
+    fn response_answer(
+        &mut self,
+        _answer: Answer,
+        _head: &mut ResponseHead,
+        _cx: &mut Cx<'_>,
+    ) -> Step {
+        debug_assert!(false, "an answer nobody asked for");
+        Step::Forward(Body::Pass)
+    }
+    /// As `request_body`, for the response. Each call is also a flush: what the origin sent is to reach the client.
+    /// A response without a body (HEAD, 204, 304) gets no call.
+    fn response_body(&mut self, chunk: &[u8], _end: bool, out: &mut Vec<u8>, _cx: &mut Cx<'_>) {
+        out.extend_from_slice(chunk);
+    }
+    /// The trailer section, after the body's end.
+    fn response_trailers(&mut self, _trailers: &mut Fields, _cx: &mut Cx<'_>) {}
+}
+
+impl<F: Filter + ?Sized> Filter for Box<F> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+    fn exchange(&self) -> Box<dyn Exchange> {
+        (**self).exchange()
+    }
+    fn wants_peer(&self) -> bool {
+        (**self).wants_peer()
+    }
+    fn notes(&self) -> Vec<String> {
+        (**self).notes()
+    }
+    fn wants_exact_updates(&self) -> bool {
+        (**self).wants_exact_updates()
+    }
+}

@@ -1,0 +1,1 @@
+//! The minify filter as a proxy-wasm module.

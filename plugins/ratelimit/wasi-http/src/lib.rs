@@ -1,0 +1,1 @@
+//! The ratelimit filter as a wasi:http middleware component.
