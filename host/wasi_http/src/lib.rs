@@ -1,1 +1,109 @@
-//! x
+//! Runs wasi:http 0.3.0 components as layers of a chain: middleware whose open `wasi:http/handler` import
+//! is the next layer, and terminal handlers that answer or call out themselves.
+//!
+//! One store per instance, many requests in one instance at once, instances kept between requests, so that
+//! what a filter remembers in its memory survives. A trap costs the requests in that instance, not the host.
+#![forbid(unsafe_code)]
+
+mod body;
+mod component;
+mod context;
+mod exchange;
+mod handler;
+mod hooks;
+mod instance;
+mod layer;
+mod output;
+mod pool;
+mod runtime;
+mod spin;
+mod stores;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use edgeweir_host_chain::{Layer, Meter};
+
+pub use runtime::{Runtime, RuntimeOptions};
+
+/// What a plugin may use, at most.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Linear memory of one instance in all, bytes. Growth beyond it fails in the guest.
+    pub memory_bytes: usize,
+    /// How long a guest may compute without yielding. Checked every 10 ms; beyond it the guest traps.
+    pub deadline: Duration,
+    /// Field lines of a request or response head; more are answered with 431, or are an error of the next layer.
+    pub headers: usize,
+    /// Bytes of names and values of a head.
+    pub header_bytes: usize,
+    /// Live instances. Requests beyond `instances` × `concurrent` wait.
+    pub instances: usize,
+    /// Requests one instance handles at once, counted until its response head.
+    pub concurrent: usize,
+    /// Requests an instance handles before it is replaced.
+    pub requests: usize,
+    /// Time to the response head, and the longest pause of a body afterwards.
+    pub timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 256 << 20,
+            deadline: Duration::from_secs(1),
+            headers: 1000,
+            header_bytes: 256 << 10,
+            instances: 8,
+            concurrent: 16,
+            requests: 10_000,
+            timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What the client sees when the guest traps before its response head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnTrap {
+    /// 500.
+    Respond,
+    /// The next layer's response, when the request can still be sent on: its body was not read, and it has not
+    /// been sent on yet or has a safe method (RFC 9110 §9.2.1). 500 otherwise.
+    PassThrough,
+}
+
+/// A component and how to run it.
+#[derive(Clone, Debug)]
+pub struct Plugin {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// The `.wasm` file.
+    pub component: PathBuf,
+    /// What `wasi:cli/environment` returns; the plugin's configuration among it.
+    pub environment: BTreeMap<String, String>,
+    /// What `spin:variables` returns.
+    pub variables: BTreeMap<String, String>,
+    /// What it may use.
+    pub limits: Limits,
+    /// What a trap means for the client.
+    pub on_trap: OnTrap,
+    /// `host:port` pairs `wasi:http/client` may reach; empty means none.
+    pub allowed_outbound: Vec<String>,
+}
+
+/// Compiles a component, links it and starts a first instance.
+///
+/// # Errors
+/// Names the file and what is wrong with it: unreadable, not Wasm, a core module, no `wasi:http/handler@0.3.0`
+/// export, another version of wasi:http, an import this host does not offer, a limit out of bounds, or an
+/// instance that does not start.
+pub async fn load(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<Arc<dyn Layer>> {
+    let meter = Arc::new(Meter::default());
+    let loaded = component::load(runtime, plugin, meter)?;
+    let first = instance::instantiate(&loaded).await.map_err(|error| {
+        anyhow::anyhow!("{}: no instance could be started: {error:?}", loaded.plugin.component.display())
+    })?;
+    Ok(Arc::new(layer::Component::new(loaded, first)))
+}

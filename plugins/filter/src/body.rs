@@ -20,6 +20,9 @@ pub enum Body {
     },
 }
 
+/// Takes a chunk, whether it is the last, and where what goes on is appended.
+type StageFn<'a> = dyn FnMut(&[u8], bool, &mut Vec<u8>) + 'a;
+
 /// Feeds a body to one filter as its [`Body`] asks.
 #[derive(Default, Debug)]
 pub struct Pipe {
@@ -47,13 +50,7 @@ impl Pipe {
     }
 
     /// Gives `chunk` to `stage` (called with chunk, end, out) and appends what goes on to `out`.
-    pub fn push(
-        &mut self,
-        chunk: &[u8],
-        end: bool,
-        out: &mut Vec<u8>,
-        stage: &mut dyn FnMut(&[u8], bool, &mut Vec<u8>),
-    ) {
+    pub fn push(&mut self, chunk: &[u8], end: bool, out: &mut Vec<u8>, stage: &mut StageFn<'_>) {
         match self.body {
             Body::Pass => out.extend_from_slice(chunk),
             Body::Observe => {

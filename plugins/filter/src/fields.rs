@@ -36,7 +36,10 @@ impl Fields {
 
     /// The first value of a field; `name` in lower case.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.lines.iter().find(|(n, _)| n == name.as_bytes()).map(|(_, value)| &value[..])
+        self.lines
+            .iter()
+            .find(|(n, _)| n == name.as_bytes())
+            .map(|(_, value)| &value[..])
     }
 
     /// The first value as text, when it is visible ASCII (and obs-text free).

@@ -25,6 +25,7 @@
 //! assert_eq!(seen.field("hello"), Some(&b"edge"[..]));
 //! ```
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod body;
 mod chain;

@@ -20,6 +20,10 @@ pub enum Step {
 
 /// Something only an adapter can do.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, and soon taken apart; a box would cost each fetch"
+)]
 pub enum Effect {
     /// Read a value shared by the edge's workers or instances.
     Load {
@@ -59,7 +63,9 @@ pub enum Effect {
 ///
 /// Values are at most 64 bytes. When a table of such values is full, unrelated keys may share one value: a change
 /// must stay safe (never more permissive) under that.
-pub struct Change(Box<dyn Fn(Option<&[u8]>) -> Option<Vec<u8>>>);
+pub struct Change(Box<ChangeFn>);
+
+type ChangeFn = dyn Fn(Option<&[u8]>) -> Option<Vec<u8>>;
 
 impl Change {
     /// Wraps the function.

@@ -1,1 +1,14 @@
-//! x
+//! The project's own commands, behind the alias `cargo edge`: `build`, `demo`, `test` and `bench`.
+//!
+//! They bring what they need (Wasm targets by rustup, Envoy by pip into the target folder, wrk from the distribution)
+//! and say so in a line each. As a library it gives tests fresh modules and processes that die with them.
+
+pub mod artifact;
+pub mod bench;
+pub mod build;
+pub mod demo;
+pub mod process;
+pub mod section;
+pub mod test;
+pub mod tools;
+pub mod workspace;

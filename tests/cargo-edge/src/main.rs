@@ -1,1 +1,61 @@
-fn main(){}
+//! `cargo edge build|demo|test|bench`.
+
+use std::process::ExitCode;
+
+use cargo_edge::{bench, build, demo, test};
+use clap::{Parser, Subcommand};
+
+/// Builds, shows, tests and measures Edgeweir.
+#[derive(Parser)]
+#[command(name = "cargo edge", bin_name = "cargo edge", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo edge build                 every module and component, into target/edge/
+  cargo edge build minify          one filter only
+  cargo edge demo                  all four filters in front of a built-in origin
+  cargo edge test                  every test, the real Envoy among them
+  cargo edge bench --quick         side by side: Envoy alone, with each filter, and the host";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compile the filters to WebAssembly, into target/edge/.
+    Build {
+        /// Filters to build: cache, compress, minify, ratelimit, edge, gateway; all when none is named.
+        names: Vec<String>,
+    },
+    /// Build everything and start the host with all four filters in front of a built-in origin.
+    Demo {
+        /// Passed on to `edgeweir run`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Fetch what the tests need and run all of them; fails without Envoy.
+    Test {
+        /// Passed on to `cargo test --workspace`, for example a test's name.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Measure Envoy and the host, plain and with each filter, side by side.
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Build { names } => build::command(&names),
+        Command::Demo { args } => demo::command(&args),
+        Command::Test { args } => test::command(&args),
+        Command::Bench(options) => bench::command(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What is loaded: a plugin's settings and limits, and the part of it all its instances share.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use bytes::Bytes;
+use edgeweir_host_chain::Meter;
+
+use crate::callout::Client;
+use crate::fields::Bound;
+use crate::runtime::Runtime;
+use crate::shared::{Metrics, SharedData};
+
+/// What one plugin may use. Whatever goes beyond costs that plugin's request, never the host.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Linear memory of one instance, bytes.
+    pub memory_bytes: usize,
+    /// Wall time of one callback.
+    pub deadline: Duration,
+    /// Wasm stack, bytes; 64 KiB to 1 MiB, since callbacks run on the caller's stack.
+    pub stack_bytes: usize,
+    /// Lines of one header map; at most 20,000.
+    pub headers: usize,
+    /// Bytes of one header map, names and values.
+    pub header_bytes: usize,
+    /// Bytes in shared data, and in each shared queue.
+    pub shared_data_bytes: usize,
+    /// Keys in shared data.
+    pub shared_data_keys: usize,
+    /// Callouts under way for one stream.
+    pub callouts: usize,
+    /// Body bytes held back for a plugin that pauses.
+    pub body_buffer_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 256 << 20,
+            deadline: Duration::from_secs(1),
+            stack_bytes: 1 << 20,
+            headers: 1_000,
+            header_bytes: 256 << 10,
+            shared_data_bytes: 64 << 20,
+            shared_data_keys: 100_000,
+            callouts: 16,
+            body_buffer_bytes: 1 << 20,
+        }
+    }
+}
+
+impl Limits {
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let stack = self.stack_bytes;
+        ensure!((64 << 10..=1 << 20).contains(&stack), "stack_bytes is {stack}, want 65536 to 1048576");
+        ensure!((1..=20_000).contains(&self.headers), "headers is {}, want 1 to 20000", self.headers);
+        ensure!(self.memory_bytes >= 64 << 10, "memory_bytes is {}, want at least 65536", self.memory_bytes);
+        ensure!(!self.deadline.is_zero(), "deadline is 0, want at least 1 ms");
+        Ok(())
+    }
+
+    pub(crate) fn fields(&self) -> Bound {
+        Bound { lines: self.headers, bytes: self.header_bytes }
+    }
+}
+
+/// What becomes of a request whose plugin trapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnTrap {
+    /// 500, or a reset once the response's head is out.
+    Respond,
+    /// The message goes on as it was; a reset if the plugin had changed part of it already.
+    PassThrough,
+}
+
+/// One plugin of a chain.
+#[derive(Clone, Debug)]
+pub struct Plugin {
+    /// Its name in logs and reports; `plugin_name` for the plugin.
+    pub name: String,
+    /// The `.wasm` file.
+    pub module: PathBuf,
+    /// Given to `proxy_on_configure`.
+    pub configuration: Vec<u8>,
+    /// Given to `proxy_on_vm_start`.
+    pub vm_configuration: Vec<u8>,
+    /// `plugin_root_id`.
+    pub root_id: String,
+    /// Plugins with the same one share data.
+    pub vm_id: String,
+    /// What it may use.
+    pub limits: Limits,
+    /// What a trap does to a request.
+    pub on_trap: OnTrap,
+    /// Names a plugin may call, and the `host:port` behind each.
+    pub clusters: BTreeMap<String, String>,
+    /// Virtual machines in the pool, each serving one callback at a time; at least 1.
+    pub instances: usize,
+}
+
+impl Plugin {
+    /// A plugin with the defaults: no configuration, two instances, 500 on a trap.
+    pub fn new(name: impl Into<String>, module: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            module: module.into(),
+            configuration: Vec::new(),
+            vm_configuration: Vec::new(),
+            root_id: String::new(),
+            vm_id: String::new(),
+            limits: Limits::default(),
+            on_trap: OnTrap::Respond,
+            clusters: BTreeMap::new(),
+            instances: 2,
+        }
+    }
+}
+
+/// Where a request goes, as the properties `xds.cluster_name` and `xds.route_name` say; an extension of a request.
+/// Without it they are `origin` and `default`.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// `xds.cluster_name`.
+    pub cluster: String,
+    /// `xds.route_name`.
+    pub route: String,
+}
+
+/// What all instances of one plugin share.
+pub(crate) struct Common {
+    pub(crate) name: String,
+    pub(crate) root_id: String,
+    pub(crate) vm_id: String,
+    pub(crate) configuration: Bytes,
+    pub(crate) vm_configuration: Bytes,
+    pub(crate) limits: Limits,
+    pub(crate) on_trap: OnTrap,
+    pub(crate) clusters: BTreeMap<String, String>,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) data: Arc<SharedData>,
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) metrics: Metrics,
+    pub(crate) client: Client,
+    /// Names of the linked host functions, by their index.
+    pub(crate) calls: Vec<&'static str>,
+}

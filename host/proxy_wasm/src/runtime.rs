@@ -1,0 +1,100 @@
+//! What all plugins of a process share: engines, the cache of compiled modules, the epoch ticker, shared data.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use wasmtime::{Cache, CacheConfig, Config, Engine};
+
+use crate::callout::Client;
+use crate::shared::{Shared, lock};
+
+/// How often the epoch advances: the grain of every deadline.
+pub(crate) const TICK: Duration = Duration::from_millis(5);
+
+/// Settings of a [`Runtime`].
+#[derive(Clone, Debug, Default)]
+pub struct RuntimeOptions {
+    /// Where compiled modules are kept between runs, keyed by content, settings and version of the compiler. `None`
+    /// compiles every time.
+    pub cache_dir: Option<PathBuf>,
+    /// Whether fuel is counted; costs 4 to 50 % of a plugin's speed.
+    pub fuel: bool,
+}
+
+/// One per process: the engine with its ticker, the cache of compiled modules, shared data and queues.
+pub struct Runtime {
+    options: RuntimeOptions,
+    cache: Option<Cache>,
+    /// By stack size, which belongs to an engine.
+    engines: Mutex<BTreeMap<usize, Engine>>,
+    pub(crate) shared: Shared,
+    client: OnceLock<Client>,
+}
+
+impl Runtime {
+    /// Starts a runtime; its ticker thread ends with it. Fails if the cache folder cannot be made.
+    pub fn new(options: RuntimeOptions) -> anyhow::Result<Arc<Runtime>> {
+        let cache = match &options.cache_dir {
+            Some(folder) => {
+                let says = || format!("{}: cannot keep compiled modules here", folder.display());
+                std::fs::create_dir_all(folder).with_context(says)?;
+                let folder = folder.canonicalize().with_context(says)?;
+                let mut config = CacheConfig::new();
+                config.with_directory(folder);
+                Some(Cache::new(config).map_err(anyhow::Error::from).with_context(says)?)
+            }
+            None => None,
+        };
+        let runtime = Arc::new(Runtime {
+            options,
+            cache,
+            engines: Mutex::default(),
+            shared: Shared::default(),
+            client: OnceLock::new(),
+        });
+        let ticking = Arc::downgrade(&runtime);
+        std::thread::Builder::new().name("epoch".into()).spawn(move || tick(&ticking)).context("the epoch thread")?;
+        Ok(runtime)
+    }
+
+    /// Whether fuel is counted.
+    pub(crate) fn fuel(&self) -> bool {
+        self.options.fuel
+    }
+
+    /// The client of all callouts; the first call must be inside a tokio runtime.
+    pub(crate) fn client(&self) -> Client {
+        self.client.get_or_init(Client::new).clone()
+    }
+
+    /// The engine for a stack size.
+    pub(crate) fn engine(&self, stack_bytes: usize) -> anyhow::Result<Engine> {
+        let mut engines = lock(&self.engines);
+        if let Some(engine) = engines.get(&stack_bytes) {
+            return Ok(engine.clone());
+        }
+        let mut config = Config::new();
+        config.epoch_interruption(true);
+        config.consume_fuel(self.options.fuel);
+        config.max_wasm_stack(stack_bytes);
+        // `max_wasm_stack` must not be beyond it, though no call here is asynchronous.
+        config.async_stack_size(stack_bytes.max(1 << 20) + (1 << 20));
+        config.cache(self.cache.clone());
+        let engine = Engine::new(&config).map_err(anyhow::Error::from).context("the Wasm engine")?;
+        engines.insert(stack_bytes, engine.clone());
+        Ok(engine)
+    }
+}
+
+fn tick(runtime: &Weak<Runtime>) {
+    loop {
+        std::thread::sleep(TICK);
+        let Some(runtime) = runtime.upgrade() else { return };
+        for engine in lock(&runtime.engines).values() {
+            engine.increment_epoch();
+        }
+    }
+}

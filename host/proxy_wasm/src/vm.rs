@@ -1,0 +1,336 @@
+//! One virtual machine: a store, an instance, a root context. Used by one call at a time.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use wasmtime::{InstancePre, Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
+
+use crate::exports::{Exports, OnHeaders, typed};
+use crate::host::{CallbackClock, Host, ROOT};
+use crate::imports::ProcExit;
+use crate::plugin::Common;
+use crate::runtime::TICK;
+use crate::stream::{Direction, Phase, Stream};
+use crate::worker::Worker;
+
+/// What the start of a plugin may take at least: tables are built then.
+const START_DEADLINE: Duration = Duration::from_secs(5);
+/// From here on a callback's thread gives its other tasks away.
+const PATIENCE: Duration = Duration::from_millis(10);
+/// Streams that wait for `proxy_done`; beyond it they are not waited for.
+const LINGERING: usize = 1_000;
+
+/// A callback that trapped. The store is of no further use.
+#[derive(Debug)]
+pub(crate) struct Trapped {
+    pub(crate) callback: &'static str,
+    pub(crate) message: String,
+}
+
+/// What a callback wants for the message it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Continue,
+    Pause,
+    /// ABI 0.1.0's `StopIterationNoBuffer`: hold, and forget this chunk.
+    Discard,
+}
+
+/// One virtual machine.
+pub(crate) struct Vm {
+    pub(crate) store: Store<Host>,
+    pub(crate) exports: Exports,
+    fuel: bool,
+    legacy: bool,
+    lingering: usize,
+}
+
+impl Vm {
+    /// Makes an instance and starts its root context. Errors say what refused, with the plugin's last log lines.
+    pub(crate) fn start(
+        pre: &InstancePre<Host>,
+        common: &Arc<Common>,
+        worker: Weak<Worker>,
+        generation: u64,
+        legacy: bool,
+    ) -> anyhow::Result<Vm> {
+        let host = Host::new(Arc::clone(common), worker, generation);
+        let mut store = Store::new(pre.module().engine(), host);
+        store.limiter(|host| &mut host.limiter);
+        store.epoch_deadline_callback(|mut context| pass_time(context.data_mut()));
+        let fuel = common.runtime.fuel();
+        arm(&mut store, fuel, START_DEADLINE);
+        let instance = pre.instantiate(&mut store).map_err(anyhow::Error::from).context("it cannot be instantiated")?;
+        store.data_mut().memory = instance.get_memory(&mut store, "memory");
+        if store.data().memory.is_none() {
+            bail!("it exports no memory");
+        }
+        let allocate = match typed(&instance, &mut store, "proxy_on_memory_allocate")? {
+            Some(allocate) => Some(allocate),
+            None => typed(&instance, &mut store, "malloc")?,
+        };
+        store.data_mut().allocate = allocate;
+        let exports = Exports::of(&instance, &mut store)?;
+        let initialize = typed::<(), ()>(&instance, &mut store, "_initialize")?;
+        let start = typed::<(), ()>(&instance, &mut store, "_start")?;
+        let main = typed::<(u32, u32), u32>(&instance, &mut store, "main").unwrap_or(None);
+        let mut vm = Vm { store, exports, fuel, legacy, lingering: 0 };
+        vm.boot(initialize, start, main).inspect_err(|_| vm.store.data_mut().flush())?;
+        common.meter.instances.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        vm.store.data_mut().flush();
+        vm.store.data_mut().start_log = None;
+        Ok(vm)
+    }
+
+    fn boot(
+        &mut self,
+        initialize: Option<TypedFunc<(), ()>>,
+        start: Option<TypedFunc<(), ()>>,
+        main: Option<TypedFunc<(u32, u32), u32>>,
+    ) -> anyhow::Result<()> {
+        // A reactor is initialised, a command is started; the latter may exit with 0.
+        let begun = match (initialize, start) {
+            (Some(initialize), _) => {
+                let begun = self.call_for("_initialize", Some(&initialize), ROOT, (), START_DEADLINE);
+                begun.and_then(|_| self.call_for("main", main.as_ref(), ROOT, (0, 0), START_DEADLINE).map(drop))
+            }
+            (None, start) => self.call_for("_start", start.as_ref(), ROOT, (), START_DEADLINE).map(drop),
+        };
+        self.say(begun)?;
+        let create = self.exports.context_create.clone();
+        let created = self.call_for("proxy_on_context_create", create.as_ref(), ROOT, (ROOT, 0), START_DEADLINE);
+        self.say(created)?;
+        let common = Arc::clone(&self.store.data().common);
+        let vm_start = self.exports.vm_start.clone();
+        let size = common.vm_configuration.len() as u32;
+        let started = self.call_for("proxy_on_vm_start", vm_start.as_ref(), ROOT, (ROOT, size), START_DEADLINE);
+        if self.say(started)? == Some(0) {
+            bail!("proxy_on_vm_start refused its configuration{}", self.last_lines());
+        }
+        let configure = self.exports.configure.clone();
+        let size = common.configuration.len() as u32;
+        let configured = self.call_for("proxy_on_configure", configure.as_ref(), ROOT, (ROOT, size), START_DEADLINE);
+        if self.say(configured)? == Some(0) {
+            bail!("proxy_on_configure refused the configuration{}", self.last_lines());
+        }
+        Ok(())
+    }
+
+    fn say<R>(&self, result: Result<R, Trapped>) -> anyhow::Result<R> {
+        result.map_err(|trapped| {
+            let (callback, message) = (trapped.callback, trapped.message);
+            anyhow::anyhow!("it trapped in {callback}: {message}{}", self.last_lines())
+        })
+    }
+
+    fn last_lines(&self) -> String {
+        match self.store.data().start_log.as_deref() {
+            None | Some([]) => String::new(),
+            Some(lines) => format!("; it said: {}", lines.join(" | ")),
+        }
+    }
+
+    /// Calls a callback for a context, under the plugin's deadline, and meters it. `None` if the module has none.
+    pub(crate) fn call<P: WasmParams, R: WasmResults>(
+        &mut self,
+        name: &'static str,
+        callback: Option<&TypedFunc<P, R>>,
+        context: u32,
+        params: P,
+    ) -> Result<Option<R>, Trapped> {
+        let deadline = self.store.data().common.limits.deadline;
+        self.call_for(name, callback, context, params, deadline)
+    }
+
+    fn call_for<P: WasmParams, R: WasmResults>(
+        &mut self,
+        name: &'static str,
+        callback: Option<&TypedFunc<P, R>>,
+        context: u32,
+        params: P,
+        deadline: Duration,
+    ) -> Result<Option<R>, Trapped> {
+        let Some(callback) = callback else { return Ok(None) };
+        self.store.data_mut().current = context;
+        arm(&mut self.store, self.fuel, deadline);
+        let started = self.store.data().clock.started;
+        let result = callback.call(&mut self.store, params);
+        let fuel = if self.fuel { u64::MAX - self.store.get_fuel().unwrap_or(u64::MAX) } else { 0 };
+        let host = self.store.data_mut();
+        host.common.meter.call(name, started.elapsed(), fuel);
+        match result {
+            Ok(result) => Ok(Some(result)),
+            Err(error) if name == "_start" && error.downcast_ref::<ProcExit>().is_some_and(|exit| exit.0 == 0) => {
+                Ok(None)
+            }
+            Err(error) => Err(Trapped { callback: name, message: format!("{error:?}") }),
+        }
+    }
+
+    /// A stream of this machine.
+    pub(crate) fn stream(&mut self, id: u32) -> Option<&mut Stream> {
+        self.store.data_mut().streams.get_mut(&id)
+    }
+
+    /// Opens a context for a stream. Returns its identifier.
+    pub(crate) fn open(&mut self, stream: Stream) -> Result<u32, Trapped> {
+        let host = self.store.data_mut();
+        let id = host.next_context;
+        // Identifiers are 32 bits and the machine outlives four billion requests: skip what is still in use.
+        host.next_context = id.checked_add(1).unwrap_or(ROOT + 1);
+        while host.streams.contains_key(&host.next_context) {
+            host.next_context = host.next_context.checked_add(1).unwrap_or(ROOT + 1);
+        }
+        host.streams.insert(id, stream);
+        let create = self.exports.context_create.clone();
+        self.call("proxy_on_context_create", create.as_ref(), id, (id, ROOT))?;
+        Ok(id)
+    }
+
+    /// Runs a headers callback.
+    pub(crate) fn on_headers(&mut self, id: u32, direction: Direction, end: bool) -> Result<Action, Trapped> {
+        let Some(stream) = self.stream(id) else { return Ok(Action::Continue) };
+        let side = stream.side(direction);
+        side.end_of_stream = end;
+        let count = side.fields.as_ref().map_or(0, |fields| fields.len()) as u32;
+        let (name, callback) = match direction {
+            Direction::Request => ("proxy_on_request_headers", self.exports.request_headers.clone()),
+            Direction::Response => ("proxy_on_response_headers", self.exports.response_headers.clone()),
+        };
+        let result = match callback {
+            None => None,
+            Some(OnHeaders::Full(full)) => self.call(name, Some(&full), id, (id, count, u32::from(end)))?,
+            Some(OnHeaders::Short(short)) => self.call(name, Some(&short), id, (id, count))?,
+        };
+        // ABI 0.1.0: 2 is "continue and end the stream", every other stop is a pause.
+        let action = match result {
+            None | Some(0) => Action::Continue,
+            Some(2) if self.legacy => Action::Continue,
+            Some(_) => Action::Pause,
+        };
+        Ok(self.settle(id, direction, action))
+    }
+
+    /// Runs a body callback over what is buffered.
+    pub(crate) fn on_body(&mut self, id: u32, direction: Direction, end: bool) -> Result<Action, Trapped> {
+        let Some(stream) = self.stream(id) else { return Ok(Action::Continue) };
+        let side = stream.side(direction);
+        side.end_of_stream = end;
+        let size = side.buffer.len() as u32;
+        let (name, callback) = match direction {
+            Direction::Request => ("proxy_on_request_body", self.exports.request_body.clone()),
+            Direction::Response => ("proxy_on_response_body", self.exports.response_body.clone()),
+        };
+        let action = match self.call(name, callback.as_ref(), id, (id, size, u32::from(end)))? {
+            None | Some(0) => Action::Continue,
+            Some(3) if self.legacy => Action::Discard,
+            Some(_) => Action::Pause,
+        };
+        Ok(self.settle(id, direction, action))
+    }
+
+    /// Runs a trailers callback.
+    pub(crate) fn on_trailers(&mut self, id: u32, direction: Direction) -> Result<Action, Trapped> {
+        let Some(stream) = self.stream(id) else { return Ok(Action::Continue) };
+        let count = stream.side(direction).trailers.as_ref().map_or(0, |fields| fields.len()) as u32;
+        let (name, callback) = match direction {
+            Direction::Request => ("proxy_on_request_trailers", self.exports.request_trailers.clone()),
+            Direction::Response => ("proxy_on_response_trailers", self.exports.response_trailers.clone()),
+        };
+        let action = match self.call(name, callback.as_ref(), id, (id, count))? {
+            None | Some(0) => Action::Continue,
+            Some(_) => Action::Pause,
+        };
+        Ok(self.settle(id, direction, action))
+    }
+
+    /// A pause that was continued from inside the callback is none.
+    fn settle(&mut self, id: u32, direction: Direction, action: Action) -> Action {
+        let Some(stream) = self.stream(id) else { return action };
+        let side = stream.side(direction);
+        let resumed = std::mem::take(&mut side.resume);
+        if action == Action::Discard {
+            side.buffer.clear();
+            side.rewritten = true;
+        }
+        side.paused = action != Action::Continue && !resumed;
+        if side.paused { action } else { Action::Continue }
+    }
+
+    /// Ends a stream: `on_done`, `on_log`, `on_delete`.
+    pub(crate) fn close(&mut self, id: u32) -> Result<(), Trapped> {
+        let Some(stream) = self.stream(id) else { return Ok(()) };
+        stream.phase = Phase::Done;
+        let done = self.exports.done.clone();
+        let finished = self.call("proxy_on_done", done.as_ref(), id, id)?;
+        let already = self.store.data().done.contains(&id);
+        if finished == Some(0) && !already && self.lingering < LINGERING {
+            if let Some(stream) = self.stream(id) {
+                stream.lingers = true;
+                self.lingering += 1;
+            }
+            return Ok(());
+        }
+        self.store.data_mut().done.retain(|other| *other != id);
+        self.delete(id)
+    }
+
+    fn delete(&mut self, id: u32) -> Result<(), Trapped> {
+        let (log, delete) = (self.exports.log.clone(), self.exports.delete.clone());
+        self.call("proxy_on_log", log.as_ref(), id, id)?;
+        self.call("proxy_on_delete", delete.as_ref(), id, id)?;
+        let host = self.store.data_mut();
+        host.streams.remove(&id);
+        host.callouts.retain(|_, context| *context != id);
+        host.current = ROOT;
+        host.flush();
+        Ok(())
+    }
+
+    /// What callbacks left to do: contexts that said they are done.
+    pub(crate) fn tidy(&mut self) -> Result<(), Trapped> {
+        while let Some(id) = self.store.data_mut().done.pop() {
+            if self.stream(id).is_some_and(|stream| stream.lingers) {
+                self.lingering = self.lingering.saturating_sub(1);
+                self.delete(id)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Readies the store for one callback.
+fn arm(store: &mut Store<Host>, fuel: bool, deadline: Duration) {
+    store.data_mut().clock = CallbackClock { started: Instant::now(), deadline, yielded: false };
+    store.set_epoch_deadline(1);
+    if fuel {
+        // Fails only where fuel is off.
+        let _ = store.set_fuel(u64::MAX);
+    }
+}
+
+/// Called at every tick of the epoch while Wasm runs.
+fn pass_time(host: &mut Host) -> wasmtime::Result<UpdateDeadline> {
+    let spent = host.clock.started.elapsed();
+    if spent >= host.clock.deadline {
+        let deadline = host.clock.deadline;
+        return Err(wasmtime::format_err!("the callback's deadline of {deadline:?} is over"));
+    }
+    if spent >= PATIENCE && !host.clock.yielded {
+        host.clock.yielded = true;
+        step_aside();
+    }
+    Ok(UpdateDeadline::Continue(1))
+}
+
+/// Gives the tasks that wait for this thread to another one, so that a callback that spins holds up nobody else. Only
+/// slow callbacks pay for it: handing over costs more than most callbacks take.
+fn step_aside() {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    let many = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if many {
+        // The thread that takes over needs a moment to do so; after it this one keeps only its present task.
+        tokio::task::block_in_place(|| std::thread::sleep(TICK / 10));
+    }
+}

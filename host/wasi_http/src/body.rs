@@ -1,0 +1,239 @@
+//! Bodies at the border between the host and a guest: who reads, what was read, and whether the end is the end.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use edgeweir_host_chain as chain;
+use edgeweir_host_chain::Meter;
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep};
+use wasmtime_wasi_http::{Error, WasiBody};
+
+use crate::instance::{Instance, Live};
+
+/// A request's body that can be taken back from a guest that never read it.
+#[derive(Clone)]
+pub(crate) struct Reclaimable(Arc<Shared>);
+
+struct Shared {
+    body: Mutex<chain::Body>,
+    read: AtomicBool,
+}
+
+impl Reclaimable {
+    pub(crate) fn new(body: chain::Body) -> Self {
+        Self(Arc::new(Shared { body: Mutex::new(body), read: AtomicBool::new(false) }))
+    }
+
+    /// The body as it came, unless some of it was read. A body without content can always be had again.
+    pub(crate) fn reclaim(&self) -> Option<chain::Body> {
+        let mut body = self.lock();
+        if self.0.read.load(Ordering::Relaxed) && !body.is_end_stream() {
+            return None;
+        }
+        Some(std::mem::take(&mut *body))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, chain::Body> {
+        self.0.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Body for Reclaimable {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let mut body = self.lock();
+        if !body.is_end_stream() {
+            self.0.read.store(true, Ordering::Relaxed);
+        }
+        Pin::new(&mut *body).poll_frame(cx).map_err(|error| {
+            tracing::debug!(%error, "the client's body was cut");
+            Error::ConnectionTerminated
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.lock().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.lock().size_hint()
+    }
+}
+
+/// A response's body from the next layer, on its way into the guest.
+pub(crate) struct FromNext {
+    pub(crate) body: chain::Body,
+    pub(crate) meter: Arc<Meter>,
+}
+
+impl Body for FromNext {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.meter.body_in.fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(frame.map(|frame| {
+            frame.map_err(|error| {
+                tracing::debug!(%error, "the next layer's body was cut");
+                Error::HttpResponseIncomplete
+            })
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A body from the guest.
+///
+/// A store that is dropped ends its bodies as if they were complete; here such an end is an error, so that a
+/// message cut by a trap is never taken for a whole one.
+pub(crate) struct FromGuest {
+    body: Option<WasiBody>,
+    instance: Arc<Instance>,
+    /// What `content-length` promised and has not come yet.
+    owed: Option<u64>,
+    direction: Direction,
+    idle: Duration,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+enum Direction {
+    /// To the next layer. The sender tells the guest how its transmission went.
+    Request(Option<oneshot::Sender<Result<(), Error>>>),
+    /// To the layer above. The guard keeps the instance from being retired.
+    Response(Arc<Meter>, #[expect(dead_code, reason = "held for its drop")] Live),
+}
+
+impl FromGuest {
+    pub(crate) fn request(
+        body: WasiBody,
+        instance: Arc<Instance>,
+        idle: Duration,
+        sent: oneshot::Sender<Result<(), Error>>,
+    ) -> Self {
+        let direction = Direction::Request(Some(sent));
+        Self { body: Some(body), instance, owed: None, direction, idle, pause: None }
+    }
+
+    pub(crate) fn response(
+        body: WasiBody,
+        instance: Arc<Instance>,
+        idle: Duration,
+        length: Option<u64>,
+        meter: Arc<Meter>,
+        live: Live,
+    ) -> Self {
+        let direction = Direction::Response(meter, live);
+        Self { body: Some(body), instance, owed: length, direction, idle, pause: None }
+    }
+
+    fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, chain::Error>>> {
+        // The guest's end is dropped with the body: its next write fails.
+        self.body = None;
+        if let Direction::Request(sent) = &mut self.direction
+            && let Some(sent) = sent.take()
+        {
+            let _ = sent.send(Err(Error::InternalError(Some(error.to_string()))));
+        }
+        Poll::Ready(Some(Err(error.into())))
+    }
+
+    fn cut(&mut self, why: &str) -> Poll<Option<Result<Frame<Bytes>, chain::Error>>> {
+        self.fail(Error::InternalError(Some(format!("the guest's body was cut: {why}"))))
+    }
+}
+
+impl Body for FromGuest {
+    type Data = Bytes;
+    type Error = chain::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, chain::Error>>> {
+        let this = &mut *self;
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
+            let idle = this.idle;
+            let pause = this.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+            ready!(pause.as_mut().poll(cx));
+            this.instance.retire();
+            return this.cut("nothing came for the plugin's `timeout`");
+        };
+        if let Some(pause) = &mut this.pause {
+            pause.as_mut().reset(Instant::now() + this.idle);
+        }
+        match frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    let length = data.len() as u64;
+                    if let Direction::Response(meter, _) = &this.direction {
+                        meter.body_out.fetch_add(length, Ordering::Relaxed);
+                    }
+                    if let Some(owed) = &mut this.owed {
+                        let Some(rest) = owed.checked_sub(length) else {
+                            return this.cut("it is longer than its content-length");
+                        };
+                        *owed = rest;
+                    }
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => this.fail(error),
+            None if this.instance.is_dead() => this.cut("its instance is gone"),
+            None if this.owed.is_some_and(|owed| owed > 0) => {
+                this.cut("it is shorter than its content-length")
+            }
+            None => {
+                this.body = None;
+                if let Direction::Request(sent) = &mut this.direction
+                    && let Some(sent) = sent.take()
+                {
+                    let _ = sent.send(Ok(()));
+                }
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.body {
+            // A body that a dead instance leaves behind must be polled once more, to be an error.
+            Some(body) => body.is_end_stream() && !self.instance.is_dead(),
+            None => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (&self.body, self.owed) {
+            (None, _) => SizeHint::with_exact(0),
+            (_, Some(owed)) => SizeHint::with_exact(owed),
+            (Some(body), None) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! From a file to a component that is compiled, checked and linked.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail, ensure};
+use edgeweir_host_chain::Meter;
+use wasmtime::component::Component;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
+
+use crate::context::Guest;
+use crate::{Limits, Plugin, Runtime};
+
+const HANDLER: &str = "wasi:http/handler@0.3.0";
+
+/// A plugin ready to be instantiated.
+pub(crate) struct Loaded {
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) plugin: Plugin,
+    pub(crate) pre: ServicePre<Guest>,
+    pub(crate) meter: Arc<Meter>,
+}
+
+pub(crate) fn load(
+    runtime: &Arc<Runtime>,
+    plugin: Plugin,
+    meter: Arc<Meter>,
+) -> anyhow::Result<Arc<Loaded>> {
+    check_limits(&plugin.name, &plugin.limits)?;
+    let file = plugin.component.display().to_string();
+    let bytes =
+        std::fs::read(&plugin.component).with_context(|| format!("{file}: cannot be read"))?;
+    check_kind(&bytes).with_context(|| file.clone())?;
+    let component = Component::new(&runtime.engine, &bytes)
+        .map_err(|error| anyhow::anyhow!("{file}: does not compile: {error:#}"))?;
+    check_world(runtime, &component).with_context(|| file.clone())?;
+    let pre = runtime
+        .linker
+        .instantiate_pre(&component)
+        .and_then(ServicePre::new)
+        .map_err(|error| anyhow::anyhow!("{file}: cannot be linked: {error:#}"))?;
+    Ok(Arc::new(Loaded { runtime: runtime.clone(), plugin, pre, meter }))
+}
+
+/// Component binaries have layer 1 in their header, core modules layer 0.
+fn check_kind(bytes: &[u8]) -> anyhow::Result<()> {
+    match (bytes.get(..4), bytes.get(6..8)) {
+        (Some(b"\0asm"), Some([1, 0])) => Ok(()),
+        (Some(b"\0asm"), Some([0, 0])) => {
+            bail!("a core Wasm module, not a component; proxy-wasm modules are run as such")
+        }
+        (Some(b"\0asm"), _) => bail!("Wasm of an unknown kind"),
+        _ => bail!("not Wasm: the first four bytes are not `\\0asm`"),
+    }
+}
+
+fn check_world(runtime: &Runtime, component: &Component) -> anyhow::Result<()> {
+    let engine = &runtime.engine;
+    let ty = component.component_type();
+    let exports: Vec<String> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
+    if let Some(found) = exports.iter().find(|name| {
+        name.starts_with("wasi:http/handler@") || name.starts_with("wasi:http/incoming-handler@")
+    }) {
+        ensure!(
+            is_0_3(found),
+            "exports `{found}`: another version of wasi:http; this host runs `{HANDLER}`"
+        );
+    } else {
+        bail!("exports no `{HANDLER}`; it exports: {}", list(&exports));
+    }
+    for (name, _) in ty.imports(engine) {
+        ensure!(
+            !name.starts_with("wasi:http/") || is_0_3(name),
+            "imports `{name}`: another version of wasi:http; this host offers 0.3.0"
+        );
+    }
+    // All that are missing are named, not the first alone. Judged only when linking fails: the linker knows best.
+    if runtime.linker.instantiate_pre(component).is_ok() {
+        return Ok(());
+    }
+    let missing: Vec<String> = ty
+        .imports(engine)
+        .map(|(name, _)| name.to_owned())
+        .filter(|name| !is_offered(name))
+        .collect();
+    ensure!(missing.is_empty(), "imports what this host does not offer: {}", list(&missing));
+    Ok(())
+}
+
+/// 0.3.0 and the patches after it share one type; release candidates do not.
+fn is_0_3(name: &str) -> bool {
+    name.split_once('@').is_some_and(|(_, version)| {
+        version
+            .strip_prefix("0.3.")
+            .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()))
+    })
+}
+
+fn is_offered(name: &str) -> bool {
+    ["wasi:cli/", "wasi:clocks/", "wasi:random/", "wasi:io/", "wasi:filesystem/", "wasi:sockets/"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+        || name.starts_with("wasi:http/")
+        || name == "spin:key-value/key-value@3.0.0"
+        || name == "spin:variables/variables@3.0.0"
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() {
+        return "nothing".into();
+    }
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn check_limits(name: &str, limits: &Limits) -> anyhow::Result<()> {
+    let at_least = |field: &str, value: usize, bound: usize| {
+        ensure!(value >= bound, "plugin `{name}`: limit `{field}` is {value}, at least {bound}");
+        Ok(())
+    };
+    at_least("memory_bytes", limits.memory_bytes, 1 << 20)?;
+    at_least("headers", limits.headers, 16)?;
+    at_least("header_bytes", limits.header_bytes, 1024)?;
+    at_least("instances", limits.instances, 1)?;
+    at_least("concurrent", limits.concurrent, 1)?;
+    at_least("requests", limits.requests, 1)?;
+    // `http::HeaderMap` panics beyond 32,768 fields.
+    ensure!(
+        limits.headers <= 20_000,
+        "plugin `{name}`: limit `headers` is {}, at most 20000",
+        limits.headers
+    );
+    ensure!(
+        limits.deadline >= crate::runtime::TICK,
+        "plugin `{name}`: limit `deadline` is {:?}, at least {:?}",
+        limits.deadline,
+        crate::runtime::TICK
+    );
+    ensure!(!limits.timeout.is_zero(), "plugin `{name}`: limit `timeout` is 0, at least 1 ms");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_told_apart_by_their_header() {
+        for (name, bytes, want) in [
+            ("component", &b"\0asm\x0d\0\x01\0"[..], None),
+            ("core module", b"\0asm\x01\0\0\0", Some("core Wasm module")),
+            ("text", b"(component)", Some("not Wasm")),
+            ("empty", b"", Some("not Wasm")),
+            ("cut", b"\0asm\x0d", Some("unknown kind")),
+        ] {
+            let got = check_kind(bytes).err().map(|error| error.to_string());
+            match want {
+                None => assert_eq!(got, None, "{name}"),
+                Some(want) => assert!(got.as_ref().is_some_and(|got| got.contains(want)), "{name}: {got:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn only_final_0_3_versions_pass() {
+        for (name, want) in [
+            ("wasi:http/handler@0.3.0", true),
+            ("wasi:http/handler@0.3.2", true),
+            ("wasi:http/handler@0.3.0-rc-2025-09-16", false),
+            ("wasi:http/incoming-handler@0.2.6", false),
+            ("wasi:http/handler", false),
+        ] {
+            assert_eq!(is_0_3(name), want, "{name}");
+        }
+    }
+}

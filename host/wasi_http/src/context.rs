@@ -1,0 +1,186 @@
+//! What a guest's store holds, and the limits on it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use edgeweir_host_chain::Meter;
+use wasmtime::component::{GuestTaskId, ResourceTable};
+use wasmtime::{ResourceLimiter, StoreContextMut};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::component::Loaded;
+use crate::exchange::Exchange;
+use crate::hooks::Hooks;
+use crate::instance::Instance;
+use crate::output::Output;
+use crate::stores::Stores;
+
+/// Resources of one instance; a request takes about ten.
+const MAX_RESOURCES: usize = 16_384;
+/// The largest single answer of `wasi:random`, bytes.
+const MAX_RANDOM: u64 = 1 << 20;
+/// Elements of one table.
+const MAX_TABLE: usize = 1 << 20;
+/// What `http::HeaderMap` costs per field line beside its bytes, as wasmtime-wasi-http counts it.
+const FIELD_OVERHEAD: usize = 80;
+
+/// The data of one store: one instance of one plugin.
+pub(crate) struct Guest {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    pub(crate) table: ResourceTable,
+    pub(crate) hooks: Hooks,
+    pub(crate) limiter: Limiter,
+    pub(crate) loaded: Arc<Loaded>,
+    pub(crate) instance: Arc<Instance>,
+    exchanges: HashMap<GuestTaskId, Arc<Exchange>>,
+    host_calls: BTreeMap<&'static str, u64>,
+}
+
+impl Guest {
+    pub(crate) fn new(loaded: Arc<Loaded>, instance: Arc<Instance>) -> Self {
+        let plugin = &loaded.plugin;
+        let mut wasi = WasiCtx::builder();
+        wasi.stdout(Output::new(&plugin.name, "stdout"));
+        wasi.stderr(Output::new(&plugin.name, "stderr"));
+        wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+        wasi.max_random_size(MAX_RANDOM);
+        for (name, value) in &plugin.environment {
+            wasi.env(name, value);
+        }
+        let limits = &plugin.limits;
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(
+            limits.header_bytes.saturating_add(limits.headers.saturating_mul(FIELD_OVERHEAD)),
+        );
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_RESOURCES);
+        Self {
+            wasi: wasi.build(),
+            http,
+            table,
+            hooks: Hooks::new(&plugin.allowed_outbound, limits.timeout),
+            limiter: Limiter { meter: loaded.meter.clone(), bound: limits.memory_bytes, used: 0 },
+            loaded,
+            instance,
+            exchanges: HashMap::new(),
+            host_calls: BTreeMap::new(),
+        }
+    }
+
+    /// Ties a call of the guest's handler to its exchange. An entry stays until the task's number is used
+    /// again: a guest may call on after it has returned. Numbers are reused, so there are as many entries as
+    /// there were tasks at once.
+    pub(crate) fn begin(&mut self, task: GuestTaskId, exchange: Arc<Exchange>) {
+        self.exchanges.insert(task, exchange);
+    }
+
+    pub(crate) fn count(&mut self, host_call: &'static str) {
+        *self.host_calls.entry(host_call).or_default() += 1;
+    }
+
+    /// Hands the counts of host calls to the meter.
+    pub(crate) fn flush(&mut self) {
+        if !self.host_calls.is_empty() {
+            self.loaded.meter.host_calls(&self.host_calls);
+            self.host_calls.clear();
+        }
+    }
+
+    pub(crate) fn stores(&self) -> &Arc<Stores> {
+        &self.loaded.runtime.stores
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// The exchange the running guest code belongs to.
+///
+/// `None` for code outside of any handler call. wasi:http: "Hosts with this requirement must associate work
+/// happening on the same component model task that the `handler` was originally invoked on with the same
+/// incoming HTTP request." The last of the stack is that original call.
+pub(crate) fn exchange_of(mut store: StoreContextMut<'_, Guest>) -> Option<Arc<Exchange>> {
+    let task = store.async_call_stack().ok()?.last()?;
+    store.data().exchanges.get(&task).cloned()
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+    }
+}
+
+/// Bounds and meters the linear memories of one store together.
+pub(crate) struct Limiter {
+    meter: Arc<Meter>,
+    bound: usize,
+    used: usize,
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let after = self.used.saturating_sub(current).saturating_add(desired);
+        if after > self.bound {
+            return Ok(false);
+        }
+        self.meter.memory(self.used as u64, after as u64);
+        self.used = after;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= MAX_TABLE)
+    }
+}
+
+impl Drop for Limiter {
+    fn drop(&mut self) {
+        self.meter.memory(self.used as u64, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+
+    #[test]
+    fn memories_of_a_store_share_one_bound() {
+        let meter = Arc::new(Meter::default());
+        let mut limiter = Limiter { meter: meter.clone(), bound: 300, used: 0 };
+        for (name, current, desired, want) in [
+            ("first memory", 0, 100, true),
+            ("second memory", 0, 150, true),
+            ("first grows to the bound", 100, 150, true),
+            ("second grows past it", 150, 151, false),
+        ] {
+            assert_eq!(limiter.memory_growing(current, desired, None).ok(), Some(want), "{name}");
+        }
+        assert_eq!(meter.memory_now.load(Ordering::Relaxed), 300);
+        drop(limiter);
+        assert_eq!(meter.memory_now.load(Ordering::Relaxed), 0);
+        assert_eq!(meter.memory_peak.load(Ordering::Relaxed), 300);
+    }
+}

@@ -1,0 +1,250 @@
+//! One exchange on its way through a guest: how its request enters, and how a request leaves for the next layer.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use edgeweir_host_chain::{Error, Next, Peer, Request};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use tokio::sync::watch;
+
+/// The field wasi:http hosts of the Spin family give the client's address in, as `ip:port`.
+const CLIENT_ADDR: HeaderName = HeaderName::from_static("spin-client-addr");
+/// Stands in where a request has no authority of its own (HTTP/1.0): guests cannot rebuild a request without one.
+const NO_AUTHORITY: &str = "localhost";
+
+/// What the host remembers of an exchange while the guest has its request.
+pub(crate) struct Exchange {
+    next: Next,
+    extensions: http::Extensions,
+    /// The request's target was a path, as in HTTP/1.1; the authority is in `host`.
+    origin_form: bool,
+    host: Option<HeaderValue>,
+    authority: Authority,
+    pub(crate) method: Method,
+    /// Calls of the next layer.
+    pub(crate) forwarded: AtomicU32,
+    /// Nanoseconds until the next layer's response heads.
+    pub(crate) next_ns: AtomicU64,
+    next_error: Mutex<Option<Error>>,
+    cancelled: watch::Sender<bool>,
+}
+
+/// A head beyond a bound.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooLarge;
+
+impl Exchange {
+    /// Takes a request apart: what the guest sees, and what stays here.
+    pub(crate) fn begin(request: http::request::Parts, next: Next) -> (Self, http::request::Parts) {
+        let mut parts = request;
+        let host = parts.headers.get(HOST).cloned();
+        let uri = std::mem::take(&mut parts.uri).into_parts();
+        let origin_form = uri.authority.is_none();
+        let authority = uri
+            .authority
+            .or_else(|| Authority::try_from(host.as_ref()?.as_bytes()).ok())
+            .unwrap_or_else(|| Authority::from_static(NO_AUTHORITY));
+        strip(&mut parts.headers);
+        if let Some(Peer(address)) = parts.extensions.get::<Peer>()
+            && let Ok(value) = HeaderValue::try_from(address.to_string())
+        {
+            parts.headers.insert(CLIENT_ADDR, value);
+        }
+        let mut inner = http::uri::Parts::default();
+        inner.scheme = Some(uri.scheme.unwrap_or(Scheme::HTTP));
+        inner.authority = Some(authority.clone());
+        inner.path_and_query =
+            Some(uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        parts.uri = Uri::from_parts(inner).unwrap_or_default();
+        let exchange = Self {
+            next,
+            extensions: std::mem::take(&mut parts.extensions),
+            origin_form,
+            host,
+            authority,
+            method: parts.method.clone(),
+            forwarded: AtomicU32::new(0),
+            next_ns: AtomicU64::new(0),
+            next_error: Mutex::default(),
+            cancelled: watch::Sender::new(false),
+        };
+        (exchange, parts)
+    }
+
+    /// The request a guest hands on, as the next layer expects it: with the client's address as an extension
+    /// and no longer as a field, and with the target in the form it came in.
+    pub(crate) fn outgoing(&self, mut request: Request) -> Request {
+        strip(request.headers_mut());
+        let uri = std::mem::take(request.uri_mut()).into_parts();
+        let unchanged = uri.authority.as_ref() == Some(&self.authority);
+        let host = match (&uri.authority, &self.host) {
+            (_, host) if unchanged => host.clone(),
+            (Some(authority), _) => HeaderValue::try_from(authority.as_str()).ok(),
+            (None, _) => None,
+        };
+        request.headers_mut().remove(HOST);
+        if let Some(host) = host {
+            request.headers_mut().insert(HOST, host);
+        }
+        let mut target = http::uri::Parts::default();
+        target.path_and_query = uri.path_and_query;
+        if !self.origin_form {
+            target.scheme = uri.scheme;
+            target.authority = uri.authority;
+        }
+        *request.uri_mut() = Uri::from_parts(target).unwrap_or_default();
+        *request.extensions_mut() = self.extensions.clone();
+        request
+    }
+
+    pub(crate) fn next(&self) -> Next {
+        self.forwarded.fetch_add(1, Ordering::Relaxed);
+        self.next.clone()
+    }
+
+    /// Adds to the time spent in the layers below.
+    pub(crate) fn waited(&self, time: Duration) {
+        let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.next_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    /// Keeps the next layer's error, so that it survives its way through the guest as an error code.
+    pub(crate) fn failed(&self, error: Error) {
+        *self.next_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    pub(crate) fn take_error(&self) -> Option<Error> {
+        self.next_error.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Ends the calls of the next layer: the client is gone or has waited long enough.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.send_replace(true);
+    }
+
+    pub(crate) async fn cancelled(&self) {
+        // The sender is in `self`: the wait ends only by cancellation.
+        let _ = self.cancelled.subscribe().wait_for(|cancelled| *cancelled).await;
+    }
+
+    /// Whether the request may be sent to the next layer once more without the guest.
+    pub(crate) fn may_resend(&self) -> bool {
+        self.forwarded.load(Ordering::Relaxed) == 0 || self.method.is_safe()
+    }
+}
+
+/// Removes what belongs to the host: a client must not forge it, the origin has no use for it.
+fn strip(headers: &mut HeaderMap) {
+    let ours: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("spin-")).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+}
+
+/// Bounds a head before anything is built from it.
+pub(crate) fn check_head(headers: &HeaderMap, lines: usize, bytes: usize) -> Result<(), TooLarge> {
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers.len() > lines || size > bytes { Err(TooLarge) } else { Ok(()) }
+}
+
+/// The length a response's body must have, by its `content-length`; `None` where it says nothing of the body.
+pub(crate) fn body_length(method: &Method, status: StatusCode, headers: &HeaderMap) -> Option<u64> {
+    if has_no_body(method, status) {
+        return None;
+    }
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// RFC 9110 §6.4.1: responses to HEAD, and 1xx, 204 and 304, have no content, whatever `content-length` says.
+pub(crate) fn has_no_body(method: &Method, status: StatusCode) -> bool {
+    method == Method::HEAD
+        || status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use edgeweir_host_chain::empty;
+
+    use super::*;
+
+    fn exchange(uri: &str, fields: &[(&'static str, &str)]) -> (Exchange, http::request::Parts) {
+        let mut request = http::Request::new(());
+        *request.uri_mut() = uri.parse().expect("a target");
+        for (name, value) in fields {
+            request.headers_mut().append(*name, HeaderValue::try_from(*value).expect("a value"));
+        }
+        request.extensions_mut().insert(Peer(([192, 0, 2, 7], 4711).into()));
+        Exchange::begin(request.into_parts().0, Next::new(Vec::new()))
+    }
+
+    #[test]
+    fn a_request_comes_out_as_it_went_in() {
+        for (name, uri, host) in [
+            ("origin form", "/a?b=c", Some("example.test:8080")),
+            ("absolute form", "http://example.test/a", None),
+            ("no host at all", "/a", None),
+            ("host that is no authority", "/a", Some("not a host")),
+            ("asterisk form", "*", Some("example.test")),
+        ] {
+            let fields: Vec<_> = host.iter().map(|host| ("host", *host)).collect();
+            let (exchange, inner) = exchange(uri, &fields);
+            assert!(inner.uri.authority().is_some(), "{name}: a guest needs an authority");
+            let mut request = http::Request::from_parts(inner, empty());
+            request.headers_mut().remove(HOST);
+            let out = exchange.outgoing(request);
+            assert_eq!(out.uri(), uri, "{name}");
+            assert_eq!(out.headers().get(HOST).map(|h| h.as_bytes()), host.map(str::as_bytes), "{name}");
+            assert!(out.extensions().get::<Peer>().is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_address_is_the_hosts_word_alone() {
+        let (exchange, inner) = exchange("/", &[("spin-client-addr", "10.0.0.1:1"), ("spin-x", "y"), ("a", "b")]);
+        let seen: Vec<_> = inner.headers.get_all("spin-client-addr").iter().collect();
+        assert_eq!(seen, ["192.0.2.7:4711"]);
+        assert!(!inner.headers.contains_key("spin-x"));
+        let out = exchange.outgoing(http::Request::from_parts(inner, empty()));
+        assert_eq!(out.headers().keys().map(|k| k.as_str()).collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[test]
+    fn a_changed_authority_changes_the_host_field() {
+        let (exchange, mut inner) = exchange("/a", &[("host", "example.test")]);
+        inner.uri = Uri::from_static("http://other.test:81/b");
+        let out = exchange.outgoing(http::Request::from_parts(inner, empty()));
+        assert_eq!(out.uri(), "/b");
+        assert_eq!(out.headers()[HOST], "other.test:81");
+    }
+
+    #[test]
+    fn heads_are_bounded_by_lines_and_bytes() {
+        let mut headers = HeaderMap::new();
+        headers.append("ab", HeaderValue::from_static("cd"));
+        headers.append("ab", HeaderValue::from_static("ef"));
+        assert_eq!(check_head(&headers, 2, 8), Ok(()));
+        assert_eq!(check_head(&headers, 1, 8), Err(TooLarge));
+        assert_eq!(check_head(&headers, 2, 7), Err(TooLarge));
+    }
+
+    #[tokio::test]
+    async fn cancelling_ends_every_wait() {
+        let exchange = Arc::new(exchange("/", &[]).0);
+        let waiting = tokio::spawn({
+            let exchange = exchange.clone();
+            async move { exchange.cancelled().await }
+        });
+        tokio::task::yield_now().await;
+        exchange.cancel();
+        waiting.await.expect("the wait ends");
+        exchange.cancelled().await;
+    }
+}

@@ -1,0 +1,101 @@
+//! How wasi:http treats messages on their way out: to the next layer, and to the network.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::Scheme;
+use http_body_util::BodyExt as _;
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks, default_send_request};
+
+/// The hooks of one store.
+pub(crate) struct Hooks {
+    allowed: Arc<[String]>,
+    timeout: Duration,
+    /// A request for the next layer is being converted: it gets its `host` from the exchange, not from here.
+    pub(crate) to_next: bool,
+    /// Calls of `client.send` since the last look.
+    pub(crate) sent: u64,
+}
+
+impl Hooks {
+    pub(crate) fn new(allowed: &[String], timeout: Duration) -> Self {
+        let allowed = allowed.iter().map(|entry| entry.to_ascii_lowercase()).collect();
+        Self { allowed, timeout, to_next: false, sent: 0 }
+    }
+}
+
+type Sent = Result<(http::Response<WasiBody>, Io), Error>;
+type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
+
+impl WasiHttpHooks for Hooks {
+    fn set_host_header(&mut self) -> bool {
+        !self.to_next
+    }
+
+    fn default_scheme(&mut self) -> Option<Scheme> {
+        Some(if self.to_next { Scheme::HTTP } else { Scheme::HTTPS })
+    }
+
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _response_result: Io,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        self.sent += 1;
+        let allowed = is_allowed(&self.allowed, request.uri());
+        let options = bounded(options, self.timeout);
+        Box::new(async move {
+            if !allowed {
+                tracing::warn!(uri = %request.uri(), "outbound request denied: not in allowed_outbound");
+                return Err(Error::HttpRequestDenied);
+            }
+            let (response, io) = default_send_request(request, Some(options)).await?;
+            Ok((response.map(|body| body.boxed_unsync()), Box::new(io) as Io))
+        })
+    }
+}
+
+/// `host:port` must match an entry; the port is that of the scheme where there is none.
+fn is_allowed(allowed: &[String], uri: &http::Uri) -> bool {
+    let Some(authority) = uri.authority() else { return false };
+    let default = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+    let port = authority.port_u16().unwrap_or(default);
+    let target = format!("{}:{port}", authority.host().to_ascii_lowercase());
+    allowed.contains(&target)
+}
+
+/// wasmtime's own defaults are ten minutes each.
+fn bounded(options: Option<RequestOptions>, most: Duration) -> RequestOptions {
+    let options = options.unwrap_or_default();
+    let bound = |value: Option<Duration>| Some(value.map_or(most, |value| value.min(most)));
+    RequestOptions {
+        connect_timeout: bound(options.connect_timeout),
+        first_byte_timeout: bound(options.first_byte_timeout),
+        between_bytes_timeout: bound(options.between_bytes_timeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_listed_hosts_and_ports_are_reached() {
+        let allowed = ["127.0.0.1:9000".to_owned(), "origin.test:443".to_owned()];
+        for (name, uri, want) in [
+            ("listed", "http://127.0.0.1:9000/x", true),
+            ("another port", "http://127.0.0.1:9001/x", false),
+            ("port of the scheme", "https://Origin.test/", true),
+            ("the other scheme's port", "http://origin.test/", false),
+            ("a prefix is no match", "http://127.0.0.1:90001/", false),
+            ("user info does not hide the host", "http://origin.test:443@evil.test/", false),
+        ] {
+            let Ok(uri) = uri.parse::<http::Uri>() else {
+                assert!(!want, "{name}");
+                continue;
+            };
+            assert_eq!(is_allowed(&allowed, &uri), want, "{name}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! A guest's standard output and error as log lines with the plugin's name.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+
+/// A longer line is logged in pieces of this many bytes.
+const MAX_LINE: usize = 8192;
+
+/// One of the two streams of one instance.
+#[derive(Clone)]
+pub(crate) struct Output {
+    plugin: Arc<str>,
+    stream: &'static str,
+    line: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Output {
+    pub(crate) fn new(plugin: &str, stream: &'static str) -> Self {
+        Self { plugin: plugin.into(), stream, line: Arc::default() }
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        for &byte in bytes {
+            if byte == b'\n' {
+                self.log(&mut line);
+            } else {
+                line.push(byte);
+                if line.len() >= MAX_LINE {
+                    self.log(&mut line);
+                }
+            }
+        }
+    }
+
+    fn log(&self, line: &mut Vec<u8>) {
+        if !line.is_empty() {
+            // Control characters would let a guest forge lines of the host's log.
+            let text = String::from_utf8_lossy(line).replace(|c: char| c.is_control(), " ");
+            tracing::info!(target: "edgeweir::guest", plugin = %self.plugin, stream = self.stream, "{text}");
+            line.clear();
+        }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // A guest that traps has often said why in a line it did not end.
+        if Arc::strong_count(&self.line) == 1 {
+            let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut rest = std::mem::take(&mut *line);
+            drop(line);
+            self.log(&mut rest);
+        }
+    }
+}
+
+impl IsTerminal for Output {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Output {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+}
+
+impl AsyncWrite for Output {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.write(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,86 @@
+//! What all plugins share: the engine, its epoch ticker, the linker and the key-value store.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use wasmtime::component::Linker;
+use wasmtime::{Cache, CacheConfig, Config, Engine};
+
+use crate::context::Guest;
+use crate::stores::Stores;
+
+/// How often epochs advance: the resolution of [`crate::Limits::deadline`].
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+
+/// How a [`Runtime`] is set up.
+#[derive(Clone, Debug, Default)]
+pub struct RuntimeOptions {
+    /// Where compiled components are kept, keyed by content, compiler settings and wasmtime's version; `None`
+    /// compiles each time.
+    pub cache_dir: Option<PathBuf>,
+    /// Count fuel. Costs 4 to 50 % of a guest's speed.
+    pub fuel: bool,
+    /// The file `spin:key-value` is kept in; `None` keeps it in memory.
+    pub store_path: Option<PathBuf>,
+}
+
+/// An engine with everything a component may import linked.
+pub struct Runtime {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<Guest>,
+    pub(crate) stores: Arc<Stores>,
+    pub(crate) fuel: bool,
+}
+
+impl Runtime {
+    /// Sets up an engine and its ticker; the ticker ends with the last user of the engine.
+    ///
+    /// # Errors
+    /// A cache folder or store file that cannot be used, by name.
+    pub fn new(options: RuntimeOptions) -> anyhow::Result<Arc<Runtime>> {
+        let mut config = Config::new();
+        config.wasm_component_model_async(true);
+        config.epoch_interruption(true);
+        config.consume_fuel(options.fuel);
+        if let Some(dir) = &options.cache_dir {
+            let dir = std::path::absolute(dir)
+                .with_context(|| format!("cache folder {}", dir.display()))?;
+            std::fs::create_dir_all(&dir)
+                .with_context(|| format!("cache folder {}: cannot be made", dir.display()))?;
+            let mut cache = CacheConfig::new();
+            cache.with_directory(&dir);
+            let cache = Cache::new(cache)
+                .map_err(|error| anyhow::anyhow!("cache folder {}: {error:#}", dir.display()))?;
+            config.cache(Some(cache));
+        }
+        let engine = Engine::new(&config).map_err(anyhow::Error::from)?;
+        tick(&engine)?;
+        let mut linker = Linker::new(&engine);
+        link(&mut linker).map_err(anyhow::Error::from)?;
+        let stores = Stores::open(options.store_path.as_deref())?;
+        Ok(Arc::new(Self { engine, linker, stores, fuel: options.fuel }))
+    }
+}
+
+fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    wasmtime_wasi::p3::add_to_linker(linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(linker)?;
+    crate::handler::add_to_linker(linker)?;
+    crate::spin::add_to_linker(linker)
+}
+
+/// One ticker per engine: one per request costs orders of magnitude more.
+fn tick(engine: &Engine) -> anyhow::Result<()> {
+    let engine = engine.weak();
+    std::thread::Builder::new().name("wasi-http-epoch".into()).spawn(move || {
+        loop {
+            std::thread::sleep(TICK);
+            let Some(engine) = engine.upgrade() else { return };
+            engine.increment_epoch();
+        }
+    })?;
+    Ok(())
+}

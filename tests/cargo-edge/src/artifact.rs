@@ -1,0 +1,146 @@
+//! The files that ship, their packages and their bounds.
+
+use std::path::PathBuf;
+
+use crate::workspace::edge_dir;
+
+/// What a filter is compiled to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A core module for Envoy and other proxy-wasm hosts.
+    ProxyWasm,
+    /// A component that imports WASI only.
+    WasiHttp,
+    /// A component that imports Spin's stores too.
+    Spin,
+}
+
+impl Kind {
+    /// The part of the file's name after the filter's.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::ProxyWasm => "proxy-wasm.wasm",
+            Self::WasiHttp => "wasi-http.wasm",
+            Self::Spin => "spin.wasm",
+        }
+    }
+    /// The Rust target.
+    pub fn target(self) -> &'static str {
+        match self {
+            Self::ProxyWasm => "wasm32-wasip1",
+            Self::WasiHttp | Self::Spin => "wasm32-wasip2",
+        }
+    }
+}
+
+/// One file below `target/edge/`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Artifact {
+    /// `cache`, `compress`, `minify`, `ratelimit`, `edge` or `gateway`.
+    pub name: &'static str,
+    /// What it is compiled to.
+    pub kind: Kind,
+}
+
+/// Every name an artefact can have.
+pub const NAMES: [&str; 6] = [
+    "cache",
+    "compress",
+    "minify",
+    "ratelimit",
+    "edge",
+    "gateway",
+];
+
+/// Those that have state to keep in Spin's stores.
+const WITH_SPIN_STORES: [&str; 3] = ["cache", "ratelimit", "edge"];
+
+/// Every file, or those of the names given.
+pub fn all(names: &[String]) -> Vec<Artifact> {
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
+    let mut all = Vec::new();
+    for name in NAMES.into_iter().filter(|name| wanted(name)) {
+        if name != "gateway" {
+            all.push(Artifact {
+                name,
+                kind: Kind::ProxyWasm,
+            });
+        }
+        all.push(Artifact {
+            name,
+            kind: Kind::WasiHttp,
+        });
+        if WITH_SPIN_STORES.contains(&name) {
+            all.push(Artifact {
+                name,
+                kind: Kind::Spin,
+            });
+        }
+    }
+    all
+}
+
+impl Artifact {
+    /// The package that is compiled.
+    pub fn package(&self) -> String {
+        match (self.name, self.kind) {
+            ("gateway", _) => "edgeweir-gateway".to_owned(),
+            (name, Kind::ProxyWasm) => format!("edgeweir-{name}-proxy-wasm"),
+            (name, Kind::WasiHttp | Kind::Spin) => format!("edgeweir-{name}-wasi-http"),
+        }
+    }
+
+    /// The file's name, as examples and users know it.
+    pub fn file_name(&self) -> String {
+        format!("{}.{}", self.name, self.kind.suffix())
+    }
+
+    /// The finished file.
+    pub fn path(&self) -> PathBuf {
+        edge_dir().join(self.file_name())
+    }
+
+    /// The largest the finished file may be, in bytes. Compress carries the tables of the brotli encoder; a component
+    /// may have 300 KB of bindings and of the standard library's imports more than a module.
+    pub fn bound(&self) -> u64 {
+        let module = match self.name {
+            "compress" => 1_500_000,
+            "edge" => 2_000_000,
+            _ => 500_000,
+        };
+        match self.kind {
+            Kind::ProxyWasm => module,
+            Kind::WasiHttp | Kind::Spin => module + 300_000,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fixed_names_are_all_there() {
+        let mut names: Vec<_> = all(&[]).iter().map(Artifact::file_name).collect();
+        names.sort();
+        let mut want = vec!["gateway.wasi-http.wasm".to_owned()];
+        for name in ["cache", "compress", "edge", "minify", "ratelimit"] {
+            want.push(format!("{name}.proxy-wasm.wasm"));
+            want.push(format!("{name}.wasi-http.wasm"));
+        }
+        for name in ["cache", "edge", "ratelimit"] {
+            want.push(format!("{name}.spin.wasm"));
+        }
+        want.sort();
+        assert_eq!(names, want);
+    }
+
+    #[test]
+    fn one_name_gives_its_files_only() {
+        let files: Vec<_> = all(&["minify".to_owned()])
+            .iter()
+            .map(Artifact::file_name)
+            .collect();
+        assert_eq!(files, ["minify.proxy-wasm.wasm", "minify.wasi-http.wasm"]);
+    }
+}

@@ -1,0 +1,213 @@
+//! `cargo edge build`: the filters as modules and components, in `target/edge/`.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::artifact::{self, Artifact, Kind};
+use crate::section;
+use crate::workspace::{cargo, edge_dir, root, target_dir};
+
+/// What came of one file.
+pub struct Built {
+    /// Which.
+    pub artifact: Artifact,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Whether the file is another than before.
+    pub changed: bool,
+}
+
+/// The command: builds and prints a table of files and sizes.
+pub fn command(names: &[String]) -> Result<()> {
+    if let Some(name) = names
+        .iter()
+        .find(|n| !artifact::NAMES.contains(&n.as_str()))
+    {
+        bail!(
+            "no filter is called `{name}`; there are {}",
+            artifact::NAMES.join(", ")
+        );
+    }
+    let built = build(names, false)?;
+    println!("{:<28} {:>11} {:>11}", "target/edge/", "bytes", "at most");
+    for file in &built {
+        println!(
+            "{:<28} {:>11} {:>11}{}",
+            file.artifact.file_name(),
+            file.bytes,
+            file.artifact.bound(),
+            if file.changed { "" } else { "  unchanged" },
+        );
+    }
+    Ok(())
+}
+
+/// Builds the files of `names` (all when empty) into `target/edge/`; `quiet` shows cargo's messages only on failure.
+///
+/// An error names the package that does not compile, or the file that is over its bound.
+pub fn build(names: &[String], quiet: bool) -> Result<Vec<Built>> {
+    ensure_targets()?;
+    let wanted = artifact::all(names);
+    fs::create_dir_all(edge_dir()).with_context(|| format!("making {}", edge_dir().display()))?;
+    let schemas = schemas(&wanted, quiet)?;
+    let mut built = Vec::new();
+    // One call each: within a call cargo unifies features, and Spin's stores must not leak into the other components.
+    // Cargo names a cdylib's file without a hash, so the two builds of one package need a folder each.
+    for (kind, folder) in [
+        (Kind::ProxyWasm, "guests"),
+        (Kind::WasiHttp, "guests"),
+        (Kind::Spin, "guests-spin"),
+    ] {
+        let group: Vec<Artifact> = wanted.iter().filter(|a| a.kind == kind).copied().collect();
+        if group.is_empty() {
+            continue;
+        }
+        let target = target_dir().join(folder);
+        compile(kind, &group, &target, quiet)?;
+        for artifact in group {
+            let file = format!("{}.wasm", artifact.package().replace('-', "_"));
+            let compiled = target.join(kind.target()).join("plugin").join(file);
+            built.push(finish(artifact, &compiled, &schemas)?);
+        }
+    }
+    let over: Vec<String> = built
+        .iter()
+        .filter(|file| file.bytes > file.artifact.bound())
+        .map(|file| {
+            let (name, bound) = (file.artifact.file_name(), file.artifact.bound());
+            format!("{name} has {} bytes, {bound} are allowed", file.bytes)
+        })
+        .collect();
+    if !over.is_empty() {
+        bail!("too large: {}", over.join("; "));
+    }
+    Ok(built)
+}
+
+/// Installs the Wasm targets that the toolchain lacks, and says so.
+pub fn ensure_targets() -> Result<()> {
+    let sysroot = Command::new("rustc")
+        .args(["--print", "sysroot"])
+        .current_dir(root())
+        .output()
+        .context("running rustc")?;
+    let sysroot = String::from_utf8_lossy(&sysroot.stdout).trim().to_owned();
+    let missing: Vec<&str> = [Kind::ProxyWasm.target(), Kind::WasiHttp.target()]
+        .into_iter()
+        .filter(|target| {
+            !Path::new(&sysroot)
+                .join("lib/rustlib")
+                .join(target)
+                .join("lib")
+                .exists()
+        })
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!(
+        "installing the Rust targets {} with rustup",
+        missing.join(" and ")
+    );
+    let status = Command::new("rustup")
+        .args(["target", "add"])
+        .args(&missing)
+        .current_dir(root())
+        .status()
+        .context("running rustup (the toolchain lacks Wasm targets)")?;
+    if !status.success() {
+        bail!("rustup target add {} failed", missing.join(" "));
+    }
+    Ok(())
+}
+
+fn compile(kind: Kind, group: &[Artifact], target: &Path, quiet: bool) -> Result<()> {
+    let mut cargo = cargo();
+    cargo.args(["build", "--profile", "plugin", "--target", kind.target()]);
+    cargo.arg("--target-dir").arg(target);
+    for artifact in group {
+        cargo.args(["--package", &artifact.package()]);
+        if kind == Kind::Spin {
+            cargo.args(["--features", &format!("{}/spin", artifact.package())]);
+        }
+    }
+    run(cargo, quiet).with_context(|| {
+        let packages: Vec<_> = group.iter().map(Artifact::package).collect();
+        format!("compiling {}", packages.join(", "))
+    })?;
+    Ok(())
+}
+
+/// Runs cargo; its messages go to the terminal, or into the error when `quiet`.
+fn run(mut cargo: Command, quiet: bool) -> Result<Vec<u8>> {
+    cargo.stdin(Stdio::null()).stdout(Stdio::piped());
+    cargo.stderr(if quiet {
+        Stdio::piped()
+    } else {
+        Stdio::inherit()
+    });
+    let output = cargo.output().context("running cargo")?;
+    if !output.status.success() {
+        bail!("cargo failed\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(output.stdout)
+}
+
+/// The JSON Schemas by filter, from a native build of the filters.
+fn schemas(wanted: &[Artifact], quiet: bool) -> Result<Value> {
+    let mut names: Vec<&str> = wanted
+        .iter()
+        .map(|a| a.name)
+        .filter(|name| *name != "gateway")
+        .collect();
+    names.dedup();
+    if names.is_empty() {
+        return Ok(Value::Null);
+    }
+    let mut cargo = cargo();
+    cargo.args([
+        "run",
+        "--quiet",
+        "--package",
+        "cargo-edge",
+        "--bin",
+        "schemas",
+    ]);
+    cargo.args(["--features", &names.join(",")]);
+    let printed = run(cargo, quiet).context("making the schemas of the configurations")?;
+    serde_json::from_slice(&printed).context("reading the schemas of the configurations")
+}
+
+/// Adds what the file says about itself and puts it into place, whole or not at all.
+fn finish(artifact: Artifact, compiled: &Path, schemas: &Value) -> Result<Built> {
+    let mut wasm = fs::read(compiled).with_context(|| format!("reading {}", compiled.display()))?;
+    section::append(&mut wasm, section::NAME, artifact.name.as_bytes());
+    let version = env!("CARGO_PKG_VERSION");
+    section::append(&mut wasm, section::VERSION, version.as_bytes());
+    if artifact.name != "gateway" {
+        let schema = schemas
+            .get(artifact.name)
+            .with_context(|| format!("no schema for {}", artifact.name))?;
+        section::append(&mut wasm, section::SCHEMA, schema.to_string().as_bytes());
+    }
+    let path = artifact.path();
+    // A file that did not change keeps its time: hosts that watch it do not reload.
+    let changed = fs::read(&path).map_or(true, |before| before != wasm);
+    if changed {
+        let part = path.with_extension(format!("{}.part", std::process::id()));
+        let mut file =
+            fs::File::create(&part).with_context(|| format!("writing {}", part.display()))?;
+        file.write_all(&wasm)?;
+        fs::rename(&part, &path).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(Built {
+        artifact,
+        bytes: wasm.len() as u64,
+        changed,
+    })
+}

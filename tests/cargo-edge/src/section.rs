@@ -1,0 +1,102 @@
+//! Custom sections: what a module says about itself.
+//!
+//! A custom section has the same form in a core module and in a component (id 0, size, name, bytes), and may come last
+//! in both.
+
+use anyhow::{Context as _, Result, bail};
+
+/// The name of the filter.
+pub const NAME: &str = "edgeweir:name";
+/// The version of the project.
+pub const VERSION: &str = "edgeweir:version";
+/// The JSON Schema of the filter's configuration.
+pub const SCHEMA: &str = "edgeweir:schema";
+
+/// Appends a custom section to a module or component.
+pub fn append(wasm: &mut Vec<u8>, name: &str, payload: &[u8]) {
+    let mut inner = Vec::with_capacity(name.len() + payload.len() + 5);
+    unsigned(&mut inner, name.len());
+    inner.extend_from_slice(name.as_bytes());
+    inner.extend_from_slice(payload);
+    wasm.push(0);
+    unsigned(wasm, inner.len());
+    wasm.extend_from_slice(&inner);
+}
+
+/// The payload of the first custom section of that name at the top level; an error when the bytes are no Wasm.
+pub fn find<'w>(wasm: &'w [u8], name: &str) -> Result<Option<&'w [u8]>> {
+    let mut rest = match wasm.split_at_checked(8) {
+        Some((head, rest)) if head.starts_with(b"\0asm") => rest,
+        _ => bail!("no WebAssembly: the first bytes are not \\0asm"),
+    };
+    while let Some((&id, after)) = rest.split_first() {
+        let (size, after) = read_unsigned(after).context("a section's size")?;
+        let (section, after) = after
+            .split_at_checked(size)
+            .context("a section is cut short")?;
+        if id == 0 {
+            let (length, section) = read_unsigned(section).context("a section's name")?;
+            let (found, payload) = section
+                .split_at_checked(length)
+                .context("a section's name is cut short")?;
+            if found == name.as_bytes() {
+                return Ok(Some(payload));
+            }
+        }
+        rest = after;
+    }
+    Ok(None)
+}
+
+/// LEB128, as the WebAssembly specification §5.2.2 has it.
+fn unsigned(out: &mut Vec<u8>, mut value: usize) {
+    loop {
+        let byte = (value & 0x7f) as u8;
+        value >>= 7;
+        if value == 0 {
+            return out.push(byte);
+        }
+        out.push(byte | 0x80);
+    }
+}
+
+fn read_unsigned(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let mut value = 0usize;
+    for (at, byte) in bytes.iter().enumerate().take(5) {
+        value |= usize::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Some((value, &bytes[at + 1..]));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_appended_is_found() {
+        for (what, head) in [
+            ("a module", *b"\0asm\x01\0\0\0"),
+            ("a component", *b"\0asm\x0d\0\x01\0"),
+        ] {
+            let mut wasm = head.to_vec();
+            let long = "x".repeat(70_000);
+            append(&mut wasm, NAME, b"cache");
+            append(&mut wasm, SCHEMA, long.as_bytes());
+            append(&mut wasm, VERSION, b"");
+            assert_eq!(find(&wasm, NAME).unwrap(), Some(&b"cache"[..]), "{what}");
+            assert_eq!(
+                find(&wasm, SCHEMA).unwrap(),
+                Some(long.as_bytes()),
+                "{what}"
+            );
+            assert_eq!(find(&wasm, VERSION).unwrap(), Some(&b""[..]), "{what}");
+            assert_eq!(find(&wasm, "other").unwrap(), None, "{what}");
+            wasm.truncate(wasm.len() - 1);
+            assert!(find(&wasm, "other").is_err(), "{what} cut short");
+        }
+        assert!(find(b"<html>", NAME).is_err());
+    }
+}
