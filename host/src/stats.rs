@@ -125,7 +125,10 @@ impl ListenerStats {
 
     /// Counts up to each bound of [`BUCKETS_US`] and beyond, not cumulative.
     pub fn histogram(&self) -> Vec<u64> {
-        self.coarse.iter().map(|count| count.load(Relaxed)).collect()
+        self.coarse
+            .iter()
+            .map(|count| count.load(Relaxed))
+            .collect()
     }
 
     /// The last exchanges, newest first.

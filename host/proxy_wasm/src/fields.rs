@@ -122,7 +122,7 @@ impl Fields {
     }
 
     /// Names and values in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let pseudo = self.pseudo.iter().map(|(name, value)| (name.as_bytes(), value.as_ref()));
         let lines = self.lines.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
         pseudo.chain(lines)

@@ -173,8 +173,8 @@ impl Vm {
         self.store.data_mut().streams.get_mut(&id)
     }
 
-    /// Opens a context for a stream. Returns its identifier.
-    pub(crate) fn open(&mut self, stream: Stream) -> Result<u32, Trapped> {
+    /// Makes room for a stream. Returns its context's identifier, of which the plugin knows nothing yet.
+    pub(crate) fn open(&mut self, stream: Stream) -> u32 {
         let host = self.store.data_mut();
         let id = host.next_context;
         // Identifiers are 32 bits and the machine outlives four billion requests: skip what is still in use.
@@ -183,9 +183,13 @@ impl Vm {
             host.next_context = host.next_context.checked_add(1).unwrap_or(ROOT + 1);
         }
         host.streams.insert(id, stream);
+        id
+    }
+
+    /// Opens the context of a stream.
+    pub(crate) fn create(&mut self, id: u32) -> Result<(), Trapped> {
         let create = self.exports.context_create.clone();
-        self.call("proxy_on_context_create", create.as_ref(), id, (id, ROOT))?;
-        Ok(id)
+        self.call("proxy_on_context_create", create.as_ref(), id, (id, ROOT)).map(drop)
     }
 
     /// Runs a headers callback.

@@ -3,15 +3,12 @@
 use crate::status::Status;
 
 /// Encodes pairs; the format holds at most `u32::MAX` bytes, which linear memory never exceeds.
-pub(crate) fn encode<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Vec<u8> {
-    let (mut count, mut bytes) = (0_usize, 0_usize);
-    for (name, value) in pairs.clone() {
-        count += 1;
-        bytes += name.len() + value.len() + 2;
-    }
-    let mut out = Vec::with_capacity(4 + count * 8 + bytes);
-    out.extend_from_slice(&word(count));
-    for (name, value) in pairs.clone() {
+pub(crate) fn encode<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<u8> {
+    let pairs: Vec<_> = pairs.collect();
+    let bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    let mut out = Vec::with_capacity(4 + pairs.len() * 8 + bytes);
+    out.extend_from_slice(&word(pairs.len()));
+    for (name, value) in &pairs {
         out.extend_from_slice(&word(name.len()));
         out.extend_from_slice(&word(value.len()));
     }

@@ -45,7 +45,8 @@ impl ConfigError {
         error.field = field.to_owned();
         let start = span.start.min(source.text.len());
         // A span of the parser lies on character bounds; one of a made-up configuration is empty.
-        let (Some(before), Some(rest)) = (source.text.get(..start), source.text.get(start..)) else {
+        let (Some(before), Some(rest)) = (source.text.get(..start), source.text.get(start..))
+        else {
             return error;
         };
         if source.text.is_empty() {

@@ -345,7 +345,10 @@ impl Config {
                 source,
                 listener.name.span(),
                 &format!("listener[{index}].name"),
-                format!("\"{}\" is the name of another listener", listener.name.get_ref()),
+                format!(
+                    "\"{}\" is the name of another listener",
+                    listener.name.get_ref()
+                ),
             ));
         }
         let address = listener.listen.get_ref().0;
@@ -408,7 +411,9 @@ pub fn to_json(value: &toml::Value) -> Result<serde_json::Value, String> {
         toml::Value::Boolean(flag) => Json::Bool(*flag),
         // JSON has no dates; RFC 3339 text is what a filter would parse.
         toml::Value::Datetime(date) => Json::String(date.to_string()),
-        toml::Value::Array(items) => Json::Array(items.iter().map(to_json).collect::<Result<_, _>>()?),
+        toml::Value::Array(items) => {
+            Json::Array(items.iter().map(to_json).collect::<Result<_, _>>()?)
+        }
         toml::Value::Table(table) => Json::Object(
             table
                 .iter()

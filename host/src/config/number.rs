@@ -61,9 +61,7 @@ impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Within<MIN, MAX> 
                 }
             }
         }
-        deserializer
-            .deserialize_i64(Bounds::<MIN, MAX>)
-            .map(Self)
+        deserializer.deserialize_i64(Bounds::<MIN, MAX>).map(Self)
     }
 }
 

@@ -17,7 +17,8 @@ const OF_THE_CONNECTION: [HeaderName; 5] = [
 /// Removes what belongs to the connection a request came by; `TE: trailers` alone survives, as it is true end to end here.
 pub fn strip_request(headers: &mut HeaderMap) {
     // RFC 9110 §10.1.4: TE is about the connection, and every connection of this host carries trailers.
-    let trailers = list(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+    let trailers =
+        list(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
     strip(headers);
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -83,7 +84,12 @@ mod tests {
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         lines
             .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
             .collect()
     }
 
@@ -92,17 +98,30 @@ mod tests {
         for (case, before, after) in [
             (
                 "named fields",
-                headers(&[("connection", "close, X-Hop"), ("x-hop", "1"), ("x-end", "2")]),
+                headers(&[
+                    ("connection", "close, X-Hop"),
+                    ("x-hop", "1"),
+                    ("x-end", "2"),
+                ]),
                 headers(&[("x-end", "2")]),
             ),
             (
                 "several lines",
-                headers(&[("connection", "a"), ("connection", "b"), ("a", "1"), ("b", "2")]),
+                headers(&[
+                    ("connection", "a"),
+                    ("connection", "b"),
+                    ("a", "1"),
+                    ("b", "2"),
+                ]),
                 headers(&[]),
             ),
             (
                 "unnamed ones",
-                headers(&[("keep-alive", "5"), ("transfer-encoding", "chunked"), ("upgrade", "x")]),
+                headers(&[
+                    ("keep-alive", "5"),
+                    ("transfer-encoding", "chunked"),
+                    ("upgrade", "x"),
+                ]),
                 headers(&[]),
             ),
             (
@@ -129,7 +148,10 @@ mod tests {
 
     #[test]
     fn the_client_is_appended_to_one_line() {
-        let mut got = headers(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")]);
+        let mut got = headers(&[
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-for", "2.2.2.2"),
+        ]);
         append_forwarded_for(&mut got, "::ffff:9.9.9.9".parse().unwrap());
         let lines: Vec<_> = got.get_all("x-forwarded-for").iter().collect();
         assert_eq!(lines, ["1.1.1.1, 2.2.2.2, 9.9.9.9"]);
@@ -137,8 +159,14 @@ mod tests {
 
     #[test]
     fn an_upgrade_needs_both_fields() {
-        assert!(wants_upgrade(&headers(&[("connection", "Upgrade"), ("upgrade", "websocket")])));
+        assert!(wants_upgrade(&headers(&[
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket")
+        ])));
         assert!(!wants_upgrade(&headers(&[("upgrade", "websocket")])));
-        assert!(!wants_upgrade(&headers(&[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c")])));
+        assert!(!wants_upgrade(&headers(&[
+            ("connection", "Upgrade, HTTP2-Settings"),
+            ("upgrade", "h2c")
+        ])));
     }
 }

@@ -60,7 +60,11 @@ enum Failure {
 
 impl Upstream {
     /// An upstream of a configuration.
-    pub fn new(name: &str, settings: &config::Upstream, limits: &config::Limits) -> Result<Self, Error> {
+    pub fn new(
+        name: &str,
+        settings: &config::Upstream,
+        limits: &config::Limits,
+    ) -> Result<Self, Error> {
         let connect_timeout = settings.connect_timeout_ms.millis();
         let client = if settings.http2 {
             Wire::Http2(Mutex::new(None))
@@ -322,7 +326,7 @@ fn authority_of(request: &Request) -> Option<Authority> {
     Authority::try_from(host.as_bytes()).ok()
 }
 
-fn timed_out(error: &dyn std::error::Error) -> bool {
+fn timed_out(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<io::Error>()

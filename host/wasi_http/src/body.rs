@@ -27,7 +27,10 @@ struct Shared {
 
 impl Reclaimable {
     pub(crate) fn new(body: chain::Body) -> Self {
-        Self(Arc::new(Shared { body: Mutex::new(body), read: AtomicBool::new(false) }))
+        Self(Arc::new(Shared {
+            body: Mutex::new(body),
+            read: AtomicBool::new(false),
+        }))
     }
 
     /// The body as it came, unless some of it was read. A body without content can always be had again.
@@ -89,7 +92,9 @@ impl Body for FromNext {
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
-            self.meter.body_in.fetch_add(data.len() as u64, Ordering::Relaxed);
+            self.meter
+                .body_in
+                .fetch_add(data.len() as u64, Ordering::Relaxed);
         }
         Poll::Ready(frame.map(|frame| {
             frame.map_err(|error| {
@@ -118,15 +123,22 @@ pub(crate) struct FromGuest {
     /// What `content-length` promised and has not come yet.
     owed: Option<u64>,
     direction: Direction,
+    sent: Option<Sent>,
     idle: Duration,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
+/// Tells the guest how the transmission of its body went.
+pub(crate) type Sent = oneshot::Sender<Result<(), Error>>;
+
 enum Direction {
-    /// To the next layer. The sender tells the guest how its transmission went.
-    Request(Option<oneshot::Sender<Result<(), Error>>>),
+    /// To the next layer.
+    Request,
     /// To the layer above. The guard keeps the instance from being retired.
-    Response(Arc<Meter>, #[expect(dead_code, reason = "held for its drop")] Live),
+    Response(
+        Arc<Meter>,
+        #[expect(dead_code, reason = "held for its drop")] Live,
+    ),
 }
 
 impl FromGuest {
@@ -134,37 +146,54 @@ impl FromGuest {
         body: WasiBody,
         instance: Arc<Instance>,
         idle: Duration,
-        sent: oneshot::Sender<Result<(), Error>>,
+        sent: Sent,
     ) -> Self {
-        let direction = Direction::Request(Some(sent));
-        Self { body: Some(body), instance, owed: None, direction, idle, pause: None }
+        let direction = Direction::Request;
+        Self {
+            body: Some(body),
+            instance,
+            owed: None,
+            direction,
+            sent: Some(sent),
+            idle,
+            pause: None,
+        }
     }
 
     pub(crate) fn response(
         body: WasiBody,
         instance: Arc<Instance>,
         idle: Duration,
+        sent: Sent,
         length: Option<u64>,
         meter: Arc<Meter>,
         live: Live,
     ) -> Self {
         let direction = Direction::Response(meter, live);
-        Self { body: Some(body), instance, owed: length, direction, idle, pause: None }
+        Self {
+            body: Some(body),
+            instance,
+            owed: length,
+            direction,
+            sent: Some(sent),
+            idle,
+            pause: None,
+        }
     }
 
     fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, chain::Error>>> {
         // The guest's end is dropped with the body: its next write fails.
         self.body = None;
-        if let Direction::Request(sent) = &mut self.direction
-            && let Some(sent) = sent.take()
-        {
+        if let Some(sent) = self.sent.take() {
             let _ = sent.send(Err(Error::InternalError(Some(error.to_string()))));
         }
         Poll::Ready(Some(Err(error.into())))
     }
 
     fn cut(&mut self, why: &str) -> Poll<Option<Result<Frame<Bytes>, chain::Error>>> {
-        self.fail(Error::InternalError(Some(format!("the guest's body was cut: {why}"))))
+        self.fail(Error::InternalError(Some(format!(
+            "the guest's body was cut: {why}"
+        ))))
     }
 }
 
@@ -177,10 +206,14 @@ impl Body for FromGuest {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, chain::Error>>> {
         let this = &mut *self;
-        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        let Some(body) = &mut this.body else {
+            return Poll::Ready(None);
+        };
         let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
             let idle = this.idle;
-            let pause = this.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+            let pause = this
+                .pause
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
             ready!(pause.as_mut().poll(cx));
             this.instance.retire();
             return this.cut("nothing came for the plugin's `timeout`");
@@ -211,9 +244,7 @@ impl Body for FromGuest {
             }
             None => {
                 this.body = None;
-                if let Direction::Request(sent) = &mut this.direction
-                    && let Some(sent) = sent.take()
-                {
+                if let Some(sent) = this.sent.take() {
                     let _ = sent.send(Ok(()));
                 }
                 Poll::Ready(None)

@@ -38,7 +38,12 @@ pub(crate) fn load(
         .instantiate_pre(&component)
         .and_then(ServicePre::new)
         .map_err(|error| anyhow::anyhow!("{file}: cannot be linked: {error:#}"))?;
-    Ok(Arc::new(Loaded { runtime: runtime.clone(), plugin, pre, meter }))
+    Ok(Arc::new(Loaded {
+        runtime: runtime.clone(),
+        plugin,
+        pre,
+        meter,
+    }))
 }
 
 /// Component binaries have layer 1 in their header, core modules layer 0.
@@ -56,7 +61,10 @@ fn check_kind(bytes: &[u8]) -> anyhow::Result<()> {
 fn check_world(runtime: &Runtime, component: &Component) -> anyhow::Result<()> {
     let engine = &runtime.engine;
     let ty = component.component_type();
-    let exports: Vec<String> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
+    let exports: Vec<String> = ty
+        .exports(engine)
+        .map(|(name, _)| name.to_owned())
+        .collect();
     if let Some(found) = exports.iter().find(|name| {
         name.starts_with("wasi:http/handler@") || name.starts_with("wasi:http/incoming-handler@")
     }) {
@@ -82,7 +90,11 @@ fn check_world(runtime: &Runtime, component: &Component) -> anyhow::Result<()> {
         .map(|(name, _)| name.to_owned())
         .filter(|name| !is_offered(name))
         .collect();
-    ensure!(missing.is_empty(), "imports what this host does not offer: {}", list(&missing));
+    ensure!(
+        missing.is_empty(),
+        "imports what this host does not offer: {}",
+        list(&missing)
+    );
     Ok(())
 }
 
@@ -96,9 +108,16 @@ fn is_0_3(name: &str) -> bool {
 }
 
 fn is_offered(name: &str) -> bool {
-    ["wasi:cli/", "wasi:clocks/", "wasi:random/", "wasi:io/", "wasi:filesystem/", "wasi:sockets/"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
+    [
+        "wasi:cli/",
+        "wasi:clocks/",
+        "wasi:random/",
+        "wasi:io/",
+        "wasi:filesystem/",
+        "wasi:sockets/",
+    ]
+    .iter()
+    .any(|prefix| name.starts_with(prefix))
         || name.starts_with("wasi:http/")
         || name == "spin:key-value/key-value@3.0.0"
         || name == "spin:variables/variables@3.0.0"
@@ -108,12 +127,19 @@ fn list(names: &[String]) -> String {
     if names.is_empty() {
         return "nothing".into();
     }
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn check_limits(name: &str, limits: &Limits) -> anyhow::Result<()> {
     let at_least = |field: &str, value: usize, bound: usize| {
-        ensure!(value >= bound, "plugin `{name}`: limit `{field}` is {value}, at least {bound}");
+        ensure!(
+            value >= bound,
+            "plugin `{name}`: limit `{field}` is {value}, at least {bound}"
+        );
         Ok(())
     };
     at_least("memory_bytes", limits.memory_bytes, 1 << 20)?;
@@ -134,7 +160,10 @@ fn check_limits(name: &str, limits: &Limits) -> anyhow::Result<()> {
         limits.deadline,
         crate::runtime::TICK
     );
-    ensure!(!limits.timeout.is_zero(), "plugin `{name}`: limit `timeout` is 0, at least 1 ms");
+    ensure!(
+        !limits.timeout.is_zero(),
+        "plugin `{name}`: limit `timeout` is 0, at least 1 ms"
+    );
     Ok(())
 }
 
@@ -154,7 +183,10 @@ mod tests {
             let got = check_kind(bytes).err().map(|error| error.to_string());
             match want {
                 None => assert_eq!(got, None, "{name}"),
-                Some(want) => assert!(got.as_ref().is_some_and(|got| got.contains(want)), "{name}: {got:?}"),
+                Some(want) => assert!(
+                    got.as_ref().is_some_and(|got| got.contains(want)),
+                    "{name}: {got:?}"
+                ),
             }
         }
     }

@@ -44,7 +44,9 @@ impl Guest {
         let mut wasi = WasiCtx::builder();
         wasi.stdout(Output::new(&plugin.name, "stdout"));
         wasi.stderr(Output::new(&plugin.name, "stderr"));
-        wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+        wasi.allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false);
         wasi.max_random_size(MAX_RANDOM);
         for (name, value) in &plugin.environment {
             wasi.env(name, value);
@@ -52,7 +54,9 @@ impl Guest {
         let limits = &plugin.limits;
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(
-            limits.header_bytes.saturating_add(limits.headers.saturating_mul(FIELD_OVERHEAD)),
+            limits
+                .header_bytes
+                .saturating_add(limits.headers.saturating_mul(FIELD_OVERHEAD)),
         );
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
@@ -61,7 +65,11 @@ impl Guest {
             http,
             table,
             hooks: Hooks::new(&plugin.allowed_outbound, limits.timeout),
-            limiter: Limiter { meter: loaded.meter.clone(), bound: limits.memory_bytes, used: 0 },
+            limiter: Limiter {
+                meter: loaded.meter.clone(),
+                bound: limits.memory_bytes,
+                used: 0,
+            },
             loaded,
             instance,
             exchanges: HashMap::new(),
@@ -70,10 +78,15 @@ impl Guest {
     }
 
     /// Ties a call of the guest's handler to its exchange. An entry stays until the task's number is used
-    /// again: a guest may call on after it has returned. Numbers are reused, so there are as many entries as
-    /// there were tasks at once.
+    /// again or no task is left: a guest may call on after it has returned. Numbers are reused, so there are
+    /// as many entries as there were tasks at once.
     pub(crate) fn begin(&mut self, task: GuestTaskId, exchange: Arc<Exchange>) {
         self.exchanges.insert(task, exchange);
+    }
+
+    /// Lets go of all exchanges, when no task of the guest is left: each holds the chain, and with it this layer.
+    pub(crate) fn forget(&mut self) {
+        self.exchanges.clear();
     }
 
     pub(crate) fn count(&mut self, host_call: &'static str) {
@@ -82,6 +95,10 @@ impl Guest {
 
     /// Hands the counts of host calls to the meter.
     pub(crate) fn flush(&mut self) {
+        if self.hooks.sent > 0 {
+            *self.host_calls.entry("client.send").or_default() +=
+                std::mem::take(&mut self.hooks.sent);
+        }
         if !self.host_calls.is_empty() {
             self.loaded.meter.host_calls(&self.host_calls);
             self.host_calls.clear();
@@ -111,13 +128,20 @@ pub(crate) fn exchange_of(mut store: StoreContextMut<'_, Guest>) -> Option<Arc<E
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }
 
 impl WasiHttpView for Guest {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: &mut self.hooks,
+        }
     }
 }
 
@@ -169,14 +193,22 @@ mod tests {
     #[test]
     fn memories_of_a_store_share_one_bound() {
         let meter = Arc::new(Meter::default());
-        let mut limiter = Limiter { meter: meter.clone(), bound: 300, used: 0 };
+        let mut limiter = Limiter {
+            meter: meter.clone(),
+            bound: 300,
+            used: 0,
+        };
         for (name, current, desired, want) in [
             ("first memory", 0, 100, true),
             ("second memory", 0, 150, true),
             ("first grows to the bound", 100, 150, true),
             ("second grows past it", 150, 151, false),
         ] {
-            assert_eq!(limiter.memory_growing(current, desired, None).ok(), Some(want), "{name}");
+            assert_eq!(
+                limiter.memory_growing(current, desired, None).ok(),
+                Some(want),
+                "{name}"
+            );
         }
         assert_eq!(meter.memory_now.load(Ordering::Relaxed), 300);
         drop(limiter);

@@ -56,8 +56,10 @@ impl Exchange {
         let mut inner = http::uri::Parts::default();
         inner.scheme = Some(uri.scheme.unwrap_or(Scheme::HTTP));
         inner.authority = Some(authority.clone());
-        inner.path_and_query =
-            Some(uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        inner.path_and_query = Some(
+            uri.path_and_query
+                .unwrap_or_else(|| PathAndQuery::from_static("/")),
+        );
         parts.uri = Uri::from_parts(inner).unwrap_or_default();
         let exchange = Self {
             next,
@@ -113,11 +115,17 @@ impl Exchange {
 
     /// Keeps the next layer's error, so that it survives its way through the guest as an error code.
     pub(crate) fn failed(&self, error: Error) {
-        *self.next_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        *self
+            .next_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
     pub(crate) fn take_error(&self) -> Option<Error> {
-        self.next_error.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.next_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Ends the calls of the next layer: the client is gone or has waited long enough.
@@ -127,7 +135,11 @@ impl Exchange {
 
     pub(crate) async fn cancelled(&self) {
         // The sender is in `self`: the wait ends only by cancellation.
-        let _ = self.cancelled.subscribe().wait_for(|cancelled| *cancelled).await;
+        let _ = self
+            .cancelled
+            .subscribe()
+            .wait_for(|cancelled| *cancelled)
+            .await;
     }
 
     /// Whether the request may be sent to the next layer once more without the guest.
@@ -138,8 +150,11 @@ impl Exchange {
 
 /// Removes what belongs to the host: a client must not forge it, the origin has no use for it.
 fn strip(headers: &mut HeaderMap) {
-    let ours: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("spin-")).cloned().collect();
+    let ours: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("spin-"))
+        .cloned()
+        .collect();
     for name in ours {
         headers.remove(name);
     }
@@ -147,8 +162,15 @@ fn strip(headers: &mut HeaderMap) {
 
 /// Bounds a head before anything is built from it.
 pub(crate) fn check_head(headers: &HeaderMap, lines: usize, bytes: usize) -> Result<(), TooLarge> {
-    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if headers.len() > lines || size > bytes { Err(TooLarge) } else { Ok(()) }
+    let size: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if headers.len() > lines || size > bytes {
+        Err(TooLarge)
+    } else {
+        Ok(())
+    }
 }
 
 /// The length a response's body must have, by its `content-length`; `None` where it says nothing of the body.
@@ -179,9 +201,13 @@ mod tests {
         let mut request = http::Request::new(());
         *request.uri_mut() = uri.parse().expect("a target");
         for (name, value) in fields {
-            request.headers_mut().append(*name, HeaderValue::try_from(*value).expect("a value"));
+            request
+                .headers_mut()
+                .append(*name, HeaderValue::try_from(*value).expect("a value"));
         }
-        request.extensions_mut().insert(Peer(([192, 0, 2, 7], 4711).into()));
+        request
+            .extensions_mut()
+            .insert(Peer(([192, 0, 2, 7], 4711).into()));
         Exchange::begin(request.into_parts().0, Next::new(Vec::new()))
     }
 
@@ -196,24 +222,41 @@ mod tests {
         ] {
             let fields: Vec<_> = host.iter().map(|host| ("host", *host)).collect();
             let (exchange, inner) = exchange(uri, &fields);
-            assert!(inner.uri.authority().is_some(), "{name}: a guest needs an authority");
+            assert!(
+                inner.uri.authority().is_some(),
+                "{name}: a guest needs an authority"
+            );
             let mut request = http::Request::from_parts(inner, empty());
             request.headers_mut().remove(HOST);
             let out = exchange.outgoing(request);
             assert_eq!(out.uri(), uri, "{name}");
-            assert_eq!(out.headers().get(HOST).map(|h| h.as_bytes()), host.map(str::as_bytes), "{name}");
+            assert_eq!(
+                out.headers().get(HOST).map(|h| h.as_bytes()),
+                host.map(str::as_bytes),
+                "{name}"
+            );
             assert!(out.extensions().get::<Peer>().is_some(), "{name}");
         }
     }
 
     #[test]
     fn the_address_is_the_hosts_word_alone() {
-        let (exchange, inner) = exchange("/", &[("spin-client-addr", "10.0.0.1:1"), ("spin-x", "y"), ("a", "b")]);
+        let (exchange, inner) = exchange(
+            "/",
+            &[
+                ("spin-client-addr", "10.0.0.1:1"),
+                ("spin-x", "y"),
+                ("a", "b"),
+            ],
+        );
         let seen: Vec<_> = inner.headers.get_all("spin-client-addr").iter().collect();
         assert_eq!(seen, ["192.0.2.7:4711"]);
         assert!(!inner.headers.contains_key("spin-x"));
         let out = exchange.outgoing(http::Request::from_parts(inner, empty()));
-        assert_eq!(out.headers().keys().map(|k| k.as_str()).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(
+            out.headers().keys().map(|k| k.as_str()).collect::<Vec<_>>(),
+            ["a"]
+        );
     }
 
     #[test]

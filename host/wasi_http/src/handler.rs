@@ -19,12 +19,14 @@ use crate::exchange::{Exchange, check_head};
 type Handled = Result<Resource<Response>, ErrorCode>;
 
 pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
-    linker.instance("wasi:http/handler@0.3.0")?.func_wrap_concurrent(
-        "handle",
-        |accessor: &Accessor<Guest>, (request,): (Resource<Request>,)| {
-            Box::pin(async move { Ok((handle(accessor, request).await?,)) })
-        },
-    )
+    linker
+        .instance("wasi:http/handler@0.3.0")?
+        .func_wrap_concurrent(
+            "handle",
+            |accessor: &Accessor<Guest>, (request,): (Resource<Request>,)| {
+                Box::pin(async move { Ok((handle(accessor, request).await?,)) })
+            },
+        )
 }
 
 /// The outer error traps the guest: it gave a handle that is no request.
@@ -53,7 +55,9 @@ async fn handle(
             return Ok(Err(code));
         }
         Some(Err(panic)) => {
-            return Ok(Err(ErrorCode::InternalError(Some(format!("the next layer failed: {panic}")))));
+            return Ok(Err(ErrorCode::InternalError(Some(format!(
+                "the next layer failed: {panic}"
+            )))));
         }
         None => return Ok(Err(ErrorCode::ConnectionTerminated)),
     };
@@ -88,8 +92,8 @@ fn take_request(
         };
         let idle = guest.loaded.plugin.limits.timeout;
         let instance = guest.instance.clone();
-        let request = request
-            .map(|body| FromGuest::request(body, instance, idle, sent).boxed_unsync());
+        let request =
+            request.map(|body| FromGuest::request(body, instance, idle, sent).boxed_unsync());
         Ok(Ok((exchange.outgoing(request), exchange)))
     })
 }
@@ -108,8 +112,10 @@ fn give_response(
         let response = response.map(|body| FromNext { body, meter });
         // The future tells how the guest liked the body; nobody above asks.
         let (response, _read) = Response::from_http(&mut guest.hooks, response);
-        let response =
-            guest.table.push(response).map_err(|error| format_err!("too many resources: {error}"))?;
+        let response = guest
+            .table
+            .push(response)
+            .map_err(|error| format_err!("too many resources: {error}"))?;
         Ok(Ok(response))
     })
 }

@@ -19,8 +19,16 @@ pub(crate) struct Hooks {
 
 impl Hooks {
     pub(crate) fn new(allowed: &[String], timeout: Duration) -> Self {
-        let allowed = allowed.iter().map(|entry| entry.to_ascii_lowercase()).collect();
-        Self { allowed, timeout, to_next: false, sent: 0 }
+        let allowed = allowed
+            .iter()
+            .map(|entry| entry.to_ascii_lowercase())
+            .collect();
+        Self {
+            allowed,
+            timeout,
+            to_next: false,
+            sent: 0,
+        }
     }
 }
 
@@ -33,7 +41,11 @@ impl WasiHttpHooks for Hooks {
     }
 
     fn default_scheme(&mut self) -> Option<Scheme> {
-        Some(if self.to_next { Scheme::HTTP } else { Scheme::HTTPS })
+        Some(if self.to_next {
+            Scheme::HTTP
+        } else {
+            Scheme::HTTPS
+        })
     }
 
     fn send_request(
@@ -58,8 +70,14 @@ impl WasiHttpHooks for Hooks {
 
 /// `host:port` must match an entry; the port is that of the scheme where there is none.
 fn is_allowed(allowed: &[String], uri: &http::Uri) -> bool {
-    let Some(authority) = uri.authority() else { return false };
-    let default = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+    let Some(authority) = uri.authority() else {
+        return false;
+    };
+    let default = if uri.scheme() == Some(&Scheme::HTTPS) {
+        443
+    } else {
+        80
+    };
     let port = authority.port_u16().unwrap_or(default);
     let target = format!("{}:{port}", authority.host().to_ascii_lowercase());
     allowed.contains(&target)
@@ -89,7 +107,11 @@ mod tests {
             ("port of the scheme", "https://Origin.test/", true),
             ("the other scheme's port", "http://origin.test/", false),
             ("a prefix is no match", "http://127.0.0.1:90001/", false),
-            ("user info does not hide the host", "http://origin.test:443@evil.test/", false),
+            (
+                "user info does not hide the host",
+                "http://origin.test:443@evil.test/",
+                false,
+            ),
         ] {
             let Ok(uri) = uri.parse::<http::Uri>() else {
                 assert!(!want, "{name}");

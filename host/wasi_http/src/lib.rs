@@ -103,7 +103,10 @@ pub async fn load(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<Arc<
     let meter = Arc::new(Meter::default());
     let loaded = component::load(runtime, plugin, meter)?;
     let first = instance::instantiate(&loaded).await.map_err(|error| {
-        anyhow::anyhow!("{}: no instance could be started: {error:?}", loaded.plugin.component.display())
+        anyhow::anyhow!(
+            "{}: no instance could be started: {error:?}",
+            loaded.plugin.component.display()
+        )
     })?;
     Ok(Arc::new(layer::Component::new(loaded, first)))
 }

@@ -21,7 +21,11 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(plugin: &str, stream: &'static str) -> Self {
-        Self { plugin: plugin.into(), stream, line: Arc::default() }
+        Self {
+            plugin: plugin.into(),
+            stream,
+            line: Arc::default(),
+        }
     }
 
     fn write(&self, bytes: &[u8]) {

@@ -60,7 +60,12 @@ impl Runtime {
         let mut linker = Linker::new(&engine);
         link(&mut linker).map_err(anyhow::Error::from)?;
         let stores = Stores::open(options.store_path.as_deref())?;
-        Ok(Arc::new(Self { engine, linker, stores, fuel: options.fuel }))
+        Ok(Arc::new(Self {
+            engine,
+            linker,
+            stores,
+            fuel: options.fuel,
+        }))
     }
 }
 
@@ -75,12 +80,16 @@ fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
 /// One ticker per engine: one per request costs orders of magnitude more.
 fn tick(engine: &Engine) -> anyhow::Result<()> {
     let engine = engine.weak();
-    std::thread::Builder::new().name("wasi-http-epoch".into()).spawn(move || {
-        loop {
-            std::thread::sleep(TICK);
-            let Some(engine) = engine.upgrade() else { return };
-            engine.increment_epoch();
-        }
-    })?;
+    std::thread::Builder::new()
+        .name("wasi-http-epoch".into())
+        .spawn(move || {
+            loop {
+                std::thread::sleep(TICK);
+                let Some(engine) = engine.upgrade() else {
+                    return;
+                };
+                engine.increment_epoch();
+            }
+        })?;
     Ok(())
 }

@@ -1,1 +1,91 @@
-//! The cache filter.
+//! A shared HTTP cache (RFC 9111, RFC 9110, RFC 9211) as a pure filter.
+//!
+//! Two tiers. The second is the store that an edge's workers or instances share; the first is this instance's own
+//! memory, which saves fetching and decoding a body again. What has to be one across workers is in a [marker] of at most
+//! 64 bytes per key, read with every lookup and changed by atomic updates only: an invalidation, a newer response or a
+//! new `Vary` counts everywhere at once. Where the edge has no shared store, or it fails, the first tier works alone.
+//!
+//! A miss streams through while it is captured, up to a bound. Beyond any bound the exchange passes through and says
+//! so: in `Cache-Status`, in a counter, by the same name.
+//!
+//! ```
+//! use edgeweir_filter::{Script, load};
+//!
+//! let cache: edgeweir_cache::Cache = load(b"{}").unwrap();
+//! let mut edge = Script::new(cache).get("/").origin(200, &[("cache-control", "max-age=60")], "body");
+//! assert_eq!(edge.run().text("cache-status"), "edgeweir; fwd=uri-miss; fwd-status=200; ttl=60; stored");
+//! assert_eq!(edge.run().text("cache-status"), "edgeweir; hit; ttl=60");
+//! ```
+//!
+//! [marker]: crate::Config::l1_seconds
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
+)]
+
+mod answer;
+mod conditional;
+mod config;
+mod directives;
+mod exchange;
+mod fill;
+mod freshness;
+mod invalidate;
+mod key;
+mod lookup;
+mod marker;
+mod memory;
+mod reason;
+mod rules;
+mod status;
+mod storable;
+mod store;
+mod stored;
+mod vary;
+
+use std::rc::Rc;
+
+use edgeweir_filter::{ConfigError, Configured, Exchange, Filter};
+
+pub use config::{Config, KeyConfig};
+pub use reason::{Bypass, Missed, Refused};
+pub use rules::Rule;
+
+/// The cache filter: its settings and the first tier.
+pub struct Cache {
+    core: Rc<store::Core>,
+}
+
+impl Configured for Cache {
+    const NAME: &'static str = "cache";
+    type Config = Config;
+
+    fn new(config: Config) -> Result<Self, ConfigError> {
+        let settings = config::Settings::try_from(config)?;
+        Ok(Self {
+            core: Rc::new(store::Core::new(settings)),
+        })
+    }
+}
+
+impl Filter for Cache {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn exchange(&self) -> Box<dyn Exchange> {
+        Box::new(exchange::CacheExchange::new(Rc::clone(&self.core)))
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if !self.core.settings.shared {
+            notes.push(
+                "`shared` is off: each worker or instance has a cache of its own, and an invalidation reaches only the one that saw it"
+                    .to_owned(),
+            );
+        }
+        notes
+    }
+}

@@ -7,6 +7,7 @@ pub mod artifact;
 pub mod bench;
 pub mod build;
 pub mod demo;
+pub mod envoy;
 pub mod process;
 pub mod section;
 pub mod test;

@@ -1,1 +1,84 @@
-//! x
+//! Runs an Edgeweir filter in a proxy-wasm host such as Envoy (ABI 0.2.1).
+//!
+//! A module is one line: `edgeweir_adapter_proxy_wasm::module!(edgeweir_minify::Minify);`.
+//!
+//! # What it keeps to
+//! - No callback panics on traffic; a hostcall that fails is a value, logged, and the message passes on.
+//! - A head is read in one hostcall and only the names a filter changed are written back.
+//! - A body is read in slices of at most 64 KiB and written once per callback. An untouched body is not read.
+//! - One local response per stream, never after the head went out, and nothing after it in that callback.
+//! - State that workers share lives in a fixed set of keys of the host's shared data, because the host never frees
+//!   one: objects in the crate's `slots`, counters in its `cells`.
+//!
+//! # Trailers
+//! A host such as Envoy offers no way to add body bytes once trailers are there, unless the body callback before them
+//! paused. So the first 16 KiB of a body that a filter transforms, whose length is unknown and which may have trailers
+//! (no `transfer-encoding: chunked`: an HTTP/2 upstream; or a `trailer` field), go out from a paused state: every
+//! callback pauses and continues the stream itself, only the first piece waits, for the next one or 10 ms. A body
+//! whose trailers an HTTP/2 message announces in `trailer` goes out like that to its end. What remains: a longer body
+//! with trailers that nobody announced, of which the filter holds bytes back to its end (a compressor does), is
+//! reset instead of ending incomplete, and that is logged. `text/event-stream` is never held.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic
+    )
+)]
+#![deny(unsafe_code)]
+// Natively only the tests of the pools use what the exports call.
+#![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
+
+mod body;
+mod callout;
+mod cells;
+#[cfg(target_arch = "wasm32")]
+mod exports;
+mod heads;
+mod hostcalls;
+mod root;
+mod shared;
+mod slots;
+mod stream;
+mod vm;
+
+use edgeweir_filter::{Chain, Configured, load};
+
+pub use hostcalls::construct;
+
+/// Makes the crate it stands in a proxy-wasm module of one filter type (which implements
+/// [`Configured`](edgeweir_filter::Configured)).
+#[macro_export]
+macro_rules! module {
+    ($filter:ty) => {
+        /// Called by the host once, before anything else.
+        #[cfg(target_arch = "wasm32")]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn _initialize() {
+            $crate::construct();
+            $crate::start::<$filter>();
+        }
+        /// Keeps the filter's type checked where there is no host.
+        #[cfg(not(target_arch = "wasm32"))]
+        #[doc(hidden)]
+        pub fn initialize() {
+            $crate::start::<$filter>();
+        }
+    };
+}
+
+/// Tells the exports which filter this module holds.
+pub fn start<F: Configured>() {
+    vm::install(vm::Module {
+        name: F::NAME,
+        load: |json| load::<F>(json).map(Chain::of),
+    });
+}

@@ -1,1 +1,2 @@
 //! The compress filter as a proxy-wasm module.
+edgeweir_adapter_proxy_wasm::module!(edgeweir_compress::Compress);

@@ -1,1 +1,3 @@
 //! The compress filter as a wasi:http middleware component.
+
+edgeweir_adapter_wasi_http::component!(edgeweir_compress::Compress);

@@ -1,1 +1,3 @@
 //! The minify filter as a wasi:http middleware component.
+
+edgeweir_adapter_wasi_http::component!(edgeweir_minify::Minify);

@@ -1,1 +1,2 @@
 //! The ratelimit filter as a proxy-wasm module.
+edgeweir_adapter_proxy_wasm::module!(edgeweir_ratelimit::RateLimit);

@@ -1,17 +1,144 @@
-//! `cargo edge bench`: Envoy and the host side by side.
+//! `cargo edge bench`: Envoy and the host, plain, with each filter and with Envoy's own, in turn on one machine.
+//!
+//! Every case has a proxy process of its own with one worker. In each round every case is loaded once by wrk; a figure
+//! is the median over the rounds. Requests per second depend on what else the machine does (wrk and the origin share
+//! it); CPU time per request of the proxy process alone is the firm figure.
 
-use anyhow::{Result, bail};
+mod cases;
+mod load;
+mod proxy;
+mod report;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
+
+use crate::process::Helper;
+use crate::workspace::{cargo, edge_dir, target_dir};
+use crate::{build, demo, process, tools};
+
+pub use cases::{Case, Proxy};
+pub use proxy::inline_toml;
 
 /// What is measured, and for how long.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
+    /// How often every case has its turn.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Length of a turn in seconds.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// Connections of the client.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub connections: u32,
     /// Two rounds of a second each: to see that everything runs.
     #[arg(long)]
     pub quick: bool,
+    /// Only workloads whose name contains this.
+    #[arg(long)]
+    pub only: Option<String>,
 }
 
-/// The command.
-pub fn command(_options: &Options) -> Result<()> {
-    bail!("being written")
+/// One turn of one case.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// Requests per second.
+    pub rate: f64,
+    /// Median latency in microseconds.
+    pub p50: f64,
+    /// 99th percentile of latency in microseconds.
+    pub p99: f64,
+    /// CPU time of the proxy's process per request in microseconds.
+    pub cpu: f64,
+}
+
+/// The command: measures, prints a Markdown table, writes `target/edge/bench.json`.
+pub fn command(options: &Options) -> Result<()> {
+    let mut options = options.clone();
+    if options.quick {
+        (options.rounds, options.seconds) = (2, 1);
+    }
+    let wrk = tools::wrk()?;
+    tools::envoy()?;
+    build::build(&[], false)?;
+    eprintln!("building the host for release");
+    demo::host(true, false)?;
+    let (_origin, origin) = origin()?;
+    let mut cases = cases::all();
+    if let Some(only) = &options.only {
+        cases.retain(|case| case.workload.contains(only.as_str()));
+    }
+    if cases.is_empty() {
+        bail!(
+            "no workload has that name; there are {}",
+            cases::workloads().join(", ")
+        );
+    }
+    let mut running = Vec::new();
+    for case in &cases {
+        eprintln!("starting {}: {}", case.workload, case.name);
+        let proxy = proxy::start(&case.proxy, origin, running.len())
+            .with_context(|| format!("{}: {}", case.workload, case.name))?;
+        let bytes = load::check(proxy.address, case)
+            .with_context(|| format!("{}: {}", case.workload, case.name))?;
+        running.push((proxy, bytes));
+    }
+    let mut turns: Vec<Vec<Turn>> = vec![Vec::new(); cases.len()];
+    let time = Duration::from_secs(options.seconds);
+    for round in 1..=options.rounds {
+        for (at, case) in cases.iter().enumerate() {
+            let (proxy, _) = &running[at];
+            let turn = load::turn(&wrk, proxy, case, options.connections, time)
+                .with_context(|| format!("{}: {}", case.workload, case.name))?;
+            eprintln!(
+                "round {round}/{}  {:<22} {:<34} {:>8.0} req/s {:>7.0} µs CPU",
+                options.rounds, case.workload, case.name, turn.rate, turn.cpu
+            );
+            turns[at].push(turn);
+        }
+    }
+    let bytes: Vec<usize> = running.iter().map(|(_, bytes)| *bytes).collect();
+    let rows = report::rows(&cases, &turns, &bytes);
+    println!("{}", report::markdown(&rows, &options));
+    let file = edge_dir().join("bench.json");
+    let json = serde_json::to_string_pretty(&report::json(&rows, &options))?;
+    fs::write(&file, json).with_context(|| format!("writing {}", file.display()))?;
+    println!("written to target/edge/bench.json");
+    Ok(())
+}
+
+fn origin() -> Result<(Helper, SocketAddr)> {
+    let built = cargo()
+        .args([
+            "build",
+            "--release",
+            "--package",
+            "cargo-edge",
+            "--bin",
+            "origin",
+        ])
+        .status()
+        .context("running cargo")?;
+    if !built.success() {
+        bail!("the origin does not compile");
+    }
+    let mut command = Command::new(target_dir().join("release/origin"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut origin = process::spawn(command).context("starting the origin")?;
+    let stdout = origin.stdout().context("the origin has no output")?;
+    let mut line = String::new();
+    BufReader::new(stdout)
+        .read_line(&mut line)
+        .context("reading the origin's address")?;
+    let address = line
+        .trim()
+        .parse()
+        .context("the origin prints no address")?;
+    Ok((origin, address))
 }

@@ -1,0 +1,110 @@
+//! Callouts: HTTP requests of a plugin to its clusters.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderValue};
+use http::{StatusCode, response};
+use http_body_util::{BodyExt, Limited};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::host::{CalloutAnswer, Host, ROOT};
+use crate::worker::Worker;
+
+/// The largest answer a callout may bring, bytes; a longer one is a 503.
+const ANSWER: usize = 16 << 20;
+/// How long connecting may take, whatever the call's own time-out.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// The pooled HTTP/1.1 client of all plugins.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pool: hyper_util::client::legacy::Client<HttpConnector, edgeweir_host_chain::Body>,
+}
+
+impl Client {
+    pub(crate) fn new() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT));
+        let pool = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(connector);
+        Self { pool }
+    }
+
+    async fn call(&self, request: http::Request<edgeweir_host_chain::Body>) -> Option<CalloutAnswer> {
+        let (head, body) = self.pool.request(request).await.ok()?.into_parts();
+        let body = Limited::new(body, ANSWER).collect().await.ok()?;
+        let trailers = body.trailers().cloned();
+        Some(CalloutAnswer::new(head, body.to_bytes(), trailers))
+    }
+}
+
+/// A callout to be made.
+pub(crate) struct Callout {
+    pub(crate) token: u32,
+    pub(crate) context: u32,
+    pub(crate) generation: u64,
+    pub(crate) worker: Weak<Worker>,
+    pub(crate) request: http::Request<edgeweir_host_chain::Body>,
+    pub(crate) timeout: Duration,
+}
+
+impl Callout {
+    /// Makes the call and delivers its answer: a time-out as 504, no answer as 503. The answer is dropped if the
+    /// context that asked is gone.
+    pub(crate) async fn run(self, client: Client) {
+        let Callout { token, context, generation, worker, request, timeout } = self;
+        let answer = match tokio::time::timeout(timeout, client.call(request)).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => failed(StatusCode::SERVICE_UNAVAILABLE, "upstream connect error or disconnect"),
+            Err(_) => failed(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout"),
+        };
+        let Some(worker) = worker.upgrade() else { return };
+        let delivered = worker.enter(generation, |vm| {
+            let host = vm.store.data_mut();
+            if !take(host, token, context) {
+                return Ok(());
+            }
+            let (headers, body, trailers) =
+                (answer.fields.len() as u32, answer.body.len() as u32, answer.trailers.len() as u32);
+            host.answer = Some(answer);
+            let callback = vm.exports.http_call_response.clone();
+            let params = (context, token, headers, body, trailers);
+            let called = vm.call("proxy_on_http_call_response", callback.as_ref(), context, params);
+            vm.store.data_mut().answer = None;
+            called.map(drop)
+        });
+        // A trap in the callback was reported, and its streams told, where it happened.
+        let _ = delivered.await;
+    }
+}
+
+/// Ends a call's entry in the books; false if its context is gone.
+fn take(host: &mut Host, token: u32, context: u32) -> bool {
+    if host.callouts.remove(&token).is_none() {
+        return false;
+    }
+    if context == ROOT {
+        host.root_callouts = host.root_callouts.saturating_sub(1);
+    } else if let Some(stream) = host.streams.get_mut(&context) {
+        stream.callouts = stream.callouts.saturating_sub(1);
+    } else {
+        return false;
+    }
+    true
+}
+
+fn failed(status: StatusCode, text: &'static str) -> CalloutAnswer {
+    let mut headers = HeaderMap::new();
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+    let (mut head, ()) = http::Response::new(()).into_parts();
+    (head.status, head.headers) = (status, headers);
+    let head: response::Parts = head;
+    CalloutAnswer::new(head, Bytes::from_static(text.as_bytes()), None)
+}

@@ -1,0 +1,330 @@
+//! `/metrics`: the text format of Prometheus.
+
+use std::fmt::{Display, Write};
+use std::sync::atomic::Ordering::Relaxed;
+
+use edgeweir_host_chain::MeterSnapshot;
+
+use super::process::Process;
+use crate::host::State;
+use crate::stats::BUCKETS_US;
+
+/// Everything at this moment.
+pub fn text(state: &State) -> String {
+    let mut out = Exposition::default();
+    filters(&mut out, state);
+    listeners(&mut out, state);
+    process(&mut out, state);
+    out.text
+}
+
+#[derive(Default)]
+struct Exposition {
+    text: String,
+}
+
+impl Exposition {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.text.push_str(name);
+        for (index, (label, text)) in labels.iter().enumerate() {
+            self.text.push(if index == 0 { '{' } else { ',' });
+            let _ = write!(self.text, "{label}=\"{}\"", escaped(text));
+        }
+        if !labels.is_empty() {
+            self.text.push('}');
+        }
+        let _ = writeln!(self.text, " {value}");
+    }
+}
+
+/// A label's value: backslash, quote and line feed are the three that need it.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+fn filters(out: &mut Exposition, state: &State) {
+    let snapshots: Vec<(&str, MeterSnapshot)> = state
+        .filters
+        .iter()
+        .filter_map(|filter| Some((filter.name.as_str(), filter.layer.meter()?.snapshot())))
+        .collect();
+    out.family(
+        "edgeweir_filter_info",
+        "gauge",
+        "Filters loaded, with their ABI and file.",
+    );
+    for filter in &state.filters {
+        let file = filter.file.display().to_string();
+        let labels = [
+            ("filter", filter.name.as_str()),
+            ("abi", filter.abi.name()),
+            ("file", &file),
+        ];
+        out.sample("edgeweir_filter_info", &labels, 1);
+    }
+    type OfCall = fn(&edgeweir_host_chain::CallStat) -> String;
+    let by_callback: [(&str, &str, &str, OfCall); 4] = [
+        (
+            "edgeweir_calls_total",
+            "counter",
+            "Calls of a filter's callback.",
+            |stat| stat.calls.to_string(),
+        ),
+        (
+            "edgeweir_call_seconds_total",
+            "counter",
+            "Wall time in a filter's callback.",
+            |stat| seconds(stat.wall_ns),
+        ),
+        (
+            "edgeweir_call_seconds_max",
+            "gauge",
+            "The longest call of a filter's callback.",
+            |stat| seconds(stat.max_ns),
+        ),
+        (
+            "edgeweir_fuel_total",
+            "counter",
+            "Fuel (Wasm instructions) consumed; 0 where fuel is off.",
+            |stat| stat.fuel.to_string(),
+        ),
+    ];
+    for (name, kind, help, value) in by_callback {
+        out.family(name, kind, help);
+        for (filter, snapshot) in &snapshots {
+            for (callback, stat) in &snapshot.calls {
+                out.sample(
+                    name,
+                    &[("filter", filter), ("callback", callback)],
+                    value(stat),
+                );
+            }
+        }
+    }
+    out.family(
+        "edgeweir_host_calls_total",
+        "counter",
+        "Calls of the host by a filter.",
+    );
+    for (filter, snapshot) in &snapshots {
+        for (call, count) in &snapshot.host_calls {
+            out.sample(
+                "edgeweir_host_calls_total",
+                &[("filter", filter), ("call", call)],
+                count,
+            );
+        }
+    }
+    out.family(
+        "edgeweir_plugin_counter",
+        "untyped",
+        "Metrics a filter defined itself.",
+    );
+    for (filter, snapshot) in &snapshots {
+        for (name, value) in &snapshot.counters {
+            out.sample(
+                "edgeweir_plugin_counter",
+                &[("filter", filter), ("name", name)],
+                value,
+            );
+        }
+    }
+    type OfFilter = fn(&MeterSnapshot) -> u64;
+    let by_filter: [(&str, &str, &str, OfFilter); 10] = [
+        (
+            "edgeweir_exchanges_total",
+            "counter",
+            "Exchanges a filter handled.",
+            |it| it.exchanges,
+        ),
+        (
+            "edgeweir_answered_total",
+            "counter",
+            "Exchanges a filter answered itself.",
+            |it| it.answered,
+        ),
+        (
+            "edgeweir_body_in_bytes_total",
+            "counter",
+            "Response body bytes into a filter.",
+            |it| it.body_in,
+        ),
+        (
+            "edgeweir_body_out_bytes_total",
+            "counter",
+            "Response body bytes out of a filter.",
+            |it| it.body_out,
+        ),
+        (
+            "edgeweir_bytes_copied_total",
+            "counter",
+            "Bytes copied between host and filter.",
+            |it| it.bytes_copied,
+        ),
+        (
+            "edgeweir_memory_bytes",
+            "gauge",
+            "Linear memory of a filter's instances.",
+            |it| it.memory_now,
+        ),
+        (
+            "edgeweir_memory_peak_bytes",
+            "gauge",
+            "The most linear memory of one instance.",
+            |it| it.memory_peak,
+        ),
+        (
+            "edgeweir_shared_bytes",
+            "gauge",
+            "Bytes a filter keeps in shared data or stores.",
+            |it| it.shared_bytes,
+        ),
+        (
+            "edgeweir_instances_total",
+            "counter",
+            "Instances made of a filter.",
+            |it| it.instances,
+        ),
+        (
+            "edgeweir_traps_total",
+            "counter",
+            "Traps in a filter.",
+            |it| it.traps,
+        ),
+    ];
+    for (name, kind, help, value) in by_filter {
+        out.family(name, kind, help);
+        for (filter, snapshot) in &snapshots {
+            out.sample(name, &[("filter", filter)], value(snapshot));
+        }
+    }
+}
+
+fn listeners(out: &mut Exposition, state: &State) {
+    out.family(
+        "edgeweir_requests_total",
+        "counter",
+        "Exchanges ended, by class of status; none: the client left before an answer.",
+    );
+    for listener in &state.listeners {
+        for (class, count) in ["none", "1xx", "2xx", "3xx", "4xx", "5xx"]
+            .iter()
+            .zip(&listener.stats.by_class)
+        {
+            let labels = [("listener", listener.name.as_str()), ("class", class)];
+            out.sample("edgeweir_requests_total", &labels, count.load(Relaxed));
+        }
+    }
+    let name = "edgeweir_request_seconds";
+    out.family(
+        name,
+        "histogram",
+        "From a request's head to the last byte of its response.",
+    );
+    for listener in &state.listeners {
+        let mut sum = 0;
+        let counts = listener.stats.histogram();
+        let bounds = BUCKETS_US
+            .iter()
+            .map(|us| (*us as f64 / 1e6).to_string())
+            .chain(["+Inf".to_owned()]);
+        for (bound, count) in bounds.zip(&counts) {
+            sum += count;
+            let labels = [("listener", listener.name.as_str()), ("le", bound.as_str())];
+            out.sample("edgeweir_request_seconds_bucket", &labels, sum);
+        }
+        let labels = [("listener", listener.name.as_str())];
+        let total = listener.stats.total_us.load(Relaxed) as f64 / 1e6;
+        out.sample("edgeweir_request_seconds_sum", &labels, total);
+        out.sample("edgeweir_request_seconds_count", &labels, sum);
+    }
+    type OfListener = fn(&crate::stats::ListenerStats) -> u64;
+    let by_listener: [(&str, &str, &str, OfListener); 4] = [
+        (
+            "edgeweir_in_flight",
+            "gauge",
+            "Exchanges in flight.",
+            |it| it.in_flight.load(Relaxed),
+        ),
+        ("edgeweir_connections", "gauge", "Connections open.", |it| {
+            it.connections.load(Relaxed)
+        }),
+        (
+            "edgeweir_cut_total",
+            "counter",
+            "Responses that did not reach their end.",
+            |it| it.cut.load(Relaxed),
+        ),
+        (
+            "edgeweir_sent_bytes_total",
+            "counter",
+            "Response body bytes sent to clients.",
+            |it| it.sent.load(Relaxed),
+        ),
+    ];
+    for (name, kind, help, value) in by_listener {
+        out.family(name, kind, help);
+        for listener in &state.listeners {
+            out.sample(
+                name,
+                &[("listener", &listener.name)],
+                value(&listener.stats),
+            );
+        }
+    }
+}
+
+fn process(out: &mut Exposition, state: &State) {
+    let process = Process::now();
+    for (name, kind, help, value) in [
+        (
+            "process_resident_memory_bytes",
+            "gauge",
+            "Resident memory.",
+            process.resident.to_string(),
+        ),
+        (
+            "process_virtual_memory_bytes",
+            "gauge",
+            "Virtual memory.",
+            process.virtual_size.to_string(),
+        ),
+        (
+            "process_cpu_seconds_total",
+            "counter",
+            "Processor time.",
+            process.cpu_seconds.to_string(),
+        ),
+        (
+            "process_threads",
+            "gauge",
+            "Threads.",
+            process.threads.to_string(),
+        ),
+        (
+            "process_open_fds",
+            "gauge",
+            "Open descriptors.",
+            process.descriptors.to_string(),
+        ),
+        (
+            "edgeweir_uptime_seconds",
+            "gauge",
+            "Time since the start.",
+            format!("{:.3}", state.started.elapsed().as_secs_f64()),
+        ),
+    ] {
+        out.family(name, kind, help);
+        out.sample(name, &[], value);
+    }
+}
+
+fn seconds(ns: u64) -> String {
+    format!("{:.9}", ns as f64 / 1e9)
+}

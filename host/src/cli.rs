@@ -1,0 +1,246 @@
+//! The command line.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError};
+use crate::demo;
+use crate::host::{Host, Prepared, State, stop_signal};
+use crate::inspect::Inspected;
+use crate::report;
+
+/// Runs edge filters (proxy-wasm modules and wasi:http components, in any mix) and says what each of them costs.
+#[derive(Parser, Debug)]
+#[command(
+    name = "edgeweir",
+    version,
+    after_help = "Examples:\n  \
+        edgeweir run                          the demo: all filters, a built-in origin, a dashboard\n  \
+        edgeweir run edgeweir.toml            serve a configuration\n  \
+        edgeweir run --check edgeweir.toml    load everything a configuration names, say what is wrong, and end\n  \
+        edgeweir inspect cache.proxy-wasm.wasm"
+)]
+pub struct Arguments {
+    /// What is logged: error, warn, info, debug or trace, or a filter such as `info,edgeweir=debug`.
+    /// Without it the environment variable EDGEWEIR_LOG counts, else `info`.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Serve: a reverse proxy over chains of filters; without a file, the demo.
+    #[command(
+        after_help = "Stops on SIGINT or SIGTERM: accepts no more, finishes what is in flight, and prints what \
+        each filter cost.\n\nExamples:\n  \
+        edgeweir run\n  \
+        edgeweir run --port 9100 --modules target/edge\n  \
+        edgeweir run examples/host/edgeweir.toml --report 10"
+    )]
+    Run(Run),
+    /// Say what a .wasm file is: its ABI, what it asks of a host, its memory, its configuration's schema.
+    #[command(after_help = "Examples:\n  \
+        edgeweir inspect target/edge/cache.proxy-wasm.wasm\n  \
+        edgeweir inspect target/edge/cache.wasi-http.wasm --json\n  \
+        edgeweir inspect target/edge/ratelimit.proxy-wasm.wasm --schema")]
+    Inspect(Inspect),
+}
+
+/// Arguments of `run`.
+#[derive(clap::Args, Debug)]
+pub struct Run {
+    /// The configuration, TOML; none: the demo on built-in defaults.
+    pub config: Option<PathBuf>,
+    /// Load everything, say what is wrong, and end without serving.
+    #[arg(long)]
+    pub check: bool,
+    /// Print what each filter cost every so many seconds, not only at the end.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub report: Option<u64>,
+    /// The demo's modules.
+    #[arg(long, value_name = "DIR", default_value = demo::MODULES, conflicts_with = "config")]
+    pub modules: PathBuf,
+    /// The first of the demo's four ports; 0 takes free ones.
+    #[arg(long, value_name = "N", default_value_t = demo::PORT, conflicts_with = "config")]
+    pub port: u16,
+}
+
+/// Arguments of `inspect`.
+#[derive(clap::Args, Debug)]
+pub struct Inspect {
+    /// The .wasm file: a module or a component.
+    pub file: PathBuf,
+    /// Everything as JSON.
+    #[arg(long, conflicts_with = "schema")]
+    pub json: bool,
+    /// Only the JSON Schema of the filter's configuration.
+    #[arg(long)]
+    pub schema: bool,
+}
+
+/// Does what was asked.
+pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
+    let level = arguments
+        .log
+        .or_else(|| std::env::var("EDGEWEIR_LOG").ok())
+        .unwrap_or_else(|| "info".to_owned());
+    let filter = tracing_subscriber::EnvFilter::try_new(&level)
+        .with_context(|| format!("\"{level}\" is no level or filter for logs"))?;
+    // A second subscriber (a test's) stays: logging is not worth failing for.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
+    match arguments.command {
+        Command::Inspect(inspect) => self::inspect(&inspect),
+        Command::Run(run) => tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("the runtime cannot start")?
+            .block_on(self::run(run)),
+    }
+}
+
+fn inspect(arguments: &Inspect) -> anyhow::Result<()> {
+    let found = Inspected::read(&arguments.file)?;
+    if arguments.schema {
+        let schema = found.schema.with_context(|| {
+            format!(
+                "{} carries no schema (section edgeweir:schema)",
+                arguments.file.display()
+            )
+        })?;
+        say(&format!("{schema:#}\n"));
+    } else if arguments.json {
+        say(&format!("{:#}\n", found.to_json()));
+    } else {
+        say(&found.to_text(&arguments.file));
+    }
+    Ok(())
+}
+
+async fn run(arguments: Run) -> anyhow::Result<()> {
+    let (config, introduction) = match &arguments.config {
+        Some(file) => (Config::read(file)?, None),
+        None => {
+            let demo = demo::start(&arguments.modules, arguments.port).await?;
+            (demo.config, Some(demo.origin))
+        }
+    };
+    let prepared = Prepared::new(config)
+        .await
+        .map_err(|error| advised(error, &arguments))?;
+    if arguments.check {
+        say(&format!(
+            "{}: good: {}\n",
+            shown(arguments.config.as_deref()),
+            prepared.summary()
+        ));
+        return Ok(());
+    }
+    let host = prepared.serve().await?;
+    match introduction {
+        Some(origin) => say(&demo::introduction(&host, origin)),
+        None => say(&addresses(&host)),
+    }
+    let mut every = arguments
+        .report
+        .map(|seconds| tokio::time::interval(Duration::from_secs(seconds)));
+    if let Some(every) = &mut every {
+        every.tick().await;
+    }
+    let signal = stop_signal();
+    tokio::pin!(signal);
+    let stopped_by = loop {
+        tokio::select! {
+            name = &mut signal => break name?,
+            () = tick(&mut every) => say(&format!("\n{}", report::table(&host.state))),
+        }
+    };
+    say(&format!("\n{stopped_by}: finishing what is in flight\n"));
+    let state = host.stop().await;
+    say(&format!("\n{}", report::table(&state)));
+    Ok(())
+}
+
+async fn tick(every: &mut Option<tokio::time::Interval>) {
+    match every {
+        Some(every) => {
+            every.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// The demo's files have one origin: say how to get them.
+fn advised(error: anyhow::Error, arguments: &Run) -> anyhow::Error {
+    match error.downcast_ref::<ConfigError>() {
+        Some(_) if arguments.config.is_none() => error.context(
+            "the demo cannot start (`cargo edge build` writes its modules, `cargo edge demo` does both)",
+        ),
+        _ => error,
+    }
+}
+
+fn addresses(host: &Host) -> String {
+    let mut text = String::new();
+    for listener in &host.state.listeners {
+        text.push_str(&line_of(&host.state, listener));
+    }
+    if let Some(admin) = host.admin {
+        text.push_str(&format!(
+            "dashboard http://{admin}/  metrics http://{admin}/metrics\n"
+        ));
+    }
+    text
+}
+
+/// `main http://127.0.0.1:8000 → limit (proxy-wasm), store (wasi:http) → 127.0.0.1:9000`.
+pub(crate) fn line_of(state: &State, listener: &crate::host::ListenerState) -> String {
+    let filters: Vec<String> = listener
+        .filters
+        .iter()
+        .map(|name| {
+            let abi = state
+                .filters
+                .iter()
+                .find(|filter| filter.name == *name)
+                .map_or("?", |filter| filter.abi.name());
+            format!("{name} ({abi})")
+        })
+        .collect();
+    let filters = if filters.is_empty() {
+        "no filters".to_owned()
+    } else {
+        filters.join(", ")
+    };
+    let address = listener
+        .address
+        .get()
+        .map_or("(not bound)".to_owned(), |address| {
+            format!("http://{address}")
+        });
+    format!(
+        "{} {address} → {filters} → {}\n",
+        listener.name, listener.upstream
+    )
+}
+
+fn shown(file: Option<&Path>) -> String {
+    file.map_or("the demo".to_owned(), |file| file.display().to_string())
+}
+
+/// Prints, and does not mind when nobody reads any more.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}

@@ -1,0 +1,247 @@
+//! A whole host: every listener of a configuration with its chain, until it is told to stop.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use edgeweir_host_chain::{Layer, Next};
+
+use crate::admin::Admin;
+use crate::config::{Config, ConfigError};
+use crate::load::{Loaded, Loader};
+use crate::serve::{Accepting, Bounds, Site, Upstream};
+use crate::stats::ListenerStats;
+
+/// A configuration whose filters are loaded, not yet served.
+pub struct Prepared {
+    config: Config,
+    filters: Vec<Loaded>,
+    sites: Vec<Arc<Site>>,
+    state: Arc<State>,
+}
+
+/// What is known of a host while it runs: the source of metrics, dashboard and report.
+pub struct State {
+    /// The filters, in the order of the chains.
+    pub filters: Vec<Loaded>,
+    /// The listeners.
+    pub listeners: Vec<ListenerState>,
+    /// When it started.
+    pub started: Instant,
+}
+
+/// One listener of a running host.
+pub struct ListenerState {
+    /// Its name.
+    pub name: String,
+    /// The names of its filters, outermost first.
+    pub filters: Vec<String>,
+    /// Where it forwards to.
+    pub upstream: String,
+    /// Its counts.
+    pub stats: Arc<ListenerStats>,
+    /// The address bound, once it is.
+    pub address: std::sync::OnceLock<SocketAddr>,
+}
+
+/// A host that serves.
+pub struct Host {
+    /// Counts and names.
+    pub state: Arc<State>,
+    /// The address of the admin pages.
+    pub admin: Option<SocketAddr>,
+    listeners: Vec<Accepting>,
+    admin_task: Option<Accepting>,
+    sampler: tokio::task::JoinHandle<()>,
+    grace: Duration,
+}
+
+impl Prepared {
+    /// Loads every filter a listener names, in order, and connects the chains.
+    pub async fn new(config: Config) -> anyhow::Result<Self> {
+        let mut loader = Loader::new(&config);
+        let mut loaded: BTreeMap<String, Loaded> = BTreeMap::new();
+        let mut filters = Vec::new();
+        let mut sites = Vec::new();
+        let mut listeners = Vec::new();
+        for listener in &config.listeners {
+            let mut chain: Vec<Arc<dyn Layer>> = Vec::new();
+            let mut names = Vec::new();
+            for name in listener.filters.iter().map(|name| name.get_ref()) {
+                if !loaded.contains_key(name) {
+                    let filter = config
+                        .filters
+                        .get(name)
+                        .ok_or_else(|| anyhow!("there is no [filter.{name}]"))?;
+                    let one = loader.load(name, filter).await?;
+                    filters.push(one.clone());
+                    loaded.insert(name.clone(), one);
+                }
+                names.push(name.clone());
+                chain.push(loaded[name].layer.clone());
+            }
+            let upstream = listener.upstream.get_ref();
+            let settings = config
+                .upstreams
+                .get(upstream)
+                .ok_or_else(|| anyhow!("there is no [upstream.{upstream}]"))?;
+            let origin = Upstream::new(upstream, settings, &config.limits)
+                .map_err(|error| anyhow!("[upstream.{upstream}]: {error}"))?;
+            chain.push(Arc::new(origin));
+            let stats = Arc::new(ListenerStats::default());
+            sites.push(Arc::new(Site {
+                name: listener.name.get_ref().clone(),
+                chain: Next::new(chain),
+                route: edgeweir_host_proxy_wasm::Route {
+                    cluster: upstream.clone(),
+                    route: listener.name.get_ref().clone(),
+                },
+                headers: config.limits.headers.size(),
+                stats: stats.clone(),
+            }));
+            listeners.push(ListenerState {
+                name: listener.name.get_ref().clone(),
+                filters: names,
+                upstream: settings.address.0.clone(),
+                stats,
+                address: std::sync::OnceLock::new(),
+            });
+        }
+        // A filter no listener names is loaded all the same: what is wrong with it is said now, not when it is used.
+        for (name, filter) in &config.filters {
+            if !loaded.contains_key(name) {
+                filters.push(loader.load(name, filter).await?);
+                tracing::warn!(filter = name, "no listener names this filter");
+            }
+        }
+        let state = Arc::new(State {
+            filters: filters.clone(),
+            listeners,
+            started: Instant::now(),
+        });
+        Ok(Self {
+            config,
+            filters,
+            sites,
+            state,
+        })
+    }
+
+    /// What it would serve, in a line.
+    pub fn summary(&self) -> String {
+        format!(
+            "{} listener(s), {} filter(s), {} upstream(s)",
+            self.sites.len(),
+            self.filters.len(),
+            self.config.upstreams.len()
+        )
+    }
+
+    /// Binds every address and serves.
+    pub async fn serve(self) -> anyhow::Result<Host> {
+        let bounds = Bounds::from(&self.config.limits);
+        let mut listeners = Vec::new();
+        for (index, (site, settings)) in self.sites.iter().zip(&self.config.listeners).enumerate() {
+            let address = settings.listen.get_ref().0;
+            let accepting = Accepting::start(address, bounds, site.clone())
+                .await
+                .map_err(|error| {
+                    let field = format!("listener[{index}].listen");
+                    self.unbound(settings.listen.span(), &field, address, &error)
+                })?;
+            let _ = self.state.listeners[index].address.set(accepting.address);
+            listeners.push(accepting);
+        }
+        let mut admin_task = None;
+        if let Some(admin) = &self.config.admin {
+            let address = admin.listen.get_ref().0;
+            let service = Arc::new(Admin::new(self.state.clone()));
+            let accepting = Accepting::start(address, bounds, service)
+                .await
+                .map_err(|error| {
+                    self.unbound(admin.listen.span(), "admin.listen", address, &error)
+                })?;
+            admin_task = Some(accepting);
+        }
+        let state = self.state.clone();
+        let sampler = tokio::spawn(async move {
+            let mut second = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                second.tick().await;
+                for listener in &state.listeners {
+                    listener.stats.sample();
+                }
+            }
+        });
+        Ok(Host {
+            state: self.state,
+            admin: admin_task.as_ref().map(|admin| admin.address),
+            listeners,
+            admin_task,
+            sampler,
+            grace: self.config.limits.grace_ms.millis(),
+        })
+    }
+
+    fn unbound(
+        &self,
+        span: std::ops::Range<usize>,
+        field: &str,
+        address: SocketAddr,
+        error: &io::Error,
+    ) -> anyhow::Error {
+        let advice = match error.kind() {
+            io::ErrorKind::AddrInUse if self.config.source.text.is_empty() => {
+                ": another program listens there; `--port N` moves all the demo's ports, N being the first of four"
+            }
+            io::ErrorKind::AddrInUse => ": another program listens there",
+            io::ErrorKind::PermissionDenied => ": ports below 1024 need a privilege",
+            _ => "",
+        };
+        let message = format!("cannot listen on {address}: {error}{advice}");
+        anyhow::Error::new(ConfigError::at(&self.config.source, span, field, message))
+    }
+}
+
+impl Host {
+    /// Reads nothing but the configuration: loads, binds and serves it.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        Prepared::new(config).await?.serve().await
+    }
+
+    /// The addresses bound, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners
+            .iter()
+            .map(|listener| listener.address)
+            .collect()
+    }
+
+    /// Stops to accept, lets exchanges finish within the grace time, and gives back what is to be reported.
+    pub async fn stop(self) -> Arc<State> {
+        let mut stopping = tokio::task::JoinSet::new();
+        for listener in self.listeners {
+            stopping.spawn(listener.stop(self.grace));
+        }
+        while stopping.join_next().await.is_some() {}
+        if let Some(admin) = self.admin_task {
+            admin.stop(Duration::from_millis(200)).await;
+        }
+        self.sampler.abort();
+        self.state
+    }
+}
+
+/// Waits for SIGINT or SIGTERM.
+pub async fn stop_signal() -> anyhow::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
+    Ok(tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    })
+}

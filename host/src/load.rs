@@ -1,0 +1,329 @@
+//! From a configuration to filters that run: which ABI a file speaks, and what each host needs to know of it.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use edgeweir_host_chain::Layer;
+use edgeweir_host_proxy_wasm as proxy_wasm;
+use edgeweir_host_wasi_http as wasi_http;
+
+use crate::config::{self, Config, ConfigError, Filter, OnTrap};
+
+/// How a filter talks to its host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Abi {
+    /// A core module with proxy-wasm's callbacks.
+    ProxyWasm,
+    /// A component with wasi:http's handler.
+    WasiHttp,
+}
+
+impl Abi {
+    /// The name it has in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ProxyWasm => "proxy-wasm",
+            Self::WasiHttp => "wasi:http",
+        }
+    }
+
+    /// Tells a module from a component by the first eight bytes of its file.
+    pub fn of(file: &Path) -> anyhow::Result<Self> {
+        let mut head = [0; 8];
+        std::fs::File::open(file)
+            .and_then(|mut file| file.read_exact(&mut head))
+            .with_context(|| format!("{} cannot be read as Wasm", file.display()))?;
+        match head {
+            // Core: version 1, layer 0. Component: version 13 (the binary format's), layer 1.
+            [0, b'a', b's', b'm', 1, 0, 0, 0] => Ok(Self::ProxyWasm),
+            [0, b'a', b's', b'm', _, _, 1, 0] => Ok(Self::WasiHttp),
+            [0, b'a', b's', b'm', ..] => Err(anyhow!(
+                "{} is Wasm of a version this host does not know",
+                file.display()
+            )),
+            _ => Err(anyhow!("{} is not Wasm", file.display())),
+        }
+    }
+}
+
+/// A filter that is loaded.
+#[derive(Clone)]
+pub struct Loaded {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What it speaks.
+    pub abi: Abi,
+    /// The file it came from.
+    pub file: PathBuf,
+    /// The file's size, bytes.
+    pub size: u64,
+    /// It, ready to serve.
+    pub layer: Arc<dyn Layer>,
+}
+
+/// The runtimes, made when the first filter needs them.
+pub struct Loader<'a> {
+    config: &'a Config,
+    modules: Option<Arc<proxy_wasm::Runtime>>,
+    components: Option<Arc<wasi_http::Runtime>>,
+}
+
+impl<'a> Loader<'a> {
+    /// A loader for the filters of one configuration.
+    pub fn new(config: &'a Config) -> Self {
+        Self {
+            config,
+            modules: None,
+            components: None,
+        }
+    }
+
+    /// Loads, compiles (or takes from the disk cache) and starts one filter.
+    pub async fn load(&mut self, name: &str, filter: &Filter) -> anyhow::Result<Loaded> {
+        let file = self.config.resolve(filter.module.get_ref());
+        let at = |span, field: &str, message: String| {
+            let field = format!("filter.{name}.{field}");
+            anyhow::Error::new(ConfigError::at(&self.config.source, span, &field, message))
+        };
+        let size = match std::fs::metadata(&file) {
+            Ok(meta) if meta.is_file() => meta.len(),
+            Ok(_) => {
+                let message = format!("{} is not a file", file.display());
+                return Err(at(filter.module.span(), "module", message));
+            }
+            Err(error) => {
+                let message = format!(
+                    "{} cannot be read: {error}; `cargo edge build` writes the project's own modules to target/edge",
+                    file.display()
+                );
+                return Err(at(filter.module.span(), "module", message));
+            }
+        };
+        let abi = Abi::of(&file)
+            .map_err(|error| at(filter.module.span(), "module", format!("{error:#}")))?;
+        if let Some((span, field)) = of_the_other_abi(filter, abi) {
+            let message = format!(
+                "{} is a {}; `{field}` is for {}",
+                file.display(),
+                match abi {
+                    Abi::ProxyWasm => "proxy-wasm module",
+                    Abi::WasiHttp => "wasi:http component",
+                },
+                match abi {
+                    Abi::ProxyWasm => "components",
+                    Abi::WasiHttp => "proxy-wasm modules",
+                },
+            );
+            return Err(at(span, field, message));
+        }
+        let json = match &filter.config {
+            None => None,
+            Some(value) => Some(
+                config::to_json(value.get_ref())
+                    .map_err(|message| at(value.span(), "config", message))?
+                    .to_string(),
+            ),
+        };
+        let layer = match abi {
+            Abi::ProxyWasm => self.module(name, filter, &file, json).await,
+            Abi::WasiHttp => self.component(name, filter, &file, json).await,
+        }
+        .map_err(|error| {
+            let span = filter
+                .config
+                .as_ref()
+                .map_or(filter.module.span(), |config| config.span());
+            let message = format!("{error:#}");
+            anyhow::Error::new(ConfigError::at(
+                &self.config.source,
+                span,
+                &format!("filter.{name}"),
+                message,
+            ))
+        })?;
+        Ok(Loaded {
+            name: name.to_owned(),
+            abi,
+            file,
+            size,
+            layer,
+        })
+    }
+
+    async fn module(
+        &mut self,
+        name: &str,
+        filter: &Filter,
+        file: &Path,
+        json: Option<String>,
+    ) -> anyhow::Result<Arc<dyn Layer>> {
+        let limits = &self.config.limits;
+        let runtime = match &self.modules {
+            Some(runtime) => runtime.clone(),
+            None => {
+                let runtime = proxy_wasm::Runtime::new(proxy_wasm::RuntimeOptions {
+                    cache_dir: cache_dir(self.config),
+                    fuel: limits.fuel,
+                })?;
+                self.modules.insert(runtime).clone()
+            }
+        };
+        let text =
+            |value: &Option<toml::Spanned<String>>| value.as_ref().map(|it| it.get_ref().clone());
+        let plugin = proxy_wasm::Plugin {
+            name: name.to_owned(),
+            module: file.to_owned(),
+            configuration: json.unwrap_or_default().into_bytes(),
+            vm_configuration: text(&filter.vm_config).unwrap_or_default().into_bytes(),
+            root_id: text(&filter.root_id).unwrap_or_default(),
+            vm_id: text(&filter.vm_id).unwrap_or_else(|| name.to_owned()),
+            limits: proxy_wasm::Limits {
+                memory_bytes: filter.memory_mib.unwrap_or(limits.memory_mib).size() * 1024 * 1024,
+                deadline: filter.deadline_ms.unwrap_or(limits.deadline_ms).millis(),
+                headers: limits.headers.size(),
+                header_bytes: limits.header_kib.size() * 1024,
+                ..proxy_wasm::Limits::default()
+            },
+            on_trap: match filter.on_trap {
+                OnTrap::Respond => proxy_wasm::OnTrap::Respond,
+                OnTrap::Pass => proxy_wasm::OnTrap::PassThrough,
+            },
+            clusters: filter
+                .clusters
+                .iter()
+                .flat_map(|clusters| clusters.get_ref())
+                .map(|(name, authority)| (name.clone(), authority.0.clone()))
+                .collect(),
+            instances: filter.instances.map_or(2, |count| count.size()),
+        };
+        proxy_wasm::load(&runtime, plugin).await
+    }
+
+    async fn component(
+        &mut self,
+        name: &str,
+        filter: &Filter,
+        file: &Path,
+        json: Option<String>,
+    ) -> anyhow::Result<Arc<dyn Layer>> {
+        let limits = &self.config.limits;
+        let runtime = match &self.components {
+            Some(runtime) => runtime.clone(),
+            None => {
+                let runtime = wasi_http::Runtime::new(wasi_http::RuntimeOptions {
+                    cache_dir: cache_dir(self.config),
+                    fuel: limits.fuel,
+                    store_path: self.config.state.store.clone(),
+                })?;
+                self.components.insert(runtime).clone()
+            }
+        };
+        let mut environment: BTreeMap<String, String> = filter
+            .environment
+            .as_ref()
+            .map(|it| it.get_ref().clone())
+            .unwrap_or_default();
+        if let Some(json) = json {
+            let variable = configuration_variable(file);
+            environment.entry(variable).or_insert(json);
+        }
+        let defaults = wasi_http::Limits::default();
+        let plugin = wasi_http::Plugin {
+            name: name.to_owned(),
+            component: file.to_owned(),
+            environment,
+            variables: filter
+                .variables
+                .as_ref()
+                .map(|it| it.get_ref().clone())
+                .unwrap_or_default(),
+            limits: wasi_http::Limits {
+                memory_bytes: filter.memory_mib.unwrap_or(limits.memory_mib).size() * 1024 * 1024,
+                deadline: filter.deadline_ms.unwrap_or(limits.deadline_ms).millis(),
+                headers: limits.headers.size(),
+                header_bytes: limits.header_kib.size() * 1024,
+                instances: filter
+                    .instances
+                    .map_or(defaults.instances, |count| count.size()),
+                ..defaults
+            },
+            on_trap: match filter.on_trap {
+                OnTrap::Respond => wasi_http::OnTrap::Respond,
+                OnTrap::Pass => wasi_http::OnTrap::PassThrough,
+            },
+            allowed_outbound: filter
+                .allowed_outbound
+                .iter()
+                .flat_map(|it| it.get_ref())
+                .map(|authority| authority.0.clone())
+                .collect(),
+        };
+        wasi_http::load(&runtime, plugin).await
+    }
+}
+
+/// The first field set that means nothing to the ABI of the file.
+fn of_the_other_abi(filter: &Filter, abi: Abi) -> Option<(Range<usize>, &'static str)> {
+    fn span<T>(value: &Option<toml::Spanned<T>>) -> Option<Range<usize>> {
+        value.as_ref().map(|value| value.span())
+    }
+    let fields = match abi {
+        Abi::WasiHttp => vec![
+            (span(&filter.vm_id), "vm_id"),
+            (span(&filter.vm_config), "vm_config"),
+            (span(&filter.root_id), "root_id"),
+            (span(&filter.clusters), "clusters"),
+        ],
+        Abi::ProxyWasm => vec![
+            (span(&filter.environment), "environment"),
+            (span(&filter.variables), "variables"),
+            (span(&filter.allowed_outbound), "allowed_outbound"),
+        ],
+    };
+    fields
+        .into_iter()
+        .find_map(|(span, field)| span.map(|span| (span, field)))
+}
+
+/// The environment variable a component reads its JSON from: `EDGEWEIR_` and its name in capitals.
+///
+/// The name is the one it carries itself (custom section `edgeweir:name`); else the file's, up to the first dot.
+fn configuration_variable(file: &Path) -> String {
+    let own = crate::inspect::Inspected::read(file)
+        .ok()
+        .and_then(|inspected| inspected.name);
+    let name = own.unwrap_or_else(|| {
+        let stem = file.file_name().unwrap_or_default().to_string_lossy();
+        stem.split('.').next().unwrap_or_default().to_owned()
+    });
+    let capitals: String = name
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_uppercase()
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    format!("EDGEWEIR_{capitals}")
+}
+
+/// Where compiled modules are kept; `None` when there is no home to keep them in.
+fn cache_dir(config: &Config) -> Option<PathBuf> {
+    if let Some(folder) = &config.state.cache_dir {
+        return Some(folder.clone());
+    }
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    set("XDG_CACHE_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".cache")))
+        .map(|folder| folder.join("edgeweir"))
+}

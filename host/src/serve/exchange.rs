@@ -1,0 +1,267 @@
+//! One request of a listener: made ready for the chain, run through it, and its response made ready for the client.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Instant, SystemTime};
+
+use edgeweir_host_chain::{Next, Peer, Request, Response};
+use http::header::{self, HeaderMap, HeaderName};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, StatusCode, Uri, Version};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use super::bodies::{Counted, OnEnd};
+use super::fields;
+use super::listener::Service;
+use super::upstream::plain;
+use crate::stats::{Ended, ListenerStats};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// What is kept of a path for the dashboard, bytes.
+const PATH_KEPT: usize = 200;
+
+/// A listener's chain, and what it did.
+pub struct Site {
+    /// The name of the listener.
+    pub name: String,
+    /// The filters and the upstream behind them.
+    pub chain: Next,
+    /// What filters are told of the way a request goes: the listener and its upstream.
+    pub route: edgeweir_host_proxy_wasm::Route,
+    /// The most fields a request may have.
+    pub headers: usize,
+    /// Counts.
+    pub stats: Arc<ListenerStats>,
+}
+
+impl Service for Site {
+    async fn answer(
+        self: Arc<Self>,
+        peer: SocketAddr,
+        request: http::Request<Incoming>,
+    ) -> Response {
+        let pending = Pending::begin(&self.stats, &request);
+        let head = request.method() == Method::HEAD;
+        let response = match self.prepare(peer, request) {
+            Ok(request) => match self.chain.clone().run(request).await {
+                Ok(response) => response,
+                Err(error) => {
+                    tracing::warn!(listener = self.name, %error, "an exchange failed");
+                    plain(
+                        StatusCode::BAD_GATEWAY,
+                        Some("proxy_internal_error"),
+                        format!("the exchange failed: {error}\n"),
+                    )
+                }
+            },
+            Err(refused) => *refused,
+        };
+        finish(response, head, pending)
+    }
+
+    fn connection(&self, open: bool) {
+        if open {
+            self.stats.connections.fetch_add(1, Relaxed);
+        } else {
+            self.stats.connections.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+impl Site {
+    /// Checks a request and brings it into the form layers get: an absolute URI that says whom it is for, no `Host`
+    /// beside it, nothing of the client's connection, the client in `X-Forwarded-For` and in [`Peer`].
+    fn prepare(
+        &self,
+        peer: SocketAddr,
+        request: http::Request<Incoming>,
+    ) -> Result<Request, Box<Response>> {
+        let refuse = |status, text: String| Err(Box::new(plain(status, None, text)));
+        let (mut parts, body) = request.into_parts();
+        if parts.headers.len() > self.headers {
+            return refuse(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                format!("a request may have {} fields\n", self.headers),
+            );
+        }
+        if parts.method == Method::CONNECT {
+            return refuse(
+                StatusCode::NOT_IMPLEMENTED,
+                "CONNECT: this is a reverse proxy, it opens no tunnels\n".to_owned(),
+            );
+        }
+        if parts.version < Version::HTTP_2 && fields::wants_upgrade(&parts.headers) {
+            return refuse(
+                StatusCode::NOT_IMPLEMENTED,
+                "Upgrade: this host does not switch protocols (no WebSocket)\n".to_owned(),
+            );
+        }
+        let authority = match authority_of(&parts) {
+            Ok(authority) => authority,
+            Err(text) => return refuse(StatusCode::BAD_REQUEST, format!("{text}\n")),
+        };
+        if parts.uri.path() == "*" {
+            // RFC 9110 §9.3.7: OPTIONS * asks about the server as a whole, which is this one.
+            let mut response = Response::new(edgeweir_host_chain::empty());
+            response
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, 0.into());
+            return Err(Box::new(response));
+        }
+        let path = parts.uri.path_and_query().cloned();
+        let mut uri = http::uri::Parts::default();
+        uri.path_and_query = Some(path.unwrap_or(PathAndQuery::from_static("/")));
+        if let Some(authority) = authority {
+            uri.scheme = Some(Scheme::HTTP);
+            uri.authority = Some(authority);
+        }
+        parts.uri = match Uri::from_parts(uri) {
+            Ok(uri) => uri,
+            Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("the target: {error}\n")),
+        };
+        parts.headers.remove(header::HOST);
+        fields::strip_request(&mut parts.headers);
+        fields::append_forwarded_for(&mut parts.headers, peer.ip());
+        parts.extensions.clear();
+        parts.extensions.insert(Peer(peer));
+        parts.extensions.insert(self.route.clone());
+        let body = body.map_err(Into::into).boxed_unsync();
+        Ok(Request::from_parts(parts, body))
+    }
+}
+
+/// Whom a request is for; `None` only for HTTP/1.0 without a Host.
+fn authority_of(parts: &http::request::Parts) -> Result<Option<Authority>, &'static str> {
+    let mut hosts = parts.headers.get_all(header::HOST).into_iter();
+    let host = hosts.next();
+    // RFC 9112 §3.2: no Host in HTTP/1.1, or more than one, is answered with 400.
+    if hosts.next().is_some() {
+        return Err("there is more than one Host");
+    }
+    // RFC 9112 §3.2.2: in the absolute form the target counts and Host is ignored.
+    if let Some(authority) = parts.uri.authority() {
+        return Ok(Some(authority.clone()));
+    }
+    match host {
+        Some(host) => match Authority::try_from(host.as_bytes()) {
+            // RFC 9110 §4.2.4: user information in an authority is to be treated as an error.
+            Ok(authority) if !authority.as_str().contains('@') => Ok(Some(authority)),
+            _ => Err("the Host is malformed"),
+        },
+        None if parts.version == Version::HTTP_11 => Err("there is no Host"),
+        None => Ok(None),
+    }
+}
+
+fn finish(response: Response, head: bool, mut pending: Pending) -> Response {
+    let (mut parts, body) = response.into_parts();
+    fields::strip_response(&mut parts.headers);
+    let has_body =
+        !head && parts.status != StatusCode::NO_CONTENT && parts.status != StatusCode::NOT_MODIFIED;
+    let mut expected = None;
+    if has_body {
+        expected = content_length(&parts.headers);
+        // A length a filter left behind after changing the body would cut or hang the client: the body is right.
+        if let (Some(announced), Some(real)) = (expected, body.size_hint().exact())
+            && announced != real
+        {
+            tracing::warn!(announced, real, "a response's content-length was wrong");
+            parts.headers.remove(header::CONTENT_LENGTH);
+            expected = None;
+        }
+    }
+    pending.answered(&parts);
+    if !has_body {
+        // Nothing of a body will be asked for; an upstream's is closed here.
+        pending.end(0, false);
+        return Response::from_parts(parts, edgeweir_host_chain::empty());
+    }
+    let body = Counted::new(body, expected, pending).boxed_unsync();
+    Response::from_parts(parts, body)
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    std::str::from_utf8(headers.get(header::CONTENT_LENGTH)?.as_bytes())
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// An exchange that has begun: it ends when its body does, or when it is dropped because the client left.
+struct Pending {
+    stats: Arc<ListenerStats>,
+    began: Instant,
+    ended: Option<Ended>,
+}
+
+impl Pending {
+    fn begin(stats: &Arc<ListenerStats>, request: &http::Request<Incoming>) -> Self {
+        stats.in_flight.fetch_add(1, Relaxed);
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |path| path.as_str());
+        let path = path.get(..PATH_KEPT).unwrap_or(path);
+        Self {
+            stats: stats.clone(),
+            began: Instant::now(),
+            ended: Some(Ended {
+                at: SystemTime::now(),
+                method: request.method().as_str().to_owned(),
+                path: path.to_owned(),
+                status: 0,
+                took: std::time::Duration::ZERO,
+                cache_status: String::new(),
+                content_encoding: String::new(),
+                bytes: 0,
+                cut: true,
+            }),
+        }
+    }
+
+    fn answered(&mut self, parts: &http::response::Parts) {
+        if let Some(ended) = &mut self.ended {
+            ended.status = parts.status.as_u16();
+            ended.cache_status = text_of(&parts.headers, &CACHE_STATUS);
+            ended.content_encoding = text_of(&parts.headers, &header::CONTENT_ENCODING);
+        }
+    }
+}
+
+impl OnEnd for Pending {
+    fn end(&mut self, bytes: u64, cut: bool) {
+        let Some(mut ended) = self.ended.take() else {
+            return;
+        };
+        self.stats.in_flight.fetch_sub(1, Relaxed);
+        ended.at = SystemTime::now();
+        ended.took = self.began.elapsed();
+        ended.bytes = bytes;
+        ended.cut = cut;
+        self.stats.end(ended);
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.end(0, true);
+    }
+}
+
+fn text_of(headers: &HeaderMap, name: &HeaderName) -> String {
+    let mut text = String::new();
+    for value in headers.get_all(name) {
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        text.push_str(&String::from_utf8_lossy(value.as_bytes()));
+    }
+    if text.len() > PATH_KEPT {
+        text = text.chars().take(PATH_KEPT / 2).collect();
+    }
+    text
+}

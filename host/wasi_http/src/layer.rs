@@ -1,0 +1,173 @@
+//! A component as a layer of the chain.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use edgeweir_host_chain::{Error, Layer, Meter, Next, Request, Response, full};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Method, StatusCode};
+use http_body_util::BodyExt as _;
+use tokio::sync::oneshot;
+
+use crate::OnTrap;
+use crate::body::Reclaimable;
+use crate::component::Loaded;
+use crate::exchange::{Exchange, check_head};
+use crate::instance::{Fresh, GRACE};
+use crate::pool::{Job, Pool};
+
+/// Why there is no response of the guest.
+pub(crate) enum Failure {
+    /// The guest's own answer is an error, most often that of the next layer.
+    Guest(Error),
+    /// No response head within `timeout`.
+    Timeout,
+    /// No instance, or no room in it.
+    Unavailable(String),
+    /// Too many wait already.
+    Overloaded,
+}
+
+/// A plugin that takes part in a chain. Dropping it lets its instances finish and go.
+pub(crate) struct Component {
+    loaded: Arc<Loaded>,
+    pool: Arc<Pool>,
+}
+
+impl Component {
+    pub(crate) fn new(loaded: Arc<Loaded>, first: Fresh) -> Self {
+        let pool = Pool::new(loaded.clone(), first);
+        Self { loaded, pool }
+    }
+
+    /// What the client gets where the guest failed it.
+    async fn without_guest(&self, saved: Option<Saved>) -> Result<Response, Error> {
+        if let Some(saved) = saved
+            && let Some((request, next)) = saved.reclaim()
+        {
+            return next.run(request).await;
+        }
+        Ok(plain(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "a filter failed\n",
+        ))
+    }
+}
+
+impl Drop for Component {
+    fn drop(&mut self) {
+        self.pool.close();
+    }
+}
+
+/// A request kept for the case that the guest traps.
+struct Saved {
+    parts: http::request::Parts,
+    body: Reclaimable,
+    next: Next,
+    exchange: Arc<Exchange>,
+}
+
+impl Saved {
+    fn reclaim(self) -> Option<(Request, Next)> {
+        if !self.exchange.may_resend() {
+            return None;
+        }
+        Some((
+            http::Request::from_parts(self.parts, self.body.reclaim()?),
+            self.next,
+        ))
+    }
+}
+
+#[async_trait]
+impl Layer for Component {
+    fn name(&self) -> &str {
+        &self.loaded.plugin.name
+    }
+
+    fn meter(&self) -> Option<&Arc<Meter>> {
+        Some(&self.loaded.meter)
+    }
+
+    async fn handle(&self, request: Request, next: Next) -> Result<Response, Error> {
+        let plugin = &self.loaded.plugin;
+        let limits = &plugin.limits;
+        self.loaded.meter.exchanges.fetch_add(1, Ordering::Relaxed);
+        if check_head(request.headers(), limits.headers, limits.header_bytes).is_err() {
+            return Ok(plain(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the request's header section is too large\n",
+            ));
+        }
+        // A tunnel is no exchange a filter could see into.
+        if request.method() == Method::CONNECT {
+            return Ok(plain(
+                StatusCode::NOT_IMPLEMENTED,
+                "CONNECT is not supported\n",
+            ));
+        }
+        let (parts, body) = request.into_parts();
+        let saved = (plugin.on_trap == OnTrap::PassThrough).then(|| (parts.clone(), next.clone()));
+        let body = Reclaimable::new(body);
+        let (exchange, parts) = Exchange::begin(parts, next);
+        let exchange = Arc::new(exchange);
+        let saved = saved.map(|(parts, next)| Saved {
+            parts,
+            body: body.clone(),
+            next,
+            exchange: exchange.clone(),
+        });
+        let (reply, response) = oneshot::channel();
+        let deadline = Instant::now() + limits.timeout;
+        let request = http::Request::from_parts(parts, body.boxed_unsync());
+        let outcome = match self.pool.push(Job {
+            request,
+            exchange,
+            reply,
+            deadline,
+        }) {
+            // An instance that computes cannot look at the clock; here someone does.
+            Ok(()) => match tokio::time::timeout_at((deadline + GRACE).into(), response).await {
+                Ok(Ok(outcome)) => outcome,
+                // The sender went with its store: the guest trapped.
+                Ok(Err(_)) => return self.without_guest(saved).await,
+                Err(_) => Err(Failure::Timeout),
+            },
+            Err(failure) => Err(failure),
+        };
+        match outcome {
+            Ok(response) => Ok(response),
+            Err(Failure::Guest(error)) => Err(error),
+            Err(Failure::Timeout) => Ok(plain(
+                StatusCode::GATEWAY_TIMEOUT,
+                "a filter did not answer in time\n",
+            )),
+            Err(Failure::Unavailable(why)) => {
+                tracing::warn!(plugin = %plugin.name, "a request had no instance: {why}");
+                self.without_guest(saved).await
+            }
+            Err(Failure::Overloaded) => {
+                let mut response = plain(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "too many requests wait for a filter\n",
+                );
+                response
+                    .headers_mut()
+                    .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                Ok(response)
+            }
+        }
+    }
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response {
+    let mut response = http::Response::new(full(text));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+}

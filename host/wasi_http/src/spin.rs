@@ -1,0 +1,198 @@
+//! `spin:key-value` and `spin:variables`, as Spin offers them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use wasmtime::component::{
+    Access, Accessor, FutureReader, HasData, Linker, Resource, StreamReader,
+};
+
+use crate::context::Guest;
+use crate::stores::{LABEL, Stores};
+
+mod generated {
+    wasmtime::component::bindgen!({
+        path: "wit",
+        world: "spin",
+        imports: { default: store | trappable },
+        with: { "spin:key-value/key-value.store": super::Opened },
+    });
+}
+
+use generated::spin::key_value::key_value;
+use generated::spin::variables::variables;
+
+/// A store a guest has opened. There is one store: opening it costs a table entry.
+pub struct Opened;
+
+struct Spin;
+
+impl HasData for Spin {
+    type Data<'a> = &'a mut Guest;
+}
+
+pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    key_value::add_to_linker::<Guest, Spin>(linker, |guest| guest)?;
+    variables::add_to_linker::<Guest, Spin>(linker, |guest| guest)
+}
+
+/// Counts the call and gives the stores.
+fn stores(accessor: &Accessor<Guest, Spin>, call: &'static str) -> Arc<Stores> {
+    accessor.with(|mut access| {
+        let guest = access.get();
+        guest.count(call);
+        guest.stores().clone()
+    })
+}
+
+fn keeps(accessor: &Accessor<Guest, Spin>, bytes: u64) {
+    accessor.with(|mut access| {
+        access
+            .get()
+            .loaded
+            .meter
+            .shared_bytes
+            .store(bytes, Ordering::Relaxed);
+    });
+}
+
+impl key_value::Host for Guest {}
+
+impl key_value::HostStore for Guest {}
+
+impl key_value::HostStoreWithStore<Guest> for Spin {
+    async fn open(
+        accessor: &Accessor<Guest, Self>,
+        label: String,
+    ) -> wasmtime::Result<Result<Resource<Opened>, key_value::Error>> {
+        accessor.with(|mut access| {
+            let guest = access.get();
+            guest.count("key-value.open");
+            if label != LABEL {
+                return Ok(Err(key_value::Error::NoSuchStore));
+            }
+            Ok(guest
+                .table
+                .push(Opened)
+                .map_err(|_| key_value::Error::StoreTableFull))
+        })
+    }
+
+    async fn get(
+        accessor: &Accessor<Guest, Self>,
+        _: Resource<Opened>,
+        key: String,
+    ) -> wasmtime::Result<Result<Option<Vec<u8>>, key_value::Error>> {
+        let stores = stores(accessor, "key-value.get");
+        Ok(stores.get(key).await.map_err(key_value::Error::Other))
+    }
+
+    async fn set(
+        accessor: &Accessor<Guest, Self>,
+        _: Resource<Opened>,
+        key: String,
+        value: Vec<u8>,
+    ) -> wasmtime::Result<Result<(), key_value::Error>> {
+        let stores = stores(accessor, "key-value.set");
+        Ok(stores
+            .set(key, value)
+            .await
+            .map(|bytes| keeps(accessor, bytes))
+            .map_err(key_value::Error::Other))
+    }
+
+    async fn delete(
+        accessor: &Accessor<Guest, Self>,
+        _: Resource<Opened>,
+        key: String,
+    ) -> wasmtime::Result<Result<(), key_value::Error>> {
+        let stores = stores(accessor, "key-value.delete");
+        Ok(stores
+            .delete(key)
+            .await
+            .map(|bytes| keeps(accessor, bytes))
+            .map_err(key_value::Error::Other))
+    }
+
+    async fn exists(
+        accessor: &Accessor<Guest, Self>,
+        _: Resource<Opened>,
+        key: String,
+    ) -> wasmtime::Result<Result<bool, key_value::Error>> {
+        let stores = stores(accessor, "key-value.exists");
+        Ok(stores.exists(key).await.map_err(key_value::Error::Other))
+    }
+
+    async fn get_keys(
+        accessor: &Accessor<Guest, Self>,
+        _: Resource<Opened>,
+    ) -> wasmtime::Result<(
+        StreamReader<String>,
+        FutureReader<Result<(), key_value::Error>>,
+    )> {
+        let stores = stores(accessor, "key-value.get-keys");
+        let (keys, result) = match stores.keys().await {
+            Ok(keys) => (keys, Ok(())),
+            Err(error) => (Vec::new(), Err(key_value::Error::Other(error))),
+        };
+        accessor.with(|mut access| {
+            let keys = StreamReader::new(&mut access, keys)?;
+            let result = FutureReader::new(&mut access, async { wasmtime::error::Ok(result) })?;
+            Ok((keys, result))
+        })
+    }
+
+    fn drop(mut access: Access<'_, Guest, Self>, opened: Resource<Opened>) -> wasmtime::Result<()> {
+        access.get().table.delete(opened)?;
+        Ok(())
+    }
+}
+
+impl variables::Host for Guest {}
+
+impl variables::HostWithStore<Guest> for Spin {
+    async fn get(
+        accessor: &Accessor<Guest, Self>,
+        name: String,
+    ) -> wasmtime::Result<Result<String, variables::Error>> {
+        accessor.with(|mut access| {
+            let guest = access.get();
+            guest.count("variables.get");
+            if !is_name(&name) {
+                return Ok(Err(variables::Error::InvalidName(format!(
+                    "`{name}`: lower-case letters, digits and `_`, beginning with a letter"
+                ))));
+            }
+            let value = guest.loaded.plugin.variables.get(&name).cloned();
+            Ok(value
+                .ok_or_else(|| variables::Error::Undefined(format!("no variable named `{name}`"))))
+        })
+    }
+}
+
+/// Spin's rule for names of variables.
+fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_name;
+
+    #[test]
+    fn names_follow_spins_rule() {
+        for (name, want) in [
+            ("a", true),
+            ("a_1", true),
+            ("", false),
+            ("1a", false),
+            ("A", false),
+            ("a-b", false),
+        ] {
+            assert_eq!(is_name(name), want, "{name}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The body of one direction: read in slices, written once per callback.
+
+use edgeweir_filter::{Body, Fields, ResponseHead};
+
+use crate::hostcalls::{self, Buffer, Side, Status};
+
+/// Bytes read from the host at once.
+const SLICE: usize = 64 * 1024;
+
+/// How much of a body that may have trailers leaves from a paused state. A host cuts the message when one piece is
+/// longer than its buffer limit while a filter pauses; Envoy's is 1 MiB by default and 32 KiB in hardened set-ups, and
+/// pieces are at most 16 KiB until a client is slower than the upstream, which takes more output than this.
+const PAUSED_LIMIT: usize = 16 * 1024;
+
+/// What becomes of a body callback.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flowing {
+    /// The bytes go on.
+    On,
+    /// They wait in the host, or go on by a continue asked for already.
+    Paused,
+    /// They wait; [`Flow::release`] is to be called from a tick.
+    Held,
+}
+
+/// How the host holds a body that leaves from a paused state (see the crate's documentation of trailers).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Gate {
+    /// It was never paused.
+    Open,
+    /// The last callback paused.
+    Stopped,
+    /// A tick continued it since.
+    Released,
+}
+
+/// One direction's body.
+#[derive(Debug)]
+pub struct Flow {
+    side: Side,
+    body: Body,
+    /// The filter was told of the end.
+    ended: bool,
+    /// The length the head declared.
+    declared: Option<u64>,
+    /// Bytes given to the filter.
+    seen: u64,
+    /// How many more bytes leave from a paused state, so that some can be added when trailers come.
+    pausing: usize,
+    gate: Gate,
+    /// Bytes at the front of the host's buffer that the filter made already.
+    held: usize,
+    /// The end was written and waits for a tick.
+    finishing: bool,
+}
+
+impl Flow {
+    /// A body nobody looks at.
+    pub fn passing(side: Side) -> Self {
+        Self {
+            side,
+            body: Body::Pass,
+            ended: false,
+            declared: None,
+            seen: 0,
+            pausing: 0,
+            gate: Gate::Open,
+            held: 0,
+            finishing: false,
+        }
+    }
+
+    /// A body treated as said; `received` are the fields as they came.
+    pub fn new(side: Side, body: Body, received: Fields) -> Self {
+        let lengths = ResponseHead {
+            fields: received,
+            ..ResponseHead::default()
+        };
+        let declared = lengths.content_length();
+        let received = &lengths.fields;
+        let chunked = received
+            .list("transfer-encoding")
+            .any(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+        let events = received.get("content-type").is_some_and(|value| {
+            value
+                .get(..17)
+                .is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
+        });
+        let announced = received.has("trailer");
+        let pausing = match body {
+            Body::Transform if declared.is_none() && !events => match (chunked, announced) {
+                (true, false) => 0,
+                // They are coming for sure: what a slow client may cost is lost otherwise too.
+                (false, true) => usize::MAX,
+                _ => PAUSED_LIMIT,
+            },
+            _ => 0,
+        };
+        Self {
+            body,
+            declared,
+            pausing,
+            ..Self::passing(side)
+        }
+    }
+
+    fn buffer(&self) -> Buffer {
+        match self.side {
+            Side::Request => Buffer::RequestBody,
+            Side::Response => Buffer::ResponseBody,
+        }
+    }
+
+    /// Whether a callback has nothing to do.
+    pub fn passes(&self) -> bool {
+        self.body == Body::Pass || (self.ended && !self.finishing)
+    }
+
+    /// A body callback of `size` bytes in the host's buffer. `feed` is called with chunk, end, out.
+    pub fn push(
+        &mut self,
+        size: usize,
+        end: bool,
+        feed: &mut dyn FnMut(&[u8], bool, &mut Vec<u8>),
+    ) -> Result<Flowing, Status> {
+        let held = self.held.min(size);
+        let mut out = Vec::new();
+        if self.body == Body::Observe {
+            self.read(0, size, end, &mut out, feed)?;
+            return Ok(Flowing::On);
+        }
+        if held > 0 {
+            out = hostcalls::buffer(self.buffer(), 0, held)?;
+        }
+        self.read(held, size, end, &mut out, feed)?;
+        if size > 0 || !out.is_empty() {
+            hostcalls::set_buffer(self.buffer(), 0, size, &out)?;
+        }
+        if self.pausing != usize::MAX {
+            self.pausing = self.pausing.saturating_sub(out.len().saturating_sub(held));
+        }
+        Ok(match (self.gate, end) {
+            (Gate::Open | Gate::Stopped, true) => Flowing::On,
+            (Gate::Open | Gate::Stopped, false) if self.pausing == 0 => {
+                self.gate = Gate::Open;
+                self.held = 0;
+                Flowing::On
+            }
+            (Gate::Stopped, false) => {
+                self.held = 0;
+                hostcalls::continue_stream(self.side)?;
+                Flowing::Paused
+            }
+            (Gate::Open, false) | (Gate::Released, _) => {
+                self.gate = Gate::Stopped;
+                self.held = out.len();
+                self.finishing = end;
+                if out.is_empty() && !end {
+                    Flowing::Paused
+                } else {
+                    Flowing::Held
+                }
+            }
+        })
+    }
+
+    fn read(
+        &mut self,
+        start: usize,
+        size: usize,
+        end: bool,
+        out: &mut Vec<u8>,
+        feed: &mut dyn FnMut(&[u8], bool, &mut Vec<u8>),
+    ) -> Result<(), Status> {
+        let mut at = start;
+        while at < size && !self.ended {
+            let slice = hostcalls::buffer(self.buffer(), at, (size - at).min(SLICE))?;
+            if slice.is_empty() {
+                // The host announced more than it has.
+                break;
+            }
+            at = at.saturating_add(slice.len());
+            self.seen = self.seen.saturating_add(slice.len() as u64);
+            // Trailers may follow a complete body: tell of the end while bytes can still be written.
+            self.ended = (end && at >= size) || self.declared == Some(self.seen);
+            feed(&slice, self.ended, out);
+        }
+        if end && !self.ended {
+            // Who only looks on (and may keep the body) must not take a part for the whole.
+            let short = self.declared.is_some_and(|declared| self.seen < declared);
+            if self.body == Body::Transform || !short {
+                feed(&[], true, out);
+            }
+            self.ended = true;
+        }
+        Ok(())
+    }
+
+    /// The trailers came: the body is complete. Answers how many bytes could not be added any more.
+    pub fn finish(
+        &mut self,
+        feed: &mut dyn FnMut(&[u8], bool, &mut Vec<u8>),
+    ) -> Result<(Flowing, usize), Status> {
+        if self.passes() {
+            return Ok((Flowing::On, 0));
+        }
+        let mut out = Vec::new();
+        if !self.ended {
+            self.ended = true;
+            feed(&[], true, &mut out);
+        }
+        if self.body == Body::Observe || out.is_empty() && self.gate != Gate::Stopped {
+            return Ok((Flowing::On, 0));
+        }
+        match self.gate {
+            // The host has no buffer to write to here; Envoy's would be a dangling one.
+            // An empty body stays empty: coded or not, nothing is missing of what the origin sent.
+            Gate::Open => Ok((Flowing::On, if self.seen == 0 { 0 } else { out.len() })),
+            Gate::Stopped => {
+                if !out.is_empty() {
+                    hostcalls::set_buffer(self.buffer(), self.held, 0, &out)?;
+                }
+                Ok((Flowing::On, 0))
+            }
+            Gate::Released => {
+                hostcalls::set_buffer(self.buffer(), 0, 0, &out)?;
+                self.gate = Gate::Stopped;
+                self.finishing = true;
+                Ok((Flowing::Held, 0))
+            }
+        }
+    }
+
+    /// Lets go what is held; called from a tick, with the stream as the effective context.
+    pub fn release(&mut self) -> Result<(), Status> {
+        if self.gate != Gate::Stopped || (self.held == 0 && !self.finishing) {
+            return Ok(());
+        }
+        self.gate = Gate::Released;
+        self.held = 0;
+        self.finishing = false;
+        hostcalls::continue_stream(self.side)
+    }
+
+    /// Resets the stream: what is on its way is half changed.
+    pub fn abort(&self) {
+        let _ = hostcalls::close_stream(self.side);
+    }
+}

@@ -1,0 +1,330 @@
+//! Small values that are read, changed and written as one operation (`Effect::Update`).
+//!
+//! 1,024 shared keys, each a bucket of at most 16 values of at most 64 bytes: 16,384 values, 1.4 MB at most. A value
+//! is known by 64 bits of a keyed hash, beside the 10 that choose its bucket. When a bucket is full, the keys that found
+//! no place share one further value, and as long as that one lives every new key starts from it: sharing can only
+//! make a limit stricter, never let a key start over.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use edgeweir_filter::{Change, Failed, Timestamp};
+
+use crate::shared::{Expect, Reader, Seed, SharedData};
+
+const BUCKETS: u64 = 1024;
+const CELLS: usize = 16;
+const VALUE_LIMIT: usize = 64;
+/// Compare-and-swap rounds before giving up.
+const ROUNDS: usize = 64;
+/// The name of the value shared by those without a place; no key's hash is zero.
+const OVERFLOW: u64 = 0;
+const VERSION: u8 = 1;
+
+/// The pool of one filter.
+pub struct Cells<D> {
+    data: D,
+    prefix: String,
+    seed: Option<Seed>,
+}
+
+#[derive(Clone, Copy)]
+struct Cell<'a> {
+    name: u64,
+    until: u64,
+    value: &'a [u8],
+}
+
+impl<D: SharedData> Cells<D> {
+    /// The pool under a prefix of shared keys; nothing is read or written yet.
+    pub fn new(data: D, prefix: String) -> Self {
+        Self {
+            data,
+            prefix,
+            seed: None,
+        }
+    }
+
+    /// Applies `change` to the value of `key` atomically and answers the value before. It lives for `ttl` from now.
+    pub fn update(
+        &mut self,
+        key: &[u8],
+        change: &Change,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> Result<Option<Bytes>, Failed> {
+        let seed = match self.seed {
+            Some(seed) => seed,
+            None => *self.seed.insert(Seed::of(&mut self.data, &self.prefix)?),
+        };
+        let (place, name) = seed.hash(key);
+        let bucket = format!("{}/{}", self.prefix, place % BUCKETS);
+        let until = now.plus(ttl).0;
+        for _ in 0..ROUNDS {
+            let found = self.data.get(bucket.as_bytes())?;
+            let expect = found
+                .as_ref()
+                .map_or(Expect::Absent, |(_, version)| Expect::Version(*version));
+            let raw = found.map(|(raw, _)| raw).unwrap_or_default();
+            let mut cells = read(&raw, now);
+            let (before, after) = match apply(&cells, name, change) {
+                (before, Some(after)) if after.len() <= VALUE_LIMIT => (before, after),
+                (_, Some(_)) => return Err(Failed::TooLarge),
+                (before, None) => return Ok(before.map(|value| raw.slice_ref(value))),
+            };
+            put(&mut cells, name, &after, until);
+            if self.data.set(bucket.as_bytes(), &written(&cells), expect)? {
+                return Ok(before.map(|value| raw.slice_ref(value)));
+            }
+        }
+        Err(Failed::Contended)
+    }
+}
+
+/// The value a key has: its own, or else that of the overflow, or none; and what becomes of it.
+fn apply<'a>(
+    cells: &[Cell<'a>],
+    name: u64,
+    change: &Change,
+) -> (Option<&'a [u8]>, Option<Vec<u8>>) {
+    let find = |name| {
+        cells
+            .iter()
+            .find(|cell| cell.name == name)
+            .map(|cell| cell.value)
+    };
+    let before = find(name).or_else(|| find(OVERFLOW));
+    (before, change.apply(before))
+}
+
+fn put<'a>(cells: &mut Vec<Cell<'a>>, name: u64, value: &'a [u8], until: u64) {
+    let own = cells.iter().filter(|cell| cell.name != OVERFLOW).count();
+    let name = match cells.iter().any(|cell| cell.name == name) {
+        true => name,
+        false if own < CELLS => name,
+        false => OVERFLOW,
+    };
+    match cells.iter_mut().find(|cell| cell.name == name) {
+        Some(cell) => {
+            // The overflow serves several keys: it lives as long as the one that needs it longest.
+            cell.until = if name == OVERFLOW {
+                cell.until.max(until)
+            } else {
+                until
+            };
+            cell.value = value;
+        }
+        None => cells.push(Cell { name, until, value }),
+    }
+}
+
+/// The cells that are still alive; none of a bucket in another format.
+fn read(raw: &[u8], now: Timestamp) -> Vec<Cell<'_>> {
+    let mut reader = Reader(raw);
+    let mut cells = Vec::with_capacity(CELLS + 2);
+    if reader.u8() != Some(VERSION) {
+        return cells;
+    }
+    while cells.len() <= CELLS {
+        let (Some(name), Some(until), Some(size)) = (reader.u64(), reader.u64(), reader.u8())
+        else {
+            break;
+        };
+        let Some(value) = reader.bytes(usize::from(size)) else {
+            break;
+        };
+        if until > now.0 {
+            cells.push(Cell { name, until, value });
+        }
+    }
+    cells
+}
+
+fn written(cells: &[Cell<'_>]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(
+        1 + cells
+            .iter()
+            .map(|cell| 17 + cell.value.len())
+            .sum::<usize>(),
+    );
+    out.push(VERSION);
+    for cell in cells {
+        out.extend_from_slice(&cell.name.to_le_bytes());
+        out.extend_from_slice(&cell.until.to_le_bytes());
+        out.push(u8::try_from(cell.value.len()).unwrap_or(0));
+        out.extend_from_slice(cell.value);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell as Slot;
+    use std::rc::Rc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::shared::simulated::Memory;
+
+    const TTL: Duration = Duration::from_secs(10);
+
+    fn count(before: Option<&[u8]>) -> u64 {
+        before
+            .and_then(|value| value.try_into().ok())
+            .map_or(0, u64::from_le_bytes)
+    }
+
+    fn increment() -> Change {
+        Change::new(|before| Some((count(before) + 1).to_le_bytes().to_vec()))
+    }
+
+    /// Takes one of `bound`, or leaves the value.
+    fn take(bound: u64) -> Change {
+        Change::new(move |before| {
+            let taken = count(before);
+            (taken < bound).then(|| (taken + 1).to_le_bytes().to_vec())
+        })
+    }
+
+    fn pool(memory: &Memory) -> Cells<Memory> {
+        Cells::new(memory.clone(), "t".into())
+    }
+
+    #[test]
+    fn an_update_answers_the_value_before() {
+        let memory = Memory::default();
+        let mut cells = pool(&memory);
+        let now = Timestamp::from_secs(1);
+        assert_eq!(cells.update(b"a", &increment(), TTL, now), Ok(None));
+        let before = cells.update(b"a", &increment(), TTL, now).unwrap();
+        assert_eq!(count(before.as_deref()), 1);
+        assert_eq!(cells.update(b"b", &increment(), TTL, now), Ok(None));
+        let late = now.plus(TTL);
+        assert_eq!(
+            cells.update(b"a", &increment(), TTL, late),
+            Ok(None),
+            "expired"
+        );
+    }
+
+    #[test]
+    fn a_value_has_a_bound() {
+        let mut cells = pool(&Memory::default());
+        let big = Change::new(|_| Some(vec![0; 65]));
+        assert_eq!(
+            cells.update(b"a", &big, TTL, Timestamp(1)),
+            Err(Failed::TooLarge)
+        );
+    }
+
+    #[test]
+    fn a_broken_bucket_counts_as_empty() {
+        let memory = Memory::default();
+        let mut cells = pool(&memory);
+        cells.update(b"a", &increment(), TTL, Timestamp(1)).unwrap();
+        for with in [&b""[..], b"\x01", b"\x01aaaaaaaaaaaaaaaa\xff", b"\x02junk"] {
+            memory.corrupt(with);
+            assert_eq!(
+                cells.update(b"a", &increment(), TTL, Timestamp(1)),
+                Ok(None)
+            );
+        }
+    }
+
+    #[test]
+    fn writers_that_never_stop_are_given_up_on() {
+        let memory = Memory::default();
+        pool(&memory)
+            .update(b"a", &increment(), TTL, Timestamp(1))
+            .unwrap();
+        fn again(memory: Memory, left: usize) {
+            let mut other = pool(&memory);
+            let next = memory.clone();
+            other.update(b"a", &increment(), TTL, Timestamp(1)).unwrap();
+            if left > 0 {
+                memory.interleave(move || again(next, left - 1));
+            }
+        }
+        let rival = memory.clone();
+        memory.interleave(move || again(rival, ROUNDS));
+        // Each write of ours is preceded by one of theirs.
+        assert_eq!(
+            pool(&memory).update(b"a", &increment(), TTL, Timestamp(1)),
+            Err(Failed::Contended)
+        );
+    }
+
+    /// However many keys there are, together they get no more than one place each, and no key more than its bound.
+    #[test]
+    fn a_full_bucket_is_stricter_never_laxer() {
+        let memory = Memory::default();
+        let mut cells = pool(&memory);
+        let mut now = Timestamp::from_secs(1);
+        let bound = 3;
+        let keys: Vec<String> = (0..60_000).map(|n| format!("k{n}")).collect();
+        let admitted = |cells: &mut Cells<Memory>, key: &str, now| {
+            let before = cells
+                .update(key.as_bytes(), &take(bound), TTL, now)
+                .unwrap();
+            count(before.as_deref()) < bound
+        };
+        let mut total = 0;
+        for key in &keys {
+            total += u64::from(admitted(&mut cells, key, now));
+        }
+        assert!(
+            total <= BUCKETS * (CELLS as u64 + bound),
+            "{total} of {}",
+            keys.len()
+        );
+        let (count, size) = memory.size();
+        assert!(
+            count as u64 <= BUCKETS + 1 && size < 1_500_000,
+            "{count} keys, {size} bytes"
+        );
+        // A key in the overflow does not start over when a place gets free.
+        now = now.plus(TTL / 2);
+        let last = keys.last().unwrap();
+        let first: u64 = (0..10)
+            .map(|_| u64::from(admitted(&mut cells, last, now)))
+            .sum();
+        now = now.plus(TTL / 2);
+        let second: u64 = (0..10)
+            .map(|_| u64::from(admitted(&mut cells, last, now)))
+            .sum();
+        assert!(first + second <= bound, "{first} and {second}");
+    }
+
+    proptest! {
+        /// Any interleaving of workers loses no update.
+        #[test]
+        fn no_update_is_lost(plan in proptest::collection::vec((0u8..4, any::<bool>()), 1..60)) {
+            let memory = Memory::default();
+            let expected: Rc<Slot<[u64; 4]>> = Rc::default();
+            let bump = |key: u8| {
+                let expected = expected.clone();
+                let memory = memory.clone();
+                move || {
+                    let mut all = expected.get();
+                    all[usize::from(key)] += 1;
+                    expected.set(all);
+                    pool(&memory).update(&[key], &increment(), TTL, Timestamp(1)).unwrap();
+                }
+            };
+            for (key, between) in plan {
+                if between {
+                    memory.interleave(bump(key));
+                } else {
+                    bump(key)();
+                }
+            }
+            memory.interleave(|| ());
+            bump(0)();
+            for key in 0u8..4 {
+                let before = pool(&memory).update(&[key], &increment(), TTL, Timestamp(1)).unwrap();
+                prop_assert_eq!(count(before.as_deref()), expected.get()[usize::from(key)]);
+            }
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Heads of messages: read whole in one hostcall, written back by the names that changed.
+
+use bytes::Bytes;
+use edgeweir_filter::{Fields, RequestHead, ResponseHead};
+
+use crate::hostcalls::{self, Map, Status};
+
+/// The lines of a map as the host gave them, to compare with when writing back.
+#[derive(Default)]
+pub struct Received {
+    raw: Bytes,
+}
+
+impl Received {
+    fn read(map: Map) -> Result<Self, Status> {
+        hostcalls::map(map).map(|raw| Self { raw })
+    }
+
+    /// Pairs of name and value, pseudo-fields included; cut short where the serialisation is broken.
+    fn pairs(&self) -> impl Iterator<Item = (Bytes, Bytes)> {
+        let raw = &self.raw;
+        let count = number(raw, 0).unwrap_or(0);
+        let mut at = count.checked_mul(8).and_then(|sizes| sizes.checked_add(4));
+        (0..count).map_while(move |index| {
+            let name_size = number(raw, 4 + index * 8)?;
+            let value_size = number(raw, 8 + index * 8)?;
+            let name_at = at?;
+            let value_at = name_at.checked_add(name_size)?.checked_add(1)?;
+            let end = value_at.checked_add(value_size)?;
+            at = end.checked_add(1);
+            (end < raw.len()).then(|| (raw.slice(name_at..value_at - 1), raw.slice(value_at..end)))
+        })
+    }
+
+    fn count(&self, name: &[u8]) -> usize {
+        self.pairs()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+            .count()
+    }
+
+    /// The field lines, pseudo-fields left out.
+    pub fn fields(&self) -> Fields {
+        Fields::received(
+            self.pairs()
+                .filter(|(name, _)| !name.starts_with(b":"))
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    fn pseudo(&self, name: &[u8]) -> Option<Bytes> {
+        self.pairs()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value)
+    }
+}
+
+fn number(raw: &[u8], at: usize) -> Option<usize> {
+    let bytes = raw.get(at..at.checked_add(4)?)?;
+    usize::try_from(u32::from_le_bytes(bytes.try_into().ok()?)).ok()
+}
+
+/// Serialises pairs for the host.
+pub fn pairs<'a>(lines: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<u8> {
+    let size = |part: &[u8]| u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let lines: Vec<_> = lines.collect();
+    let count = u32::try_from(lines.len()).unwrap_or(u32::MAX);
+    let mut out = count.to_le_bytes().to_vec();
+    for (name, value) in &lines {
+        out.extend_from_slice(&size(name));
+        out.extend_from_slice(&size(value));
+    }
+    for (name, value) in lines {
+        out.extend_from_slice(name);
+        out.push(0);
+        out.extend_from_slice(value);
+        out.push(0);
+    }
+    out
+}
+
+/// The request's head; `None` when the host has none to give.
+pub fn request(end: bool, wants_peer: bool) -> Result<(RequestHead, Received), Status> {
+    let received = Received::read(Map::RequestHeaders)?;
+    let mut head = RequestHead {
+        end,
+        ..RequestHead::default()
+    };
+    let mut lines = Vec::with_capacity(number(&received.raw, 0).unwrap_or(0).min(128));
+    for (name, value) in received.pairs() {
+        match &name[..] {
+            b":method" => head.method = value,
+            b":scheme" => head.scheme = value,
+            b":authority" => head.authority = value,
+            b":path" => head.path = value,
+            [b':', ..] => {}
+            _ => lines.push((name, value)),
+        }
+    }
+    head.fields = Fields::received(lines);
+    if wants_peer {
+        head.peer = hostcalls::property("source\0address")
+            .ok()
+            .and_then(|address| without_port(&address));
+    }
+    Ok((head, received))
+}
+
+/// `192.0.2.1:80` → `192.0.2.1`, `[2001:db8::1]:80` → `2001:db8::1`; `None` for what is no such address (a pipe's).
+fn without_port(address: &[u8]) -> Option<Bytes> {
+    let host = match address.strip_prefix(b"[") {
+        Some(rest) => rest.split(|byte| *byte == b']').next()?,
+        None => {
+            let mut parts = address.split(|byte| *byte == b':');
+            let host = parts.next()?;
+            // More than one colon and no brackets: an IPv6 address without a port.
+            if parts.nth(1).is_some() {
+                address
+            } else {
+                host
+            }
+        }
+    };
+    let plausible = !host.is_empty()
+        && host
+            .iter()
+            .all(|byte| byte.is_ascii_hexdigit() || b".:%".contains(byte));
+    plausible.then(|| Bytes::copy_from_slice(host))
+}
+
+/// The response's head.
+pub fn response(end: bool) -> Result<(ResponseHead, Received), Status> {
+    read_response(Map::ResponseHeaders, end)
+}
+
+/// The head of the answer to a request of the filter's own.
+pub fn call_response(end: bool) -> Result<ResponseHead, Status> {
+    read_response(Map::CallResponseHeaders, end).map(|(head, _)| head)
+}
+
+fn read_response(map: Map, end: bool) -> Result<(ResponseHead, Received), Status> {
+    let received = Received::read(map)?;
+    let mut head = ResponseHead {
+        end,
+        ..ResponseHead::default()
+    };
+    let mut lines = Vec::with_capacity(number(&received.raw, 0).unwrap_or(0).min(128));
+    for (name, value) in received.pairs() {
+        match &name[..] {
+            b":status" => head.status = status(&value).unwrap_or(0),
+            [b':', ..] => {}
+            _ => lines.push((name, value)),
+        }
+    }
+    head.fields = Fields::received(lines);
+    if head.status == 0 {
+        // Not a response: the host had no map.
+        return Err(Status::NOT_FOUND);
+    }
+    Ok((head, received))
+}
+
+fn status(value: &[u8]) -> Option<u16> {
+    std::str::from_utf8(value)
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|status| (100..1000).contains(status))
+}
+
+/// The trailer section of the response.
+pub fn trailers() -> Result<(Fields, Received), Status> {
+    let received = Received::read(Map::ResponseTrailers)?;
+    Ok((received.fields(), received))
+}
+
+/// Writes back what a filter changed of the request's head; the last error, if any.
+pub fn write_request(head: &RequestHead, received: &Received) -> Result<(), Status> {
+    let mut result = write(Map::RequestHeaders, &head.fields, received);
+    let pseudo: [(&[u8], &Bytes); 4] = [
+        (b":method", &head.method),
+        (b":scheme", &head.scheme),
+        (b":authority", &head.authority),
+        (b":path", &head.path),
+    ];
+    for (name, value) in pseudo {
+        let before = received.pseudo(name).unwrap_or_default();
+        // The host writes these unchecked: a blank or a control byte in one would forge a request line.
+        if before != *value
+            && !value.is_empty()
+            && value.iter().all(|byte| *byte > b' ' && *byte != 0x7f)
+        {
+            result = hostcalls::replace(Map::RequestHeaders, name, value).and(result);
+        }
+    }
+    result
+}
+
+/// Writes back what a filter changed of the response's head.
+pub fn write_response(head: &ResponseHead, received: &Received) -> Result<(), Status> {
+    let result = write(Map::ResponseHeaders, &head.fields, received);
+    let before = received.pseudo(b":status").and_then(|value| status(&value));
+    if before != Some(head.status) && (100..1000).contains(&head.status) {
+        return hostcalls::replace(
+            Map::ResponseHeaders,
+            b":status",
+            head.status.to_string().as_bytes(),
+        )
+        .and(result);
+    }
+    result
+}
+
+/// Writes back what a filter changed of the trailers.
+pub fn write_trailers(fields: &Fields, received: &Received) -> Result<(), Status> {
+    write(Map::ResponseTrailers, fields, received)
+}
+
+fn write(map: Map, fields: &Fields, received: &Received) -> Result<(), Status> {
+    let mut result = Ok(());
+    for name in fields.changed() {
+        let mut values = fields
+            .iter()
+            .filter(|(n, _)| *n == name)
+            .map(|(_, value)| value);
+        let before = received.count(name);
+        let done = match values.next() {
+            None if before == 0 => continue,
+            None => hostcalls::remove(map, name),
+            // Hosts differ in what replacing a repeated field leaves behind.
+            Some(first) if before > 1 => {
+                hostcalls::remove(map, name).and_then(|()| hostcalls::add(map, name, first))
+            }
+            Some(first) => hostcalls::replace(map, name, first),
+        };
+        let done = values.fold(done, |done, value| {
+            done.and(hostcalls::add(map, name, value))
+        });
+        result = result.and(done);
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_serialised_is_read_back() {
+        let lines: [(&[u8], &[u8]); 3] = [(b":path", b"/a"), (b"x", b"\xff\0y"), (b"empty", b"")];
+        let received = Received {
+            raw: pairs(lines.into_iter()).into(),
+        };
+        let back: Vec<_> = received.pairs().collect();
+        assert_eq!(back.len(), 3);
+        for ((name, value), (n, v)) in lines.iter().zip(&back) {
+            assert_eq!((*name, *value), (&n[..], &v[..]));
+        }
+    }
+
+    #[test]
+    fn a_broken_serialisation_ends_early() {
+        let whole = pairs([(&b"name"[..], &b"value"[..]), (b"a", b"b")].into_iter());
+        for cut in 0..whole.len() {
+            let received = Received {
+                raw: Bytes::copy_from_slice(&whole[..cut]),
+            };
+            assert!(received.pairs().count() < 2, "cut at {cut}");
+        }
+        let received = Received {
+            raw: Bytes::from_static(&[0xff; 40]),
+        };
+        assert_eq!(received.pairs().count(), 0);
+    }
+
+    #[test]
+    fn ports_are_stripped() {
+        for (address, want) in [
+            ("192.0.2.1:80", Some("192.0.2.1")),
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("[2001:db8::1]:80", Some("2001:db8::1")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("/run/pipe", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                without_port(address.as_bytes()).as_deref(),
+                want.map(str::as_bytes),
+                "{address}"
+            );
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! One exchange: the host's callbacks on one side, a filter's state machine on the other.
+
+use std::rc::Rc;
+
+use edgeweir_filter::{
+    Answer, Body, ChainExchange, Cx, Effect, Exchange, Fields, Level, Record, Reply, RequestHead,
+    ResponseHead, Step, Timestamp,
+};
+
+use crate::body::{Flow, Flowing};
+use crate::callout::Call;
+use crate::heads::{self, Received};
+use crate::hostcalls::{self, Side, Status};
+use crate::root::{Performed, Root};
+use crate::vm;
+
+/// `proxy_action_t`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Action {
+    /// Go on.
+    Continue = 0,
+    /// Wait.
+    Pause = 1,
+}
+
+/// Where a head is.
+enum Stage<H> {
+    /// Not here yet, or gone on.
+    Away,
+    /// It waits for an effect's answer.
+    Waiting(H, Received),
+}
+
+/// What a step led to.
+enum Outcome {
+    Forward,
+    Replied,
+    Waiting,
+}
+
+/// One exchange.
+pub struct Stream {
+    id: u32,
+    root: Rc<Root>,
+    exchange: ChainExchange,
+    record: Record,
+    request: Stage<RequestHead>,
+    response: Stage<ResponseHead>,
+    request_body: Flow,
+    response_body: Flow,
+    is_head: bool,
+    /// The filter saw the request: else it is told nothing of the response.
+    begun: bool,
+    /// The response's head went out, from whoever.
+    answered: bool,
+    /// The filter replied itself: it sees nothing more.
+    replied: bool,
+}
+
+impl Stream {
+    /// An exchange in a context of its own.
+    pub fn new(id: u32, root: Rc<Root>) -> Self {
+        Self {
+            id,
+            exchange: root.chain.start(),
+            root,
+            record: Record::default(),
+            request: Stage::Away,
+            response: Stage::Away,
+            request_body: Flow::passing(Side::Request),
+            response_body: Flow::passing(Side::Response),
+            is_head: false,
+            begun: false,
+            answered: false,
+            replied: false,
+        }
+    }
+
+    /// The request's head is there.
+    pub fn on_request(&mut self, end: bool) -> Action {
+        let (mut head, received) = match heads::request(end, self.root.wants_peer) {
+            Ok(read) => read,
+            Err(status) => return self.unreadable("request", status),
+        };
+        self.begun = true;
+        self.is_head = head.method == "HEAD";
+        let now = hostcalls::now();
+        let step = self
+            .exchange
+            .request(&mut head, &mut Cx::new(now, &mut self.record));
+        match self.run_request(step, head, received, now) {
+            Outcome::Forward => Action::Continue,
+            Outcome::Replied | Outcome::Waiting => Action::Pause,
+        }
+    }
+
+    /// The response's head is there.
+    pub fn on_response(&mut self, end: bool) -> Action {
+        // After a reply the host shows the filter its own response.
+        if self.replied || !self.begun {
+            return Action::Continue;
+        }
+        // A response while the request still waits (another filter or the host answered): nobody needs the answer.
+        self.request = Stage::Away;
+        let (mut head, received) = match heads::response(end) {
+            Ok(read) => read,
+            Err(status) => return self.unreadable("response", status),
+        };
+        let now = hostcalls::now();
+        let step = self
+            .exchange
+            .response(&mut head, &mut Cx::new(now, &mut self.record));
+        match self.run_response(step, head, received, now) {
+            Outcome::Forward => Action::Continue,
+            Outcome::Replied | Outcome::Waiting => Action::Pause,
+        }
+    }
+
+    fn unreadable(&mut self, what: &str, status: Status) -> Action {
+        self.begun = false;
+        self.root.log(
+            Level::Warn,
+            &format!(
+                "a {what} passes by: its head could not be read (status {})",
+                status.0
+            ),
+        );
+        Action::Continue
+    }
+
+    /// The answer this stream waits for.
+    pub fn resume(&mut self, answer: Answer) {
+        if self.replied {
+            return;
+        }
+        let now = hostcalls::now();
+        let (side, outcome) = match (
+            std::mem::replace(&mut self.request, Stage::Away),
+            std::mem::replace(&mut self.response, Stage::Away),
+        ) {
+            (Stage::Waiting(mut head, received), _) => {
+                let step = self.exchange.request_answer(
+                    answer,
+                    &mut head,
+                    &mut Cx::new(now, &mut self.record),
+                );
+                (Side::Request, self.run_request(step, head, received, now))
+            }
+            (_, Stage::Waiting(mut head, received)) => {
+                let step = self.exchange.response_answer(
+                    answer,
+                    &mut head,
+                    &mut Cx::new(now, &mut self.record),
+                );
+                (Side::Response, self.run_response(step, head, received, now))
+            }
+            _ => return,
+        };
+        if matches!(outcome, Outcome::Forward)
+            && let Err(status) = hostcalls::continue_stream(side)
+        {
+            self.root.log(
+                Level::Error,
+                &format!("a stream could not be continued (status {})", status.0),
+            );
+        }
+    }
+
+    fn run_request(
+        &mut self,
+        mut step: Step,
+        mut head: RequestHead,
+        received: Received,
+        now: Timestamp,
+    ) -> Outcome {
+        loop {
+            self.root.settle(&mut self.record, now);
+            step = match step {
+                Step::Forward(body) => {
+                    self.plan(Side::Request, body, head.end, &mut head.fields, &received);
+                    self.written(heads::write_request(&head, &received));
+                    return Outcome::Forward;
+                }
+                Step::Reply(reply) => return self.reply(reply),
+                Step::Do(effect) => match self.perform(effect, now) {
+                    None => {
+                        self.request = Stage::Waiting(head, received);
+                        return Outcome::Waiting;
+                    }
+                    Some(answer) => self.exchange.request_answer(
+                        answer,
+                        &mut head,
+                        &mut Cx::new(now, &mut self.record),
+                    ),
+                },
+            };
+        }
+    }
+
+    fn run_response(
+        &mut self,
+        mut step: Step,
+        mut head: ResponseHead,
+        received: Received,
+        now: Timestamp,
+    ) -> Outcome {
+        loop {
+            self.root.settle(&mut self.record, now);
+            step = match step {
+                Step::Forward(body) => {
+                    self.answered = true;
+                    self.plan(Side::Response, body, head.end, &mut head.fields, &received);
+                    self.written(heads::write_response(&head, &received));
+                    return Outcome::Forward;
+                }
+                Step::Reply(reply) => return self.reply(reply),
+                Step::Do(effect) => match self.perform(effect, now) {
+                    None => {
+                        self.response = Stage::Waiting(head, received);
+                        return Outcome::Waiting;
+                    }
+                    Some(answer) => self.exchange.response_answer(
+                        answer,
+                        &mut head,
+                        &mut Cx::new(now, &mut self.record),
+                    ),
+                },
+            };
+        }
+    }
+
+    /// Performs an effect; `None` when its answer comes later.
+    fn perform(&mut self, effect: Effect, now: Timestamp) -> Option<Answer> {
+        let timeout = match &effect {
+            Effect::Fetch(fetch) => fetch.timeout,
+            _ => std::time::Duration::ZERO,
+        };
+        match self.root.perform(effect, now) {
+            Performed::Answer(answer) => return Some(answer),
+            Performed::Call(token) => vm::await_call(
+                token,
+                Call {
+                    stream: self.id,
+                    sent: now,
+                    timeout,
+                },
+            ),
+            Performed::At(time) => self.root.wake_at(time, self.id, now),
+        }
+        None
+    }
+
+    /// Settles how a body is treated, before its head goes on.
+    fn plan(
+        &mut self,
+        side: Side,
+        body: Body,
+        end: bool,
+        fields: &mut Fields,
+        received: &Received,
+    ) {
+        let flow = if end || body == Body::Pass {
+            Flow::passing(side)
+        } else {
+            let before = received.fields();
+            // A host that gets other bytes than declared hangs the client or cuts the message.
+            if body == Body::Transform
+                && !fields.changed().iter().any(|name| name == "content-length")
+            {
+                fields.remove("content-length");
+            }
+            Flow::new(side, body, before)
+        };
+        match side {
+            Side::Request => self.request_body = flow,
+            Side::Response => self.response_body = flow,
+        }
+    }
+
+    fn written(&self, result: Result<(), Status>) {
+        if let Err(status) = result {
+            self.root.log(
+                Level::Error,
+                &format!("a changed field could not be written (status {})", status.0),
+            );
+        }
+    }
+
+    /// Answers the exchange here.
+    fn reply(&mut self, mut reply: Reply) -> Outcome {
+        debug_assert!(!self.replied && !self.answered, "one response per exchange");
+        if self.replied || self.answered {
+            return Outcome::Forward;
+        }
+        self.replied = true;
+        reply.declare_length(self.is_head);
+        // The host declares the length of a body itself, and would join ours to it.
+        if !reply.body.is_empty() {
+            reply.head.fields.remove("content-length");
+        }
+        let lines = reply
+            .head
+            .fields
+            .iter()
+            .map(|(name, value)| (&name[..], &value[..]));
+        let fields = heads::pairs(lines);
+        // For HEAD too the body is given: the host leaves it out and keeps its length and type.
+        if let Err(status) =
+            hostcalls::send_response(reply.head.status, "edgeweir", &reply.body, &fields)
+        {
+            self.root.log(
+                Level::Error,
+                &format!("a reply could not be sent (status {})", status.0),
+            );
+        }
+        Outcome::Replied
+    }
+
+    /// A piece of a body.
+    pub fn on_body(&mut self, side: Side, size: usize, end: bool) -> Action {
+        if self.replied {
+            return Action::Continue;
+        }
+        if self.waits(side) {
+            return Action::Pause;
+        }
+        let (flow, exchange, record) = self.flow(side);
+        if flow.passes() {
+            return Action::Continue;
+        }
+        let now = hostcalls::now();
+        let result = flow.push(size, end, &mut |chunk, end, out| {
+            let mut cx = Cx::new(now, record);
+            match side {
+                Side::Request => exchange.request_body(chunk, end, out, &mut cx),
+                Side::Response => exchange.response_body(chunk, end, out, &mut cx),
+            }
+        });
+        self.root.settle(&mut self.record, now);
+        match result {
+            Ok(flowing) => self.flowing(flowing, now),
+            Err(status) => self.broken(side, status),
+        }
+    }
+
+    /// The trailers of a direction.
+    pub fn on_trailers(&mut self, side: Side) -> Action {
+        if self.replied || !self.begun {
+            return Action::Continue;
+        }
+        if self.waits(side) {
+            return Action::Pause;
+        }
+        let now = hostcalls::now();
+        let (flow, exchange, record) = self.flow(side);
+        let result = flow.finish(&mut |chunk, end, out| {
+            let mut cx = Cx::new(now, record);
+            match side {
+                Side::Request => exchange.request_body(chunk, end, out, &mut cx),
+                Side::Response => exchange.response_body(chunk, end, out, &mut cx),
+            }
+        });
+        let action = match result {
+            Ok((flowing, lost)) => {
+                if lost > 0 {
+                    self.root.log(
+                        Level::Error,
+                        &format!(
+                            "trailers came without notice: the last {lost} bytes of a body are lost"
+                        ),
+                    );
+                    return self.broken(side, Status(0));
+                }
+                self.flowing(flowing, now)
+            }
+            Err(status) => return self.broken(side, status),
+        };
+        if side == Side::Response
+            && let Ok((mut trailers, received)) = heads::trailers()
+        {
+            self.exchange
+                .response_trailers(&mut trailers, &mut Cx::new(now, &mut self.record));
+            self.written(heads::write_trailers(&trailers, &received));
+        }
+        self.root.settle(&mut self.record, now);
+        action
+    }
+
+    fn waits(&self, side: Side) -> bool {
+        match side {
+            Side::Request => matches!(self.request, Stage::Waiting(..)),
+            Side::Response => matches!(self.response, Stage::Waiting(..)),
+        }
+    }
+
+    fn flow(&mut self, side: Side) -> (&mut Flow, &mut ChainExchange, &mut Record) {
+        let flow = match side {
+            Side::Request => &mut self.request_body,
+            Side::Response => &mut self.response_body,
+        };
+        (flow, &mut self.exchange, &mut self.record)
+    }
+
+    fn flowing(&mut self, flowing: Flowing, now: Timestamp) -> Action {
+        match flowing {
+            Flowing::On => Action::Continue,
+            Flowing::Paused => Action::Pause,
+            Flowing::Held => {
+                if !self.root.hold(self.id, now) {
+                    self.root.log(
+                        Level::Warn,
+                        "the host has no ticks: the start of a body waits for its next piece",
+                    );
+                }
+                Action::Pause
+            }
+        }
+    }
+
+    /// Some of a body's bytes could not be read or written: it must not end as if it were whole.
+    fn broken(&mut self, side: Side, status: Status) -> Action {
+        self.root.log(
+            Level::Error,
+            &format!(
+                "a body was cut off: the host refused its bytes (status {})",
+                status.0
+            ),
+        );
+        self.flow(side).0.abort();
+        self.replied = true;
+        Action::Pause
+    }
+
+    /// Lets go what waits for a tick.
+    pub fn release(&mut self) {
+        for flow in [&mut self.request_body, &mut self.response_body] {
+            if let Err(status) = flow.release() {
+                self.root.log(
+                    Level::Error,
+                    &format!("a body could not be continued (status {})", status.0),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What a filter asks for, done.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use edgeweir_filter::{Answer, Effect, Failed};
+
+use crate::cells::Cells;
+use crate::fetch::Fetcher;
+#[cfg(feature = "spin")]
+use crate::key_value::KeyValue;
+use crate::memory::Memory;
+use crate::time;
+
+/// Bytes of a key at most.
+const KEY: usize = 4 << 10;
+/// Effects nobody waits for that may be under way in an instance; those beyond are dropped.
+const DETACHED: u32 = 64;
+
+/// The stores and clocks of one instance.
+pub(crate) struct Effects {
+    memory: RefCell<Memory>,
+    cells: RefCell<Cells>,
+    #[cfg(feature = "spin")]
+    key_value: KeyValue,
+    fetcher: Option<Fetcher>,
+    detached: Cell<u32>,
+}
+
+impl Effects {
+    /// Empty stores for a filter.
+    #[cfg_attr(not(feature = "spin"), expect(unused_variables))]
+    pub(crate) fn new(filter: &'static str, fetcher: Option<Fetcher>) -> Self {
+        Self {
+            memory: RefCell::default(),
+            cells: RefCell::default(),
+            #[cfg(feature = "spin")]
+            key_value: KeyValue::new(filter),
+            fetcher,
+            detached: Cell::new(0),
+        }
+    }
+
+    /// Performs an effect; never fails otherwise than by its answer.
+    pub(crate) async fn perform(&self, effect: Effect) -> Answer {
+        if let Some(refused) = too_long(&effect) {
+            return refused;
+        }
+        match effect {
+            Effect::Wait(duration) => {
+                time::wait(duration).await;
+                Answer::Waited
+            }
+            Effect::Fetch(fetch) => Answer::Fetched(match self.fetcher {
+                Some(fetcher) => fetcher(fetch).await,
+                None => Err(Failed::Unsupported),
+            }),
+            stored => {
+                #[cfg(feature = "spin")]
+                let stored = match self.key_value.perform(stored).await {
+                    Ok(answer) => return answer,
+                    Err(stored) => stored,
+                };
+                self.in_memory(stored)
+            }
+        }
+    }
+
+    /// Performs effects nobody waits for, after what is being sent now. Bounded: what comes on top is dropped.
+    pub(crate) fn detach(self: &Rc<Self>, effects: Vec<Effect>) {
+        for effect in effects {
+            let under_way = self.detached.get();
+            if under_way >= DETACHED {
+                return;
+            }
+            self.detached.set(under_way + 1);
+            let all = Rc::clone(self);
+            wit_bindgen::spawn_local(async move {
+                let _ = all.perform(effect).await;
+                all.detached.set(all.detached.get().saturating_sub(1));
+            });
+        }
+    }
+
+    fn in_memory(&self, effect: Effect) -> Answer {
+        let now = time::now();
+        let mut memory = self.memory.borrow_mut();
+        match effect {
+            Effect::Load { key } => Answer::Loaded(Ok(memory.load(&key, now))),
+            Effect::Store { key, value, ttl } => {
+                // A copy: the value may be a small part of something large.
+                let value = bytes::Bytes::copy_from_slice(&value);
+                Answer::Stored(memory.store(key, value, ttl, now))
+            }
+            Effect::Remove { key } => {
+                memory.remove(&key);
+                Answer::Stored(Ok(()))
+            }
+            Effect::Update { key, change, ttl } => {
+                Answer::Updated(self.cells.borrow_mut().update(&key, &change, ttl, now))
+            }
+            Effect::Fetch(_) => Answer::Fetched(Err(Failed::Unsupported)),
+            Effect::Wait(_) => Answer::Waited,
+        }
+    }
+}
+
+fn too_long(effect: &Effect) -> Option<Answer> {
+    let failed = Failed::TooLarge;
+    match effect {
+        Effect::Load { key } if key.len() > KEY => Some(Answer::Loaded(Err(failed))),
+        Effect::Store { key, .. } | Effect::Remove { key } if key.len() > KEY => {
+            Some(Answer::Stored(Err(failed)))
+        }
+        Effect::Update { key, .. } if key.len() > KEY => Some(Answer::Updated(Err(failed))),
+        _ => None,
+    }
+}

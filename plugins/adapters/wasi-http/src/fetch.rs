@@ -1,0 +1,73 @@
+//! Requests of a filter's own, through `wasi:http/client`.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use edgeweir_filter::{Failed, Fetch, Fetched, Reply, ResponseHead};
+
+use crate::bindings::wasi::http::client;
+use crate::bindings::wasi::http::types::{Request, RequestOptions};
+use crate::body::{self, ReadFailed};
+use crate::{message, time};
+
+/// Bytes of a response at most; a longer one is [`Failed::TooLarge`].
+const RESPONSE: usize = 4 << 20;
+
+/// Performs an `Effect::Fetch`. A component that has none is built without it and imports no client.
+pub type Fetcher = fn(Fetch) -> Pin<Box<dyn Future<Output = Result<Fetched, Failed>>>>;
+
+/// The fetcher over `wasi:http/client`: `to` is an authority, the body of the answer is at most 4 MiB, and the whole
+/// takes `timeout` at most.
+pub fn fetcher(fetch: Fetch) -> Pin<Box<dyn Future<Output = Result<Fetched, Failed>>>> {
+    Box::pin(async move {
+        let limit = fetch.timeout;
+        match time::within(limit, send(fetch)).await {
+            Some(outcome) => outcome,
+            None => Err(Failed::TimedOut),
+        }
+    })
+}
+
+async fn send(fetch: Fetch) -> Result<Fetched, Failed> {
+    let is_head = fetch.head.method == "HEAD";
+    let mut head = fetch.head;
+    head.authority = Bytes::from(fetch.to);
+    message::strip_connection(&mut head.fields);
+    if fetch.body.is_empty() {
+        head.fields.remove("content-length");
+    } else {
+        head.fields
+            .set("content-length", fetch.body.len().to_string());
+    }
+    let section = message::section(&head.fields).map_err(|_| Failed::TooLarge)?;
+    let (contents, trailers) = body::whole(fetch.body);
+    let options = RequestOptions::new();
+    let nanos = u64::try_from(fetch.timeout.as_nanos()).ok();
+    // Advice only: the whole is timed in any case.
+    let _ = options.set_connect_timeout(nanos);
+    let _ = options.set_first_byte_timeout(nanos);
+    let (request, _sent) = Request::new(section, contents, trailers, Some(options));
+    message::set_line(&request, &head).map_err(|_| Failed::Unavailable)?;
+    let response = client::send(request)
+        .await
+        .map_err(|_| Failed::Unavailable)?;
+    let head = message::response_head(&response, is_head);
+    let body = if head.end {
+        Vec::new()
+    } else {
+        body::collect(response, head.content_length(), RESPONSE)
+            .await
+            .map_err(|failed| match failed {
+                ReadFailed::TooLong => Failed::TooLarge,
+                ReadFailed::Cut => Failed::Unavailable,
+            })?
+    };
+    Ok(Reply {
+        head: ResponseHead {
+            end: body.is_empty(),
+            ..head
+        },
+        body: body.into(),
+    })
+}

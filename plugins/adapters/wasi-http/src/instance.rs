@@ -1,0 +1,118 @@
+//! What an instance keeps between requests: the configured filter and its stores.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use edgeweir_filter::{Chain, Configured, Filter, Level, load};
+
+use crate::effects::Effects;
+use crate::fetch::Fetcher;
+use crate::{log, time};
+
+thread_local! {
+    // A component has one filter, so one per instance is enough.
+    static INSTANCE: RefCell<Option<Rc<Instance>>> = const { RefCell::new(None) };
+}
+
+/// A filter in an instance.
+pub(crate) struct Instance {
+    /// The filter's name.
+    pub(crate) name: &'static str,
+    /// The filter, or why its configuration was refused.
+    pub(crate) chain: Result<Chain, String>,
+    /// Whether the filter wants the client's address.
+    pub(crate) wants_peer: bool,
+    /// Its stores.
+    pub(crate) effects: Rc<Effects>,
+}
+
+/// This instance, made at its first request.
+pub(crate) async fn instance<F: Configured>(fetcher: Option<Fetcher>) -> Rc<Instance> {
+    if let Some(instance) = made() {
+        return instance;
+    }
+    let (json, source) = configuration(F::NAME).await;
+    // Another request of this instance may have been as early.
+    if let Some(instance) = made() {
+        return instance;
+    }
+    let instance = Rc::new(make::<F>(&json, &source, fetcher));
+    INSTANCE.with(|cell| *cell.borrow_mut() = Some(Rc::clone(&instance)));
+    instance
+}
+
+fn made() -> Option<Rc<Instance>> {
+    INSTANCE.with(|cell| cell.borrow().clone())
+}
+
+fn make<F: Configured>(json: &str, source: &str, fetcher: Option<Fetcher>) -> Instance {
+    let say = |level, text: &str| log::line(time::now(), F::NAME, level, text);
+    let chain = match load::<F>(json.as_bytes()) {
+        Ok(filter) => {
+            for note in filter.notes() {
+                say(Level::Info, &note);
+            }
+            if filter.wants_exact_updates() {
+                say(Level::Info, APPROXIMATE);
+            }
+            Ok(Chain::of(filter))
+        }
+        Err(error) => {
+            let text = format!("{source}: {error}");
+            say(Level::Error, &text);
+            Err(text)
+        }
+    };
+    Instance {
+        name: F::NAME,
+        wants_peer: chain.as_ref().is_ok_and(Filter::wants_peer),
+        chain,
+        effects: Rc::new(Effects::new(F::NAME, fetcher)),
+    }
+}
+
+#[cfg(not(feature = "spin"))]
+const APPROXIMATE: &str = "counts are kept in this instance's memory: a limit holds per instance, and is approximate \
+                           when the host runs several or replaces them";
+#[cfg(feature = "spin")]
+const APPROXIMATE: &str = "counts are kept in the key-value store by get and set: within an instance they are exact, \
+                           between instances that write at once they are approximate";
+
+/// The configuration's text and where it came from.
+async fn configuration(name: &str) -> (String, String) {
+    #[cfg(feature = "spin")]
+    if let Some(found) = from_spin(name).await {
+        return found;
+    }
+    let variable = format!("EDGEWEIR_{}", name.to_ascii_uppercase());
+    let json = match std::env::var(&variable) {
+        Ok(json) => json,
+        // Not a default: the parser refuses it, which names the variable.
+        Err(std::env::VarError::NotUnicode(_)) => "not UTF-8".to_owned(),
+        Err(std::env::VarError::NotPresent) => String::new(),
+    };
+    (json, variable)
+}
+
+/// The Spin variable `edgeweir_<name>`, unless it is not declared or empty.
+#[cfg(feature = "spin")]
+async fn from_spin(name: &str) -> Option<(String, String)> {
+    use crate::bindings::spin::variables::variables::{self, Error};
+    let variable = format!("edgeweir_{}", name.to_ascii_lowercase());
+    let why = match time::within(
+        std::time::Duration::from_secs(2),
+        variables::get(variable.clone()),
+    )
+    .await
+    {
+        Some(Ok(json)) if json.trim().is_empty() => return None,
+        Some(Ok(json)) => return Some((json, format!("variable `{variable}`"))),
+        Some(Err(Error::Undefined(_) | Error::InvalidName(_))) => return None,
+        Some(Err(Error::Provider(why) | Error::Other(why))) => why,
+        None => "it took too long".to_owned(),
+    };
+    let line =
+        format!("variable `{variable}` can't be read ({why}); the environment counts instead");
+    log::line(time::now(), name, Level::Warn, &line);
+    None
+}

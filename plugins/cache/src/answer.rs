@@ -1,0 +1,227 @@
+//! Whether a stored response may be reused, and the reply made of it (RFC 9111 §4).
+
+use edgeweir_filter::{Fields, Reply, ResponseHead, Timestamp};
+
+use crate::conditional;
+use crate::directives::{MaxStale, RequestDirectives};
+use crate::reason::Missed;
+use crate::status::Status;
+use crate::stored::Stored;
+
+/// What is to be done with the stored response that was selected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Reply with it.
+    Reuse,
+    /// Ask the origin first.
+    Ask(Missed),
+}
+
+/// RFC 9111 §4: "When presented with a request, a cache MUST NOT reuse a stored response unless: …" the stored response
+/// is fresh, or allowed to be served stale, and no directive asks for validation.
+pub fn judge(
+    stored: &Stored,
+    asked: &RequestDirectives,
+    request: &Fields,
+    now: Timestamp,
+) -> Verdict {
+    if request.has("authorization") && !stored.conditions.shared_with_authorization {
+        return Verdict::Ask(Missed::Authorization);
+    }
+    if asked.no_cache {
+        return Verdict::Ask(Missed::RequestNoCache);
+    }
+    if stored.conditions.no_cache {
+        return Verdict::Ask(Missed::NoCache);
+    }
+    let left = stored.left(now);
+    // RFC 9111 §4.2: response_is_fresh = (freshness_lifetime > current_age)
+    if left <= 0 {
+        let taken = match asked.max_stale {
+            MaxStale::Not => false,
+            MaxStale::Any => true,
+            MaxStale::By(seconds) => -left <= i64::from(seconds),
+        };
+        if !taken || stored.conditions.never_stale {
+            return Verdict::Ask(Missed::Stale);
+        }
+    }
+    // RFC 9111 §5.2.1.1: "the client prefers a response whose age is less than or equal to the specified number of
+    // seconds. Unless the max-stale request directive is also present, the client does not wish to receive a stale
+    // response."
+    if asked
+        .max_age
+        .is_some_and(|seconds| stored.age(now) > seconds)
+    {
+        return Verdict::Ask(Missed::RequestMaxAge);
+    }
+    // RFC 9111 §5.2.1.3: "freshness lifetime is no less than its current age plus the specified time in seconds".
+    if asked
+        .min_fresh
+        .is_some_and(|seconds| left < i64::from(seconds))
+    {
+        return Verdict::Ask(Missed::RequestMinFresh);
+    }
+    Verdict::Reuse
+}
+
+/// The reply to a request from a stored response: 304 when the client has it already, else all of it (an adapter
+/// leaves the body out for HEAD).
+pub fn reply(
+    stored: &Stored,
+    request: &Fields,
+    mut status: Status,
+    name: &str,
+    now: Timestamp,
+) -> Reply {
+    let known = conditional::is_known_to(request, stored);
+    let mut fields = if known {
+        conditional::not_modified_fields(&stored.fields)
+    } else {
+        stored.fields.clone()
+    };
+    // RFC 9111 §4: "MUST generate an Age header field, replacing any present in the response with a value equal to the
+    // stored response's current_age".
+    fields.set("age", stored.age(now).to_string());
+    status.ttl = Some(stored.left(now));
+    status.append_to(&mut fields, name);
+    let (code, body) = if known {
+        (304, bytes::Bytes::new())
+    } else {
+        (stored.status, stored.body.clone())
+    };
+    Reply {
+        head: ResponseHead {
+            status: code,
+            fields,
+            end: body.is_empty(),
+        },
+        body,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stored::Conditions;
+
+    #[test]
+    fn reuse_is_judged() {
+        let never_stale = Conditions {
+            never_stale: true,
+            ..Conditions::default()
+        };
+        let no_cache = Conditions {
+            no_cache: true,
+            ..Conditions::default()
+        };
+        let shared = Conditions {
+            shared_with_authorization: true,
+            ..Conditions::default()
+        };
+        let any = Conditions::default();
+        let ask = Verdict::Ask;
+        // Lifetime 60; age and the request's Cache-Control vary.
+        for (name, conditions, age, control, authorization, want) in [
+            ("fresh", any, 59, "", false, Verdict::Reuse),
+            ("stale", any, 60, "", false, ask(Missed::Stale)),
+            ("no-cache", no_cache, 0, "", false, ask(Missed::NoCache)),
+            (
+                "authorization",
+                any,
+                0,
+                "",
+                true,
+                ask(Missed::Authorization),
+            ),
+            (
+                "shared with authorization",
+                shared,
+                0,
+                "",
+                true,
+                Verdict::Reuse,
+            ),
+            (
+                "request no-cache",
+                any,
+                0,
+                "no-cache",
+                false,
+                ask(Missed::RequestNoCache),
+            ),
+            (
+                "max-age equal",
+                any,
+                30,
+                "max-age=30",
+                false,
+                Verdict::Reuse,
+            ),
+            (
+                "max-age exceeded",
+                any,
+                31,
+                "max-age=30",
+                false,
+                ask(Missed::RequestMaxAge),
+            ),
+            ("min-fresh", any, 30, "min-fresh=30", false, Verdict::Reuse),
+            (
+                "min-fresh missed",
+                any,
+                31,
+                "min-fresh=30",
+                false,
+                ask(Missed::RequestMinFresh),
+            ),
+            (
+                "max-stale bare",
+                any,
+                100,
+                "max-stale",
+                false,
+                Verdict::Reuse,
+            ),
+            ("max-stale", any, 70, "max-stale=10", false, Verdict::Reuse),
+            (
+                "max-stale exceeded",
+                any,
+                71,
+                "max-stale=10",
+                false,
+                ask(Missed::Stale),
+            ),
+            (
+                "max-stale forbidden",
+                never_stale,
+                70,
+                "max-stale",
+                false,
+                ask(Missed::Stale),
+            ),
+        ] {
+            let stored = Stored {
+                generation: 1,
+                status: 200,
+                fields: Fields::default(),
+                responded: Timestamp::from_secs(0),
+                initial_age: age,
+                lifetime: 60,
+                conditions,
+                secondary: bytes::Bytes::new(),
+                body: bytes::Bytes::new(),
+            };
+            let mut request = Fields::of(&[("cache-control", control)]);
+            if authorization {
+                request.set("authorization", "x");
+            }
+            let asked = RequestDirectives::of(&request);
+            assert_eq!(
+                judge(&stored, &asked, &request, Timestamp::from_secs(0)),
+                want,
+                "{name}"
+            );
+        }
+    }
+}

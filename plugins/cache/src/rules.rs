@@ -1,0 +1,139 @@
+//! Rules for paths: the first that matches a request decides whether it is looked up and how long a response without
+//! an explicit lifetime is fresh.
+
+use std::collections::BTreeMap;
+
+use edgeweir_filter::ConfigError;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::config::seconds;
+
+/// A rule for paths.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rule {
+    /// The paths: an exact path (`/a`), or a prefix ending in `*` (`/a/*`). Compared byte by byte, without the query.
+    /// Default `*`: all.
+    #[schemars(length(max = 1024))]
+    pub path: Option<String>,
+    /// Leave matching requests alone: no lookup, no storing. Default false.
+    pub bypass: bool,
+    /// Seconds a response of a status (three digits) is fresh when it has no explicit lifetime of its own, instead of
+    /// a guess. 0 to 31536000 (a year); 0 stores no such response without a validator. Default: none.
+    pub ttl_by_status: BTreeMap<String, u64>,
+}
+
+/// Checked rules, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Rules(Vec<Checked>);
+
+/// What a matching rule says.
+#[derive(Clone, Copy, Debug)]
+pub struct Ruling<'a>(Option<&'a Checked>);
+
+#[derive(Clone, Debug)]
+struct Checked {
+    path: Vec<u8>,
+    prefix: bool,
+    bypass: bool,
+    ttl: Vec<(u16, u32)>,
+}
+
+impl Rules {
+    /// Checks rules.
+    pub fn new(rules: Vec<Rule>) -> Result<Self, ConfigError> {
+        if rules.len() > 100 {
+            let message = format!("has {} rules, at most 100 are allowed", rules.len());
+            return Err(ConfigError::new("rules", message));
+        }
+        let checked = rules
+            .into_iter()
+            .enumerate()
+            .map(|(at, rule)| check(at, rule));
+        Ok(Self(checked.collect::<Result<_, _>>()?))
+    }
+
+    /// The first rule for a path.
+    pub fn of(&self, path: &[u8]) -> Ruling<'_> {
+        Ruling(self.0.iter().find(|rule| match rule.prefix {
+            true => path.starts_with(&rule.path),
+            false => path == rule.path,
+        }))
+    }
+}
+
+impl Ruling<'_> {
+    /// Whether requests are left alone.
+    pub fn bypass(&self) -> bool {
+        self.0.is_some_and(|rule| rule.bypass)
+    }
+
+    /// The lifetime of a response that has none of its own.
+    pub fn ttl(&self, status: u16) -> Option<u32> {
+        let ttl = self.0?.ttl.iter().find(|(of, _)| *of == status)?;
+        Some(ttl.1)
+    }
+}
+
+fn check(at: usize, rule: Rule) -> Result<Checked, ConfigError> {
+    let path = rule.path.unwrap_or_else(|| "*".to_owned());
+    let start = path.strip_suffix('*').unwrap_or(&path);
+    let rooted = start.starts_with('/') || path == "*";
+    if !rooted || start.contains(['*', '?', '#']) || path.len() > 1024 {
+        let message = format!(
+            "is {path:?}, must be a path that starts with `/`, at most 1024 bytes, with `*` at most at its end"
+        );
+        return Err(ConfigError::new(format!("rules[{at}].path"), message));
+    }
+    let mut ttl = Vec::new();
+    for (status, lifetime) in &rule.ttl_by_status {
+        let field = format!("rules[{at}].ttl_by_status");
+        let code = status.parse::<u16>().ok();
+        let Some(code) = code.filter(|code| status.len() == 3 && (200..=599).contains(code)) else {
+            let message = format!("has status {status:?}, must be 200 to 599");
+            return Err(ConfigError::new(field, message));
+        };
+        ttl.push((
+            code,
+            seconds(&format!("{field}.{status}"), *lifetime, 0, 31_536_000)?,
+        ));
+    }
+    Ok(Checked {
+        path: start.as_bytes().to_vec(),
+        prefix: path.ends_with('*'),
+        bypass: rule.bypass,
+        ttl,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_match_counts() {
+        let rule = |path: &str, bypass| Rule {
+            path: Some(path.to_owned()),
+            bypass,
+            ttl_by_status: BTreeMap::from([("404".to_owned(), 7)]),
+        };
+        let rules = Rules::new(vec![
+            rule("/a/open", false),
+            rule("/a/*", true),
+            rule("/b", true),
+        ]);
+        let rules = rules.expect("valid");
+        for (path, bypass, ttl) in [
+            ("/a/open", false, Some(7)),
+            ("/a/", true, Some(7)),
+            ("/a", false, None),
+            ("/b", true, Some(7)),
+            ("/b/c", false, None),
+        ] {
+            let ruling = rules.of(path.as_bytes());
+            assert_eq!((ruling.bypass(), ruling.ttl(404)), (bypass, ttl), "{path}");
+            assert_eq!(ruling.ttl(200), None);
+        }
+    }
+}

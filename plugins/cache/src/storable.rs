@@ -1,0 +1,526 @@
+//! Which responses may be stored (RFC 9111 §3), and what of them (§3.1).
+
+use bytes::Bytes;
+use edgeweir_filter::{Fields, ResponseHead, list_members};
+
+use crate::directives::{Qualified, ResponseDirectives};
+use crate::freshness::{Heuristic, Times, format_date, initial_age, lifetime};
+use crate::reason::Refused;
+use crate::stored::{Conditions, Stored, has_validator};
+use crate::vary::{self, Vary};
+
+/// Fields of one connection (RFC 9110 §7.6.1) or of the proxy (RFC 9111 §3.1): never stored.
+const NEVER_STORED: [&str; 12] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    // Computed anew with every reuse; the length is that of the stored body.
+    "age",
+    "content-length",
+];
+
+/// Final statuses this cache knows the caching rules of (RFC 9110 §15, RFC 6585, RFC 7725).
+const UNDERSTOOD: [u16; 43] = [
+    200, 201, 202, 203, 204, 205, 300, 301, 302, 303, 305, 307, 308, 400, 401, 402, 403, 404, 405,
+    406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 426, 428, 429, 431, 451,
+    500, 501, 502, 503, 504,
+];
+
+/// What the request says about storing its response.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The request's fields as the client sent them.
+    pub fields: &'a Fields,
+    /// `Cache-Control: no-store` in the request.
+    pub no_store: bool,
+    /// Whether the method is HEAD.
+    pub is_head: bool,
+}
+
+/// What the operator says about storing.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// How freshness is guessed.
+    pub heuristic: Heuristic,
+    /// Responses with `Set-Cookie` may be stored, cookie and all.
+    pub set_cookie: bool,
+    /// Seconds a response without explicit freshness is fresh, by a rule for its status.
+    pub assumed: Option<u32>,
+}
+
+/// A response that may be stored: there is no other way to make one than [`Storable::check`].
+#[derive(Debug)]
+pub struct Storable {
+    /// The fields that its `Vary` names.
+    pub names: Vec<Bytes>,
+    /// All but generation and body.
+    stored: Stored,
+}
+
+impl Storable {
+    /// RFC 9111 §3: "A cache MUST NOT store a response to a request unless: …", each condition in turn.
+    pub fn check(
+        asked: Asked<'_>,
+        head: &ResponseHead,
+        times: Times,
+        policy: &Policy,
+    ) -> Result<Self, Refused> {
+        if asked.is_head {
+            return Err(Refused::HeadRequest);
+        }
+        // RFC 9111 §5.2.1.5: "a cache MUST NOT store any part of either this request or any response to it".
+        if asked.no_store {
+            return Err(Refused::RequestNoStore);
+        }
+        let directives = ResponseDirectives::of(&head.fields);
+        if directives.malformed {
+            return Err(Refused::Malformed);
+        }
+        check_status(head.status, &directives)?;
+        // "the private response directive is not present … or allows a shared cache to store a modified response"
+        if directives.private == Qualified::All {
+            return Err(Refused::Private);
+        }
+        // RFC 9111 §3.5: "A shared cache MUST NOT use a cached response to a request with an Authorization header
+        // field … to satisfy any subsequent request unless …"
+        if asked.fields.has("authorization") && !directives.shared_with_authorization() {
+            return Err(Refused::Authorization);
+        }
+        let Vary::Fields(names) = Vary::of(&head.fields) else {
+            return Err(Refused::VaryStar);
+        };
+        if names.iter().any(|name| name == "accept-encoding")
+            && !vary::codings_are_known(&head.fields)
+        {
+            return Err(Refused::UnknownCoding);
+        }
+        let fields = storable_fields(&head.fields, &directives, times);
+        // RFC 9111 §7.3: a cookie is meant for one client; stored only where the operator says so.
+        if fields.has("set-cookie") && !policy.set_cookie {
+            return Err(Refused::SetCookie);
+        }
+        let may_guess = heuristically_cacheable(head.status, &directives);
+        let guess = may_guess.then_some(policy.heuristic);
+        let found = lifetime(&head.fields, &directives, times.responded, guess);
+        let lifetime = match (found, policy.assumed) {
+            (Some(lifetime), _) if lifetime.explicit => lifetime.seconds,
+            (_, Some(assumed)) => assumed,
+            (Some(lifetime), None) => lifetime.seconds,
+            (None, None) => return Err(Refused::NoFreshness),
+        };
+        let initial_age = initial_age(&head.fields, times);
+        let usable_at_once = initial_age < lifetime && directives.no_cache != Qualified::All;
+        if !usable_at_once && !has_validator(&fields) {
+            return Err(Refused::Expired);
+        }
+        let secondary = vary::secondary(&names, asked.fields).into();
+        Ok(Self {
+            names,
+            stored: Stored {
+                generation: 0,
+                status: head.status,
+                fields,
+                responded: times.responded,
+                initial_age,
+                lifetime,
+                conditions: Conditions {
+                    no_cache: directives.no_cache == Qualified::All,
+                    never_stale: directives.never_stale(),
+                    shared_with_authorization: directives.shared_with_authorization(),
+                },
+                secondary,
+                body: Bytes::new(),
+            },
+        })
+    }
+
+    /// The response in a generation, body still to come.
+    pub fn into_stored(self, generation: u64) -> Stored {
+        Stored {
+            generation,
+            ..self.stored
+        }
+    }
+
+    /// Seconds since the epoch until which it may be of use, `keep` seconds past its freshness when it can be
+    /// validated.
+    pub fn until(&self, keep: u32) -> u32 {
+        let kept = if self.stored.has_validator() { keep } else { 0 };
+        let left = self.stored.lifetime.saturating_sub(self.stored.initial_age);
+        let until = self.stored.responded.as_secs() + u64::from(left) + u64::from(kept) + 1;
+        u32::try_from(until).unwrap_or(u32::MAX)
+    }
+
+    /// What is left of its freshness, in seconds.
+    pub fn left(&self) -> i64 {
+        self.stored.left(self.stored.responded)
+    }
+}
+
+fn check_status(status: u16, directives: &ResponseDirectives) -> Result<(), Refused> {
+    match status {
+        // "the response status code is final"
+        0..200 => return Err(Refused::Status),
+        // "if the response status code is 206 or 304 … the cache understands the response status code": parts are not
+        // combined here, and a 304 has no content of its own.
+        206 => return Err(Refused::Partial),
+        304 => return Err(Refused::NotModified),
+        _ => {}
+    }
+    let understood = UNDERSTOOD.contains(&status);
+    if directives.must_understand {
+        // RFC 9111 §5.2.2.3: "limits caching of the response to a cache that understands and conforms to the
+        // requirements for that response's status code"; such a cache ignores the no-store beside it.
+        return if understood {
+            Ok(())
+        } else {
+            Err(Refused::NotUnderstood)
+        };
+    }
+    if directives.no_store {
+        return Err(Refused::NoStore);
+    }
+    Ok(())
+}
+
+/// RFC 9110 §15.1 lists the statuses that are heuristically cacheable; errors among them (404, 405, 410, 414, 501) need
+/// explicit freshness here, lest a passing mistake stays. `public` makes any other success so (RFC 9111 §4.2.2).
+fn heuristically_cacheable(status: u16, directives: &ResponseDirectives) -> bool {
+    matches!(status, 200 | 203 | 204 | 300 | 301 | 308) || (directives.public && status < 400)
+}
+
+/// RFC 9111 §3.1: all received fields, unknown ones too, but those of the connection, those it names, and those that
+/// a qualified `no-cache` or `private` names. A trailer section is discarded: §3.1 lets a cache "discard" trailers and
+/// forbids merging them into the header section.
+fn storable_fields(fields: &Fields, directives: &ResponseDirectives, times: Times) -> Fields {
+    let named: Vec<Vec<u8>> = fields
+        .values("connection")
+        .flat_map(list_members)
+        .map(<[u8]>::to_ascii_lowercase)
+        .collect();
+    let kept = fields.iter().filter(|(name, _)| {
+        !NEVER_STORED
+            .iter()
+            .any(|never| never.as_bytes() == &name[..])
+            && !named.iter().any(|n| n == &name[..])
+            && !directives.private.names(name)
+            && !directives.no_cache.names(name)
+    });
+    let mut lines: Vec<(Bytes, Bytes)> = kept.map(|(n, v)| (n.clone(), v.clone())).collect();
+    if !fields.has("date") {
+        // RFC 9110 §6.6.1: "MUST record the time it was received and append a corresponding Date header field".
+        lines.push((
+            Bytes::from_static(b"date"),
+            format_date(times.responded).into(),
+        ));
+    }
+    Fields::received(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edgeweir_filter::Timestamp;
+
+    type Lines<'a> = &'a [(&'a str, &'a str)];
+
+    fn check(request: Lines<'_>, status: u16, response: Lines<'_>) -> Result<Storable, Refused> {
+        let at = Timestamp::from_secs(1_767_225_600);
+        let head = ResponseHead {
+            status,
+            fields: Fields::of(response),
+            end: false,
+        };
+        let fields = Fields::of(request);
+        let asked = Asked {
+            fields: &fields,
+            no_store: false,
+            is_head: false,
+        };
+        let policy = Policy {
+            heuristic: Heuristic {
+                percent: 10,
+                longest: 86_400,
+            },
+            set_cookie: false,
+            assumed: None,
+        };
+        Storable::check(
+            asked,
+            &head,
+            Times {
+                requested: at,
+                responded: at,
+            },
+            &policy,
+        )
+    }
+
+    #[test]
+    fn what_may_be_stored() {
+        let auth = [("authorization", "Basic eA==")];
+        let modified = ("last-modified", "Thu, 01 Jan 2015 00:00:00 GMT");
+        let none: Lines<'_> = &[];
+        let control = |value| [("cache-control", value)];
+        let table: &[(&str, Lines<'_>, u16, Lines<'_>, Result<(), Refused>)] = &[
+            ("max-age", none, 200, &control("max-age=5"), Ok(())),
+            (
+                "no-store",
+                none,
+                200,
+                &control("max-age=5, no-store"),
+                Err(Refused::NoStore),
+            ),
+            (
+                "no-store in upper case",
+                none,
+                200,
+                &control("max-age=5,NO-STORE"),
+                Err(Refused::NoStore),
+            ),
+            (
+                "no-store with an argument",
+                none,
+                200,
+                &control("max-age=5, no-store=x"),
+                Err(Refused::NoStore),
+            ),
+            (
+                "private",
+                none,
+                200,
+                &control("max-age=5, private"),
+                Err(Refused::Private),
+            ),
+            (
+                "private of one field",
+                none,
+                200,
+                &control("max-age=5, private=\"x-a\""),
+                Ok(()),
+            ),
+            (
+                "an open quote",
+                none,
+                200,
+                &control("max-age=5, x=\"a, no-store"),
+                Err(Refused::Malformed),
+            ),
+            (
+                "unknown directives",
+                none,
+                200,
+                &control("max-age=5, x, y=\"z, no-store\""),
+                Ok(()),
+            ),
+            (
+                "authorization",
+                &auth,
+                200,
+                &control("max-age=5"),
+                Err(Refused::Authorization),
+            ),
+            (
+                "authorization and public",
+                &auth,
+                200,
+                &control("max-age=5, public"),
+                Ok(()),
+            ),
+            (
+                "authorization and s-maxage",
+                &auth,
+                200,
+                &control("s-maxage=5"),
+                Ok(()),
+            ),
+            (
+                "authorization and must-revalidate",
+                &auth,
+                200,
+                &control("max-age=5, must-revalidate"),
+                Ok(()),
+            ),
+            (
+                "206",
+                none,
+                206,
+                &control("max-age=5"),
+                Err(Refused::Partial),
+            ),
+            (
+                "304",
+                none,
+                304,
+                &control("max-age=5"),
+                Err(Refused::NotModified),
+            ),
+            (
+                "103",
+                none,
+                103,
+                &control("max-age=5"),
+                Err(Refused::Status),
+            ),
+            (
+                "a status nobody knows",
+                none,
+                599,
+                &control("max-age=5"),
+                Ok(()),
+            ),
+            (
+                "must-understand, unknown",
+                none,
+                599,
+                &control("max-age=5, must-understand"),
+                Err(Refused::NotUnderstood),
+            ),
+            (
+                "must-understand over no-store",
+                none,
+                200,
+                &control("max-age=5, must-understand, no-store"),
+                Ok(()),
+            ),
+            ("nothing said", none, 200, &[], Err(Refused::NoFreshness)),
+            ("a guess", none, 200, &[modified], Ok(())),
+            (
+                "no guess for an error",
+                none,
+                404,
+                &[modified],
+                Err(Refused::NoFreshness),
+            ),
+            (
+                "no guess for a public error",
+                none,
+                404,
+                &[modified, ("cache-control", "public")],
+                Err(Refused::NoFreshness),
+            ),
+            (
+                "an error with a lifetime",
+                none,
+                500,
+                &control("max-age=5"),
+                Ok(()),
+            ),
+            (
+                "no guess for 302",
+                none,
+                302,
+                &[modified],
+                Err(Refused::NoFreshness),
+            ),
+            (
+                "a guess for public 302",
+                none,
+                302,
+                &[modified, ("cache-control", "public")],
+                Ok(()),
+            ),
+            (
+                "set-cookie",
+                none,
+                200,
+                &[("set-cookie", "a=b"), ("cache-control", "max-age=5")],
+                Err(Refused::SetCookie),
+            ),
+            (
+                "set-cookie left out",
+                none,
+                200,
+                &[
+                    ("set-cookie", "a=b"),
+                    ("cache-control", "max-age=5, no-cache=\"Set-Cookie\""),
+                ],
+                Ok(()),
+            ),
+            (
+                "stale, no validator",
+                none,
+                200,
+                &control("max-age=0"),
+                Err(Refused::Expired),
+            ),
+            (
+                "stale with a validator",
+                none,
+                200,
+                &[("etag", "\"a\""), ("cache-control", "max-age=0")],
+                Ok(()),
+            ),
+            (
+                "older than its lifetime",
+                none,
+                200,
+                &[("age", "9"), ("cache-control", "max-age=9")],
+                Err(Refused::Expired),
+            ),
+            (
+                "no-cache, no validator",
+                none,
+                200,
+                &control("max-age=5, no-cache"),
+                Err(Refused::Expired),
+            ),
+            (
+                "vary *",
+                none,
+                200,
+                &[("vary", "a, *"), ("cache-control", "max-age=5")],
+                Err(Refused::VaryStar),
+            ),
+            (
+                "an unknown coding",
+                none,
+                200,
+                &[
+                    ("vary", "accept-encoding"),
+                    ("content-encoding", "exi"),
+                    ("cache-control", "max-age=5"),
+                ],
+                Err(Refused::UnknownCoding),
+            ),
+        ];
+        for (name, request, status, response, want) in table {
+            assert_eq!(
+                check(request, *status, response).map(|_| ()),
+                *want,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn fields_of_the_connection_are_left_out() {
+        let storable = check(
+            &[],
+            200,
+            &[
+                ("connection", "X-Hop, close"),
+                ("x-hop", "1"),
+                ("keep-alive", "timeout=5"),
+                ("proxy-authenticate", "Basic"),
+                ("x-private", "1"),
+                ("x-unknown", "1"),
+                ("cache-control", "max-age=5, private=\"X-Private\""),
+            ],
+        );
+        let stored = storable.expect("storable").into_stored(1);
+        let names: Vec<&[u8]> = stored.fields.iter().map(|(name, _)| &name[..]).collect();
+        assert_eq!(names, [&b"x-unknown"[..], b"cache-control", b"date"]);
+        assert_eq!(
+            stored.fields.text("date"),
+            Some("Thu, 01 Jan 2026 00:00:00 GMT")
+        );
+    }
+}

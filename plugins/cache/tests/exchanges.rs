@@ -1,0 +1,851 @@
+//! Whole exchanges through the filter, one worker or two.
+
+use std::time::Duration;
+
+use edgeweir_cache::Cache;
+use edgeweir_filter::{Script, Seen, load};
+
+const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("etag", "\"1\"")];
+
+fn edge(json: &str) -> Script {
+    Script::new(load::<Cache>(json.as_bytes()).expect("a valid configuration"))
+}
+
+fn plain() -> Script {
+    edge("{}").get("/").origin(200, FRESH, "body")
+}
+
+/// Two workers that share a store.
+fn workers(json: &str) -> (Script, Script) {
+    let one = edge(json).origin(200, FRESH, "body");
+    let two = edge(json).sharing(&one.shared).origin(200, FRESH, "body");
+    (one, two)
+}
+
+fn ask(edge: &mut Script, line: &[&str], fields: &[(&str, &str)]) -> Seen {
+    edge.request(line, fields).run()
+}
+
+fn is_hit(seen: &Seen) -> bool {
+    let hit = seen.text("cache-status").contains("; hit");
+    assert_eq!(
+        hit,
+        seen.upstream.is_none(),
+        "{}",
+        seen.text("cache-status")
+    );
+    assert_eq!(hit, seen.field("age").is_some());
+    hit
+}
+
+/// Answers with `response`, then asks again: whether the second was a hit, and the first's `Cache-Status`.
+fn reused(request: &[(&str, &str)], status: u16, response: &[(&str, &str)]) -> (bool, String) {
+    let mut edge = plain();
+    edge.answers(status, response, &[b"body"]);
+    let first = ask(&mut edge, &["GET", "/"], request);
+    let second = ask(&mut edge, &["GET", "/"], request);
+    (is_hit(&second), first.text("cache-status"))
+}
+
+#[test]
+fn a_miss_then_a_hit_with_its_age() {
+    let mut edge = plain();
+    let miss = edge.run();
+    assert_eq!(
+        miss.text("cache-status"),
+        "edgeweir; fwd=uri-miss; fwd-status=200; ttl=60; stored"
+    );
+    assert_eq!((miss.status, miss.body_text().as_str()), (200, "body"));
+    assert_eq!(
+        (miss.counted("cache.miss"), miss.counted("cache.stored")),
+        (1, 1)
+    );
+    let hit = edge.pass(Duration::from_secs(7)).run();
+    assert!(is_hit(&hit));
+    assert_eq!(hit.text("cache-status"), "edgeweir; hit; ttl=53");
+    assert_eq!(
+        (hit.text("age"), hit.text("content-length")),
+        ("7".to_owned(), "4".to_owned())
+    );
+    assert_eq!((hit.status, hit.body_text().as_str()), (200, "body"));
+    assert_eq!(
+        (hit.counted("cache.hit"), hit.counted("cache.l1.hit")),
+        (1, 1)
+    );
+    let stale = edge.pass(Duration::from_secs(53)).run();
+    assert_eq!(
+        stale.text("cache-status"),
+        "edgeweir; fwd=stale; fwd-status=200; ttl=60; stored"
+    );
+}
+
+#[test]
+fn date_is_added_and_age_replaced() {
+    let mut edge = plain();
+    edge.answers(
+        200,
+        &[("cache-control", "max-age=60"), ("age", "10")],
+        &[b"x"],
+    );
+    assert_eq!(edge.run().text("date"), "Thu, 01 Jan 2026 00:00:00 GMT");
+    let hit = edge.pass(Duration::from_secs(5)).run();
+    assert_eq!(hit.all("age"), ["15"]);
+    assert_eq!(hit.text("date"), "Thu, 01 Jan 2026 00:00:00 GMT");
+}
+
+#[test]
+fn the_time_an_origin_takes_counts() {
+    let mut edge = plain();
+    edge.delay(Duration::from_secs(20)).run();
+    let hit = edge.delay(Duration::ZERO).run();
+    assert_eq!(hit.text("age"), "20");
+}
+
+#[test]
+fn refusals_are_named() {
+    for (name, request, status, response, detail) in [
+        (
+            "no-store",
+            vec![],
+            200,
+            vec![("cache-control", "no-store")],
+            "no_store",
+        ),
+        (
+            "private",
+            vec![],
+            200,
+            vec![("cache-control", "private, max-age=9")],
+            "private",
+        ),
+        ("nothing said", vec![], 200, vec![], "no_freshness"),
+        (
+            "vary *",
+            vec![],
+            200,
+            vec![("vary", "*"), FRESH[0]],
+            "vary_star",
+        ),
+        (
+            "a cookie",
+            vec![],
+            200,
+            vec![("set-cookie", "a=b"), FRESH[0]],
+            "set_cookie",
+        ),
+        ("a part", vec![], 206, vec![FRESH[0]], "partial"),
+        (
+            "an error",
+            vec![],
+            404,
+            vec![("last-modified", "Thu, 01 Jan 2015 00:00:00 GMT")],
+            "no_freshness",
+        ),
+        (
+            "authorization",
+            vec![("authorization", "x")],
+            200,
+            FRESH.to_vec(),
+            "authorization",
+        ),
+        (
+            "asked not to store",
+            vec![("cache-control", "no-store")],
+            200,
+            FRESH.to_vec(),
+            "request_no_store",
+        ),
+        (
+            "two lengths",
+            vec![],
+            200,
+            vec![FRESH[0], ("content-length", "4, 5")],
+            "bad_length",
+        ),
+        (
+            "a declared length over the bound",
+            vec![],
+            200,
+            vec![FRESH[0], ("content-length", "1048577")],
+            "too_large",
+        ),
+        (
+            "a name too long",
+            vec![],
+            200,
+            vec![
+                FRESH[0],
+                ("vary", "x-a-name-of-more-than-forty-six-characters-in-all"),
+            ],
+            "vary_too_long",
+        ),
+    ] {
+        let (hit, first) = reused(&request, status, &response);
+        assert!(!hit, "{name}");
+        assert!(
+            first.ends_with(&format!("; detail={detail}")),
+            "{name}: {first}"
+        );
+    }
+}
+
+#[test]
+fn bypasses_are_named() {
+    for (name, line, fields, body, want) in [
+        (
+            "options",
+            ["OPTIONS", "/"],
+            vec![],
+            false,
+            "fwd=method; fwd-status=200; detail=method",
+        ),
+        (
+            "unknown",
+            ["BREW", "/"],
+            vec![],
+            false,
+            "fwd=method; fwd-status=200; detail=method",
+        ),
+        (
+            "body",
+            ["GET", "/"],
+            vec![],
+            true,
+            "fwd=bypass; fwd-status=200; detail=request_body",
+        ),
+        (
+            "upgrade",
+            ["GET", "/"],
+            vec![("upgrade", "websocket")],
+            false,
+            "fwd=bypass; fwd-status=200; detail=upgrade",
+        ),
+        (
+            "if-match",
+            ["GET", "/"],
+            vec![("if-match", "\"1\"")],
+            false,
+            "fwd=bypass; fwd-status=200; detail=precondition",
+        ),
+    ] {
+        let mut edge = plain();
+        edge.run();
+        edge.request(&line, &fields);
+        if body {
+            edge.request_body(&[b"x"]);
+        }
+        let seen = edge.run();
+        assert_eq!(
+            seen.text("cache-status"),
+            format!("edgeweir; {want}"),
+            "{name}"
+        );
+        assert_eq!(
+            seen.upstream_body,
+            if body { b"x".to_vec() } else { Vec::new() }
+        );
+    }
+    let mut edge = plain();
+    let long = format!("/{}", "x".repeat(4000));
+    let seen = ask(&mut edge, &["GET", &long], &[]);
+    assert!(seen.text("cache-status").ends_with("detail=key_too_long"));
+    let seen = ask(&mut edge, &["GET", "/", ""], &[]);
+    assert!(seen.text("cache-status").ends_with("detail=no_authority"));
+}
+
+#[test]
+fn hosts_schemes_and_queries_are_apart() {
+    let mut edge = plain();
+    edge.run();
+    for (line, hit) in [
+        (["GET", "/", "EXAMPLE.com:443"], true),
+        (["GET", "/", "example.org"], false),
+        (["GET", "/?", "example.com"], false),
+        (["HEAD", "/", "example.com"], true),
+    ] {
+        let seen = ask(&mut edge, &line, &[]);
+        assert_eq!(is_hit(&seen), hit, "{line:?}");
+    }
+}
+
+#[test]
+fn authorization_is_kept_apart() {
+    let with = [("authorization", "x")];
+    // Stored for anybody, but not for those with Authorization.
+    let mut edge = plain();
+    edge.run();
+    let seen = ask(&mut edge, &["GET", "/"], &with);
+    assert!(!is_hit(&seen));
+    assert!(
+        seen.upstream
+            .as_ref()
+            .is_some_and(|head| !head.fields.has("if-none-match"))
+    );
+    // And the other way round.
+    let mut edge = plain();
+    ask(&mut edge, &["GET", "/"], &with);
+    assert!(!is_hit(&ask(&mut edge, &["GET", "/"], &[])));
+    for allowed in [
+        "public, max-age=60",
+        "s-maxage=60",
+        "must-revalidate, max-age=60",
+    ] {
+        assert!(
+            reused(&with, 200, &[("cache-control", allowed)]).0,
+            "{allowed}"
+        );
+    }
+}
+
+#[test]
+fn variants_are_kept_apart_on_two_workers() {
+    let (mut one, mut two) = workers("{}");
+    let fields = [
+        ("cache-control", "max-age=60"),
+        ("vary", "Accept-Language, accept-encoding"),
+    ];
+    for (language, body) in [("en", "hello"), ("de", "hallo")] {
+        let request = [
+            ("accept-language", language),
+            ("accept-encoding", "gzip, br"),
+        ];
+        one.answers(200, &fields, &[body.as_bytes()]);
+        assert!(!is_hit(&ask(&mut one, &["GET", "/"], &request)));
+    }
+    for (language, encoding, want) in [
+        ("en", "br,gzip", Some("hello")),
+        ("DE", "br, gzip, x;q=0", Some("hallo")),
+        ("fr", "gzip, br", None),
+        ("en", "gzip, br;q=0", None),
+    ] {
+        let request = [("accept-language", language), ("accept-encoding", encoding)];
+        let seen = ask(&mut two, &["GET", "/"], &request);
+        assert_eq!(is_hit(&seen), want.is_some(), "{language} {encoding}");
+        match want {
+            Some(body) => assert_eq!(seen.body_text(), body),
+            None => assert!(seen.text("cache-status").contains("fwd=vary-miss")),
+        }
+    }
+}
+
+#[test]
+fn at_most_eight_variants() {
+    let mut edge = plain();
+    edge.answers(200, &[FRESH[0], ("vary", "x")], &[b"body"]);
+    for round in 0..20 {
+        let value = round.to_string();
+        assert!(!is_hit(&ask(&mut edge, &["GET", "/"], &[("x", &value)])));
+    }
+    assert!(
+        edge.shared.len() <= 9,
+        "{} values in the store",
+        edge.shared.len()
+    );
+    let hits = (0..20).filter(|round| {
+        let value = round.to_string();
+        edge.request(
+            &["GET", "/"],
+            &[("x", &value), ("cache-control", "only-if-cached")],
+        );
+        edge.run().status == 200
+    });
+    assert_eq!(hits.count(), 8);
+}
+
+#[test]
+fn what_one_worker_stores_the_other_serves() {
+    let (mut one, mut two) = workers("{}");
+    one.run();
+    let seen = two.run();
+    assert!(is_hit(&seen));
+    assert_eq!(
+        (seen.body_text().as_str(), seen.counted("cache.l2.hit")),
+        ("body", 1)
+    );
+    assert_eq!(two.run().counted("cache.l1.hit"), 1);
+}
+
+#[test]
+fn an_unsafe_request_on_one_worker_invalidates_on_both() {
+    for (name, line, status, location, invalidates) in [
+        ("post", ["POST", "/"], 200, None, true),
+        ("unknown", ["BREW", "/"], 204, None, true),
+        (
+            "location",
+            ["POST", "/other"],
+            201,
+            Some(("location", "/")),
+            true,
+        ),
+        (
+            "content-location",
+            ["PUT", "/other"],
+            200,
+            Some(("content-location", "https://example.com/")),
+            true,
+        ),
+        (
+            "location elsewhere",
+            ["POST", "/other"],
+            201,
+            Some(("location", "https://example.org/")),
+            false,
+        ),
+        ("error", ["POST", "/"], 500, None, false),
+        ("safe", ["OPTIONS", "/"], 200, None, false),
+    ] {
+        let (mut one, mut two) = workers("{}");
+        one.run();
+        assert!(
+            is_hit(&one.run()) && is_hit(&two.run()),
+            "{name}: both have it in memory"
+        );
+        two.answers(status, location.as_slice(), &[b"done"]);
+        ask(&mut two, &line, &[]);
+        two.answers(200, FRESH, &[b"body"]);
+        for worker in [&mut one, &mut two] {
+            let seen = ask(
+                worker,
+                &["GET", "/"],
+                &[("cache-control", "only-if-cached")],
+            );
+            assert_eq!(seen.status, if invalidates { 504 } else { 200 }, "{name}");
+        }
+        if invalidates {
+            assert!(!is_hit(&ask(&mut one, &["GET", "/"], &[])), "{name}");
+            assert!(
+                is_hit(&ask(&mut two, &["GET", "/"], &[])),
+                "{name}: stored again"
+            );
+        }
+    }
+}
+
+#[test]
+fn invalidation_reaches_every_key_of_a_uri() {
+    let json = r#"{"key": {"headers": ["x-tenant"]}}"#;
+    let (mut one, mut two) = workers(json);
+    for tenant in ["a", "b"] {
+        one.answers(200, FRESH, &[tenant.as_bytes()]);
+        ask(&mut one, &["GET", "/"], &[("x-tenant", tenant)]);
+    }
+    for tenant in ["a", "b"] {
+        let seen = ask(&mut two, &["GET", "/"], &[("x-tenant", tenant)]);
+        assert!(is_hit(&seen));
+        assert_eq!(seen.body_text(), tenant);
+    }
+    ask(&mut two, &["DELETE", "/"], &[("x-tenant", "c")]);
+    for tenant in ["a", "b"] {
+        assert!(!is_hit(&ask(
+            &mut one,
+            &["GET", "/"],
+            &[("x-tenant", tenant)]
+        )));
+    }
+}
+
+#[test]
+fn a_newer_response_counts_on_both_at_once() {
+    let (mut one, mut two) = workers("{}");
+    one.run();
+    assert!(is_hit(&two.run()));
+    one.answers(
+        200,
+        &[("cache-control", "max-age=60"), ("etag", "\"2\"")],
+        &[b"newer"],
+    );
+    ask(&mut one, &["GET", "/"], &[("cache-control", "no-cache")]);
+    assert_eq!(two.run().body_text(), "newer");
+}
+
+#[test]
+fn without_a_shared_store_memory_works_alone() {
+    for json in [
+        "{}",
+        r#"{"shared": false}"#,
+        r#"{"shared": false, "key": {"cookies": ["a"]}}"#,
+    ] {
+        let mut edge = edge(json).origin(200, FRESH, "body");
+        edge.store_down(true);
+        edge.run();
+        assert!(is_hit(&edge.run()), "{json}");
+        ask(&mut edge, &["POST", "/"], &[]);
+        assert!(
+            !is_hit(&ask(&mut edge, &["GET", "/"], &[])),
+            "{json}: invalidated"
+        );
+        assert!(is_hit(&edge.run()), "{json}: stored again");
+        assert!(edge.shared.is_empty());
+    }
+    // An outage on the way: nothing but misses, then hits from memory.
+    let mut edge = plain();
+    edge.run();
+    edge.store_down(true);
+    assert!(!is_hit(&edge.run()));
+    assert!(is_hit(&edge.run()));
+}
+
+#[test]
+fn memory_asks_again_after_its_residence() {
+    let mut edge = edge(r#"{"l1_seconds": 5}"#).origin(200, FRESH, "body");
+    edge.run();
+    assert_eq!(
+        edge.pass(Duration::from_secs(4))
+            .run()
+            .counted("cache.l1.hit"),
+        1
+    );
+    assert_eq!(
+        edge.pass(Duration::from_secs(1))
+            .run()
+            .counted("cache.l2.hit"),
+        1
+    );
+    assert_eq!(edge.run().counted("cache.l1.hit"), 1);
+}
+
+#[test]
+fn incomplete_bodies_are_not_stored() {
+    let mut cut = plain();
+    cut.cut();
+    assert_eq!(cut.run().counted("cache.stored"), 0);
+    let mut short = plain();
+    short.answers(200, &[FRESH[0], ("content-length", "9")], &[b"body"]);
+    assert_eq!(short.run().counted("cache.refused.length_mismatch"), 1);
+    for mut edge in [cut, short] {
+        assert!(!is_hit(&edge.run()));
+    }
+}
+
+#[test]
+fn bodies_stream_through_up_to_the_bound() {
+    let mut edge = edge(r#"{"max_object_bytes": 1024}"#)
+        .get("/")
+        .origin_chunks(200, FRESH, &["one ", "two"]);
+    let miss = edge.run();
+    assert_eq!(miss.chunks, ["one ", "two"]);
+    assert_eq!(edge.run().body_text(), "one two");
+    let large = "x".repeat(900);
+    let mut edge = edge_of_chunks(&[&large, &large]);
+    let seen = edge.run();
+    assert_eq!(
+        (seen.body().len(), seen.counted("cache.refused.too_large")),
+        (1800, 1)
+    );
+    assert!(!is_hit(&edge.run()));
+}
+
+fn edge_of_chunks(chunks: &[&str]) -> Script {
+    edge(r#"{"max_object_bytes": 1024}"#)
+        .get("/")
+        .origin_chunks(200, FRESH, chunks)
+}
+
+#[test]
+fn trailers_are_passed_and_not_stored() {
+    let mut edge = plain();
+    edge.trailers(&[("x-sum", "1")]);
+    let miss = edge.run();
+    assert!(miss.trailers.is_some_and(|trailers| trailers.has("x-sum")));
+    let hit = edge.run();
+    assert!(is_hit(&hit) && hit.trailers.is_none() && hit.field("x-sum").is_none());
+}
+
+#[test]
+fn empty_responses_are_stored_at_their_head() {
+    let mut edge = plain();
+    edge.answers(204, FRESH, &[]);
+    assert_eq!(edge.run().counted("cache.stored"), 1);
+    let hit = edge.run();
+    assert!(is_hit(&hit));
+    assert_eq!((hit.status, hit.field("content-length")), (204, None));
+}
+
+#[test]
+fn head_is_answered_from_a_stored_get_but_not_stored() {
+    let mut edge = plain();
+    let head = ask(&mut edge, &["HEAD", "/"], &[]);
+    assert!(head.text("cache-status").ends_with("detail=head_request"));
+    assert!(!is_hit(&ask(&mut edge, &["GET", "/"], &[])));
+    let head = ask(&mut edge, &["HEAD", "/"], &[]);
+    assert!(is_hit(&head));
+    assert_eq!(
+        (head.text("content-length"), head.body().len()),
+        ("4".to_owned(), 0)
+    );
+}
+
+#[test]
+fn clients_conditions_are_answered_from_the_store() {
+    let mut edge = plain();
+    edge.run();
+    for (field, value, status) in [
+        ("if-none-match", "W/\"1\"", 304),
+        ("if-none-match", "*", 304),
+        ("if-none-match", "\"2\"", 200),
+        ("if-modified-since", "Thu, 01 Jan 2026 00:00:00 GMT", 304),
+        ("if-modified-since", "Thu, 01 Jan 2015 00:00:00 GMT", 200),
+    ] {
+        let seen = ask(&mut edge, &["GET", "/"], &[(field, value)]);
+        assert!(is_hit(&seen));
+        assert_eq!(seen.status, status, "{field}: {value}");
+        if status == 304 {
+            assert_eq!(
+                (seen.body().len(), seen.text("etag").as_str()),
+                (0, "\"1\"")
+            );
+            assert!(seen.field("date").is_some() && seen.field("content-type").is_none());
+        }
+    }
+}
+
+#[test]
+fn a_stale_response_is_validated() {
+    let mut edge = plain();
+    edge.answers(
+        200,
+        &[FRESH[0], FRESH[1], ("x-old", "1"), ("x-new", "0")],
+        &[b"body"],
+    );
+    edge.run();
+    edge.pass(Duration::from_secs(61));
+    edge.answers(304, &[FRESH[0], ("x-new", "1")], &[]);
+    let validated = edge.run();
+    let asked = validated.upstream.as_ref().expect("asked the origin");
+    assert_eq!(asked.fields.text("if-none-match"), Some("\"1\""));
+    assert_eq!(
+        (validated.status, validated.body_text().as_str()),
+        (200, "body")
+    );
+    assert_eq!(
+        validated.text("cache-status"),
+        "edgeweir; fwd=stale; fwd-status=304; ttl=60; stored"
+    );
+    assert_eq!(
+        (
+            validated.text("x-old"),
+            validated.text("x-new"),
+            validated.text("age")
+        ),
+        ("1".into(), "1".into(), "0".into())
+    );
+    let hit = edge.run();
+    assert!(is_hit(&hit));
+    assert_eq!(
+        (hit.text("x-new").as_str(), hit.body_text().as_str()),
+        ("1", "body")
+    );
+    // A full response replaces.
+    edge.pass(Duration::from_secs(61));
+    edge.answers(200, &[FRESH[0], ("etag", "\"2\"")], &[b"other"]);
+    assert_eq!(edge.run().body_text(), "other");
+    assert_eq!(edge.run().body_text(), "other");
+}
+
+#[test]
+fn validation_answers_the_clients_own_condition() {
+    let mut edge = plain();
+    edge.run();
+    edge.pass(Duration::from_secs(61))
+        .answers(304, &[FRESH[0]], &[]);
+    let known = ask(&mut edge, &["GET", "/"], &[("if-none-match", "\"1\"")]);
+    assert_eq!(known.status, 304);
+    edge.pass(Duration::from_secs(61));
+    let unknown = ask(&mut edge, &["GET", "/"], &[("if-none-match", "\"0\"")]);
+    assert_eq!(
+        (unknown.status, unknown.body_text().as_str()),
+        (200, "body")
+    );
+}
+
+#[test]
+fn validation_may_end_storing() {
+    let mut edge = plain();
+    edge.run();
+    edge.pass(Duration::from_secs(61))
+        .answers(304, &[("cache-control", "no-store")], &[]);
+    let seen = edge.run();
+    assert_eq!((seen.status, seen.body_text().as_str()), (200, "body"));
+    assert!(seen.text("cache-status").ends_with("detail=no_store"));
+    edge.answers(200, FRESH, &[b"anew"]);
+    let next = edge.run();
+    assert_eq!(next.body_text(), "anew");
+    assert!(
+        next.upstream
+            .is_some_and(|head| !head.fields.has("if-none-match"))
+    );
+}
+
+#[test]
+fn no_cache_is_validated_each_time() {
+    let mut edge = plain();
+    edge.answers(
+        200,
+        &[("cache-control", "max-age=60, no-cache"), ("etag", "\"1\"")],
+        &[b"body"],
+    );
+    edge.run();
+    edge.answers(304, &[("etag", "\"1\"")], &[]);
+    for _ in 0..2 {
+        let seen = edge.run();
+        assert!(
+            seen.text("cache-status")
+                .starts_with("edgeweir; fwd=stale; fwd-status=304")
+        );
+        assert_eq!(seen.body_text(), "body");
+    }
+}
+
+#[test]
+fn head_freshens_or_drops_a_stored_get() {
+    for (name, fields, body) in [
+        ("agrees", [FRESH[0], FRESH[1]], "body"),
+        ("another validator", [FRESH[0], ("etag", "\"2\"")], "anew"),
+        (
+            "another length",
+            [FRESH[0], ("content-length", "9")],
+            "anew",
+        ),
+    ] {
+        let mut edge = plain();
+        edge.run();
+        edge.pass(Duration::from_secs(61))
+            .answers(200, &fields, &[]);
+        ask(&mut edge, &["HEAD", "/"], &[]);
+        edge.answers(200, FRESH, &[b"anew"]);
+        let seen = ask(&mut edge, &["GET", "/"], &[]);
+        assert_eq!(seen.body_text(), body, "{name}");
+    }
+}
+
+#[test]
+fn request_directives() {
+    let mut edge = plain();
+    let none = ask(
+        &mut edge,
+        &["GET", "/"],
+        &[("cache-control", "only-if-cached")],
+    );
+    assert_eq!((none.status, none.upstream.is_none()), (504, true));
+    ask(&mut edge, &["GET", "/"], &[]);
+    edge.pass(Duration::from_secs(30));
+    for (control, hit) in [
+        ("max-age=30", true),
+        ("max-age=29", false),
+        ("min-fresh=30", true),
+        ("min-fresh=61", false),
+        ("no-cache", false),
+        ("only-if-cached", true),
+        ("no-store", true),
+    ] {
+        let seen = ask(&mut edge, &["GET", "/"], &[("cache-control", control)]);
+        assert_eq!(is_hit(&seen), hit, "{control}");
+        if !hit {
+            assert!(seen.text("cache-status").contains("fwd=request"));
+            edge.pass(Duration::from_secs(30));
+        }
+    }
+    let mut deaf = edge_with(r#"{"request_directives": false}"#);
+    deaf.run();
+    assert!(is_hit(&ask(
+        &mut deaf,
+        &["GET", "/"],
+        &[("cache-control", "no-cache")]
+    )));
+}
+
+fn edge_with(json: &str) -> Script {
+    edge(json).get("/").origin(200, FRESH, "body")
+}
+
+#[test]
+fn cookies_stay_out_unless_allowed() {
+    let fields = [FRESH[0], ("set-cookie", "a=1"), ("set-cookie", "b=2")];
+    let mut edge = edge_with(r#"{"store_set_cookie": true}"#);
+    edge.answers(200, &fields, &[b"body"]);
+    edge.run();
+    assert_eq!(edge.run().all("set-cookie"), ["a=1", "b=2"]);
+}
+
+#[test]
+fn rules_bypass_and_assume() {
+    let mut edge = edge_with(
+        r#"{"rules": [{"path": "/live/*", "bypass": true}, {"ttl_by_status": {"404": 5, "200": 7}}]}"#,
+    );
+    for (path, status, fields, hit) in [
+        ("/live/a", 200, FRESH, false),
+        ("/a", 404, &[][..], true),
+        ("/b", 200, &[][..], true),
+        ("/c", 404, &[("cache-control", "max-age=0")][..], false),
+        ("/d", 500, &[][..], false),
+    ] {
+        edge.answers(status, fields, &[b"body"]);
+        ask(&mut edge, &["GET", path], &[]);
+        assert_eq!(is_hit(&ask(&mut edge, &["GET", path], &[])), hit, "{path}");
+    }
+    edge.pass(Duration::from_secs(5));
+    edge.answers(404, &[], &[b"body"]);
+    assert!(
+        !is_hit(&ask(&mut edge, &["GET", "/a"], &[])),
+        "its time is over"
+    );
+}
+
+#[test]
+fn status_shows_name_key_and_upstream_caches() {
+    let mut edge = edge_with(r#"{"name": "(weir)", "debug_key": true}"#);
+    edge.answers(
+        200,
+        &[FRESH[0], ("cache-status", "origin; hit")],
+        &[b"body"],
+    );
+    let line = ["GET", "/a%41?q=\"1\""];
+    assert_eq!(
+        ask(&mut edge, &line, &[]).text("cache-status"),
+        "origin; hit, \"(weir)\"; fwd=uri-miss; fwd-status=200; ttl=60; stored; key=\"https://example.com/aA?q=\\\"1\\\"\""
+    );
+    assert_eq!(
+        ask(&mut edge, &line, &[]).text("cache-status"),
+        "origin; hit, \"(weir)\"; hit; ttl=60; key=\"https://example.com/aA?q=\\\"1\\\"\""
+    );
+}
+
+#[test]
+fn damaged_values_in_the_store_are_misses() {
+    for damage in [&b""[..], b"\x01", b"\x02garbage that is no response at all"] {
+        let (mut one, mut two) = workers("{}");
+        one.run();
+        let store = one.shared.clone();
+        overwrite(&store, damage);
+        assert!(!is_hit(&two.run()));
+        assert!(is_hit(&two.run()), "stored anew");
+    }
+}
+
+/// A filter that writes `damage` over every object and marker it can name.
+fn overwrite(store: &edgeweir_filter::SharedMemory, damage: &'static [u8]) {
+    use edgeweir_filter::{Body, Cx, Effect, Exchange, Filter, RequestHead, Step};
+    struct Vandal(&'static [u8]);
+    impl Filter for Vandal {
+        fn name(&self) -> &'static str {
+            "vandal"
+        }
+        fn exchange(&self) -> Box<dyn Exchange> {
+            Box::new(Vandal(self.0))
+        }
+    }
+    impl Exchange for Vandal {
+        fn request(&mut self, _: &mut RequestHead, cx: &mut Cx<'_>) -> Step {
+            let key = b"g\0\0\0\0s\0\0\0\x05httpsa\0\0\0\x0bexample.comp\0\0\0\x01/";
+            cx.detach(Effect::Store {
+                key: [&b"cache/o/0/"[..], key].concat().into(),
+                value: self.0.into(),
+                ttl: Duration::from_secs(60),
+            });
+            Step::Forward(Body::Pass)
+        }
+    }
+    let before = store.len();
+    Script::new(Vandal(damage)).sharing(store).run();
+    assert_eq!(store.len(), before, "it was an object that is there");
+}

@@ -1,0 +1,209 @@
+//! The proxies, a process each.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::Proxy;
+use crate::process::{self, Helper};
+use crate::workspace::{edge_dir, root, target_dir};
+use crate::{demo, envoy, tools};
+
+/// A proxy that listens.
+pub struct Running {
+    /// Where.
+    pub address: SocketAddr,
+    process: Helper,
+}
+
+impl Running {
+    /// CPU time of all its threads since its start.
+    pub fn cpu(&self) -> Result<Duration> {
+        let path = format!("/proc/{}/stat", self.process.id());
+        let stat = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        cpu_time(&stat).with_context(|| format!("{path} has another form"))
+    }
+}
+
+/// Fields 14 and 15 of `/proc/PID/stat`, in ticks of a hundredth of a second (proc(5); the kernel's USER_HZ is 100).
+fn cpu_time(stat: &str) -> Option<Duration> {
+    // The program's name may hold spaces and parentheses: what follows the last one is regular.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(Duration::from_millis((user + system) * 10))
+}
+
+/// Starts one and waits until it listens.
+pub fn start(proxy: &Proxy, origin: SocketAddr, number: usize) -> Result<Running> {
+    let folder = target_dir().join("bench").join(number.to_string());
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let log = folder.join("log");
+    match proxy {
+        Proxy::Native(filters) => start_envoy(filters.clone(), origin, &folder, &log),
+        Proxy::Envoy(filters) => {
+            let filters = filters
+                .iter()
+                .map(|(name, config)| envoy::wasm(name, &config.to_string(), &edge_dir()));
+            start_envoy(filters.collect(), origin, &folder, &log)
+        }
+        Proxy::Modules(filters) => start_host(filters, "proxy-wasm", origin, &folder, &log),
+        Proxy::Components(filters) => start_host(filters, "wasi-http", origin, &folder, &log),
+    }
+}
+
+fn start_envoy(
+    filters: Vec<Value>,
+    origin: SocketAddr,
+    folder: &Path,
+    log: &Path,
+) -> Result<Running> {
+    let config = folder.join("envoy.json");
+    let admin = folder.join("admin");
+    // Of an earlier run.
+    let _ = fs::remove_file(&admin);
+    fs::write(
+        &config,
+        envoy::bootstrap(filters, origin, false).to_string(),
+    )?;
+    let mut command = Command::new(tools::envoy()?);
+    command
+        .args([
+            "--use-dynamic-base-id",
+            "--concurrency",
+            "1",
+            "--log-level",
+            "warning",
+        ])
+        .arg("--config-path")
+        .arg(&config)
+        .arg("--admin-address-path")
+        .arg(&admin);
+    let process = spawn(command, log)?;
+    wait(process, log, || envoy::listener(&admin))
+}
+
+fn start_host(
+    filters: &[(&'static str, Value)],
+    kind: &str,
+    origin: SocketAddr,
+    folder: &Path,
+    log: &Path,
+) -> Result<Running> {
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let names: Vec<String> = filters
+        .iter()
+        .map(|(name, _)| format!("{name:?}"))
+        .collect();
+    let mut config = format!(
+        "[[listener]]\nname = \"main\"\nlisten = \"{address}\"\nupstream = \"origin\"\nfilters = [{}]\n\n\
+         [upstream.origin]\naddress = \"{origin}\"\n",
+        names.join(", ")
+    );
+    for (name, settings) in filters {
+        let module: PathBuf = edge_dir().join(format!("{name}.{kind}.wasm"));
+        config.push_str(&format!(
+            "\n[filter.{name}]\nmodule = {:?}\n",
+            module.display().to_string()
+        ));
+        if settings
+            .as_object()
+            .is_some_and(|members| !members.is_empty())
+        {
+            config.push_str(&format!("config = {}\n", inline_toml(settings)));
+        }
+    }
+    let file = folder.join("edgeweir.toml");
+    fs::write(&file, config)?;
+    let mut command = Command::new(demo::host(true, true)?);
+    command.arg("run").arg(&file);
+    let process = spawn(command, log)?;
+    wait(process, log, || {
+        TcpStream::connect(address).ok().map(|_| address)
+    })
+}
+
+fn spawn(mut command: Command, log: &Path) -> Result<Helper> {
+    let file = File::create(log).with_context(|| format!("making {}", log.display()))?;
+    command
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file);
+    let program = command.get_program().to_owned();
+    process::spawn(command).with_context(|| format!("starting {}", program.display()))
+}
+
+fn wait(
+    mut process: Helper,
+    log: &Path,
+    listens: impl Fn() -> Option<SocketAddr>,
+) -> Result<Running> {
+    let until = Instant::now() + Duration::from_secs(120);
+    loop {
+        if let Some(status) = process.ended()? {
+            let log = fs::read_to_string(log).unwrap_or_default();
+            bail!("it ended with {status}: {log}");
+        }
+        if let Some(address) = listens() {
+            return Ok(Running { address, process });
+        }
+        if Instant::now() > until {
+            bail!(
+                "it does not listen after two minutes; see {}",
+                log.display()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// JSON as an inline TOML value; members that are null are left out.
+pub fn inline_toml(value: &Value) -> String {
+    match value {
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(inline_toml).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Object(members) => {
+            let members: Vec<_> = members
+                .iter()
+                .filter(|(_, value)| !value.is_null())
+                // Basic strings of TOML have the escapes of JSON's.
+                .map(|(name, value)| {
+                    format!("{} = {}", Value::from(name.as_str()), inline_toml(value))
+                })
+                .collect();
+            format!("{{ {} }}", members.join(", "))
+        }
+        // TOML has no null.
+        Value::Null => "\"\"".to_owned(),
+        plain => plain.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_read_after_the_name() {
+        let stat = "42 (a ) b) S 1 42 42 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 3 0 1 1 1";
+        assert_eq!(cpu_time(stat), Some(Duration::from_secs(3)));
+        assert_eq!(cpu_time("42 (x"), None);
+    }
+
+    #[test]
+    fn json_becomes_toml() {
+        let value = serde_json::json!({ "a b": [1, true, { "c": "x\"\n" }], "none": null });
+        assert_eq!(
+            inline_toml(&value),
+            r#"{ "a b" = [1, true, { "c" = "x\"\n" }] }"#
+        );
+    }
+}

@@ -1,0 +1,2 @@
+//! The probe filter as a proxy-wasm module.
+edgeweir_adapter_proxy_wasm::module!(edgeweir_probe::Probe);

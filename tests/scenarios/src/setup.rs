@@ -1,0 +1,98 @@
+//! What stands between client and origin.
+
+use serde_json::Value;
+
+use crate::Host;
+
+/// A filter with its configuration.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Filter {
+    /// `cache`, `compress`, `minify`, `ratelimit` or `edge`.
+    pub name: &'static str,
+    /// Its configuration.
+    pub config: Value,
+}
+
+/// The cache.
+pub fn cache(config: Value) -> Filter {
+    Filter {
+        name: "cache",
+        config,
+    }
+}
+/// The compressor.
+pub fn compress(config: Value) -> Filter {
+    Filter {
+        name: "compress",
+        config,
+    }
+}
+/// The minifier.
+pub fn minify(config: Value) -> Filter {
+    Filter {
+        name: "minify",
+        config,
+    }
+}
+/// The rate limiter.
+pub fn ratelimit(config: Value) -> Filter {
+    Filter {
+        name: "ratelimit",
+        config,
+    }
+}
+/// The four in one.
+pub fn edge(config: Value) -> Filter {
+    Filter {
+        name: "edge",
+        config,
+    }
+}
+
+/// The filters, the outermost first, and what the origin speaks.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// The filters.
+    pub filters: Vec<Filter>,
+    /// The origin speaks HTTP/2 with prior knowledge.
+    pub http2_origin: bool,
+    skipped: Vec<(Host, &'static str)>,
+}
+
+impl Setup {
+    /// These filters in front of an HTTP/1.1 origin.
+    pub fn of(filters: impl IntoIterator<Item = Filter>) -> Self {
+        Self {
+            filters: filters.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+    /// The origin speaks HTTP/2 with prior knowledge.
+    pub fn http2_origin(mut self) -> Self {
+        self.http2_origin = true;
+        self
+    }
+    /// Not on this host, because; the reason is printed with the hosts that ran.
+    pub fn except(mut self, host: Host, reason: &'static str) -> Self {
+        self.skipped.push((host, reason));
+        self
+    }
+    /// Why a host is left out.
+    pub fn skips(&self, host: Host) -> Option<&'static str> {
+        let skipped = self.skipped.iter().find(|(skipped, _)| *skipped == host);
+        skipped.map(|(_, reason)| *reason)
+    }
+    /// Equal for setups that one running host can serve.
+    pub(crate) fn key(&self) -> String {
+        let filters: Vec<_> = self
+            .filters
+            .iter()
+            .map(|filter| format!("{}={}", filter.name, filter.config))
+            .collect();
+        format!(
+            "{}{}",
+            filters.join("+"),
+            if self.http2_origin { "+h2" } else { "" }
+        )
+    }
+}

@@ -1,0 +1,47 @@
+//! The scenarios: each on every host.
+
+#![allow(missing_docs, reason = "the names of the scenarios say what they hold")]
+
+mod bodies;
+mod cache;
+mod chain;
+mod compress;
+mod configuration;
+mod connections;
+mod examples;
+mod layering;
+mod minify;
+mod ratelimit;
+
+use serde_json::{Value, json};
+
+/// A JSON document in its long form, of about `bytes` bytes, with what makes minifying hard: escapes, big numbers,
+/// text outside ASCII.
+fn document(bytes: usize) -> String {
+    let entry = json!({
+        "id": 9_007_199_254_740_993_u64,
+        "name": "Straße \"Nine\" \\ \u{1F300}",
+        "tags": ["  two  spaces ", "line\nbreak", ""],
+        "price": 12.50,
+        "nested": { "deep": { "deeper": [[], {}, null, true, false] } }
+    });
+    let one = serde_json::to_string_pretty(&entry)
+        .unwrap_or_default()
+        .len()
+        + 60;
+    let entries: Vec<&Value> = std::iter::repeat_n(&entry, (bytes / one).max(1)).collect();
+    serde_json::to_string_pretty(&json!({ "entries": entries })).unwrap_or_default()
+}
+
+/// Bytes that do not compress away and differ everywhere, so that a lost or doubled piece shows.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    (0..bytes)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            b"abcdefghijklmnopqrstuvwxyz012345"[(state % 32) as usize]
+        })
+        .collect()
+}
