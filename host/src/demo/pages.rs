@@ -33,7 +33,7 @@ pub fn json() -> String {
     let mut text = String::from(
         "{\n  \"catalogue\": \"river gauges\",\n  \"note\": \"two  spaces,\\ta tab and \\u00e9\",\n  \"stations\": [\n",
     );
-    const STATIONS: usize = 72;
+    const STATIONS: usize = 88;
     for index in 0..STATIONS {
         let (city, country, latitude, longitude) = CITIES[index % CITIES.len()];
         let comma = if index + 1 < STATIONS { "," } else { "" };

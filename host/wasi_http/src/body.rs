@@ -16,33 +16,57 @@ use wasmtime_wasi_http::{Error, WasiBody};
 
 use crate::instance::{Instance, Live};
 
+/// Notices when nothing comes for too long. Counts only while someone waits for more.
+struct Patience {
+    most: Duration,
+    left: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    fn new(most: Duration) -> Self {
+        Self { most, left: None }
+    }
+
+    /// Something came.
+    fn renew(&mut self) {
+        if let Some(left) = &mut self.left {
+            left.as_mut().reset(Instant::now() + self.most);
+        }
+    }
+
+    /// Nothing came; ready when that has been so for too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let most = self.most;
+        self.left.get_or_insert_with(|| Box::pin(tokio::time::sleep(most))).as_mut().poll(cx)
+    }
+}
+
 /// A request's body that can be taken back from a guest that never read it.
 #[derive(Clone)]
 pub(crate) struct Reclaimable(Arc<Shared>);
 
 struct Shared {
-    body: Mutex<chain::Body>,
+    body: Mutex<(chain::Body, Patience)>,
     read: AtomicBool,
 }
 
 impl Reclaimable {
-    pub(crate) fn new(body: chain::Body) -> Self {
-        Self(Arc::new(Shared {
-            body: Mutex::new(body),
-            read: AtomicBool::new(false),
-        }))
+    /// `idle` is the longest pause of the client.
+    pub(crate) fn new(body: chain::Body, idle: Duration) -> Self {
+        let body = Mutex::new((body, Patience::new(idle)));
+        Self(Arc::new(Shared { body, read: AtomicBool::new(false) }))
     }
 
     /// The body as it came, unless some of it was read. A body without content can always be had again.
     pub(crate) fn reclaim(&self) -> Option<chain::Body> {
-        let mut body = self.lock();
+        let (body, _) = &mut *self.lock();
         if self.0.read.load(Ordering::Relaxed) && !body.is_end_stream() {
             return None;
         }
-        Some(std::mem::take(&mut *body))
+        Some(std::mem::take(body))
     }
 
-    fn lock(&self) -> MutexGuard<'_, chain::Body> {
+    fn lock(&self) -> MutexGuard<'_, (chain::Body, Patience)> {
         self.0.body.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -55,29 +79,44 @@ impl Body for Reclaimable {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let mut body = self.lock();
+        let (body, patience) = &mut *self.lock();
         if !body.is_end_stream() {
             self.0.read.store(true, Ordering::Relaxed);
         }
-        Pin::new(&mut *body).poll_frame(cx).map_err(|error| {
-            tracing::debug!(%error, "the client's body was cut");
-            Error::ConnectionTerminated
-        })
+        let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
+            ready!(patience.poll(cx));
+            return Poll::Ready(Some(Err(Error::ConnectionReadTimeout)));
+        };
+        patience.renew();
+        Poll::Ready(frame.map(|frame| {
+            frame.map_err(|error| {
+                tracing::debug!(%error, "the client's body was cut");
+                Error::ConnectionTerminated
+            })
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.lock().is_end_stream()
+        self.lock().0.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.lock().size_hint()
+        self.lock().0.size_hint()
     }
 }
 
 /// A response's body from the next layer, on its way into the guest.
 pub(crate) struct FromNext {
-    pub(crate) body: chain::Body,
-    pub(crate) meter: Arc<Meter>,
+    body: chain::Body,
+    meter: Arc<Meter>,
+    patience: Patience,
+}
+
+impl FromNext {
+    /// `idle` is the longest pause of the next layer.
+    pub(crate) fn new(body: chain::Body, meter: Arc<Meter>, idle: Duration) -> Self {
+        Self { body, meter, patience: Patience::new(idle) }
+    }
 }
 
 impl Body for FromNext {
@@ -88,7 +127,11 @@ impl Body for FromNext {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            ready!(self.patience.poll(cx));
+            return Poll::Ready(Some(Err(Error::ConnectionReadTimeout)));
+        };
+        self.patience.renew();
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {

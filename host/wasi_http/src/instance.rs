@@ -228,12 +228,19 @@ async fn drive(
     }));
     poll_fn(|cx| {
         let started = Instant::now();
-        let mut poll = running.as_mut().poll(cx);
-        if poll.is_pending() && !instance.interrupted.swap(false, Ordering::Relaxed) {
-            // All waits for something outside: the time slice is over, and there is room for more work.
+        let mut poll;
+        loop {
+            // Only an interruption of this poll promises another one.
+            instance.interrupted.store(false, Ordering::Relaxed);
+            poll = running.as_mut().poll(cx);
+            if poll.is_ready() || instance.interrupted.load(Ordering::Relaxed) {
+                break;
+            }
+            // All waits for something outside: the time slice is over, and there is room for more work. Where
+            // that was not known before, a waiting request is looked for at once: nothing else would wake us.
             instance.ticks.store(0, Ordering::Relaxed);
-            if !instance.settled.swap(true, Ordering::Relaxed) {
-                poll = running.as_mut().poll(cx);
+            if instance.settled.swap(true, Ordering::Relaxed) {
+                break;
             }
         }
         let busy = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);

@@ -97,10 +97,11 @@ pub fn agrees_with(head: &ResponseHead, stored: &Stored) -> bool {
 
 /// The stored fields brought up to date: each field that the new message has replaces all stored lines of it.
 pub fn freshened(stored: &Stored, new: &Fields) -> Fields {
-    let updates = |name: &[u8]| {
-        !NOT_UPDATED.contains(&name)
-            // A coding applied on the way weakened the stored tag; the origin's strong one would claim too much.
-            && !(name == b"etag" && stored.fields.get("etag").map(opaque) == new.get("etag").map(opaque))
+    // A coding applied on the way weakens a tag; then the origin's strong one would claim too much of the stored bytes.
+    let same_tag = stored.fields.get("etag").map(opaque) == new.get("etag").map(opaque);
+    let updates = |name: &[u8]| match name {
+        b"etag" => !same_tag,
+        _ => !NOT_UPDATED.contains(&name),
     };
     let replaced = |name: &[u8]| updates(name) && new.iter().any(|(n, _)| &n[..] == name);
     let old = stored.fields.iter().filter(|(name, _)| !replaced(name));

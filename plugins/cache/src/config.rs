@@ -19,7 +19,7 @@ pub struct Config {
     pub name: String,
     /// Add the cache key to `Cache-Status` (its `key` parameter). For debugging. Default false.
     pub debug_key: bool,
-    /// The largest response that is stored, in bytes: body, fields and key together. 1024 (1 KiB) to 16777216 (16 MiB).
+    /// The largest response that is stored, in bytes: body, fields, key and 64 bytes together. 1024 (1 KiB) to 16777216 (16 MiB).
     /// Default 1048576 (1 MiB). An edge's shared store may have a lower bound (1 MiB in Envoy); what is over it is
     /// only kept in an instance's own memory.
     #[schemars(range(min = 1024, max = 16777216))]

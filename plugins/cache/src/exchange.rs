@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use edgeweir_filter::{
-    Answer, Body, Change, Cx, Effect, Exchange, RequestHead, ResponseHead, Step,
+    Answer, Body, Change, Cx, Effect, Exchange, Level, RequestHead, ResponseHead, Step,
 };
 
 use crate::fill::{Capture, Filling};
@@ -46,8 +46,10 @@ pub(crate) enum State {
     Registering(Box<Filling>),
     /// The body is captured.
     Capturing(Box<Capture>),
-    /// Invalidations are on their way, the last of these names now.
-    Invalidating(Vec<Bytes>),
+    /// Invalidations are on their way, the last of these names now, with this generation.
+    Invalidating(Vec<Bytes>, u64),
+    /// As before; the last of these names has its new generation, which is being written for longer.
+    Prolonging(Vec<Bytes>),
 }
 
 impl CacheExchange {
@@ -113,7 +115,7 @@ impl CacheExchange {
             return Step::Forward(Body::Pass);
         };
         let (fresh, until, ttl) = self.new_generation(cx);
-        self.state = State::Invalidating(names);
+        self.state = State::Invalidating(names, fresh);
         Step::Do(Effect::Update {
             key: name,
             change: Change::new(move |_| marker::invalidate(fresh, until)),
@@ -121,22 +123,37 @@ impl CacheExchange {
         })
     }
 
-    fn invalidated(&mut self, mut names: Vec<Bytes>, answer: &Answer, cx: &mut Cx<'_>) -> Step {
-        let name = names.pop();
-        if let (Answer::Updated(Err(failed)), Some(name)) = (answer, name) {
-            // The other workers can't be told: this one at least knows, for as long as it works alone.
-            cx.count("cache.invalidation_failed");
-            cx.log(
-                edgeweir_filter::Level::Warn,
-                format!(
-                    "cache: an invalidation did not reach the shared store: {}",
-                    failed.name()
-                ),
-            );
-            let (fresh, until, _) = self.new_generation(cx);
-            self.core
-                .update_alone(&name, |_| marker::invalidate(fresh, until));
+    fn invalidated(
+        &mut self,
+        mut names: Vec<Bytes>,
+        generation: u64,
+        answer: &Answer,
+        cx: &mut Cx<'_>,
+    ) -> Step {
+        let (_, until, _) = self.new_generation(cx);
+        match (answer, names.last()) {
+            (Answer::Updated(Ok(before)), Some(name)) => {
+                if let Some(longer) = marker::outlives(before.as_deref(), until) {
+                    let key = name.clone();
+                    self.state = State::Prolonging(names);
+                    return Step::Do(Effect::Update {
+                        key,
+                        change: Change::new(move |b| marker::prolong(b, generation, longer)),
+                        ttl: store::remaining(longer, cx.now),
+                    });
+                }
+            }
+            (Answer::Updated(Err(failed)), Some(name)) => {
+                // The other workers can't be told: this one at least knows, for as long as it works alone.
+                cx.count("cache.invalidation_failed");
+                let line = "cache: an invalidation did not reach the shared store";
+                cx.log(Level::Warn, format!("{line}: {}", failed.name()));
+                self.core
+                    .update_alone(name, |_| marker::invalidate(generation, until));
+            }
+            _ => {}
         }
+        names.pop();
         self.next_invalidation(names, cx)
     }
 
@@ -211,7 +228,13 @@ impl Exchange for CacheExchange {
         cx: &mut Cx<'_>,
     ) -> Step {
         match mem::take(&mut self.state) {
-            State::Invalidating(names) => self.invalidated(names, &answer, cx),
+            State::Invalidating(names, generation) => {
+                self.invalidated(names, generation, &answer, cx)
+            }
+            State::Prolonging(mut names) => {
+                names.pop();
+                self.next_invalidation(names, cx)
+            }
             State::Registering(filling) => self.registered(filling, answer, head, cx),
             _ => {
                 debug_assert!(false, "an answer nobody asked for");

@@ -63,10 +63,9 @@ impl CacheExchange {
                 self.compare_with_head(&sent.lookup, stored, place, times, head, cx);
             }
         }
-        match self.check(&sent.lookup, head, times) {
-            Ok((storable, declared)) => {
-                self.register(sent.lookup, storable, declared, status, head, cx)
-            }
+        let Sent { lookup, .. } = *sent;
+        match self.check(&lookup, head, times) {
+            Ok((storable, declared)) => self.register(lookup, storable, declared, status, head, cx),
             Err(refused) => self.refuse(refused, status, head, cx),
         }
     }
@@ -96,6 +95,7 @@ impl CacheExchange {
         if declared.is_none() && head.fields.has("content-length") {
             return Err(Refused::BadLength);
         }
+        // Refused here already, no place is taken for it.
         let limit = u64::try_from(self.core.settings.max_object).unwrap_or(u64::MAX);
         if declared.is_some_and(|length| length > limit) {
             return Err(Refused::TooLarge);
@@ -127,7 +127,7 @@ impl CacheExchange {
         head: &mut ResponseHead,
         cx: &mut Cx<'_>,
     ) -> Step {
-        let until = storable.until(self.core.settings.keep_stale);
+        let until = self.core.until(&storable, cx.now);
         let known_until = lookup.marker.as_ref().map_or(0, |marker| marker.until);
         let register = Rc::new(Register {
             seen: lookup.marker.as_ref().map(|marker| marker.generation),
@@ -205,7 +205,8 @@ impl CacheExchange {
             .core
             .settings
             .max_object
-            .saturating_sub(place.object.len());
+            .saturating_sub(place.object.len())
+            .saturating_sub(store::FRAMING);
         let expected = declared
             .and_then(|length| usize::try_from(length).ok())
             .unwrap_or(0);
@@ -361,7 +362,7 @@ impl CacheExchange {
             ..lookup.asked_of()
         };
         let storable = Storable::check(asked, &merged, times, &self.policy(lookup, old.status))?;
-        let until = storable.until(self.core.settings.keep_stale);
+        let until = self.core.until(&storable, times.responded);
         let mut stored = storable.into_stored(old.generation);
         stored.body = old.body.clone();
         Ok((stored, until))

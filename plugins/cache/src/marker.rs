@@ -277,9 +277,23 @@ impl Marker {
     }
 }
 
-/// Makes everything stored or on its way under a key unusable.
+/// Makes everything stored or on its way under a key unusable. It has to be remembered until what was there before is
+/// of no use any more ([`outlives`]): a table that runs out of room may give a forgotten key a marker it had before.
 pub fn invalidate(fresh: u64, until: u32) -> Option<Vec<u8>> {
     Marker::new(fresh, true, until).encode()
+}
+
+/// The marker of an invalidation as it is, to be written once more for longer; `None` when it is another one's by now.
+pub fn prolong(before: Option<&[u8]>, generation: u64, until: u32) -> Option<Vec<u8>> {
+    let marker = before.and_then(Marker::decode)?;
+    let until = marker.until.max(until);
+    (marker.generation == generation).then(|| Marker { until, ..marker }.encode())?
+}
+
+/// Until when an invalidation of what was there before must be remembered, when that is after `until`.
+pub fn outlives(before: Option<&[u8]>, until: u32) -> Option<u32> {
+    let marker = before.and_then(Marker::decode)?;
+    (marker.until > until).then_some(marker.until)
 }
 
 /// The generation of a URI whose keys have more parts than the URI: as it is, or a fresh one. The flag says whether it
@@ -400,6 +414,18 @@ mod tests {
         assert_eq!(after.map(|marker| marker.edition), Some(1));
         assert_eq!(next_edition(before.as_deref(), 6), None);
         assert_eq!(next_edition(None, 5), None);
+    }
+
+    #[test]
+    fn an_invalidation_outlives_what_it_invalidates() {
+        let before = Marker::new(5, false, 900).encode();
+        assert_eq!(outlives(before.as_deref(), 300), Some(900));
+        assert_eq!(outlives(before.as_deref(), 900), None);
+        assert_eq!(outlives(None, 300), None);
+        let after = invalidate(6, 300);
+        let longer = prolong(after.as_deref(), 6, 900).and_then(|bytes| Marker::decode(&bytes));
+        assert_eq!(longer, Some(Marker::new(6, true, 900)));
+        assert_eq!(prolong(after.as_deref(), 5, 900), None);
     }
 
     proptest! {

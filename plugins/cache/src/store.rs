@@ -12,6 +12,7 @@ use edgeweir_filter::{Change, Cx, Effect, Timestamp};
 use crate::config::Settings;
 use crate::marker;
 use crate::memory::Memory;
+use crate::storable::Storable;
 use crate::stored::Stored;
 
 /// How long an invalidation of a key that nothing is stored under is remembered: long enough for responses that were
@@ -24,6 +25,9 @@ pub const EPOCH: Duration = Duration::from_secs(2 * 86_400);
 
 /// The longest a response is kept in the shared store.
 const LONGEST_KEPT: Duration = Duration::from_secs(365 * 86_400);
+
+/// Bytes a store may add to an object of its own.
+pub const FRAMING: usize = 64;
 
 /// State of one filter: everything exchanges share within an instance.
 pub struct Core {
@@ -51,6 +55,19 @@ impl Core {
         let drawn = self.drawn.get();
         self.drawn.set(drawn.wrapping_add(1));
         self.random.hash_one((drawn, now))
+    }
+
+    /// Until when a response may be of use, in seconds since the epoch.
+    ///
+    /// Where keys have more parts than the URI it is not longer than a URI's generation lasts: an invalidation is then
+    /// remembered until everything stored before it is gone.
+    pub fn until(&self, storable: &Storable, now: Timestamp) -> u32 {
+        let until = storable.until(self.settings.keep_stale);
+        let longest = match self.settings.key.has_extra() {
+            true => EPOCH,
+            false => LONGEST_KEPT,
+        };
+        until.min(u32::try_from(now.plus(longest).as_secs()).unwrap_or(u32::MAX))
     }
 
     /// Applies a change to this instance's own value, for when there is no shared store; returns the value before.

@@ -849,3 +849,23 @@ fn overwrite(store: &edgeweir_filter::SharedMemory, damage: &'static [u8]) {
     Script::new(Vandal(damage)).sharing(store).run();
     assert_eq!(store.len(), before, "it was an object that is there");
 }
+
+#[test]
+fn an_invalidation_outlasts_what_was_stored() {
+    let (mut one, mut two) = workers("{}");
+    one.answers(200, &[("cache-control", "max-age=86400")], &[b"old"]);
+    one.run();
+    assert!(is_hit(&two.run()));
+    ask(&mut two, &["POST", "/"], &[]);
+    for worker in [&mut one, &mut two] {
+        worker.pass(Duration::from_secs(3600));
+        let seen = ask(
+            worker,
+            &["GET", "/"],
+            &[("cache-control", "only-if-cached")],
+        );
+        assert_eq!(seen.status, 504);
+        // The marker is still there: it is a variant that is missing, not the key.
+        assert_eq!(seen.counted("cache.forwarded.absent"), 1);
+    }
+}

@@ -36,10 +36,10 @@ fn a_stream_holds_no_more_than_its_plan_says() {
         (seed >> 33) as usize
     };
     let words = ["alpha", "beta", "\"name\":", "12345", "\n", "{", "}", ", "];
-    let text: Vec<u8> = (0..600_000)
+    let text: Vec<u8> = (0..300_000)
         .flat_map(|_| words[word() % words.len()].bytes())
         .collect();
-    let noise: Vec<u8> = (0..1_500_000).map(|_| word() as u8).collect();
+    let noise: Vec<u8> = (0..700_000).map(|_| word() as u8).collect();
     let mut over = Vec::new();
     for coding in Coding::ALL {
         let levels = if coding == Coding::Brotli {
@@ -55,7 +55,7 @@ fn a_stream_holds_no_more_than_its_plan_says() {
                 (20, Some(100_000), &text),
             ] {
                 // The slowest levels do 1 MB a second.
-                let body = &body[..if level > 9 { 400_000 } else { body.len() }];
+                let body = &body[..if level > 9 { 200_000 } else { body.len() }];
                 let body = &body[..length.map_or(body.len(), |length: u64| length as usize)];
                 let plan = Plan::new(coding, level, window, length);
                 for chunk in [body.len(), 16 * 1024] {

@@ -34,6 +34,9 @@ enum Gate {
     Released,
 }
 
+/// Gives a filter a piece: chunk, whether it is the last, where its output goes.
+pub type Feed<'a> = &'a mut dyn FnMut(&[u8], bool, &mut Vec<u8>);
+
 /// One direction's body.
 #[derive(Debug)]
 pub struct Flow {
@@ -117,12 +120,7 @@ impl Flow {
     }
 
     /// A body callback of `size` bytes in the host's buffer. `feed` is called with chunk, end, out.
-    pub fn push(
-        &mut self,
-        size: usize,
-        end: bool,
-        feed: &mut dyn FnMut(&[u8], bool, &mut Vec<u8>),
-    ) -> Result<Flowing, Status> {
+    pub fn push(&mut self, size: usize, end: bool, feed: Feed<'_>) -> Result<Flowing, Status> {
         let held = self.held.min(size);
         let mut out = Vec::new();
         if self.body == Body::Observe {
@@ -146,10 +144,20 @@ impl Flow {
                 self.held = 0;
                 Flowing::On
             }
-            (Gate::Stopped, false) => {
+            // Only here a callback that pauses continues the stream itself: what waits must not grow without bound.
+            (Gate::Stopped, false) if self.pausing == usize::MAX => {
                 self.held = 0;
                 hostcalls::continue_stream(self.side)?;
                 Flowing::Paused
+            }
+            (Gate::Stopped, false) => {
+                let asked = self.held > 0;
+                self.held = out.len();
+                if asked || out.is_empty() {
+                    Flowing::Paused
+                } else {
+                    Flowing::Held
+                }
             }
             (Gate::Open, false) | (Gate::Released, _) => {
                 self.gate = Gate::Stopped;
@@ -170,7 +178,7 @@ impl Flow {
         size: usize,
         end: bool,
         out: &mut Vec<u8>,
-        feed: &mut dyn FnMut(&[u8], bool, &mut Vec<u8>),
+        feed: Feed<'_>,
     ) -> Result<(), Status> {
         let mut at = start;
         while at < size && !self.ended {
@@ -197,10 +205,7 @@ impl Flow {
     }
 
     /// The trailers came: the body is complete. Answers how many bytes could not be added any more.
-    pub fn finish(
-        &mut self,
-        feed: &mut dyn FnMut(&[u8], bool, &mut Vec<u8>),
-    ) -> Result<(Flowing, usize), Status> {
+    pub fn finish(&mut self, feed: Feed<'_>) -> Result<(Flowing, usize), Status> {
         if self.passes() {
             return Ok((Flowing::On, 0));
         }

@@ -13,9 +13,9 @@
 //! # Trailers
 //! A host such as Envoy offers no way to add body bytes once trailers are there, unless the body callback before them
 //! paused. So the first 16 KiB of a body that a filter transforms, whose length is unknown and which may have trailers
-//! (no `transfer-encoding: chunked`: an HTTP/2 upstream; or a `trailer` field), go out from a paused state: every
-//! callback pauses and continues the stream itself, only the first piece waits, for the next one or 10 ms. A body
-//! whose trailers an HTTP/2 message announces in `trailer` goes out like that to its end. What remains: a longer body
+//! (no `transfer-encoding: chunked`: an HTTP/2 upstream; or a `trailer` field), go out from a paused state: pieces
+//! wait for their end or for a tick, 10 ms at most. A body whose trailers an HTTP/2 message announces in `trailer` goes
+//! out like that to its end; there the callbacks that pause continue the stream themselves. What remains: a longer body
 //! with trailers that nobody announced, of which the filter holds bytes back to its end (a compressor does), is
 //! reset instead of ending incomplete, and that is logged. `text/event-stream` is never held.
 #![deny(
