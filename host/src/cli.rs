@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigError};
 use crate::demo;
-use crate::host::{Host, Prepared, State, stop_signal};
+use crate::host::{Host, Prepared, State, StopSignals};
 use crate::inspect::Inspected;
 use crate::report;
 
@@ -128,7 +128,7 @@ fn inspect(arguments: &Inspect) -> anyhow::Result<()> {
 }
 
 async fn run(arguments: Run) -> anyhow::Result<()> {
-    let (config, introduction) = match &arguments.config {
+    let (config, origin) = match &arguments.config {
         Some(file) => (Config::read(file)?, None),
         None => {
             let demo = demo::start(&arguments.modules, arguments.port).await?;
@@ -146,9 +146,11 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         ));
         return Ok(());
     }
+    // Before anything is said: who reads the addresses may stop it at once.
+    let mut signals = StopSignals::watch()?;
     let host = prepared.serve().await?;
-    match introduction {
-        Some(origin) => say(&demo::introduction(&host, origin)),
+    match &origin {
+        Some(origin) => say(&demo::introduction(&host, origin.address)),
         None => say(&addresses(&host)),
     }
     let mut every = arguments
@@ -157,16 +159,17 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     if let Some(every) = &mut every {
         every.tick().await;
     }
-    let signal = stop_signal();
-    tokio::pin!(signal);
     let stopped_by = loop {
         tokio::select! {
-            name = &mut signal => break name?,
+            name = signals.next() => break name,
             () = tick(&mut every) => say(&format!("\n{}", report::table(&host.state))),
         }
     };
     say(&format!("\n{stopped_by}: finishing what is in flight\n"));
     let state = host.stop().await;
+    if let Some(origin) = origin {
+        origin.stop(Duration::ZERO).await;
+    }
     say(&format!("\n{}", report::table(&state)));
     Ok(())
 }

@@ -296,7 +296,7 @@ impl Inspected {
     pub fn to_text(&self, file: &Path) -> String {
         let mut text = format!("{}\n", file.display());
         let mut line = |name: &str, value: String| {
-            let _ = writeln!(text, "  {name:<10} {value}");
+            let _ = writeln!(text, "  {name:<12} {value}");
         };
         line("kind", self.kind.clone());
         if let Some(name) = &self.name {

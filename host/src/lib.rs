@@ -11,5 +11,6 @@ pub mod host;
 pub mod inspect;
 pub mod load;
 pub mod report;
+pub mod schema;
 pub mod serve;
 pub mod stats;

@@ -12,6 +12,8 @@ use edgeweir_host_proxy_wasm as proxy_wasm;
 use edgeweir_host_wasi_http as wasi_http;
 
 use crate::config::{self, Config, ConfigError, Filter, OnTrap};
+use crate::inspect::Inspected;
+use crate::schema;
 
 /// How a filter talks to its host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,11 +124,22 @@ impl<'a> Loader<'a> {
         }
         let json = match &filter.config {
             None => None,
-            Some(value) => Some(
-                config::to_json(value.get_ref())
-                    .map_err(|message| at(value.span(), "config", message))?
-                    .to_string(),
-            ),
+            Some(value) => {
+                let json = config::to_json(value.get_ref())
+                    .map_err(|message| at(value.span(), "config", message))?;
+                if abi == Abi::WasiHttp
+                    && let Some(schema) = Inspected::read(&file).ok().and_then(|it| it.schema)
+                    && let Err(mismatch) = schema::check(&schema, &json)
+                {
+                    let field = if mismatch.field.is_empty() {
+                        "config".to_owned()
+                    } else {
+                        format!("config.{}", mismatch.field)
+                    };
+                    return Err(at(value.span(), &field, mismatch.message));
+                }
+                Some(json.to_string())
+            }
         };
         let layer = match abi {
             Abi::ProxyWasm => self.module(name, filter, &file, json).await,
@@ -293,7 +306,7 @@ fn of_the_other_abi(filter: &Filter, abi: Abi) -> Option<(Range<usize>, &'static
 ///
 /// The name is the one it carries itself (custom section `edgeweir:name`); else the file's, up to the first dot.
 fn configuration_variable(file: &Path) -> String {
-    let own = crate::inspect::Inspected::read(file)
+    let own = Inspected::read(file)
         .ok()
         .and_then(|inspected| inspected.name);
     let name = own.unwrap_or_else(|| {

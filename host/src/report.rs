@@ -17,7 +17,7 @@ const HEADINGS: [&str; 10] = [
     "mean µs",
     "max µs",
     "fuel/call",
-    "memory now/peak",
+    "memory now / most of one",
     "copied",
     "traps",
     "host calls",

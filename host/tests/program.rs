@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use edgeweir::config::{Config, ConfigError};
 
-const LISTENER: &str = "[[listener]]\nname = \"main\"\nlisten = \"127.0.0.1:0\"\nupstream = \"origin\"\n";
+const LISTENER: &str =
+    "[[listener]]\nname = \"main\"\nlisten = \"127.0.0.1:0\"\nupstream = \"origin\"\n";
 const ORIGIN: &str = "[upstream.origin]\naddress = \"127.0.0.1:1\"\n";
 
 fn refused(text: &str) -> ConfigError {
@@ -25,7 +26,11 @@ fn an_error_names_file_line_column_field_and_what_would_be_right() {
             format!("{LISTENER}{ORIGIN}timeout = 3\n"),
             (7, 1),
             "upstream.origin.timeout",
-            vec!["unknown field `timeout`", "`timeout_ms`", "`connect_timeout_ms`"],
+            vec![
+                "unknown field `timeout`",
+                "`timeout_ms`",
+                "`connect_timeout_ms`",
+            ],
         ),
         (
             "misspelt table",
@@ -116,7 +121,10 @@ fn an_error_names_file_line_column_field_and_what_would_be_right() {
         let shown = error.to_string();
         assert_eq!(error.place, Some(place), "{case}: {shown}");
         assert_eq!(error.field, field, "{case}: {shown}");
-        assert!(shown.starts_with(&format!("edge.toml:{}:{}: ", place.0, place.1)), "{case}: {shown}");
+        assert!(
+            shown.starts_with(&format!("edge.toml:{}:{}: ", place.0, place.1)),
+            "{case}: {shown}"
+        );
         for word in words {
             assert!(shown.contains(word), "{case}: no {word} in {shown}");
         }
@@ -139,7 +147,10 @@ fn a_filters_configuration_becomes_json() {
 }
 
 fn edgeweir(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_edgeweir")).args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_edgeweir"))
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 #[test]
@@ -147,14 +158,19 @@ fn a_module_that_is_missing_or_no_wasm_is_said_at_load() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("edge.toml");
     let with = |module: &str, extra: &str| {
-        let text = format!("{LISTENER}filters = [\"a\"]\n{ORIGIN}[filter.a]\nmodule = \"{module}\"\n{extra}");
+        let text = format!(
+            "{LISTENER}filters = [\"a\"]\n{ORIGIN}[filter.a]\nmodule = \"{module}\"\n{extra}"
+        );
         std::fs::write(&file, text).unwrap();
         let output = edgeweir(&["run", "--check", file.to_str().unwrap()]);
         assert!(!output.status.success());
         String::from_utf8(output.stderr).unwrap()
     };
     let said = with("gone.wasm", "");
-    assert!(said.contains(":9:10: in `filter.a.module`: gone.wasm cannot be read"), "{said}");
+    assert!(
+        said.contains(":9:10: in `filter.a.module`: gone.wasm cannot be read"),
+        "{said}"
+    );
     assert!(said.contains("cargo edge build"), "{said}");
     std::fs::write(folder.path().join("text.wasm"), "this is not Wasm at all").unwrap();
     let said = with("text.wasm", "");
@@ -165,7 +181,10 @@ fn a_module_that_is_missing_or_no_wasm_is_said_at_load() {
     let said = with("core.wasm", "environment = { A = \"b\" }\n");
     assert!(said.contains("`environment` is for components"), "{said}");
     let said = with("core.wasm", "");
-    assert!(said.contains("core.wasm") && said.contains("in `filter.a`"), "{said}");
+    assert!(
+        said.contains("core.wasm") && said.contains("in `filter.a`"),
+        "{said}"
+    );
     let output = edgeweir(&["run", "--check", "/nowhere/edge.toml"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/edge.toml: cannot be read"));
 }
@@ -224,14 +243,26 @@ fn a_signal_stops_it_and_it_reports() {
         let mut line = String::new();
         out.read_line(&mut line).unwrap();
         assert!(line.starts_with("main http://127.0.0.1:"), "{line}");
-        let address = line.split_whitespace().nth(1).unwrap().trim_start_matches("http://").to_owned();
+        let address = line
+            .split_whitespace()
+            .nth(1)
+            .unwrap()
+            .trim_start_matches("http://")
+            .to_owned();
         // Nothing listens behind it: one 502.
         let mut stream = std::net::TcpStream::connect(&address).unwrap();
-        std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        std::io::Write::write_all(
+            &mut stream,
+            b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        )
+        .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
-        let killed = Command::new("kill").args([signal, &running.0.id().to_string()]).status().unwrap();
+        let killed = Command::new("kill")
+            .args([signal, &running.0.id().to_string()])
+            .status()
+            .unwrap();
         assert!(killed.success());
         let mut rest = String::new();
         out.read_to_string(&mut rest).unwrap();

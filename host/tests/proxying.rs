@@ -36,14 +36,18 @@ async fn bodies_come_through_whole() {
         assert!(!parts.headers.contains_key("content-length"));
         assert_eq!(body.len(), 70_004);
 
-        let request = client.request("POST", "/echo").body(full(pattern(5_000_000)));
+        let request = client
+            .request("POST", "/echo")
+            .body(full(pattern(5_000_000)));
         let response = client.send(request.unwrap()).await.unwrap();
         let (parts, body, _) = collect(response).await.unwrap();
         assert_eq!(parts.headers["content-length"], "5000000");
         assert!(body == pattern(5_000_000), "5 MB up and down");
 
         let sent: Vec<Bytes> = (1..200).map(pattern).collect();
-        let request = client.request("POST", "/echo").body(pieces(sent.clone(), None));
+        let request = client
+            .request("POST", "/echo")
+            .body(pieces(sent.clone(), None));
         let response = client.send(request.unwrap()).await.unwrap();
         let (parts, body, _) = collect(response).await.unwrap();
         assert!(!parts.headers.contains_key("content-length"));
@@ -85,7 +89,10 @@ async fn messages_without_a_body_stay_so() {
         for (path, length) in [("/length", Some("1234")), ("/chunks", None)] {
             let request = client.request("HEAD", path).body(empty()).unwrap();
             let (parts, body, _) = collect(client.send(request).await.unwrap()).await.unwrap();
-            let got = parts.headers.get("content-length").map(|it| it.to_str().unwrap());
+            let got = parts
+                .headers
+                .get("content-length")
+                .map(|it| it.to_str().unwrap());
             assert_eq!(got, length, "HEAD {path}, {case}");
             assert!(body.is_empty());
         }
@@ -121,13 +128,19 @@ async fn fields_are_those_of_the_right_hop() {
         let (_, body, _) = collect(response).await.unwrap();
         let text = String::from_utf8(body.to_vec()).unwrap();
         let case = format!("client http2 {http2}, upstream http2 {upstream}:\n{text}");
-        assert!(text.contains("x-forwarded-for: 1.2.3.4, 127.0.0.1\n"), "{case}");
+        assert!(
+            text.contains("x-forwarded-for: 1.2.3.4, 127.0.0.1\n"),
+            "{case}"
+        );
         assert!(text.contains("x-end: kept\n"), "{case}");
         for gone in ["x-hop", "keep-alive", "connection", "via:"] {
             assert!(!text.contains(gone), "{gone}: {case}");
         }
         if upstream {
-            assert!(text.contains("GET /head?q=%20a HTTP/2.0 authority=Some(\"example.org\")"), "{case}");
+            assert!(
+                text.contains("GET /head?q=%20a HTTP/2.0 authority=Some(\"example.org\")"),
+                "{case}"
+            );
             assert!(!text.contains("host:"), "{case}");
         } else {
             assert!(text.contains("GET /head?q=%20a HTTP/1.1"), "{case}");
@@ -173,14 +186,31 @@ async fn an_upstream_that_fails_before_its_head_is_answered_for() {
         ("not HTTP", garbage, "", "/", 502),
         ("not HTTP/2", garbage, "http2 = true", "/", 502),
         ("no answer in time", good, "timeout_ms = 200", "/never", 504),
-        ("no answer in time, http2", good, "timeout_ms = 200\nhttp2 = true", "/never", 504),
+        (
+            "no answer in time, http2",
+            good,
+            "timeout_ms = 200\nhttp2 = true",
+            "/never",
+            504,
+        ),
     ] {
         let host = host(upstream, extra).await;
         let began = Instant::now();
-        let (parts, body, _) = Client::connect(host.addresses()[0], false).await.get(path).await;
+        let (parts, body, _) = Client::connect(host.addresses()[0], false)
+            .await
+            .get(path)
+            .await;
         assert_eq!(parts.status.as_u16(), status, "{case}");
-        assert!(parts.headers["proxy-status"].to_str().unwrap().starts_with("edgeweir; error="));
-        assert!(String::from_utf8_lossy(&body).starts_with("upstream origin: "), "{case}");
+        assert!(
+            parts.headers["proxy-status"]
+                .to_str()
+                .unwrap()
+                .starts_with("edgeweir; error=")
+        );
+        assert!(
+            String::from_utf8_lossy(&body).starts_with("upstream origin: "),
+            "{case}"
+        );
         assert!(began.elapsed() < Duration::from_secs(4), "{case}");
         host.stop().await;
     }
@@ -189,8 +219,14 @@ async fn an_upstream_that_fails_before_its_head_is_answered_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_cut_upstream_is_cut_for_the_client() {
     for (case, answer) in [
-        ("content-length", &b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"[..]),
-        ("chunked", &b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n"[..]),
+        (
+            "content-length",
+            &b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"[..],
+        ),
+        (
+            "chunked",
+            &b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n"[..],
+        ),
     ] {
         let upstream = scripted(answer, Duration::from_millis(50)).await;
         let host = host(upstream, "").await;
@@ -200,7 +236,10 @@ async fn a_body_cut_upstream_is_cut_for_the_client() {
             let response = client.send(request).await.unwrap();
             assert_eq!(response.status(), 200);
             let ended = collect(response).await;
-            assert!(ended.is_err(), "{case}, http2 {http2}: a clean end: {ended:?}");
+            assert!(
+                ended.is_err(),
+                "{case}, http2 {http2}: a clean end: {ended:?}"
+            );
         }
         let stats = host.state.listeners[0].stats.clone();
         assert_eq!(stats.cut.load(Relaxed), 2, "{case}");
@@ -210,7 +249,11 @@ async fn a_body_cut_upstream_is_cut_for_the_client() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_falls_silent_in_its_body_is_cut() {
-    let upstream = scripted(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", Duration::from_secs(60)).await;
+    let upstream = scripted(
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf",
+        Duration::from_secs(60),
+    )
+    .await;
     let host = host(upstream, "idle_timeout_ms = 200").await;
     let began = Instant::now();
     let answer = get_raw(host.addresses()[0], "/", "").await;
@@ -225,19 +268,41 @@ async fn a_client_that_leaves_frees_everything() {
     let host = host(origin, "").await;
     let stats = host.state.listeners[0].stats.clone();
     let address = host.addresses()[0];
+    let mut leaving = Vec::new();
     for _ in 0..20 {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let request = b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        leaving.push(stream);
     }
+    let began = Instant::now();
+    while stats.in_flight.load(Relaxed) < 20 {
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "they were not begun"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(leaving);
     // And one that leaves in the middle of a body.
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
     let mut some = [0; 1000];
     stream.read_exact(&mut some).await.unwrap();
     drop(stream);
     let began = Instant::now();
-    while stats.requests() < 21 || stats.in_flight.load(Relaxed) > 0 || stats.connections.load(Relaxed) > 0 {
-        assert!(began.elapsed() < Duration::from_secs(10), "in flight: {}", stats.in_flight.load(Relaxed));
+    while stats.requests() < 21
+        || stats.in_flight.load(Relaxed) > 0
+        || stats.connections.load(Relaxed) > 0
+    {
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "in flight: {}",
+            stats.in_flight.load(Relaxed)
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(stats.by_class[0].load(Relaxed), 20);
@@ -282,7 +347,10 @@ async fn forty_thousand_fields_cost_one_request() {
     request.extend_from_slice(b"\r\n");
     let answer = raw(address, request).await;
     let answer = String::from_utf8_lossy(&answer);
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431"),
+        "{answer}"
+    );
 
     let answer = get_raw(address, "/", &"a: b\r\n".repeat(1_500)).await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
@@ -309,15 +377,43 @@ async fn what_cannot_be_done_is_said() {
     let host = host(origin, "").await;
     let address = host.addresses()[0];
     for (case, request, status) in [
-        ("WebSocket", "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 501),
+        (
+            "WebSocket",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+            501,
+        ),
         ("CONNECT", "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 501),
-        ("no Host", "GET / HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
-        ("two Hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n", 400),
-        ("user in Host", "GET / HTTP/1.1\r\nHost: u@a\r\nConnection: close\r\n\r\n", 400),
-        ("h2c is ignored", "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, close\r\nUpgrade: h2c\r\n\r\n", 200),
-        ("absolute form", "GET http://b/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200),
+        (
+            "no Host",
+            "GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+            400,
+        ),
+        (
+            "two Hosts",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n",
+            400,
+        ),
+        (
+            "user in Host",
+            "GET / HTTP/1.1\r\nHost: u@a\r\nConnection: close\r\n\r\n",
+            400,
+        ),
+        (
+            "h2c is ignored",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, close\r\nUpgrade: h2c\r\n\r\n",
+            200,
+        ),
+        (
+            "absolute form",
+            "GET http://b/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            200,
+        ),
         ("HTTP/1.0", "GET / HTTP/1.0\r\n\r\n", 200),
-        ("server as a whole", "OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200),
+        (
+            "server as a whole",
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            200,
+        ),
     ] {
         let stop = tokio::time::timeout(Duration::from_secs(3), async {
             let mut stream = TcpStream::connect(address).await.unwrap();
@@ -342,10 +438,16 @@ async fn stopping_finishes_what_is_in_flight() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let began = Instant::now();
     let state = host.stop().await;
-    assert!(began.elapsed() < Duration::from_secs(3), "an idle connection held it up");
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "an idle connection held it up"
+    );
     assert!(in_flight.await.unwrap().ends_with("slow"));
     assert_eq!(state.listeners[0].stats.by_class[2].load(Relaxed), 1);
-    assert!(TcpStream::connect(address).await.is_err(), "it still accepts");
+    assert!(
+        TcpStream::connect(address).await.is_err(),
+        "it still accepts"
+    );
     drop(idle);
 }
 
@@ -381,7 +483,10 @@ async fn the_admin_pages_say_what_happened() {
         "edgeweir_in_flight{listener=\"main\"} 0",
         "# TYPE edgeweir_request_seconds histogram",
     ] {
-        assert!(metrics.lines().any(|it| it == line), "no {line} in:\n{metrics}");
+        assert!(
+            metrics.lines().any(|it| it == line),
+            "no {line} in:\n{metrics}"
+        );
     }
     let resident = metrics
         .lines()
@@ -389,7 +494,8 @@ async fn the_admin_pages_say_what_happened() {
         .expect("resident memory");
     assert!(resident.parse::<u64>().unwrap() > 1_000_000);
     let stats = local("/stats.json").await;
-    let stats: serde_json::Value = serde_json::from_str(stats.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let stats: serde_json::Value =
+        serde_json::from_str(stats.split("\r\n\r\n").nth(1).unwrap()).unwrap();
     assert_eq!(stats["listeners"][0]["requests"], 3);
     assert_eq!(stats["recent"][0]["path"], "/chunks");
     assert_eq!(stats["recent"][0]["bytes"], 70_004);
@@ -398,7 +504,11 @@ async fn the_admin_pages_say_what_happened() {
     assert!(local("/").await.contains("<html"));
     assert!(local("/nothing").await.starts_with("HTTP/1.1 404"));
     // A name that another site points at this address gets nothing.
-    assert!(get_raw(admin, "/stats.json", "").await.starts_with("HTTP/1.1 403"));
+    assert!(
+        get_raw(admin, "/stats.json", "")
+            .await
+            .starts_with("HTTP/1.1 403")
+    );
     host.stop().await;
 }
 

@@ -60,7 +60,11 @@ pub(crate) struct Pump {
 
 /// What a callback left to do.
 enum Step {
-    Send { data: Bytes, trailers: Option<HeaderMap>, rewritten: bool },
+    Send {
+        data: Bytes,
+        trailers: Option<HeaderMap>,
+        rewritten: bool,
+    },
     Hold,
     TooLarge,
     Decided,
@@ -96,14 +100,22 @@ impl Pump {
     /// Makes the head true to the body where it declares a length: the head waits for the plugin's answer to the first
     /// chunk, which for a buffering plugin is the whole body.
     pub(crate) async fn prime(&mut self, headers: &mut HeaderMap) {
-        let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let declared = headers
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         if !self.on_body || declared.is_none() {
             return;
         }
         if let Some(first) = self.next().await {
             self.ready.push_front(first);
         }
-        let waiting = self.ready.iter().flatten().filter_map(|frame| frame.data_ref()).map(Bytes::len).sum::<usize>();
+        let waiting = self
+            .ready
+            .iter()
+            .flatten()
+            .filter_map(|frame| frame.data_ref())
+            .map(Bytes::len)
+            .sum::<usize>();
         if self.ready.iter().any(Result::is_err) || !self.rewritten {
             self.declared = declared;
         } else if self.over {
@@ -131,13 +143,17 @@ impl Pump {
     fn account(&mut self, item: Item) -> Item {
         let Ok(frame) = &item else { return item };
         // Frames pass here once more when the head waited for them; the length is known only afterwards.
-        let Some(declared) = self.declared else { return item };
+        let Some(declared) = self.declared else {
+            return item;
+        };
         self.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
         let short = self.over && self.ready.is_empty() && self.sent < declared;
         if self.sent > declared || short {
             self.over = true;
             self.ready.clear();
-            return Err("the plugin changed a body's length after its content-length was sent".into());
+            return Err(
+                "the plugin changed a body's length after its content-length was sent".into(),
+            );
         }
         item
     }
@@ -177,7 +193,10 @@ impl Pump {
         match frame.into_data() {
             Ok(data) => {
                 if self.direction == Direction::Response {
-                    self.common.meter.body_in.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    self.common
+                        .meter
+                        .body_in
+                        .fetch_add(data.len() as u64, Ordering::Relaxed);
                 }
                 let end = self.inner.is_end_stream();
                 self.source_over |= end;
@@ -240,8 +259,14 @@ impl Pump {
         let (direction, id, end) = (self.direction, self.exchange.id, self.source_over);
         let exchange = Arc::clone(&self.exchange);
         let step = exchange.enter(|vm| {
-            let paused = vm.stream(id).is_none_or(|stream| stream.side(direction).paused);
-            let action = if paused { Action::Pause } else { Action::Continue };
+            let paused = vm
+                .stream(id)
+                .is_none_or(|stream| stream.side(direction).paused);
+            let action = if paused {
+                Action::Pause
+            } else {
+                Action::Continue
+            };
             Ok(after(vm, id, direction, action, end, usize::MAX))
         });
         let step = step.await;
@@ -251,7 +276,11 @@ impl Pump {
     async fn follow(&mut self, step: Result<Step, Gone>) {
         self.held = false;
         match step {
-            Ok(Step::Send { data, trailers, rewritten }) => {
+            Ok(Step::Send {
+                data,
+                trailers,
+                rewritten,
+            }) => {
                 self.rewritten |= rewritten;
                 self.send(data, trailers);
             }
@@ -261,7 +290,10 @@ impl Pump {
                 if self.direction == Direction::Request {
                     self.refuse().await;
                 }
-                self.fail(Failure::TooLarge, "the plugin holds back more of the body than there is room for".into());
+                self.fail(
+                    Failure::TooLarge,
+                    "the plugin holds back more of the body than there is room for".into(),
+                );
             }
             Err(Gone) => {
                 let direction = self.direction;
@@ -313,15 +345,38 @@ impl Pump {
 }
 
 /// What follows from a callback's action and from what the plugin did besides.
-fn after(vm: &mut Vm, id: u32, direction: Direction, action: Action, end: bool, most: usize) -> Step {
-    let Some(stream) = vm.stream(id).filter(|stream| stream.verdict.is_none()) else { return Step::Decided };
+fn after(
+    vm: &mut Vm,
+    id: u32,
+    direction: Direction,
+    action: Action,
+    end: bool,
+    most: usize,
+) -> Step {
+    let Some(stream) = vm.stream(id).filter(|stream| stream.verdict.is_none()) else {
+        return Step::Decided;
+    };
     let side = stream.side(direction);
     if action != Action::Continue {
-        return if side.buffer.len() > most { Step::TooLarge } else { Step::Hold };
+        return if side.buffer.len() > most {
+            Step::TooLarge
+        } else {
+            Step::Hold
+        };
     }
-    let trailers = if end { side.trailers.as_ref().map(|trailers| trailers.lines.clone()) } else { None };
+    let trailers = if end {
+        side.trailers
+            .as_ref()
+            .map(|trailers| trailers.lines.clone())
+    } else {
+        None
+    };
     let trailers = trailers.filter(|trailers| !trailers.is_empty());
-    Step::Send { data: std::mem::take(&mut side.buffer), trailers, rewritten: side.rewritten }
+    Step::Send {
+        data: std::mem::take(&mut side.buffer),
+        trailers,
+        rewritten: side.rewritten,
+    }
 }
 
 /// A [`Pump`] as a body: polled by whoever sends it, nothing runs ahead.
@@ -341,13 +396,21 @@ enum State {
 impl PumpBody {
     /// The body of a request.
     pub(crate) fn request(pump: Pump) -> Self {
-        Self { state: State::Idle(Box::new(pump)), ending: None, meter: None }
+        Self {
+            state: State::Idle(Box::new(pump)),
+            ending: None,
+            meter: None,
+        }
     }
 
     /// The body of a response, whose end is the stream's.
     pub(crate) fn response(pump: Pump, ending: Ending) -> Self {
         let meter = Some(Arc::clone(&pump.common.meter));
-        Self { state: State::Idle(Box::new(pump)), ending: Some(ending), meter }
+        Self {
+            state: State::Idle(Box::new(pump)),
+            ending: Some(ending),
+            meter,
+        }
     }
 }
 
@@ -413,7 +476,11 @@ pub(crate) struct Passing {
 
 impl Passing {
     pub(crate) fn new(inner: Body, ending: Ending, meter: &Arc<Meter>) -> Self {
-        Self { inner, ending: Some(ending), meter: Arc::clone(meter) }
+        Self {
+            inner,
+            ending: Some(ending),
+            meter: Arc::clone(meter),
+        }
     }
 }
 
@@ -426,7 +493,9 @@ impl http_body::Body for Passing {
         match &item {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    self.meter.body_in.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    self.meter
+                        .body_in
+                        .fetch_add(data.len() as u64, Ordering::Relaxed);
                 }
                 count(Some(&self.meter), frame);
             }
@@ -446,6 +515,8 @@ impl http_body::Body for Passing {
 
 fn count(meter: Option<&Arc<Meter>>, frame: &Frame<Bytes>) {
     if let (Some(meter), Some(data)) = (meter, frame.data_ref()) {
-        meter.body_out.fetch_add(data.len() as u64, Ordering::Relaxed);
+        meter
+            .body_out
+            .fetch_add(data.len() as u64, Ordering::Relaxed);
     }
 }

@@ -36,7 +36,10 @@ impl Client {
         Self { pool }
     }
 
-    async fn call(&self, request: http::Request<edgeweir_host_chain::Body>) -> Option<CalloutAnswer> {
+    async fn call(
+        &self,
+        request: http::Request<edgeweir_host_chain::Body>,
+    ) -> Option<CalloutAnswer> {
         let (head, body) = self.pool.request(request).await.ok()?.into_parts();
         let body = Limited::new(body, ANSWER).collect().await.ok()?;
         let trailers = body.trailers().cloned();
@@ -58,24 +61,44 @@ impl Callout {
     /// Makes the call and delivers its answer: a time-out as 504, no answer as 503. The answer is dropped if the
     /// context that asked is gone.
     pub(crate) async fn run(self, client: Client) {
-        let Callout { token, context, generation, worker, request, timeout } = self;
+        let Callout {
+            token,
+            context,
+            generation,
+            worker,
+            request,
+            timeout,
+        } = self;
         let answer = match tokio::time::timeout(timeout, client.call(request)).await {
             Ok(Some(answer)) => answer,
-            Ok(None) => failed(StatusCode::SERVICE_UNAVAILABLE, "upstream connect error or disconnect"),
+            Ok(None) => failed(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream connect error or disconnect",
+            ),
             Err(_) => failed(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout"),
         };
-        let Some(worker) = worker.upgrade() else { return };
+        let Some(worker) = worker.upgrade() else {
+            return;
+        };
         let delivered = worker.enter(generation, |vm| {
             let host = vm.store.data_mut();
             if !take(host, token, context) {
                 return Ok(());
             }
-            let (headers, body, trailers) =
-                (answer.fields.len() as u32, answer.body.len() as u32, answer.trailers.len() as u32);
+            let (headers, body, trailers) = (
+                answer.fields.len() as u32,
+                answer.body.len() as u32,
+                answer.trailers.len() as u32,
+            );
             host.answer = Some(answer);
             let callback = vm.exports.http_call_response.clone();
             let params = (context, token, headers, body, trailers);
-            let called = vm.call("proxy_on_http_call_response", callback.as_ref(), context, params);
+            let called = vm.call(
+                "proxy_on_http_call_response",
+                callback.as_ref(),
+                context,
+                params,
+            );
             vm.store.data_mut().answer = None;
             called.map(drop)
         });
@@ -101,7 +124,10 @@ fn take(host: &mut Host, token: u32, context: u32) -> bool {
 
 fn failed(status: StatusCode, text: &'static str) -> CalloutAnswer {
     let mut headers = HeaderMap::new();
-    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    headers.insert(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain"),
+    );
     headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(text.len()));
     let (mut head, ()) = http::Response::new(()).into_parts();
     (head.status, head.headers) = (status, headers);

@@ -32,11 +32,20 @@ pub(crate) enum Outcome {
 
 impl Exchange {
     pub(crate) fn new(place: Place, generation: u64, id: u32, signal: Arc<Signal>) -> Arc<Self> {
-        Arc::new(Self { place, generation, id, signal, over: AtomicBool::new(false) })
+        Arc::new(Self {
+            place,
+            generation,
+            id,
+            signal,
+            over: AtomicBool::new(false),
+        })
     }
 
     /// Does something on the machine, with exclusive use of it.
-    pub(crate) async fn enter<R>(&self, act: impl FnOnce(&mut Vm) -> Result<R, Trapped>) -> Result<R, Gone> {
+    pub(crate) async fn enter<R>(
+        &self,
+        act: impl FnOnce(&mut Vm) -> Result<R, Trapped>,
+    ) -> Result<R, Gone> {
         self.place.0.enter(self.generation, act).await
     }
 
@@ -44,7 +53,9 @@ impl Exchange {
     pub(crate) async fn released(&self, direction: Direction) -> Outcome {
         loop {
             let state = self.enter(|vm| {
-                let Some(stream) = vm.stream(self.id) else { return Ok(Some(Outcome::Close)) };
+                let Some(stream) = vm.stream(self.id) else {
+                    return Ok(Some(Outcome::Close));
+                };
                 Ok(match stream.verdict.take() {
                     Some(verdict) => Some(verdict.into()),
                     None if stream.side(direction).paused => None,
@@ -72,7 +83,8 @@ impl Exchange {
 
     /// The plugin's decision, if there is one.
     pub(crate) async fn verdict(&self) -> Outcome {
-        let verdict = self.enter(|vm| Ok(vm.stream(self.id).and_then(|stream| stream.verdict.take())));
+        let verdict =
+            self.enter(|vm| Ok(vm.stream(self.id).and_then(|stream| stream.verdict.take())));
         match verdict.await {
             Ok(Some(verdict)) => verdict.into(),
             Ok(None) => Outcome::Go,
@@ -90,7 +102,11 @@ impl Exchange {
             return;
         }
         // Usually the machine is free. Else wait for it apart: a drop cannot.
-        match self.place.0.try_enter(self.generation, |vm| vm.close(self.id)) {
+        match self
+            .place
+            .0
+            .try_enter(self.generation, |vm| vm.close(self.id))
+        {
             Some(Ok(())) => {}
             // Not even its own machine: only what is left of it is to be forgotten.
             Some(Err(Gone)) | None => {
@@ -98,7 +114,11 @@ impl Exchange {
                 if let Ok(tokio) = tokio::runtime::Handle::try_current() {
                     tokio.spawn(async move {
                         if exchange.enter(|vm| vm.close(exchange.id)).await.is_err() {
-                            exchange.place.0.forget(exchange.generation, exchange.id).await;
+                            exchange
+                                .place
+                                .0
+                                .forget(exchange.generation, exchange.id)
+                                .await;
                         }
                     });
                 }

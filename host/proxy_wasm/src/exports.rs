@@ -17,7 +17,10 @@ impl Abi {
     /// Reads the version from the module's marker export.
     pub(crate) fn of(module: &Module) -> anyhow::Result<Abi> {
         let mut unknown = None;
-        for export in module.exports().filter(|export| matches!(export.ty(), ExternType::Func(_))) {
+        for export in module
+            .exports()
+            .filter(|export| matches!(export.ty(), ExternType::Func(_)))
+        {
             match export.name() {
                 "proxy_abi_version_0_1_0" => return Ok(Abi::V0_1_0),
                 "proxy_abi_version_0_2_0" => return Ok(Abi::V0_2_0),
@@ -27,8 +30,12 @@ impl Abi {
             }
         }
         match unknown {
-            Some(name) => bail!("it exports {name}; this host runs proxy-wasm 0.1.0, 0.2.0 and 0.2.1"),
-            None => bail!("it is no proxy-wasm module: it exports no proxy_abi_version_0_1_0, _0_2_0 or _0_2_1"),
+            Some(name) => {
+                bail!("it exports {name}; this host runs proxy-wasm 0.1.0, 0.2.0 and 0.2.1")
+            }
+            None => bail!(
+                "it is no proxy-wasm module: it exports no proxy_abi_version_0_1_0, _0_2_0 or _0_2_1"
+            ),
         }
     }
 }
@@ -88,18 +95,30 @@ pub(crate) fn typed<P: WasmParams, R: WasmResults>(
     store: &mut Store<Host>,
     name: &str,
 ) -> anyhow::Result<Option<TypedFunc<P, R>>> {
-    let Some(func) = instance.get_func(&mut *store, name) else { return Ok(None) };
+    let Some(func) = instance.get_func(&mut *store, name) else {
+        return Ok(None);
+    };
     let typed = func.typed::<P, R>(&*store).map_err(anyhow::Error::from);
-    typed.with_context(|| format!("its export {name} has another signature than the ABI's")).map(Some)
+    typed
+        .with_context(|| format!("its export {name} has another signature than the ABI's"))
+        .map(Some)
 }
 
-fn headers(instance: &Instance, store: &mut Store<Host>, name: &str) -> anyhow::Result<Option<OnHeaders>> {
-    let Some(func) = instance.get_func(&mut *store, name) else { return Ok(None) };
+fn headers(
+    instance: &Instance,
+    store: &mut Store<Host>,
+    name: &str,
+) -> anyhow::Result<Option<OnHeaders>> {
+    let Some(func) = instance.get_func(&mut *store, name) else {
+        return Ok(None);
+    };
     if let Ok(full) = func.typed(&*store) {
         return Ok(Some(OnHeaders::Full(full)));
     }
     match func.typed(&*store) {
         Ok(short) => Ok(Some(OnHeaders::Short(short))),
-        Err(_) => Err(anyhow!("its export {name} has another signature than the ABI's")),
+        Err(_) => Err(anyhow!(
+            "its export {name} has another signature than the ABI's"
+        )),
     }
 }

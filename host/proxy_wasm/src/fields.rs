@@ -42,21 +42,36 @@ impl Fields {
         if let Some(path) = parts.uri.path_and_query() {
             pseudo.push((":path", Bytes::copy_from_slice(path.as_str().as_bytes())));
         }
-        pseudo.push((":method", Bytes::copy_from_slice(parts.method.as_str().as_bytes())));
+        pseudo.push((
+            ":method",
+            Bytes::copy_from_slice(parts.method.as_str().as_bytes()),
+        ));
         let scheme = parts.uri.scheme_str().unwrap_or("http");
         pseudo.push((":scheme", Bytes::copy_from_slice(scheme.as_bytes())));
-        Self { pseudo, lines, changed: false }
+        Self {
+            pseudo,
+            lines,
+            changed: false,
+        }
     }
 
     /// The map of a response.
     pub(crate) fn of_response(parts: &response::Parts) -> Self {
         let status = Bytes::copy_from_slice(parts.status.as_str().as_bytes());
-        Self { pseudo: vec![(":status", status)], lines: parts.headers.clone(), changed: false }
+        Self {
+            pseudo: vec![(":status", status)],
+            lines: parts.headers.clone(),
+            changed: false,
+        }
     }
 
     /// A map without pseudo headers.
     pub(crate) fn of_lines(lines: HeaderMap) -> Self {
-        Self { pseudo: Vec::new(), lines, changed: false }
+        Self {
+            pseudo: Vec::new(),
+            lines,
+            changed: false,
+        }
     }
 
     /// Writes the map back over the head of the request it came from.
@@ -64,7 +79,10 @@ impl Fields {
         let had_host = parts.headers.contains_key(HOST);
         let authority = self.pseudo(":authority");
         let (path, scheme) = (self.pseudo(":path"), self.pseudo(":scheme"));
-        if let Some(method) = self.pseudo(":method").and_then(|m| Method::from_bytes(m).ok()) {
+        if let Some(method) = self
+            .pseudo(":method")
+            .and_then(|m| Method::from_bytes(m).ok())
+        {
             parts.method = method;
         }
         parts.headers = self.lines.clone();
@@ -103,12 +121,16 @@ impl Fields {
 
     /// The status of a response's map.
     pub(crate) fn status(&self) -> Option<StatusCode> {
-        self.pseudo(":status").and_then(|status| StatusCode::from_bytes(status).ok())
+        self.pseudo(":status")
+            .and_then(|status| StatusCode::from_bytes(status).ok())
     }
 
     /// A pseudo header's value.
     pub(crate) fn pseudo(&self, name: &str) -> Option<&[u8]> {
-        self.pseudo.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_ref())
+        self.pseudo
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value.as_ref())
     }
 
     /// Lines, pseudo headers among them.
@@ -118,13 +140,21 @@ impl Fields {
 
     /// Bytes of all names and values.
     pub(crate) fn size(&self) -> usize {
-        self.iter().map(|(name, value)| name.len() + value.len()).sum()
+        self.iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum()
     }
 
     /// Names and values in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let pseudo = self.pseudo.iter().map(|(name, value)| (name.as_bytes(), value.as_ref()));
-        let lines = self.lines.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+        let pseudo = self
+            .pseudo
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_ref()));
+        let lines = self
+            .lines
+            .iter()
+            .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
         pseudo.chain(lines)
     }
 
@@ -153,18 +183,29 @@ impl Fields {
         let (name, value) = line(name, value)?;
         self.room(name.as_str().len() + value.len(), bound)?;
         self.changed = true;
-        self.lines.try_append(name, value).map(drop).map_err(|_| Status::BadArgument)
+        self.lines
+            .try_append(name, value)
+            .map(drop)
+            .map_err(|_| Status::BadArgument)
     }
 
     /// Sets a name to one value; all other lines of that name go.
-    pub(crate) fn replace(&mut self, name: &[u8], value: &[u8], bound: Bound) -> Result<(), Status> {
+    pub(crate) fn replace(
+        &mut self,
+        name: &[u8],
+        value: &[u8],
+        bound: Bound,
+    ) -> Result<(), Status> {
         if let Some(pseudo) = self.pseudo_name(name) {
             return self.set_pseudo(pseudo, value);
         }
         let (name, value) = line(name, value)?;
         self.room(name.as_str().len() + value.len(), bound)?;
         self.changed = true;
-        self.lines.try_insert(name, value).map(drop).map_err(|_| Status::BadArgument)
+        self.lines
+            .try_insert(name, value)
+            .map(drop)
+            .map_err(|_| Status::BadArgument)
     }
 
     /// Removes all lines of a name; none is no error. Pseudo headers stay: a message without them is no message.
@@ -181,7 +222,11 @@ impl Fields {
 
     /// Replaces every line. Pseudo headers that are not among the pairs keep their value. All or nothing.
     pub(crate) fn set_all(&mut self, pairs: &[(&[u8], &[u8])], bound: Bound) -> Result<(), Status> {
-        let mut next = Self { pseudo: self.pseudo.clone(), lines: HeaderMap::with_capacity(pairs.len()), changed: true };
+        let mut next = Self {
+            pseudo: self.pseudo.clone(),
+            lines: HeaderMap::with_capacity(pairs.len()),
+            changed: true,
+        };
         let mut size = 0;
         for (name, value) in pairs {
             size += name.len() + value.len();
@@ -192,7 +237,9 @@ impl Fields {
                 Some(pseudo) => next.set_pseudo(pseudo, value)?,
                 None => {
                     let (name, value) = line(name, value)?;
-                    next.lines.try_append(name, value).map_err(|_| Status::BadArgument)?;
+                    next.lines
+                        .try_append(name, value)
+                        .map_err(|_| Status::BadArgument)?;
                 }
             }
         }
@@ -202,14 +249,20 @@ impl Fields {
 
     fn room(&self, more: usize, bound: Bound) -> Result<(), Status> {
         let fits = self.len() < bound.lines && self.size() + more <= bound.bytes;
-        if fits { Ok(()) } else { Err(Status::BadArgument) }
+        if fits {
+            Ok(())
+        } else {
+            Err(Status::BadArgument)
+        }
     }
 
     /// The pseudo header this map has under a name; `host` is another name of `:authority`.
     fn pseudo_name(&self, name: &[u8]) -> Option<&'static str> {
         if name.first() == Some(&b':') {
             let known = [":authority", ":path", ":method", ":scheme", ":status"];
-            return known.into_iter().find(|known| known.as_bytes().eq_ignore_ascii_case(name));
+            return known
+                .into_iter()
+                .find(|known| known.as_bytes().eq_ignore_ascii_case(name));
         }
         let is_request = self.pseudo.iter().any(|(known, _)| *known == ":method");
         (is_request && name.eq_ignore_ascii_case(b"host")).then_some(":authority")
@@ -218,7 +271,9 @@ impl Fields {
     fn set_pseudo(&mut self, name: &'static str, value: &[u8]) -> Result<(), Status> {
         let valid = match name {
             ":method" => Method::from_bytes(value).is_ok(),
-            ":path" => matches!(value.first(), Some(b'/' | b'*')) && PathAndQuery::try_from(value).is_ok(),
+            ":path" => {
+                matches!(value.first(), Some(b'/' | b'*')) && PathAndQuery::try_from(value).is_ok()
+            }
             ":authority" => Authority::try_from(value).is_ok(),
             ":scheme" => Scheme::try_from(value).is_ok(),
             _ => StatusCode::from_bytes(value).is_ok_and(|status| status.as_u16() >= 200),
@@ -249,10 +304,16 @@ pub(crate) fn line(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue
 mod tests {
     use super::*;
 
-    const BOUND: Bound = Bound { lines: 8, bytes: 4096 };
+    const BOUND: Bound = Bound {
+        lines: 8,
+        bytes: 4096,
+    };
 
     fn parts(uri: &str, host: Option<&str>) -> request::Parts {
-        let mut builder = http::Request::builder().uri(uri).header("a", "1").header("a", "2");
+        let mut builder = http::Request::builder()
+            .uri(uri)
+            .header("a", "1")
+            .header("a", "2");
         if let Some(host) = host {
             builder = builder.header("host", host);
         }
@@ -263,7 +324,10 @@ mod tests {
     fn host_is_authority_and_comes_back() {
         let mut head = parts("/x?y", Some("example.com:8080"));
         let mut fields = Fields::of_request(&head);
-        assert_eq!(fields.get(b":authority").unwrap().as_ref(), b"example.com:8080");
+        assert_eq!(
+            fields.get(b":authority").unwrap().as_ref(),
+            b"example.com:8080"
+        );
         assert_eq!(fields.get(b"Host").unwrap().as_ref(), b"example.com:8080");
         assert_eq!(fields.get(b"a").unwrap().as_ref(), b"1,2");
         assert_eq!(fields.len(), 6);
@@ -311,7 +375,10 @@ mod tests {
             fields.add(b"x", b"y", BOUND).unwrap();
         }
         assert_eq!(fields.add(b"x", b"y", BOUND), Err(Status::BadArgument));
-        assert_eq!(fields.replace(b"z", &[b'v'; 5000], BOUND), Err(Status::BadArgument));
+        assert_eq!(
+            fields.replace(b"z", &[b'v'; 5000], BOUND),
+            Err(Status::BadArgument)
+        );
         let many: Vec<(&[u8], &[u8])> = vec![(b"n", b"v"); 9];
         assert_eq!(fields.set_all(&many, BOUND), Err(Status::BadArgument));
         assert_eq!(fields.len(), 8);

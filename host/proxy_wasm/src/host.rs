@@ -31,9 +31,17 @@ pub(crate) struct CalloutAnswer {
 }
 
 impl CalloutAnswer {
-    pub(crate) fn new(head: http::response::Parts, body: Bytes, trailers: Option<HeaderMap>) -> Self {
+    pub(crate) fn new(
+        head: http::response::Parts,
+        body: Bytes,
+        trailers: Option<HeaderMap>,
+    ) -> Self {
         let trailers = Fields::of_lines(trailers.unwrap_or_default());
-        Self { fields: Fields::of_response(&head), body, trailers }
+        Self {
+            fields: Fields::of_response(&head),
+            body,
+            trailers,
+        }
     }
 }
 
@@ -68,7 +76,10 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn new(common: Arc<Common>, worker: Weak<Worker>, generation: u64) -> Self {
         let counts = vec![0; common.calls.len()];
-        let limiter = Limiter { common: Arc::clone(&common), held: 0 };
+        let limiter = Limiter {
+            common: Arc::clone(&common),
+            held: 0,
+        };
         Self {
             common,
             worker,
@@ -102,11 +113,19 @@ impl Host {
 
     /// Hands the counts over to the meter.
     pub(crate) fn flush(&mut self) {
-        let counted = self.common.calls.iter().zip(&self.counts).filter(|(_, count)| **count > 0);
+        let counted = self
+            .common
+            .calls
+            .iter()
+            .zip(&self.counts)
+            .filter(|(_, count)| **count > 0);
         self.common.meter.host_calls(counted);
         self.counts.fill(0);
         let copied = std::mem::take(&mut self.copied);
-        self.common.meter.bytes_copied.fetch_add(copied, std::sync::atomic::Ordering::Relaxed);
+        self.common
+            .meter
+            .bytes_copied
+            .fetch_add(copied, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// The stream of the effective context; the root context has none.
@@ -134,7 +153,11 @@ pub(crate) struct CallbackClock {
 
 impl Default for CallbackClock {
     fn default() -> Self {
-        Self { started: Instant::now(), deadline: Duration::from_secs(5), yielded: false }
+        Self {
+            started: Instant::now(),
+            deadline: Duration::from_secs(5),
+            yielded: false,
+        }
     }
 }
 
@@ -145,7 +168,12 @@ pub(crate) struct Limiter {
 }
 
 impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _most: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _most: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         // A store may hold several memories: the limit is on their sum.
         let others = self.held.saturating_sub(current as u64);
         let after = others + desired as u64;
@@ -157,7 +185,12 @@ impl ResourceLimiter for Limiter {
         Ok(true)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _most: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _most: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         Ok(desired <= 1_000_000)
     }
 
@@ -182,7 +215,11 @@ fn range(start: u32, len: u32, memory: usize) -> Result<std::ops::Range<usize>, 
 }
 
 /// A guest's bytes, and the host's data beside them.
-pub(crate) fn view<'a>(guest: &'a mut Guest<'_>, start: u32, len: u32) -> Result<(&'a [u8], &'a mut Host), Status> {
+pub(crate) fn view<'a>(
+    guest: &'a mut Guest<'_>,
+    start: u32,
+    len: u32,
+) -> Result<(&'a [u8], &'a mut Host), Status> {
     let memory = guest.data().memory.ok_or(Status::InvalidMemoryAccess)?;
     let (bytes, host) = memory.data_and_store_mut(guest);
     let range = range(start, len, bytes.len())?;
@@ -199,8 +236,12 @@ pub(crate) fn view2<'a>(
     let memory = guest.data().memory.ok_or(Status::InvalidMemoryAccess)?;
     let (bytes, host) = memory.data_and_store_mut(guest);
     let bytes = &*bytes;
-    let one = bytes.get(range(first.0, first.1, bytes.len())?).ok_or(Status::InvalidMemoryAccess)?;
-    let two = bytes.get(range(second.0, second.1, bytes.len())?).ok_or(Status::InvalidMemoryAccess)?;
+    let one = bytes
+        .get(range(first.0, first.1, bytes.len())?)
+        .ok_or(Status::InvalidMemoryAccess)?;
+    let two = bytes
+        .get(range(second.0, second.1, bytes.len())?)
+        .ok_or(Status::InvalidMemoryAccess)?;
     host.copied += u64::from(first.1) + u64::from(second.1);
     Ok((one, two, host))
 }
@@ -217,7 +258,9 @@ pub(crate) fn write(guest: &mut Guest<'_>, start: u32, bytes: &[u8]) -> Result<(
     let (all, host) = memory.data_and_store_mut(guest);
     let range = range(start, len, all.len())?;
     host.copied += u64::from(len);
-    all.get_mut(range).ok_or(Status::InvalidMemoryAccess)?.copy_from_slice(bytes);
+    all.get_mut(range)
+        .ok_or(Status::InvalidMemoryAccess)?
+        .copy_from_slice(bytes);
     Ok(())
 }
 
@@ -227,7 +270,12 @@ pub(crate) fn write_u32(guest: &mut Guest<'_>, at: u32, value: u32) -> Result<()
 }
 
 /// Gives the guest bytes in memory it allocates for them, and tells it where and how many. Nothing is no allocation.
-pub(crate) fn give(guest: &mut Guest<'_>, bytes: &[u8], at: u32, size_at: u32) -> Result<(), Fault> {
+pub(crate) fn give(
+    guest: &mut Guest<'_>,
+    bytes: &[u8],
+    at: u32,
+    size_at: u32,
+) -> Result<(), Fault> {
     // Both pointers are checked before the guest allocates what it would never learn of.
     for pointer in [at, size_at] {
         view(guest, pointer, 4)?;
@@ -235,7 +283,11 @@ pub(crate) fn give(guest: &mut Guest<'_>, bytes: &[u8], at: u32, size_at: u32) -
     let size = u32::try_from(bytes.len()).map_err(|_| Status::InternalFailure)?;
     let mut start = 0;
     if size > 0 {
-        let allocate = guest.data().allocate.clone().ok_or(Status::InvalidMemoryAccess)?;
+        let allocate = guest
+            .data()
+            .allocate
+            .clone()
+            .ok_or(Status::InvalidMemoryAccess)?;
         start = allocate.call(&mut *guest, size).map_err(Fault::Trap)?;
         if start == 0 {
             return Err(Status::InternalFailure.into());

@@ -55,7 +55,10 @@ impl Layer for ProxyWasm {
         let (parts, body) = request.into_parts();
         let asked = Asked {
             head: parts.method == Method::HEAD,
-            grpc: parts.headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")),
+            grpc: parts
+                .headers
+                .get("content-type")
+                .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")),
         };
         if self.exceeds(&parts.headers) {
             let refusal = LocalResponse::plain(
@@ -92,7 +95,12 @@ impl Layer for ProxyWasm {
 impl ProxyWasm {
     fn exceeds(&self, headers: &HeaderMap) -> bool {
         let limits = &self.common.limits;
-        let bytes = || headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
+        let bytes = || {
+            headers
+                .iter()
+                .map(|(name, value)| name.as_str().len() + value.len())
+                .sum::<usize>()
+        };
         headers.len() > limits.headers || bytes() > limits.header_bytes
     }
 
@@ -114,7 +122,12 @@ impl ProxyWasm {
     }
 
     /// The exchange without the plugin, whose machine is gone before anything left it.
-    async fn without(&self, parts: request::Parts, body: Body, next: Next) -> Result<Response, Error> {
+    async fn without(
+        &self,
+        parts: request::Parts,
+        body: Body,
+        next: Next,
+    ) -> Result<Response, Error> {
         match self.common.on_trap {
             OnTrap::PassThrough => next.run(Request::from_parts(parts, body)).await,
             OnTrap::Respond => Ok(self.failure(parts.method == Method::HEAD)),
@@ -140,7 +153,10 @@ impl ProxyWasm {
         let id = exchange.id;
         let original = (self.common.on_trap == OnTrap::PassThrough).then(|| parts.clone());
         let applied = exchange.enter(|vm| {
-            if let Some(fields) = vm.stream(id).and_then(|stream| stream.request.fields.as_ref()) {
+            if let Some(fields) = vm
+                .stream(id)
+                .and_then(|stream| stream.request.fields.as_ref())
+            {
                 fields.apply_to_request(&mut parts);
             }
             Ok(())
@@ -154,7 +170,13 @@ impl ProxyWasm {
             body
         } else {
             let common = Arc::clone(&self.common);
-            let mut pump = Pump::new(Arc::clone(&exchange), common, Direction::Request, body, self.over.request);
+            let mut pump = Pump::new(
+                Arc::clone(&exchange),
+                common,
+                Direction::Request,
+                body,
+                self.over.request,
+            );
             pump.prime(&mut parts.headers).await;
             match pump.failure {
                 None => PumpBody::request(pump).boxed_unsync(),
@@ -185,14 +207,20 @@ impl ProxyWasm {
                 // As in Envoy, the plugin sees a failed upstream as a response: it may have something better.
                 tracing::debug!(plugin = %self.common.name, "no response from the next layer: {error}");
                 let text = "upstream connect error or disconnect before headers";
-                LocalResponse::plain(StatusCode::BAD_GATEWAY, text).into_response(asked.head, asked.grpc)
+                LocalResponse::plain(StatusCode::BAD_GATEWAY, text)
+                    .into_response(asked.head, asked.grpc)
             }
         };
         self.respond(ending, asked, response).await
     }
 
     /// Ends an exchange the plugin decided while the request was on its way.
-    async fn decided(&self, ending: Ending, asked: Asked, outcome: Outcome) -> Result<Response, Error> {
+    async fn decided(
+        &self,
+        ending: Ending,
+        asked: Asked,
+        outcome: Outcome,
+    ) -> Result<Response, Error> {
         match outcome {
             Outcome::Reply(reply) => self.answer(ending, asked, reply).await,
             Outcome::Gone => Ok(self.failure(asked.head)),
@@ -201,14 +229,24 @@ impl ProxyWasm {
     }
 
     /// A local response; the plugin's own response callbacks see it, as in Envoy.
-    async fn answer(&self, ending: Ending, asked: Asked, reply: LocalResponse) -> Result<Response, Error> {
+    async fn answer(
+        &self,
+        ending: Ending,
+        asked: Asked,
+        reply: LocalResponse,
+    ) -> Result<Response, Error> {
         self.common.meter.answered.fetch_add(1, Ordering::Relaxed);
         let response = reply.into_response(asked.head, asked.grpc);
         self.respond(ending, asked, response).await
     }
 
     /// Takes a response through the plugin.
-    async fn respond(&self, ending: Ending, asked: Asked, response: Response) -> Result<Response, Error> {
+    async fn respond(
+        &self,
+        ending: Ending,
+        asked: Asked,
+        response: Response,
+    ) -> Result<Response, Error> {
         let exchange = Arc::clone(&ending.0);
         let (id, meter) = (exchange.id, &self.common.meter);
         let (mut parts, body) = response.into_parts();
@@ -236,7 +274,12 @@ impl ProxyWasm {
                 let applied = exchange.enter(|vm| {
                     if let Some(stream) = vm.stream(id) {
                         stream.phase = Phase::ResponseBody;
-                        if let Some(fields) = stream.response.fields.as_ref().filter(|fields| fields.changed) {
+                        if let Some(fields) = stream
+                            .response
+                            .fields
+                            .as_ref()
+                            .filter(|fields| fields.changed)
+                        {
                             fields.apply_to_response(&mut parts);
                         }
                     }
@@ -264,14 +307,30 @@ impl ProxyWasm {
             }
         }
         if end || self.over.response == (false, false) {
-            let body = if asked.head || bodiless(parts.status) { empty() } else { body };
-            return Ok(Response::from_parts(parts, Passing::new(body, ending, meter).boxed_unsync()));
+            let body = if asked.head || bodiless(parts.status) {
+                empty()
+            } else {
+                body
+            };
+            return Ok(Response::from_parts(
+                parts,
+                Passing::new(body, ending, meter).boxed_unsync(),
+            ));
         }
         let common = Arc::clone(&self.common);
-        let mut pump = Pump::new(exchange, common, Direction::Response, body, self.over.response);
+        let mut pump = Pump::new(
+            exchange,
+            common,
+            Direction::Response,
+            body,
+            self.over.response,
+        );
         pump.prime(&mut parts.headers).await;
         match pump.failure {
-            None => Ok(Response::from_parts(parts, PumpBody::response(pump, ending).boxed_unsync())),
+            None => Ok(Response::from_parts(
+                parts,
+                PumpBody::response(pump, ending).boxed_unsync(),
+            )),
             Some(Failure::Decided) => Err(closed()),
             Some(Failure::Trapped | Failure::TooLarge) => Ok(self.failure(asked.head)),
         }

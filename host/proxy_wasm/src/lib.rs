@@ -59,16 +59,24 @@ pub async fn load(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<Arc<
         let _inside = handle.enter();
         prepare(&runtime, plugin)
     });
-    let layer = loading.await.context("loading was cut short")?.context(says)?;
+    let layer = loading
+        .await
+        .context("loading was cut short")?
+        .context(says)?;
     Ok(Arc::new(layer))
 }
 
 fn prepare(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<ProxyWasm> {
     plugin.limits.check()?;
     let instances = plugin.instances;
-    ensure!((1..=INSTANCES).contains(&instances), "instances is {instances}, want 1 to {INSTANCES}");
+    ensure!(
+        (1..=INSTANCES).contains(&instances),
+        "instances is {instances}, want 1 to {INSTANCES}"
+    );
     for (cluster, address) in &plugin.clusters {
-        let valid = address.parse::<http::uri::Authority>().is_ok_and(|authority| authority.port().is_some());
+        let valid = address
+            .parse::<http::uri::Authority>()
+            .is_ok_and(|authority| authority.port().is_some());
         ensure!(valid, "clusters.{cluster} is {address:?}, want host:port");
     }
     let bytes = std::fs::read(&plugin.module).context("cannot be read")?;
@@ -78,7 +86,9 @@ fn prepare(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<ProxyWasm> 
         _ => bail!("it is not Wasm: it does not begin with the bytes 00 61 73 6d"),
     }
     let engine = runtime.engine(plugin.limits.stack_bytes)?;
-    let module = Module::from_binary(&engine, &bytes).map_err(anyhow::Error::from).context("it is not valid Wasm")?;
+    let module = Module::from_binary(&engine, &bytes)
+        .map_err(anyhow::Error::from)
+        .context("it is not valid Wasm")?;
     drop(bytes);
     let abi = Abi::of(&module)?;
     let mut linker = Linker::<Host>::new(&engine);
@@ -99,15 +109,34 @@ fn prepare(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<ProxyWasm> 
         client: runtime.client(),
         calls,
     });
-    let mut probe = Store::new(&engine, Host::new(Arc::clone(&common), std::sync::Weak::new(), 0));
+    let mut probe = Store::new(
+        &engine,
+        Host::new(Arc::clone(&common), std::sync::Weak::new(), 0),
+    );
     imports::check(&linker, &module, &mut probe)?;
-    let pre = linker.instantiate_pre(&module).map_err(anyhow::Error::from).context("it cannot be linked")?;
+    let pre = linker
+        .instantiate_pre(&module)
+        .map_err(anyhow::Error::from)
+        .context("it cannot be linked")?;
     let legacy = abi == Abi::V0_1_0;
-    let workers = (0..instances).map(|_| Worker::start(&common, &pre, legacy)).collect::<Result<Vec<_>, _>>()?;
+    let workers = (0..instances)
+        .map(|_| Worker::start(&common, &pre, legacy))
+        .collect::<Result<Vec<_>, _>>()?;
     let has = |name: &str| module.get_export(name).is_some();
     let over = Over {
-        request: (has("proxy_on_request_body"), has("proxy_on_request_trailers")),
-        response: (has("proxy_on_response_body"), has("proxy_on_response_trailers")),
+        request: (
+            has("proxy_on_request_body"),
+            has("proxy_on_request_trailers"),
+        ),
+        response: (
+            has("proxy_on_response_body"),
+            has("proxy_on_response_trailers"),
+        ),
     };
-    Ok(ProxyWasm { common, workers, over, turn: AtomicUsize::new(0) })
+    Ok(ProxyWasm {
+        common,
+        workers,
+        over,
+        turn: AtomicUsize::new(0),
+    })
 }

@@ -56,15 +56,32 @@ impl Default for Limits {
 impl Limits {
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let stack = self.stack_bytes;
-        ensure!((64 << 10..=1 << 20).contains(&stack), "stack_bytes is {stack}, want 65536 to 1048576");
-        ensure!((1..=20_000).contains(&self.headers), "headers is {}, want 1 to 20000", self.headers);
-        ensure!(self.memory_bytes >= 64 << 10, "memory_bytes is {}, want at least 65536", self.memory_bytes);
-        ensure!(!self.deadline.is_zero(), "deadline is 0, want at least 1 ms");
+        ensure!(
+            (64 << 10..=1 << 20).contains(&stack),
+            "stack_bytes is {stack}, want 65536 to 1048576"
+        );
+        ensure!(
+            (1..=20_000).contains(&self.headers),
+            "headers is {}, want 1 to 20000",
+            self.headers
+        );
+        ensure!(
+            self.memory_bytes >= 64 << 10,
+            "memory_bytes is {}, want at least 65536",
+            self.memory_bytes
+        );
+        ensure!(
+            !self.deadline.is_zero(),
+            "deadline is 0, want at least 1 ms"
+        );
         Ok(())
     }
 
     pub(crate) fn fields(&self) -> Bound {
-        Bound { lines: self.headers, bytes: self.header_bytes }
+        Bound {
+            lines: self.headers,
+            bytes: self.header_bytes,
+        }
     }
 }
 

@@ -44,7 +44,11 @@ impl Runtime {
                 let folder = folder.canonicalize().with_context(says)?;
                 let mut config = CacheConfig::new();
                 config.with_directory(folder);
-                Some(Cache::new(config).map_err(anyhow::Error::from).with_context(says)?)
+                Some(
+                    Cache::new(config)
+                        .map_err(anyhow::Error::from)
+                        .with_context(says)?,
+                )
             }
             None => None,
         };
@@ -56,7 +60,10 @@ impl Runtime {
             client: OnceLock::new(),
         });
         let ticking = Arc::downgrade(&runtime);
-        std::thread::Builder::new().name("epoch".into()).spawn(move || tick(&ticking)).context("the epoch thread")?;
+        std::thread::Builder::new()
+            .name("epoch".into())
+            .spawn(move || tick(&ticking))
+            .context("the epoch thread")?;
         Ok(runtime)
     }
 
@@ -83,7 +90,9 @@ impl Runtime {
         // `max_wasm_stack` must not be beyond it, though no call here is asynchronous.
         config.async_stack_size(stack_bytes.max(1 << 20) + (1 << 20));
         config.cache(self.cache.clone());
-        let engine = Engine::new(&config).map_err(anyhow::Error::from).context("the Wasm engine")?;
+        let engine = Engine::new(&config)
+            .map_err(anyhow::Error::from)
+            .context("the Wasm engine")?;
         engines.insert(stack_bytes, engine.clone());
         Ok(engine)
     }
@@ -92,7 +101,9 @@ impl Runtime {
 fn tick(runtime: &Weak<Runtime>) {
     loop {
         std::thread::sleep(TICK);
-        let Some(runtime) = runtime.upgrade() else { return };
+        let Some(runtime) = runtime.upgrade() else {
+            return;
+        };
         for engine in lock(&runtime.engines).values() {
             engine.increment_epoch();
         }

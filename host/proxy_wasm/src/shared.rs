@@ -42,7 +42,14 @@ impl SharedData {
 
     /// Sets a key. With `cas` 0 always; else only if the key is absent (Envoy takes any number then) or its number is
     /// still `cas`. Beyond `keys` or `bytes` it is an `InternalFailure`. Returns the bytes held in all.
-    pub(crate) fn set(&self, key: &[u8], value: &[u8], cas: u32, keys: usize, bytes: usize) -> Result<usize, Status> {
+    pub(crate) fn set(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        cas: u32,
+        keys: usize,
+        bytes: usize,
+    ) -> Result<usize, Status> {
         let mut state = lock(&self.state);
         let state = &mut *state;
         let held = match state.entries.get(key) {
@@ -51,8 +58,14 @@ impl SharedData {
             None if state.entries.len() >= keys => return Err(Status::InternalFailure),
             None => 0,
         };
-        let fresh = if state.entries.contains_key(key) { 0 } else { key.len() + KEY_COST };
-        let total = (state.bytes - held).saturating_add(fresh).saturating_add(value.len());
+        let fresh = if state.entries.contains_key(key) {
+            0
+        } else {
+            key.len() + KEY_COST
+        };
+        let total = (state.bytes - held)
+            .saturating_add(fresh)
+            .saturating_add(value.len());
         if total > bytes {
             return Err(Status::InternalFailure);
         }
@@ -94,7 +107,10 @@ impl Queues {
     /// The identifier of a queue, which is made if it is not there.
     pub(crate) fn register(&self, vm_id: &str, name: &[u8], owner: Owner) -> Result<u32, Status> {
         let mut queues = lock(&self.state);
-        if let Some(at) = queues.iter().position(|queue| queue.vm_id == vm_id && queue.name == name) {
+        if let Some(at) = queues
+            .iter()
+            .position(|queue| queue.vm_id == vm_id && queue.name == name)
+        {
             queues[at].owner = owner;
             return Ok(at as u32 + 1);
         }
@@ -102,21 +118,32 @@ impl Queues {
             return Err(Status::InternalFailure);
         }
         let (vm_id, name) = (vm_id.to_owned(), name.to_vec());
-        queues.push(Queue { vm_id, name, items: VecDeque::new(), bytes: 0, owner });
+        queues.push(Queue {
+            vm_id,
+            name,
+            items: VecDeque::new(),
+            bytes: 0,
+            owner,
+        });
         Ok(queues.len() as u32)
     }
 
     /// The identifier of a queue somebody registered.
     pub(crate) fn resolve(&self, vm_id: &[u8], name: &[u8]) -> Option<u32> {
         let queues = lock(&self.state);
-        let at = queues.iter().position(|queue| queue.vm_id.as_bytes() == vm_id && queue.name == name)?;
+        let at = queues
+            .iter()
+            .position(|queue| queue.vm_id.as_bytes() == vm_id && queue.name == name)?;
         Some(at as u32 + 1)
     }
 
     /// Appends an item; returns who is to be told. A queue holds at most `most` bytes.
     pub(crate) fn enqueue(&self, id: u32, item: &[u8], most: usize) -> Result<Owner, Status> {
         let mut queues = lock(&self.state);
-        let queue = (id as usize).checked_sub(1).and_then(|at| queues.get_mut(at)).ok_or(Status::NotFound)?;
+        let queue = (id as usize)
+            .checked_sub(1)
+            .and_then(|at| queues.get_mut(at))
+            .ok_or(Status::NotFound)?;
         let cost = item.len() + KEY_COST;
         if queue.bytes.saturating_add(cost) > most {
             return Err(Status::InternalFailure);
@@ -129,7 +156,10 @@ impl Queues {
     /// The oldest item.
     pub(crate) fn dequeue(&self, id: u32) -> Result<Bytes, Status> {
         let mut queues = lock(&self.state);
-        let queue = (id as usize).checked_sub(1).and_then(|at| queues.get_mut(at)).ok_or(Status::NotFound)?;
+        let queue = (id as usize)
+            .checked_sub(1)
+            .and_then(|at| queues.get_mut(at))
+            .ok_or(Status::NotFound)?;
         let item = queue.items.pop_front().ok_or(Status::Empty)?;
         queue.bytes -= item.len() + KEY_COST;
         Ok(item)
@@ -161,7 +191,11 @@ impl Metrics {
         }
         let mut defined = lock(&self.defined);
         if let Some(at) = defined.iter().position(|metric| metric.name == name) {
-            return if defined[at].kind == kind { Ok(at as u32 + 1) } else { Err(Status::BadArgument) };
+            return if defined[at].kind == kind {
+                Ok(at as u32 + 1)
+            } else {
+                Err(Status::BadArgument)
+            };
         }
         if defined.len() >= METRICS {
             return Err(Status::InternalFailure);
@@ -169,7 +203,12 @@ impl Metrics {
         if kind != HISTOGRAM {
             meter.set_counter(name, 0);
         }
-        defined.push(Metric { name: name.to_owned(), kind, value: 0, count: 0 });
+        defined.push(Metric {
+            name: name.to_owned(),
+            kind,
+            value: 0,
+            count: 0,
+        });
         Ok(defined.len() as u32)
     }
 
@@ -213,9 +252,15 @@ impl Metrics {
         })
     }
 
-    fn with<R>(&self, id: u32, act: impl FnOnce(&mut Metric) -> Result<R, Status>) -> Result<R, Status> {
+    fn with<R>(
+        &self,
+        id: u32,
+        act: impl FnOnce(&mut Metric) -> Result<R, Status>,
+    ) -> Result<R, Status> {
         let mut defined = lock(&self.defined);
-        let metric = (id as usize).checked_sub(1).and_then(|at| defined.get_mut(at));
+        let metric = (id as usize)
+            .checked_sub(1)
+            .and_then(|at| defined.get_mut(at));
         act(metric.ok_or(Status::NotFound)?)
     }
 }
@@ -242,7 +287,10 @@ mod tests {
     fn compare_and_swap_as_in_envoy() {
         let data = SharedData::default();
         let set = |key: &[u8], value: &[u8], cas| data.set(key, value, cas, 2, 400);
-        assert!(set(b"k", b"1", 77).is_ok(), "any number creates an absent key");
+        assert!(
+            set(b"k", b"1", 77).is_ok(),
+            "any number creates an absent key"
+        );
         let (_, cas) = data.get(b"k").unwrap();
         assert_ne!(cas, 0);
         assert!(set(b"k", b"2", cas).is_ok());
@@ -273,7 +321,10 @@ mod tests {
         assert_eq!(queues.dequeue(id + 1), Err(Status::NotFound));
         assert!(queues.enqueue(id, b"one", 200).is_ok());
         assert!(queues.enqueue(id, b"two", 200).is_ok());
-        assert_eq!(queues.enqueue(id, b"three", 200).err(), Some(Status::InternalFailure));
+        assert_eq!(
+            queues.enqueue(id, b"three", 200).err(),
+            Some(Status::InternalFailure)
+        );
         assert_eq!(queues.dequeue(id).unwrap(), "one");
         assert_eq!(queues.dequeue(id).unwrap(), "two");
     }
@@ -287,13 +338,19 @@ mod tests {
         assert_eq!(metrics.define(&meter, COUNTER, "c"), Ok(counter));
         assert_eq!(metrics.define(&meter, GAUGE, "c"), Err(Status::BadArgument));
         metrics.increment(&meter, counter, 3).unwrap();
-        assert_eq!(metrics.increment(&meter, counter, -1), Err(Status::BadArgument));
+        assert_eq!(
+            metrics.increment(&meter, counter, -1),
+            Err(Status::BadArgument)
+        );
         metrics.record(&meter, gauge, 9).unwrap();
         metrics.increment(&meter, gauge, -4).unwrap();
         metrics.record(&meter, histogram, 7).unwrap();
         assert_eq!((metrics.get(counter), metrics.get(gauge)), (Ok(3), Ok(5)));
         assert_eq!(metrics.get(99), Err(Status::NotFound));
         let published = meter.snapshot().counters;
-        assert_eq!((published["c"], published["g"], published["h_sum"]), (3, 5, 7));
+        assert_eq!(
+            (published["c"], published["g"], published["h_sum"]),
+            (3, 5, 7)
+        );
     }
 }

@@ -59,7 +59,9 @@ impl Side {
             self.buffer = chunk;
         } else if !chunk.is_empty() {
             let held = std::mem::take(&mut self.buffer);
-            let mut held = held.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+            let mut held = held
+                .try_into_mut()
+                .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
             held.extend_from_slice(&chunk);
             self.buffer = held.freeze();
         }
@@ -116,11 +118,20 @@ pub(crate) struct LocalResponse {
 impl LocalResponse {
     /// A response of the host: a status with a line of text.
     pub(crate) fn plain(status: http::StatusCode, text: &'static str) -> Self {
-        Self { status, headers: Vec::new(), body: Bytes::from_static(text.as_bytes()), grpc_status: None }
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Bytes::from_static(text.as_bytes()),
+            grpc_status: None,
+        }
     }
 
     /// The message as Envoy makes it: the length is the body's; without a body there is neither length nor type.
-    pub(crate) fn into_response(self, to_head: bool, to_grpc: bool) -> http::Response<edgeweir_host_chain::Body> {
+    pub(crate) fn into_response(
+        self,
+        to_head: bool,
+        to_grpc: bool,
+    ) -> http::Response<edgeweir_host_chain::Body> {
         let mut headers = HeaderMap::with_capacity(self.headers.len() + 2);
         for (name, value) in self.headers {
             // The plugin's list is bounded, and a line too many is dropped.
@@ -139,7 +150,9 @@ impl LocalResponse {
         } else if body.is_empty() {
             headers.remove(CONTENT_TYPE);
         } else {
-            headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain"));
+            headers
+                .entry(CONTENT_TYPE)
+                .or_insert(HeaderValue::from_static("text/plain"));
         }
         headers.remove(CONTENT_LENGTH);
         headers.remove(http::header::TRANSFER_ENCODING);
@@ -149,7 +162,11 @@ impl LocalResponse {
         if to_head || bodiless(status) {
             body = Bytes::new();
         }
-        let body = if body.is_empty() { edgeweir_host_chain::empty() } else { edgeweir_host_chain::full(body) };
+        let body = if body.is_empty() {
+            edgeweir_host_chain::empty()
+        } else {
+            edgeweir_host_chain::full(body)
+        };
         let mut response = http::Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
@@ -200,7 +217,10 @@ impl Stream {
     pub(crate) fn new(request: Fields, signal: Arc<Signal>, origin: Origin) -> Self {
         Self {
             phase: Phase::Request,
-            request: Side { fields: Some(request), ..Side::default() },
+            request: Side {
+                fields: Some(request),
+                ..Side::default()
+            },
             response: Side::default(),
             verdict: None,
             answered: false,

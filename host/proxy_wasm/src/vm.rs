@@ -61,7 +61,10 @@ impl Vm {
         store.epoch_deadline_callback(|mut context| pass_time(context.data_mut()));
         let fuel = common.runtime.fuel();
         arm(&mut store, fuel, START_DEADLINE);
-        let instance = pre.instantiate(&mut store).map_err(anyhow::Error::from).context("it cannot be instantiated")?;
+        let instance = pre
+            .instantiate(&mut store)
+            .map_err(anyhow::Error::from)
+            .context("it cannot be instantiated")?;
         store.data_mut().memory = instance.get_memory(&mut store, "memory");
         if store.data().memory.is_none() {
             bail!("it exports no memory");
@@ -75,9 +78,19 @@ impl Vm {
         let initialize = typed::<(), ()>(&instance, &mut store, "_initialize")?;
         let start = typed::<(), ()>(&instance, &mut store, "_start")?;
         let main = typed::<(u32, u32), u32>(&instance, &mut store, "main").unwrap_or(None);
-        let mut vm = Vm { store, exports, fuel, legacy, lingering: 0 };
-        vm.boot(initialize, start, main).inspect_err(|_| vm.store.data_mut().flush())?;
-        common.meter.instances.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut vm = Vm {
+            store,
+            exports,
+            fuel,
+            legacy,
+            lingering: 0,
+        };
+        vm.boot(initialize, start, main)
+            .inspect_err(|_| vm.store.data_mut().flush())?;
+        common
+            .meter
+            .instances
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         vm.store.data_mut().flush();
         vm.store.data_mut().start_log = None;
         Ok(vm)
@@ -92,27 +105,57 @@ impl Vm {
         // A reactor is initialised, a command is started; the latter may exit with 0.
         let begun = match (initialize, start) {
             (Some(initialize), _) => {
-                let begun = self.call_for("_initialize", Some(&initialize), ROOT, (), START_DEADLINE);
-                begun.and_then(|_| self.call_for("main", main.as_ref(), ROOT, (0, 0), START_DEADLINE).map(drop))
+                let begun =
+                    self.call_for("_initialize", Some(&initialize), ROOT, (), START_DEADLINE);
+                begun.and_then(|_| {
+                    self.call_for("main", main.as_ref(), ROOT, (0, 0), START_DEADLINE)
+                        .map(drop)
+                })
             }
-            (None, start) => self.call_for("_start", start.as_ref(), ROOT, (), START_DEADLINE).map(drop),
+            (None, start) => self
+                .call_for("_start", start.as_ref(), ROOT, (), START_DEADLINE)
+                .map(drop),
         };
         self.say(begun)?;
         let create = self.exports.context_create.clone();
-        let created = self.call_for("proxy_on_context_create", create.as_ref(), ROOT, (ROOT, 0), START_DEADLINE);
+        let created = self.call_for(
+            "proxy_on_context_create",
+            create.as_ref(),
+            ROOT,
+            (ROOT, 0),
+            START_DEADLINE,
+        );
         self.say(created)?;
         let common = Arc::clone(&self.store.data().common);
         let vm_start = self.exports.vm_start.clone();
         let size = common.vm_configuration.len() as u32;
-        let started = self.call_for("proxy_on_vm_start", vm_start.as_ref(), ROOT, (ROOT, size), START_DEADLINE);
+        let started = self.call_for(
+            "proxy_on_vm_start",
+            vm_start.as_ref(),
+            ROOT,
+            (ROOT, size),
+            START_DEADLINE,
+        );
         if self.say(started)? == Some(0) {
-            bail!("proxy_on_vm_start refused its configuration{}", self.last_lines());
+            bail!(
+                "proxy_on_vm_start refused its configuration{}",
+                self.last_lines()
+            );
         }
         let configure = self.exports.configure.clone();
         let size = common.configuration.len() as u32;
-        let configured = self.call_for("proxy_on_configure", configure.as_ref(), ROOT, (ROOT, size), START_DEADLINE);
+        let configured = self.call_for(
+            "proxy_on_configure",
+            configure.as_ref(),
+            ROOT,
+            (ROOT, size),
+            START_DEADLINE,
+        );
         if self.say(configured)? == Some(0) {
-            bail!("proxy_on_configure refused the configuration{}", self.last_lines());
+            bail!(
+                "proxy_on_configure refused the configuration{}",
+                self.last_lines()
+            );
         }
         Ok(())
     }
@@ -151,20 +194,34 @@ impl Vm {
         params: P,
         deadline: Duration,
     ) -> Result<Option<R>, Trapped> {
-        let Some(callback) = callback else { return Ok(None) };
+        let Some(callback) = callback else {
+            return Ok(None);
+        };
         self.store.data_mut().current = context;
         arm(&mut self.store, self.fuel, deadline);
         let started = self.store.data().clock.started;
         let result = callback.call(&mut self.store, params);
-        let fuel = if self.fuel { u64::MAX - self.store.get_fuel().unwrap_or(u64::MAX) } else { 0 };
+        let fuel = if self.fuel {
+            u64::MAX - self.store.get_fuel().unwrap_or(u64::MAX)
+        } else {
+            0
+        };
         let host = self.store.data_mut();
         host.common.meter.call(name, started.elapsed(), fuel);
         match result {
             Ok(result) => Ok(Some(result)),
-            Err(error) if name == "_start" && error.downcast_ref::<ProcExit>().is_some_and(|exit| exit.0 == 0) => {
+            Err(error)
+                if name == "_start"
+                    && error
+                        .downcast_ref::<ProcExit>()
+                        .is_some_and(|exit| exit.0 == 0) =>
+            {
                 Ok(None)
             }
-            Err(error) => Err(Trapped { callback: name, message: format!("{error:?}") }),
+            Err(error) => Err(Trapped {
+                callback: name,
+                message: format!("{error:?}"),
+            }),
         }
     }
 
@@ -189,22 +246,38 @@ impl Vm {
     /// Opens the context of a stream.
     pub(crate) fn create(&mut self, id: u32) -> Result<(), Trapped> {
         let create = self.exports.context_create.clone();
-        self.call("proxy_on_context_create", create.as_ref(), id, (id, ROOT)).map(drop)
+        self.call("proxy_on_context_create", create.as_ref(), id, (id, ROOT))
+            .map(drop)
     }
 
     /// Runs a headers callback.
-    pub(crate) fn on_headers(&mut self, id: u32, direction: Direction, end: bool) -> Result<Action, Trapped> {
-        let Some(stream) = self.stream(id) else { return Ok(Action::Continue) };
+    pub(crate) fn on_headers(
+        &mut self,
+        id: u32,
+        direction: Direction,
+        end: bool,
+    ) -> Result<Action, Trapped> {
+        let Some(stream) = self.stream(id) else {
+            return Ok(Action::Continue);
+        };
         let side = stream.side(direction);
         side.end_of_stream = end;
         let count = side.fields.as_ref().map_or(0, |fields| fields.len()) as u32;
         let (name, callback) = match direction {
-            Direction::Request => ("proxy_on_request_headers", self.exports.request_headers.clone()),
-            Direction::Response => ("proxy_on_response_headers", self.exports.response_headers.clone()),
+            Direction::Request => (
+                "proxy_on_request_headers",
+                self.exports.request_headers.clone(),
+            ),
+            Direction::Response => (
+                "proxy_on_response_headers",
+                self.exports.response_headers.clone(),
+            ),
         };
         let result = match callback {
             None => None,
-            Some(OnHeaders::Full(full)) => self.call(name, Some(&full), id, (id, count, u32::from(end)))?,
+            Some(OnHeaders::Full(full)) => {
+                self.call(name, Some(&full), id, (id, count, u32::from(end)))?
+            }
             Some(OnHeaders::Short(short)) => self.call(name, Some(&short), id, (id, count))?,
         };
         // ABI 0.1.0: 2 is "continue and end the stream", every other stop is a pause.
@@ -217,8 +290,15 @@ impl Vm {
     }
 
     /// Runs a body callback over what is buffered.
-    pub(crate) fn on_body(&mut self, id: u32, direction: Direction, end: bool) -> Result<Action, Trapped> {
-        let Some(stream) = self.stream(id) else { return Ok(Action::Continue) };
+    pub(crate) fn on_body(
+        &mut self,
+        id: u32,
+        direction: Direction,
+        end: bool,
+    ) -> Result<Action, Trapped> {
+        let Some(stream) = self.stream(id) else {
+            return Ok(Action::Continue);
+        };
         let side = stream.side(direction);
         side.end_of_stream = end;
         let size = side.buffer.len() as u32;
@@ -236,11 +316,23 @@ impl Vm {
 
     /// Runs a trailers callback.
     pub(crate) fn on_trailers(&mut self, id: u32, direction: Direction) -> Result<Action, Trapped> {
-        let Some(stream) = self.stream(id) else { return Ok(Action::Continue) };
-        let count = stream.side(direction).trailers.as_ref().map_or(0, |fields| fields.len()) as u32;
+        let Some(stream) = self.stream(id) else {
+            return Ok(Action::Continue);
+        };
+        let count = stream
+            .side(direction)
+            .trailers
+            .as_ref()
+            .map_or(0, |fields| fields.len()) as u32;
         let (name, callback) = match direction {
-            Direction::Request => ("proxy_on_request_trailers", self.exports.request_trailers.clone()),
-            Direction::Response => ("proxy_on_response_trailers", self.exports.response_trailers.clone()),
+            Direction::Request => (
+                "proxy_on_request_trailers",
+                self.exports.request_trailers.clone(),
+            ),
+            Direction::Response => (
+                "proxy_on_response_trailers",
+                self.exports.response_trailers.clone(),
+            ),
         };
         let action = match self.call(name, callback.as_ref(), id, (id, count))? {
             None | Some(0) => Action::Continue,
@@ -251,7 +343,9 @@ impl Vm {
 
     /// A pause that was continued from inside the callback is none.
     fn settle(&mut self, id: u32, direction: Direction, action: Action) -> Action {
-        let Some(stream) = self.stream(id) else { return action };
+        let Some(stream) = self.stream(id) else {
+            return action;
+        };
         let side = stream.side(direction);
         let resumed = std::mem::take(&mut side.resume);
         if action == Action::Discard {
@@ -259,12 +353,18 @@ impl Vm {
             side.rewritten = true;
         }
         side.paused = action != Action::Continue && !resumed;
-        if side.paused { action } else { Action::Continue }
+        if side.paused {
+            action
+        } else {
+            Action::Continue
+        }
     }
 
     /// Ends a stream: `on_done`, `on_log`, `on_delete`.
     pub(crate) fn close(&mut self, id: u32) -> Result<(), Trapped> {
-        let Some(stream) = self.stream(id) else { return Ok(()) };
+        let Some(stream) = self.stream(id) else {
+            return Ok(());
+        };
         stream.phase = Phase::Done;
         let done = self.exports.done.clone();
         let finished = self.call("proxy_on_done", done.as_ref(), id, id)?;
@@ -306,7 +406,11 @@ impl Vm {
 
 /// Readies the store for one callback.
 fn arm(store: &mut Store<Host>, fuel: bool, deadline: Duration) {
-    store.data_mut().clock = CallbackClock { started: Instant::now(), deadline, yielded: false };
+    store.data_mut().clock = CallbackClock {
+        started: Instant::now(),
+        deadline,
+        yielded: false,
+    };
     store.set_epoch_deadline(1);
     if fuel {
         // Fails only where fuel is off.
@@ -319,7 +423,9 @@ fn pass_time(host: &mut Host) -> wasmtime::Result<UpdateDeadline> {
     let spent = host.clock.started.elapsed();
     if spent >= host.clock.deadline {
         let deadline = host.clock.deadline;
-        return Err(wasmtime::format_err!("the callback's deadline of {deadline:?} is over"));
+        return Err(wasmtime::format_err!(
+            "the callback's deadline of {deadline:?} is over"
+        ));
     }
     if spent >= PATIENCE && !host.clock.yielded {
         host.clock.yielded = true;
@@ -332,7 +438,8 @@ fn pass_time(host: &mut Host) -> wasmtime::Result<UpdateDeadline> {
 /// slow callbacks pay for it: handing over costs more than most callbacks take.
 fn step_aside() {
     use tokio::runtime::{Handle, RuntimeFlavor};
-    let many = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+    let many = Handle::try_current()
+        .is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
     if many {
         // The thread that takes over needs a moment to do so; after it this one keeps only its present task.
         tokio::task::block_in_place(|| std::thread::sleep(TICK / 10));

@@ -5,7 +5,10 @@ use crate::status::Status;
 /// Encodes pairs; the format holds at most `u32::MAX` bytes, which linear memory never exceeds.
 pub(crate) fn encode<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<u8> {
     let pairs: Vec<_> = pairs.collect();
-    let bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    let bytes: usize = pairs
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 2)
+        .sum();
     let mut out = Vec::with_capacity(4 + pairs.len() * 8 + bytes);
     out.extend_from_slice(&word(pairs.len()));
     for (name, value) in &pairs {
@@ -69,8 +72,12 @@ mod tests {
 
     #[test]
     fn pairs_survive_the_round_trip() {
-        let pairs: Vec<(&[u8], &[u8])> =
-            vec![(b":path", b"/"), (b"x", b""), (b"y", b"\xff\x00z"), (b"x", b"again")];
+        let pairs: Vec<(&[u8], &[u8])> = vec![
+            (b":path", b"/"),
+            (b"x", b""),
+            (b"y", b"\xff\x00z"),
+            (b"x", b"again"),
+        ];
         let wire = encode(pairs.iter().copied());
         assert_eq!(decode(&wire, 4).unwrap(), pairs);
     }
@@ -79,7 +86,11 @@ mod tests {
     fn broken_wire_is_refused() {
         let good = encode([(b"name".as_slice(), b"value".as_slice())].into_iter());
         for cut in 1..good.len() {
-            assert_eq!(decode(&good[..cut], 10), Err(Status::ParseFailure), "cut at {cut}");
+            assert_eq!(
+                decode(&good[..cut], 10),
+                Err(Status::ParseFailure),
+                "cut at {cut}"
+            );
         }
         assert_eq!(decode(&good, 0), Err(Status::BadArgument));
         assert_eq!(decode(&[0xff; 64], usize::MAX), Err(Status::ParseFailure));

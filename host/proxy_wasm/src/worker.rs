@@ -50,9 +50,21 @@ pub(crate) struct Slot {
 
 impl Worker {
     /// Starts the first machine. Fails with the reason why it does not start.
-    pub(crate) fn start(common: &Arc<Common>, pre: &InstancePre<Host>, legacy: bool) -> anyhow::Result<Arc<Worker>> {
-        let (tick, ticks) = watch::channel(Tick { generation: 0, period: Duration::ZERO });
-        let slot = Slot { vm: None, generation: 1, orphans: HashMap::new(), retry: None };
+    pub(crate) fn start(
+        common: &Arc<Common>,
+        pre: &InstancePre<Host>,
+        legacy: bool,
+    ) -> anyhow::Result<Arc<Worker>> {
+        let (tick, ticks) = watch::channel(Tick {
+            generation: 0,
+            period: Duration::ZERO,
+        });
+        let slot = Slot {
+            vm: None,
+            generation: 1,
+            orphans: HashMap::new(),
+            retry: None,
+        };
         let worker = Arc::new(Worker {
             common: Arc::clone(common),
             pre: pre.clone(),
@@ -123,8 +135,18 @@ impl Worker {
     }
 
     /// Looks at what a stream was when its machine trapped.
-    pub(crate) async fn orphan<R>(&self, generation: u64, id: u32, look: impl FnOnce(&mut Stream) -> R) -> Option<R> {
-        self.slot.lock().await.orphans.get_mut(&(generation, id)).map(look)
+    pub(crate) async fn orphan<R>(
+        &self,
+        generation: u64,
+        id: u32,
+        look: impl FnOnce(&mut Stream) -> R,
+    ) -> Option<R> {
+        self.slot
+            .lock()
+            .await
+            .orphans
+            .get_mut(&(generation, id))
+            .map(look)
     }
 
     /// Forgets a stream whose machine is gone.
@@ -171,7 +193,13 @@ impl Worker {
             Some((_, wait)) => (wait * 2).min(BACK_OFF.1),
             None => BACK_OFF.0,
         };
-        match Vm::start(&self.pre, &self.common, Arc::downgrade(self), slot.generation, self.legacy) {
+        match Vm::start(
+            &self.pre,
+            &self.common,
+            Arc::downgrade(self),
+            slot.generation,
+            self.legacy,
+        ) {
             Ok(vm) => {
                 slot.vm = Some(vm);
                 slot.retry = None;
@@ -192,7 +220,13 @@ impl Worker {
         let mut slot = self.slot.lock().await;
         let _ = self.act(&mut slot, |vm| {
             let ready = vm.exports.queue_ready.clone();
-            vm.call("proxy_on_queue_ready", ready.as_ref(), context, (context, queue)).map(drop)
+            vm.call(
+                "proxy_on_queue_ready",
+                ready.as_ref(),
+                context,
+                (context, queue),
+            )
+            .map(drop)
         });
     }
 }

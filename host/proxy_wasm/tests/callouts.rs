@@ -13,7 +13,13 @@ use tokio::net::TcpListener;
 fn calling(timeout: u32) -> String {
     let (headers, size) = pairs(
         200,
-        &[(":method", "POST"), (":path", "/where?x"), (":authority", "inner"), (":scheme", "http"), ("x-in", "1")],
+        &[
+            (":method", "POST"),
+            (":path", "/where?x"),
+            (":authority", "inner"),
+            (":scheme", "http"),
+            ("x-in", "1"),
+        ],
     );
     guest(&format!(
         r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
@@ -37,7 +43,11 @@ fn calling(timeout: u32) -> String {
                (i32.load (i32.const 104))))
              (call $ok (call $continue (i32.const 0))))
            {headers} {} {} {} {} {}"#,
-        data(0, "to"), data(16, "body"), data(32, ":status"), data(48, "x-status"), data(64, "x-text"),
+        data(0, "to"),
+        data(16, "body"),
+        data(32, ":status"),
+        data(48, "x-status"),
+        data(64, "x-text"),
     ))
 }
 
@@ -53,15 +63,23 @@ async fn a_callout_pauses_and_resumes() {
             let read = stream.read(&mut buffer).await.unwrap();
             asked.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
         }
-        stream.write_all(b"HTTP/1.1 418 Teapot\r\ncontent-length: 5\r\n\r\nhello").await.unwrap();
+        stream
+            .write_all(b"HTTP/1.1 418 Teapot\r\ncontent-length: 5\r\n\r\nhello")
+            .await
+            .unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
         asked
     });
     // A port nobody listens on: bound and let go.
-    let refused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    let refused = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let slow = silent.local_addr().unwrap().to_string();
-    let edge = Edge::new(&calling(500), Origin::text(""), |plugin| {
+    let edge = Edge::new(calling(500), Origin::text(""), |plugin| {
         for (name, address) in [("up", up), ("refused", refused), ("slow", slow)] {
             plugin.clusters.insert(name.into(), address);
         }
@@ -69,10 +87,16 @@ async fn a_callout_pauses_and_resumes() {
     let edge = edge.await;
     let got = edge.get("/", &[("to", "up")]).await;
     let lines = got.all("x-seen");
-    assert!(lines.contains(&"x-status=418") && lines.contains(&"x-text=hello"), "{lines:?}");
+    assert!(
+        lines.contains(&"x-status=418") && lines.contains(&"x-text=hello"),
+        "{lines:?}"
+    );
     let asked = server.await.unwrap();
     assert!(asked.starts_with("POST /where?x HTTP/1.1\r\n"), "{asked}");
-    assert!(asked.contains("host: inner\r\n") && asked.contains("x-in: 1\r\n"), "{asked}");
+    assert!(
+        asked.contains("host: inner\r\n") && asked.contains("x-in: 1\r\n"),
+        "{asked}"
+    );
     assert!(asked.contains("content-length: 4\r\n"), "{asked}");
     let got = edge.get("/", &[("to", "refused")]).await;
     assert!(got.all("x-seen").contains(&"x-status=503"), "{got:?}");
@@ -87,15 +111,19 @@ async fn a_callout_pauses_and_resumes() {
 async fn a_client_that_leaves_takes_its_callout_along() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let slow = silent.local_addr().unwrap().to_string();
-    let edge = Edge::new(&calling(300), Origin::text(""), |plugin| {
+    let edge = Edge::new(calling(300), Origin::text(""), |plugin| {
         plugin.clusters.insert("slow".into(), slow);
     });
     let edge = edge.await;
-    let left = tokio::time::timeout(Duration::from_millis(50), edge.get("/", &[("to", "slow")])).await;
+    let left =
+        tokio::time::timeout(Duration::from_millis(50), edge.get("/", &[("to", "slow")])).await;
     assert!(left.is_err());
     tokio::time::sleep(Duration::from_millis(500)).await;
     let meter = edge.meter();
-    assert!(!meter.calls.contains_key("proxy_on_http_call_response"), "{meter:?}");
+    assert!(
+        !meter.calls.contains_key("proxy_on_http_call_response"),
+        "{meter:?}"
+    );
     assert_eq!(edge.get("/", &[("to", "unknown")]).await.status, 502);
 }
 
@@ -162,7 +190,8 @@ async fn a_queue_wakes_the_root_context() {
              (call $must (i32.load (i32.const 112)) (i32.const 5))
              (call $ok (call $increment (i32.load (i32.const 104)) (i64.const 1))))
            {} {}"#,
-        data(0, "q"), data(16, "items"),
+        data(0, "q"),
+        data(16, "items"),
     ));
     let edge = Edge::new(&text, Origin::text(""), |_| {}).await;
     edge.get("/", &[]).await;

@@ -26,17 +26,28 @@ async fn headers_are_added_changed_and_removed() {
           (call $ok (call $replace (i32.const 2) (i32.const 96) (i32.const 7) (i32.const 112) (i32.const 3)))
           (i32.const 0))
         {} {} {} {} {} {} {} {}"#,
-        data(0, "x-guest"), data(16, "yes"), data(32, ":path"), data(48, "/other"), data(64, "bad"),
-        data(80, "a\r\nb"), data(96, ":status"), data(112, "203"),
+        data(0, "x-guest"),
+        data(16, "yes"),
+        data(32, ":path"),
+        data(48, "/other"),
+        data(64, "bad"),
+        data(80, "a\r\nb"),
+        data(96, ":status"),
+        data(112, "203"),
     ));
     let edge = Edge::new(&text, Origin::text("body"), |_| {}).await;
-    let got = edge.get("/path?q", &[("bad", "1"), ("same", "1"), ("same", "2")]).await;
+    let got = edge
+        .get("/path?q", &[("bad", "1"), ("same", "1"), ("same", "2")])
+        .await;
     assert_eq!((got.status, got.body.as_str()), (203, "body"));
     assert_eq!(got.all("x-uri"), ["/other"]);
     assert_eq!(got.all("x-guest"), ["yes"]);
     let mut lines = got.all("x-seen");
     lines.sort_unstable();
-    assert_eq!(lines, ["host=example.com", "same=1", "same=2", "x-guest=yes"]);
+    assert_eq!(
+        lines,
+        ["host=example.com", "same=1", "same=2", "x-guest=yes"]
+    );
     let meter = edge.meter();
     assert_eq!(meter.calls["proxy_on_request_headers"].calls, 1);
     assert_eq!(meter.host_calls["proxy_add_header_map_value"], 3);
@@ -59,7 +70,7 @@ fn buffering(prefix: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_buffered_body_that_changed_has_its_length_set() {
-    let edge = Edge::new(&buffering("edge: "), Origin::text("origin"), |_| {}).await;
+    let edge = Edge::new(buffering("edge: "), Origin::text("origin"), |_| {}).await;
     let got = edge.get("/", &[]).await;
     assert_eq!(got.body, "edge: origin");
     assert_eq!(got.all("content-length"), ["12"]);
@@ -67,8 +78,9 @@ async fn a_buffered_body_that_changed_has_its_length_set() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chunks_accumulate_while_paused() {
-    let origin = Origin::new(|_| async { Ok(Response::new(chunks(&["one ", "two ", "three"], None))) });
-    let edge = Edge::new(&buffering("> "), origin, |_| {}).await;
+    let origin =
+        Origin::new(|_| async { Ok(Response::new(chunks(&["one ", "two ", "three"], None))) });
+    let edge = Edge::new(buffering("> "), origin, |_| {}).await;
     let got = edge.get("/", &[]).await;
     assert_eq!(got.body, "> one two three");
 }
@@ -83,7 +95,8 @@ async fn a_stream_is_rewritten_chunk_by_chunk() {
            {}"#,
         data(0, "x,"),
     ));
-    let origin = Origin::new(|_| async { Ok(Response::new(chunks(&["one", "two", "three"], None))) });
+    let origin =
+        Origin::new(|_| async { Ok(Response::new(chunks(&["one", "two", "three"], None))) });
     let edge = Edge::new(&text, origin, |_| {}).await;
     assert_eq!(edge.get("/", &[]).await.body, "x,x,x,");
     // Where a length was declared it goes, for more may follow than the first chunk.
@@ -94,7 +107,10 @@ async fn a_stream_is_rewritten_chunk_by_chunk() {
     });
     let edge = Edge::new(&text, origin, |_| {}).await;
     let got = edge.get("/", &[]).await;
-    assert_eq!((got.body.as_str(), got.all("content-length").len()), ("x,x,", 0));
+    assert_eq!(
+        (got.body.as_str(), got.all("content-length").len()),
+        ("x,x,", 0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,7 +124,10 @@ async fn a_request_body_is_rewritten_and_its_length_set() {
         data(0, "!!!"),
     ));
     let edge = Edge::new(&text, Origin::text(""), |_| {}).await;
-    let request = http::Request::post("/").header("content-length", "5").body(full("hello")).unwrap();
+    let request = http::Request::post("/")
+        .header("content-length", "5")
+        .body(full("hello"))
+        .unwrap();
     let got = seen(edge.send(request).await.unwrap()).await;
     assert_eq!(got.all("x-body"), ["hello!!!"]);
     assert!(got.all("x-seen").contains(&"content-length=8"), "{got:?}");
@@ -119,7 +138,10 @@ async fn holding_back_too_much_of_a_request_is_413() {
     let text = guest(
         r#"(func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.const 1))"#,
     );
-    let edge = Edge::new(&text, Origin::text(""), |plugin| plugin.limits.body_buffer_bytes = 8).await;
+    let edge = Edge::new(&text, Origin::text(""), |plugin| {
+        plugin.limits.body_buffer_bytes = 8
+    })
+    .await;
     for declared in [true, false] {
         let mut request = http::Request::post("/");
         if declared {
@@ -151,7 +173,10 @@ async fn trailers_are_seen_and_passed_on() {
     let got = edge.get("/", &[]).await;
     assert_eq!(got.body, "onetwo");
     let trailers = got.trailers.unwrap();
-    assert_eq!((&trailers["sum"], &trailers["added"]), (&"1".parse().unwrap(), &"added".parse().unwrap()));
+    assert_eq!(
+        (&trailers["sum"], &trailers["added"]),
+        (&"1".parse().unwrap(), &"added".parse().unwrap())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -170,17 +195,29 @@ async fn a_local_response_runs_the_response_callbacks_and_comes_once() {
              (call $ok (call $put (i32.const 2) (i32.const 16) (i32.const 6) (i32.const 0) (i32.const 4)))
              (i32.const 0))
            {headers} {} {}"#,
-        data(0, "nope"), data(16, "x-also"),
+        data(0, "nope"),
+        data(16, "x-also"),
     ));
     let origin = Origin::new(|_| async { panic!("the request must not get here") });
     let edge = Edge::new(&text, origin, |_| {}).await;
     let got = edge.get("/", &[]).await;
     assert_eq!((got.status, got.body.as_str()), (403, "nope"));
-    assert_eq!((got.all("x-why"), got.all("x-also")), (vec!["because"], vec!["nope"]));
-    assert_eq!((got.all("content-type"), got.all("content-length")), (vec!["text/x"], vec!["4"]));
-    let head = http::Request::head("/").body(edgeweir_host_chain::empty()).unwrap();
+    assert_eq!(
+        (got.all("x-why"), got.all("x-also")),
+        (vec!["because"], vec!["nope"])
+    );
+    assert_eq!(
+        (got.all("content-type"), got.all("content-length")),
+        (vec!["text/x"], vec!["4"])
+    );
+    let head = http::Request::head("/")
+        .body(edgeweir_host_chain::empty())
+        .unwrap();
     let got = seen(edge.send(head).await.unwrap()).await;
-    assert_eq!((got.body.as_str(), got.all("content-length")), ("", vec!["4"]));
+    assert_eq!(
+        (got.body.as_str(), got.all("content-length")),
+        ("", vec!["4"])
+    );
     assert_eq!(edge.meter().answered, 2);
 }
 
@@ -200,7 +237,7 @@ async fn a_response_is_replaced_in_its_head_but_not_in_its_body() {
             Ok(response)
         })
     };
-    let edge = Edge::new(&in_head, origin(), |_| {}).await;
+    let edge = Edge::new(in_head, origin(), |_| {}).await;
     let got = edge.get("/", &[]).await;
     assert_eq!((got.status, got.body.as_str()), (200, "kept"));
     let in_body = guest(&format!(
@@ -208,7 +245,7 @@ async fn a_response_is_replaced_in_its_head_but_not_in_its_body() {
              (call $must {reply} (i32.const 2)) (i32.const 0)) {}"#,
         data(0, "kept"),
     ));
-    let edge = Edge::new(&in_body, Origin::text("origin"), |_| {}).await;
+    let edge = Edge::new(in_body, Origin::text("origin"), |_| {}).await;
     assert_eq!(edge.get("/", &[]).await.body, "origin");
 }
 
@@ -221,7 +258,12 @@ async fn an_upstream_that_fails_is_a_response_the_plugin_can_replace() {
              (i32.const 1)) {}"#,
         data(0, "stale"),
     ));
-    let edge = Edge::new(&text, Origin::new(|_| async { Err("no route".into()) }), |_| {}).await;
+    let edge = Edge::new(
+        text,
+        Origin::new(|_| async { Err("no route".into()) }),
+        |_| {},
+    )
+    .await;
     let got = edge.get("/", &[]).await;
     assert_eq!((got.status, got.body.as_str()), (200, "stale"));
 }
@@ -229,9 +271,14 @@ async fn an_upstream_that_fails_is_a_response_the_plugin_can_replace() {
 /// Counts ends, and body callbacks with the end of the stream.
 fn counting() -> String {
     let define = |at: usize, name: &str, id: usize| {
-        format!("(call $ok (call $metric (i32.const 0) (i32.const {at}) (i32.const {}) (i32.const {id})))", name.len())
+        format!(
+            "(call $ok (call $metric (i32.const 0) (i32.const {at}) (i32.const {}) (i32.const {id})))",
+            name.len()
+        )
     };
-    let count = |id: usize| format!("(call $ok (call $increment (i32.load (i32.const {id})) (i64.const 1)))");
+    let count = |id: usize| {
+        format!("(call $ok (call $increment (i32.load (i32.const {id})) (i64.const 1)))")
+    };
     guest(&format!(
         r#"(func (export "proxy_on_configure") (param i32 i32) (result i32) {} {} {} {} (i32.const 1))
            (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
@@ -240,9 +287,18 @@ fn counting() -> String {
            (func (export "proxy_on_log") (param i32) {})
            (func (export "proxy_on_delete") (param i32) {})
            {} {} {} {}"#,
-        define(0, "end", 100), define(8, "done", 104), define(16, "log", 108), define(24, "delete", 112),
-        count(100), count(104), count(108), count(112),
-        data(0, "end"), data(8, "done"), data(16, "log"), data(24, "delete"),
+        define(0, "end", 100),
+        define(8, "done", 104),
+        define(16, "log", 108),
+        define(24, "delete", 112),
+        count(100),
+        count(104),
+        count(108),
+        count(112),
+        data(0, "end"),
+        data(8, "done"),
+        data(16, "log"),
+        data(24, "delete"),
     ))
 }
 
@@ -251,7 +307,8 @@ async fn every_stream_ends_once_whoever_leaves() {
     let origin = Origin::new(|request| async move {
         Ok(Response::new(match request.uri().path() {
             "/cut" => {
-                let (mut sender, body) = http_body_util::channel::Channel::<Bytes, edgeweir_host_chain::Error>::new(4);
+                let (mut sender, body) =
+                    http_body_util::channel::Channel::<Bytes, edgeweir_host_chain::Error>::new(4);
                 sender.send_data("part".into()).await?;
                 tokio::spawn(async move { sender.abort("gone".into()) });
                 body.boxed_unsync()
@@ -259,11 +316,15 @@ async fn every_stream_ends_once_whoever_leaves() {
             _ => chunks(&["one", "two"], None),
         }))
     });
-    let edge = Edge::new(&counting(), origin, |_| {}).await;
+    let edge = Edge::new(counting(), origin, |_| {}).await;
     edge.get("/", &[]).await;
     edge.until("delete", 1).await;
     assert_eq!(edge.meter().counters["end"], 1);
-    let request = |path: &str| http::Request::get(path).body(edgeweir_host_chain::empty()).unwrap();
+    let request = |path: &str| {
+        http::Request::get(path)
+            .body(edgeweir_host_chain::empty())
+            .unwrap()
+    };
     let mut response = edge.send(request("/")).await.unwrap();
     response.body_mut().frame().await.unwrap().unwrap();
     drop(response);
@@ -272,7 +333,10 @@ async fn every_stream_ends_once_whoever_leaves() {
     assert!(response.into_body().collect().await.is_err());
     edge.until("delete", 3).await;
     let counters = edge.meter().counters;
-    assert_eq!((counters["end"], counters["done"], counters["log"]), (1, 3, 3));
+    assert_eq!(
+        (counters["end"], counters["done"], counters["log"]),
+        (1, 3, 3)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -293,16 +357,23 @@ async fn a_paused_request_is_answered_by_the_root_context() {
         data(0, "tick"),
     ));
     let edge = Edge::new(&text, Origin::text(""), |_| {}).await;
-    let got = tokio::time::timeout(Duration::from_secs(5), edge.get("/", &[])).await.unwrap();
+    let got = tokio::time::timeout(Duration::from_secs(5), edge.get("/", &[]))
+        .await
+        .unwrap();
     assert_eq!((got.status, got.body.as_str()), (202, "tick"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forty_thousand_headers_cost_one_request() {
-    let edge = Edge::new(&counting(), Origin::text("fine"), |_| {}).await;
-    let mut request = http::Request::get("/").body(edgeweir_host_chain::empty()).unwrap();
+    let edge = Edge::new(counting(), Origin::text("fine"), |_| {}).await;
+    let mut request = http::Request::get("/")
+        .body(edgeweir_host_chain::empty())
+        .unwrap();
     for n in 0..20_000 {
-        request.headers_mut().append(http::HeaderName::try_from(format!("x-{n}")).unwrap(), "1".parse().unwrap());
+        request.headers_mut().append(
+            http::HeaderName::try_from(format!("x-{n}")).unwrap(),
+            "1".parse().unwrap(),
+        );
         request.headers_mut().append("same", n.into());
     }
     assert_eq!(request.headers().len(), 40_000);
@@ -320,8 +391,18 @@ async fn properties_and_the_peer() {
             path.len()
         )
     };
-    let paths = ["source\0address", "request\0url_path", "request\0headers\0a", "plugin_name", "xds\0route_name"];
-    let reads: String = paths.iter().enumerate().map(|(n, path)| property(n * 32, path, 300 + n * 4)).collect();
+    let paths = [
+        "source\0address",
+        "request\0url_path",
+        "request\0headers\0a",
+        "plugin_name",
+        "xds\0route_name",
+    ];
+    let reads: String = paths
+        .iter()
+        .enumerate()
+        .map(|(n, path)| property(n * 32, path, 300 + n * 4))
+        .collect();
     let segments: String = paths
         .iter()
         .enumerate()
@@ -338,11 +419,22 @@ async fn properties_and_the_peer() {
            {segments}"#
     ));
     let edge = Edge::new(&text, Origin::text(""), |_| {}).await;
-    let mut request = http::Request::get("/a/b?c").header("a", "v").body(edgeweir_host_chain::empty()).unwrap();
-    request.extensions_mut().insert(edgeweir_host_chain::Peer("192.0.2.7:81".parse().unwrap()));
+    let mut request = http::Request::get("/a/b?c")
+        .header("a", "v")
+        .body(edgeweir_host_chain::empty())
+        .unwrap();
+    request
+        .extensions_mut()
+        .insert(edgeweir_host_chain::Peer("192.0.2.7:81".parse().unwrap()));
     let got = seen(edge.send(request).await.unwrap()).await;
     let lines = got.all("x-seen");
-    for want in ["p-0=192.0.2.7:81", "p-1=/a/b", "p-2=v", "p-3=guest", "p-4=default"] {
+    for want in [
+        "p-0=192.0.2.7:81",
+        "p-1=/a/b",
+        "p-2=v",
+        "p-3=guest",
+        "p-4=default",
+    ] {
         assert!(lines.contains(&want), "{want} in {lines:?}");
     }
 }

@@ -35,10 +35,18 @@ async fn what_traps_costs_one_request() {
             "(loop $on (br_if $on (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable",
             "unreachable",
         ),
-        ("outside memory", "(drop (i32.load (i32.const -8)))", "out of bounds"),
-        ("an allocator gone mad", "(global.set $heap (i32.const 2147483000)) (loop $on (br $on))", "deadline"),
+        (
+            "outside memory",
+            "(drop (i32.load (i32.const -8)))",
+            "out of bounds",
+        ),
+        (
+            "an allocator gone mad",
+            "(global.set $heap (i32.const 2147483000)) (loop $on (br $on))",
+            "deadline",
+        ),
     ] {
-        let edge = Edge::new(&misbehaving(bad), Origin::text("fine"), |plugin| {
+        let edge = Edge::new(misbehaving(bad), Origin::text("fine"), |plugin| {
             plugin.limits.deadline = Duration::from_millis(200);
             plugin.limits.memory_bytes = 32 << 20;
         });
@@ -46,23 +54,47 @@ async fn what_traps_costs_one_request() {
         assert_eq!(edge.get("/", &[]).await.body, "fine", "{name}");
         let started = Instant::now();
         assert_eq!(edge.get("/", &[("bad", "1")]).await.status, 500, "{name}");
-        assert!(started.elapsed() < Duration::from_secs(3), "{name}: {:?}", started.elapsed());
-        assert_eq!(edge.get("/", &[]).await.body, "fine", "{name}: a fresh instance");
+        assert!(
+            started.elapsed() < Duration::from_secs(3),
+            "{name}: {:?}",
+            started.elapsed()
+        );
+        assert_eq!(
+            edge.get("/", &[]).await.body,
+            "fine",
+            "{name}: a fresh instance"
+        );
         let meter = edge.meter();
         assert_eq!((meter.traps, meter.instances), (1, 2), "{name}");
         let trap = meter.last_trap.unwrap();
         assert_eq!(trap.callback, "proxy_on_request_headers", "{name}");
-        assert!(trap.message.contains(says) && trap.message.contains("wasm"), "{name}: {}", trap.message);
-        assert!(meter.memory_peak <= 32 << 20, "{name}: {}", meter.memory_peak);
-        assert!(meter.memory_now <= 2 << 20, "{name}: the old memory is returned, {}", meter.memory_now);
+        assert!(
+            trap.message.contains(says) && trap.message.contains("wasm"),
+            "{name}: {}",
+            trap.message
+        );
+        assert!(
+            meter.memory_peak <= 32 << 20,
+            "{name}: {}",
+            meter.memory_peak
+        );
+        assert!(
+            meter.memory_now <= 2 << 20,
+            "{name}: the old memory is returned, {}",
+            meter.memory_now
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trap_passes_on_where_that_is_asked() {
-    let edge = Edge::new(&misbehaving("unreachable"), Origin::text("fine"), |plugin| {
-        plugin.on_trap = OnTrap::PassThrough;
-    });
+    let edge = Edge::new(
+        misbehaving("unreachable"),
+        Origin::text("fine"),
+        |plugin| {
+            plugin.on_trap = OnTrap::PassThrough;
+        },
+    );
     let got = edge.await.get("/", &[("bad", "1")]).await;
     assert_eq!((got.status, got.body.as_str()), (200, "fine"));
 }
@@ -74,16 +106,35 @@ async fn a_trap_in_a_body_answers_resets_or_passes() {
              (if (i32.eqz (i32.load (i32.const 0))) (then (i32.store (i32.const 0) (i32.const 1)) (return (i32.const 1))))
              unreachable)"#,
     );
-    let origin = || Origin::new(|_| async { Ok(http::Response::new(chunks(&["one", "two"], None))) });
+    let origin =
+        || Origin::new(|_| async { Ok(http::Response::new(chunks(&["one", "two"], None))) });
     let edge = Edge::new(&text, origin(), |_| {}).await;
-    let request = || http::Request::get("/").body(edgeweir_host_chain::empty()).unwrap();
+    let request = || {
+        http::Request::get("/")
+            .body(edgeweir_host_chain::empty())
+            .unwrap()
+    };
     let response = edge.send(request()).await.unwrap();
     assert_eq!(response.status(), 200);
-    assert!(http_body_util::BodyExt::collect(response.into_body()).await.is_err(), "the head is gone: a reset");
-    let edge = Edge::new(&text, origin(), |plugin| plugin.on_trap = OnTrap::PassThrough).await;
-    assert_eq!(seen(edge.send(request()).await.unwrap()).await.body, "onetwo", "what was held back too");
+    assert!(
+        http_body_util::BodyExt::collect(response.into_body())
+            .await
+            .is_err(),
+        "the head is gone: a reset"
+    );
+    let edge = Edge::new(&text, origin(), |plugin| {
+        plugin.on_trap = OnTrap::PassThrough
+    })
+    .await;
+    assert_eq!(
+        seen(edge.send(request()).await.unwrap()).await.body,
+        "onetwo",
+        "what was held back too"
+    );
     // With a declared length the head waits for the first chunk, and the answer can still be another one.
-    let text = guest(r#"(func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) unreachable)"#);
+    let text = guest(
+        r#"(func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) unreachable)"#,
+    );
     let edge = Edge::new(&text, Origin::text("body"), |_| {}).await;
     assert_eq!(edge.get("/", &[]).await.status, 500);
 }
@@ -103,15 +154,22 @@ async fn streams_beside_a_trap_are_answered() {
     let waiting = tokio::spawn(async move { beside.get("/", &[]).await.status });
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(edge.get("/", &[("bad", "1")]).await.status, 500);
-    let waited = tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap();
+    let waited = tokio::time::timeout(Duration::from_secs(5), waiting)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(waited, 500);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_spinning_callback_holds_up_nobody_else() {
-    let edge = Edge::new(&misbehaving("(loop $on (br $on))"), Origin::text(""), |plugin| {
-        plugin.limits.deadline = Duration::from_millis(600);
-    });
+    let edge = Edge::new(
+        misbehaving("(loop $on (br $on))"),
+        Origin::text(""),
+        |plugin| {
+            plugin.limits.deadline = Duration::from_millis(600);
+        },
+    );
     let edge = edge.await;
     let spinning = tokio::spawn(async move { edge.get("/", &[("bad", "1")]).await.status });
     let beats = tokio::spawn(async {
@@ -124,7 +182,10 @@ async fn a_spinning_callback_holds_up_nobody_else() {
         longest
     });
     let longest = beats.await.unwrap();
-    assert!(longest < Duration::from_millis(400), "with one worker thread the others waited {longest:?}");
+    assert!(
+        longest < Duration::from_millis(400),
+        "with one worker thread the others waited {longest:?}"
+    );
     assert_eq!(spinning.await.unwrap(), 500);
 }
 
@@ -173,12 +234,17 @@ async fn bad_pointers_are_told_and_harm_nothing() {
             .replacen("(call $call (i32.const 0) (i32.const 4)", "(call $call (i32.const 32) (i32.const 1)", 1),
         ]
     };
-    let checks: String =
-        bad.iter().flat_map(|p| calls(p)).map(|call| format!("(call $must {call} (i32.const 6))\n")).collect();
+    let checks: String = bad
+        .iter()
+        .flat_map(|p| calls(p))
+        .map(|call| format!("(call $must {call} (i32.const 6))\n"))
+        .collect();
     let text = guest(&format!(
         r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) {checks} (i32.const 0))
            {} {} {}"#,
-        data(0, ":path"), data(16, "plugin_name"), data(32, "c"),
+        data(0, ":path"),
+        data(16, "plugin_name"),
+        data(32, "c"),
     ));
     let edge = Edge::new(&text, Origin::text("fine"), |plugin| {
         plugin.configuration = b"configuration".to_vec();
@@ -186,7 +252,12 @@ async fn bad_pointers_are_told_and_harm_nothing() {
     });
     let edge = edge.await;
     let got = edge.get("/", &[]).await;
-    assert_eq!((got.status, got.body.as_str()), (200, "fine"), "{:?}", edge.meter().last_trap);
+    assert_eq!(
+        (got.status, got.body.as_str()),
+        (200, "fine"),
+        "{:?}",
+        edge.meter().last_trap
+    );
     assert_eq!(edge.meter().counters.len(), 0);
 }
 
@@ -199,7 +270,8 @@ async fn what_cannot_be_loaded_says_why() {
              (call $ok (call $log (i32.const 4) (i32.const 0) (i32.const 21))) (i32.const 0)) {}"#,
         data(0, "unknown field `levle`"),
     ));
-    let trapping = guest(r#"(func (export "proxy_on_vm_start") (param i32 i32) (result i32) unreachable)"#);
+    let trapping =
+        guest(r#"(func (export "proxy_on_vm_start") (param i32 i32) (result i32) unreachable)"#);
     for (name, module, wants) in [
         ("not Wasm", b"#!/bin/sh".to_vec(), vec!["guest.wasm", "not Wasm"]),
         ("empty", Vec::new(), vec!["not Wasm"]),
@@ -235,9 +307,15 @@ async fn what_cannot_be_loaded_says_why() {
             assert!(error.contains(want), "{name}: {want:?} in {error}");
         }
     }
-    let error = Edge::try_new(guest("").as_bytes(), Origin::text(""), |plugin| plugin.limits.stack_bytes = 1).await;
+    let error = Edge::try_new(guest("").as_bytes(), Origin::text(""), |plugin| {
+        plugin.limits.stack_bytes = 1
+    })
+    .await;
     let error = format!("{:#}", error.err().unwrap());
-    assert!(error.contains("stack_bytes is 1, want 65536 to 1048576"), "{error}");
+    assert!(
+        error.contains("stack_bytes is 1, want 65536 to 1048576"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -267,7 +345,10 @@ async fn older_abis_run() {
              {})"#,
         data(0, "c"),
     );
-    let edge = Edge::new(&short, Origin::text(""), |plugin| plugin.configuration = b"given".to_vec()).await;
+    let edge = Edge::new(short, Origin::text(""), |plugin| {
+        plugin.configuration = b"given".to_vec()
+    })
+    .await;
     let got = edge.get("/", &[]).await;
     assert!(got.all("x-seen").contains(&"c=given"), "{got:?}");
     let middle = format!(
@@ -278,7 +359,7 @@ async fn older_abis_run() {
                (i32.const 0)) {})"#,
         data(0, ":path"),
     );
-    let edge = Edge::new(&middle, Origin::text("fine"), |_| {}).await;
+    let edge = Edge::new(middle, Origin::text("fine"), |_| {}).await;
     assert_eq!(edge.get("/", &[]).await.body, "fine");
 }
 
@@ -290,7 +371,11 @@ async fn a_module_found_in_the_cache_runs_the_same() {
     std::fs::write(&path, wat::parse_str(guest("")).unwrap()).unwrap();
     let cache = folder.path().join("cache");
     for _ in 0..2 {
-        let runtime = Runtime::new(RuntimeOptions { cache_dir: Some(cache.clone()), fuel: true }).unwrap();
+        let runtime = Runtime::new(RuntimeOptions {
+            cache_dir: Some(cache.clone()),
+            fuel: true,
+        })
+        .unwrap();
         let layer: Arc<dyn Layer> = load(&runtime, Plugin::new("cached", &path)).await.unwrap();
         assert_eq!(layer.name(), "cached");
         assert_eq!(layer.meter().unwrap().snapshot().instances, 2);

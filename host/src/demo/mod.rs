@@ -91,11 +91,8 @@ pub async fn start(modules: &Path, port: u16) -> anyhow::Result<Demo> {
 }
 
 /// What the demo says first: where everything is, and what to try.
-pub fn introduction(host: &Host, origin: Accepting) -> String {
+pub fn introduction(host: &Host, origin: SocketAddr) -> String {
     let mut text = format!("edgeweir {} demo\n\n", env!("CARGO_PKG_VERSION"));
-    let origin_address = origin.address;
-    // The origin lives as long as the process.
-    std::mem::forget(origin);
     for listener in &host.state.listeners {
         let address = listener
             .address
@@ -124,7 +121,7 @@ pub fn introduction(host: &Host, origin: Accepting) -> String {
     }
     let _ = writeln!(
         text,
-        "  http://{origin_address}  origin     built in, behind all three"
+        "  http://{origin}  origin     built in, behind all three"
     );
     if let Some(admin) = host.admin {
         let _ = writeln!(

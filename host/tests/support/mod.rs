@@ -24,7 +24,9 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type TestBody = UnsyncBoxBody<Bytes, BoxError>;
 
 pub fn full(bytes: impl Into<Bytes>) -> TestBody {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 pub fn empty() -> TestBody {
@@ -49,7 +51,10 @@ pub fn pieces(pieces: Vec<Bytes>, trailers: Option<HeaderMap>) -> TestBody {
 
 /// A body with a pattern by which a byte out of place is seen.
 pub fn pattern(length: usize) -> Bytes {
-    (0..length).map(|at| (at % 251) as u8).collect::<Vec<_>>().into()
+    (0..length)
+        .map(|at| (at % 251) as u8)
+        .collect::<Vec<_>>()
+        .into()
 }
 
 /// A good origin on HTTP/1.1 and HTTP/2.
@@ -84,7 +89,9 @@ async fn answer(request: Request<Incoming>) -> Result<Response<TestBody>, Infall
             if let Some(te) = te {
                 response.headers_mut().insert("x-te", te);
             }
-            response.headers_mut().insert("trailer", "x-sum".parse().unwrap());
+            response
+                .headers_mut()
+                .insert("trailer", "x-sum".parse().unwrap());
             response
         }
         // What arrived, as text.
@@ -97,7 +104,10 @@ async fn answer(request: Request<Incoming>) -> Result<Response<TestBody>, Infall
                 request.uri().authority().map(ToString::to_string),
             );
             for (name, value) in request.headers() {
-                text.push_str(&format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
+                text.push_str(&format!(
+                    "{name}: {}\n",
+                    String::from_utf8_lossy(value.as_bytes())
+                ));
             }
             Response::new(full(text))
         }
@@ -107,18 +117,24 @@ async fn answer(request: Request<Incoming>) -> Result<Response<TestBody>, Infall
             let mut trailers = HeaderMap::new();
             trailers.insert("x-sum", "42".parse().unwrap());
             let mut response = Response::new(pieces(vec!["body".into()], Some(trailers)));
-            response.headers_mut().insert("trailer", "x-sum".parse().unwrap());
+            response
+                .headers_mut()
+                .insert("trailer", "x-sum".parse().unwrap());
             response
         }
         "/length" if request.method() == http::Method::HEAD => {
             let mut response = Response::new(empty());
-            response.headers_mut().insert("content-length", "1234".parse().unwrap());
+            response
+                .headers_mut()
+                .insert("content-length", "1234".parse().unwrap());
             response
         }
         "/not-modified" => {
             let mut response = Response::new(empty());
             *response.status_mut() = StatusCode::NOT_MODIFIED;
-            response.headers_mut().insert("etag", "\"a\"".parse().unwrap());
+            response
+                .headers_mut()
+                .insert("etag", "\"a\"".parse().unwrap());
             response
         }
         "/no-content" => {
@@ -128,9 +144,13 @@ async fn answer(request: Request<Incoming>) -> Result<Response<TestBody>, Infall
         }
         "/hop" => {
             let mut response = Response::new(full("hop"));
-            response.headers_mut().insert("connection", "x-hop".parse().unwrap());
+            response
+                .headers_mut()
+                .insert("connection", "x-hop".parse().unwrap());
             response.headers_mut().insert("x-hop", "1".parse().unwrap());
-            response.headers_mut().insert("keep-alive", "5".parse().unwrap());
+            response
+                .headers_mut()
+                .insert("keep-alive", "5".parse().unwrap());
             response.headers_mut().insert("x-end", "1".parse().unwrap());
             response
         }
@@ -196,7 +216,8 @@ pub async fn raw(address: SocketAddr, request: impl AsRef<[u8]>) -> Vec<u8> {
 }
 
 pub async fn get_raw(address: SocketAddr, path: &str, fields: &str) -> String {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n{fields}\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n{fields}\r\n");
     String::from_utf8_lossy(&raw(address, request).await).into_owned()
 }
 
@@ -213,7 +234,9 @@ impl Client {
         let io = TokioIo::new(stream);
         if http2 {
             let (sender, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+                    .await
+                    .unwrap();
             tokio::spawn(connection);
             Self::Http2(sender)
         } else {

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use crate::instance::{Instance, Live};
+use crate::instance::{GRACE, Instance, Live};
 
 /// Notices when nothing comes for too long. Counts only while someone waits for more.
 struct Patience {
@@ -37,7 +37,10 @@ impl Patience {
     /// Nothing came; ready when that has been so for too long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let most = self.most;
-        self.left.get_or_insert_with(|| Box::pin(tokio::time::sleep(most))).as_mut().poll(cx)
+        self.left
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(most)))
+            .as_mut()
+            .poll(cx)
     }
 }
 
@@ -54,7 +57,10 @@ impl Reclaimable {
     /// `idle` is the longest pause of the client.
     pub(crate) fn new(body: chain::Body, idle: Duration) -> Self {
         let body = Mutex::new((body, Patience::new(idle)));
-        Self(Arc::new(Shared { body, read: AtomicBool::new(false) }))
+        Self(Arc::new(Shared {
+            body,
+            read: AtomicBool::new(false),
+        }))
     }
 
     /// The body as it came, unless some of it was read. A body without content can always be had again.
@@ -115,7 +121,11 @@ pub(crate) struct FromNext {
 impl FromNext {
     /// `idle` is the longest pause of the next layer.
     pub(crate) fn new(body: chain::Body, meter: Arc<Meter>, idle: Duration) -> Self {
-        Self { body, meter, patience: Patience::new(idle) }
+        Self {
+            body,
+            meter,
+            patience: Patience::new(idle),
+        }
     }
 }
 
@@ -160,6 +170,9 @@ impl Body for FromNext {
 ///
 /// A store that is dropped ends its bodies as if they were complete; here such an end is an error, so that a
 /// message cut by a trap is never taken for a whole one.
+///
+/// A guest that waits for the other side's body learns of a pause there [`GRACE`] before its own silence is held
+/// against it and its instance.
 pub(crate) struct FromGuest {
     body: Option<WasiBody>,
     instance: Arc<Instance>,
@@ -167,8 +180,7 @@ pub(crate) struct FromGuest {
     owed: Option<u64>,
     direction: Direction,
     sent: Option<Sent>,
-    idle: Duration,
-    pause: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
 }
 
 /// Tells the guest how the transmission of its body went.
@@ -198,8 +210,7 @@ impl FromGuest {
             owed: None,
             direction,
             sent: Some(sent),
-            idle,
-            pause: None,
+            patience: Patience::new(idle + GRACE),
         }
     }
 
@@ -219,8 +230,7 @@ impl FromGuest {
             owed: length,
             direction,
             sent: Some(sent),
-            idle,
-            pause: None,
+            patience: Patience::new(idle + GRACE),
         }
     }
 
@@ -253,17 +263,11 @@ impl Body for FromGuest {
             return Poll::Ready(None);
         };
         let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
-            let idle = this.idle;
-            let pause = this
-                .pause
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
-            ready!(pause.as_mut().poll(cx));
+            ready!(this.patience.poll(cx));
             this.instance.retire();
             return this.cut("nothing came for the plugin's `timeout`");
         };
-        if let Some(pause) = &mut this.pause {
-            pause.as_mut().reset(Instant::now() + this.idle);
-        }
+        this.patience.renew();
         match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

@@ -108,8 +108,8 @@ fn give_response(
         if check_head(response.headers(), limits.headers, limits.header_bytes).is_err() {
             return Ok(Err(ErrorCode::HttpResponseHeaderSectionSize(None)));
         }
-        let meter = guest.loaded.meter.clone();
-        let response = response.map(|body| FromNext { body, meter });
+        let (meter, idle) = (guest.loaded.meter.clone(), limits.timeout);
+        let response = response.map(|body| FromNext::new(body, meter, idle));
         // The future tells how the guest liked the body; nobody above asks.
         let (response, _read) = Response::from_http(&mut guest.hooks, response);
         let response = guest

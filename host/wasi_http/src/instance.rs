@@ -48,6 +48,8 @@ pub(crate) struct Instance {
     busy_ns: AtomicU64,
     /// Fuel left when it was last accounted for.
     fuel: AtomicU64,
+    /// When the poll under way began, or was last accounted for.
+    poll: Mutex<Option<Instant>>,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -61,6 +63,32 @@ impl Instance {
     pub(crate) fn retire(&self) {
         self.retired.store(true, Ordering::Release);
         self.wake();
+    }
+
+    /// The time spent in polls of the store since the last lap.
+    fn lap(&self) -> Duration {
+        let mut poll = self.poll.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = Duration::from_nanos(self.busy_ns.swap(0, Ordering::Relaxed));
+        let Some(began) = *poll else { return before };
+        let now = Instant::now();
+        *poll = Some(now);
+        before + now.saturating_duration_since(began)
+    }
+
+    fn begin_poll(&self) {
+        *self.poll.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn end_poll(&self) {
+        let began = self
+            .poll
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let busy = began.map_or(0, |began| {
+            u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        });
+        self.busy_ns.fetch_add(busy, Ordering::Relaxed);
     }
 
     fn wake(&self) {
@@ -227,7 +255,7 @@ async fn drive(
         wasmtime::error::Ok(())
     }));
     poll_fn(|cx| {
-        let started = Instant::now();
+        instance.begin_poll();
         let mut poll;
         loop {
             // Only an interruption of this poll promises another one.
@@ -243,8 +271,7 @@ async fn drive(
                 break;
             }
         }
-        let busy = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        instance.busy_ns.fetch_add(busy, Ordering::Relaxed);
+        instance.end_poll();
         poll
     })
     .await?
@@ -322,8 +349,7 @@ async fn finish(accessor: &Accessor<Guest>, instance: &Arc<Instance>, most: Dura
 
 fn account_bodies(accessor: &Accessor<Guest>, instance: &Arc<Instance>) {
     if instance.ended.swap(0, Ordering::AcqRel) > 0 {
-        let busy = instance.busy_ns.swap(0, Ordering::Relaxed);
-        account(accessor, "body", Duration::from_nanos(busy));
+        account(accessor, "body", instance.lap());
     }
 }
 
@@ -415,6 +441,8 @@ impl AccessorTask<Guest> for Work {
         drop(head);
         let forwarded = exchange.forwarded.load(Ordering::Relaxed);
         let below = Duration::from_nanos(exchange.next_ns.load(Ordering::Relaxed));
+        // What the guest does from here on is the body's.
+        live.0.lap();
         account(accessor, "handle", started.elapsed().saturating_sub(below));
         if forwarded == 0 {
             loaded.meter.answered.fetch_add(1, Ordering::Relaxed);

@@ -111,7 +111,7 @@ impl Layer for Component {
         }
         let (parts, body) = request.into_parts();
         let saved = (plugin.on_trap == OnTrap::PassThrough).then(|| (parts.clone(), next.clone()));
-        let body = Reclaimable::new(body);
+        let body = Reclaimable::new(body, limits.timeout);
         let (exchange, parts) = Exchange::begin(parts, next);
         let exchange = Arc::new(exchange);
         let saved = saved.map(|(parts, next)| Saved {

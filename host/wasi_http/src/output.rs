@@ -94,3 +94,55 @@ impl AsyncWrite for Output {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0
+                .lock()
+                .expect("not poisoned")
+                .extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_are_logged_whole_with_the_plugins_name() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let output = Output::new("cache", "stderr");
+            let stream = output.clone();
+            stream.write(b"one ");
+            stream.write(b"line\nanother \x1b[2J\r\n\nthe last");
+            drop(stream);
+            drop(output);
+        });
+        let log = String::from_utf8(log.0.lock().expect("not poisoned").clone()).expect("text");
+        let lines: Vec<_> = log.lines().collect();
+        assert_eq!(lines.len(), 3, "{log}");
+        for (line, want) in lines.iter().zip(["one line", "another  [2J ", "the last"]) {
+            assert!(
+                line.contains(want) && line.contains("plugin=cache"),
+                "{line}"
+            );
+        }
+        assert!(!log.contains('\x1b'));
+    }
+}

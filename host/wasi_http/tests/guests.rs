@@ -355,6 +355,39 @@ async fn a_slow_origin_is_given_up_but_its_instance_kept() {
 }
 
 #[tokio::test]
+async fn an_origin_that_pauses_for_too_long_is_an_error_and_the_instance_kept() {
+    let layer = layer(limited(Limits {
+        timeout: Duration::from_millis(300),
+        ..Limits::default()
+    }))
+    .await;
+    let chain = chain(&layer, |_| async {
+        let (mut sender, body) = channel();
+        tokio::spawn(async move {
+            sender.send_data("some".into()).await.expect("a reader");
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            drop(sender);
+        });
+        Ok(http::Response::new(body))
+    });
+    for path in ["/upper", "/pass"] {
+        let response = chain.clone().run(get(path)).await.expect("a response");
+        assert!(bytes(response).await.is_err(), "{path}");
+    }
+    assert_eq!(exchange(&chain, get("/count")).await, (200, "3".into()));
+    assert_eq!(layer.meter().expect("metered").snapshot().instances, 1);
+}
+
+#[tokio::test]
+async fn what_guests_print_is_accepted() {
+    let layer = layer(plugin()).await;
+    assert_eq!(
+        exchange(&hello(&layer), get("/print?words")).await,
+        (200, "printed".into())
+    );
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_ends_the_origins_work() {
     struct Gone(Arc<AtomicBool>);
     impl Drop for Gone {

@@ -320,7 +320,7 @@ async fn the_next_layers_error_reaches_guest_and_server() {
     });
     let (_, said) = exchange(&refuses, get("/status")).await;
     assert_eq!(said, "ErrorCode::ConnectionRefused");
-    let error = refuses.run(get("/pass")).await.err().expect("an error");
+    let error = refuses.run(get("/pass")).await.expect_err("an error");
     assert!(
         error.downcast_ref::<std::io::Error>().is_some(),
         "the origin's own error: {error}"

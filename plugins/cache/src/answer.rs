@@ -1,9 +1,12 @@
 //! Whether a stored response may be reused, and the reply made of it (RFC 9111 §4).
 
+use bytes::Bytes;
 use edgeweir_filter::{Fields, Reply, ResponseHead, Timestamp};
 
 use crate::conditional;
 use crate::directives::{MaxStale, RequestDirectives};
+use crate::lookup::Lookup;
+use crate::ranges::{self, Selected};
 use crate::reason::Missed;
 use crate::status::Status;
 use crate::stored::Stored;
@@ -65,30 +68,46 @@ pub fn judge(
     Verdict::Reuse
 }
 
-/// The reply to a request from a stored response: 304 when the client has it already, else all of it (an adapter
-/// leaves the body out for HEAD).
+/// The reply to a request from a stored response: 304 when the client has it already, the part it asks for, or all of
+/// it (an adapter leaves the body out for HEAD). `unique` goes into a multipart boundary.
 pub fn reply(
     stored: &Stored,
-    request: &Fields,
+    lookup: &Lookup,
     mut status: Status,
     name: &str,
+    unique: u64,
     now: Timestamp,
 ) -> Reply {
-    let known = conditional::is_known_to(request, stored);
-    let mut fields = if known {
-        conditional::not_modified_fields(&stored.fields)
-    } else {
-        stored.fields.clone()
-    };
+    let mut fields = stored.fields.clone();
     // RFC 9111 §4: "MUST generate an Age header field, replacing any present in the response with a value equal to the
     // stored response's current_age".
     fields.set("age", stored.age(now).to_string());
     status.ttl = Some(stored.left(now));
     status.append_to(&mut fields, name);
-    let (code, body) = if known {
-        (304, bytes::Bytes::new())
-    } else {
+    // RFC 9110 §13.2.2: If-None-Match and If-Modified-Since come before Range; §14.2: Range is for GET and a 200.
+    let (code, body) = if conditional::is_known_to(&lookup.request, stored) {
+        conditional::leave_out_representation(&mut fields);
+        (304, Bytes::new())
+    } else if lookup.is_head || stored.status != 200 {
         (stored.status, stored.body.clone())
+    } else {
+        let length = stored.body.len();
+        match ranges::select(&lookup.request, &stored.fields, length) {
+            Selected::Whole => (stored.status, stored.body.clone()),
+            Selected::Parts(parts) => {
+                let boundary = format!("edgeweir-{unique:016x}");
+                (
+                    206,
+                    ranges::body(&parts, &stored.body, &mut fields, &boundary),
+                )
+            }
+            Selected::Unsatisfiable => {
+                conditional::leave_out_representation(&mut fields);
+                // RFC 9110 §15.5.17: "SHOULD generate a Content-Range header field specifying the current length".
+                fields.set("content-range", format!("bytes */{length}"));
+                (416, Bytes::new())
+            }
+        }
     };
     Reply {
         head: ResponseHead {

@@ -48,6 +48,10 @@ pub struct Config {
     /// Default 86400.
     #[schemars(range(max = 2592000))]
     pub keep_stale_seconds: u64,
+    /// Percent by which each freshness lifetime is cut at random when it is stored, so that what was stored together does
+    /// not go stale together. 0 to 50. Default 0.
+    #[schemars(range(max = 50))]
+    pub ttl_jitter_percent: u64,
     /// Variants stored for one key under `Vary`. 1 to 8. Default 8.
     #[schemars(range(min = 1, max = 8))]
     pub max_variants: u64,
@@ -97,6 +101,7 @@ impl Default for Config {
             heuristic_percent: 10,
             heuristic_max_seconds: 86_400,
             keep_stale_seconds: 86_400,
+            ttl_jitter_percent: 0,
             max_variants: 8,
             request_directives: true,
             store_set_cookie: false,
@@ -123,6 +128,8 @@ pub struct Settings {
     pub heuristic: Heuristic,
     /// Seconds kept past freshness.
     pub keep_stale: u32,
+    /// Percent of a lifetime cut at random at most.
+    pub jitter: u8,
     /// Variants under one key at most.
     pub max_variants: u8,
     /// Whether requests' directives count.
@@ -193,6 +200,13 @@ impl TryFrom<Config> for Settings {
                 0,
                 2_592_000,
             )?,
+            jitter: u8::try_from(bounded(
+                "ttl_jitter_percent",
+                config.ttl_jitter_percent,
+                0,
+                50,
+            )?)
+            .unwrap_or(50),
             max_variants: u8::try_from(bounded("max_variants", config.max_variants, 1, 8)?)
                 .unwrap_or(8),
             request_directives: config.request_directives,
@@ -353,6 +367,11 @@ mod tests {
                 "residence",
                 r#"{"l1_seconds": 0}"#,
                 &["l1_seconds", "0", "86400"],
+            ),
+            (
+                "jitter",
+                r#"{"ttl_jitter_percent": 51}"#,
+                &["ttl_jitter_percent", "51", "0 to 50"],
             ),
             (
                 "percent",

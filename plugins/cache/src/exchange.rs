@@ -216,7 +216,7 @@ impl Exchange for CacheExchange {
         match mem::take(&mut self.state) {
             State::Bypassed(reason) => self.pass_response(reason, head),
             State::Unsafe(target) => self.invalidate(&target, head, cx),
-            State::Sent(sent) => self.got_response(sent, head, cx),
+            State::Sent(sent) => self.got_response(*sent, head, cx),
             _ => Step::Forward(Body::Pass),
         }
     }
@@ -259,9 +259,6 @@ fn bypass(head: &RequestHead) -> Option<Bypass> {
     }
     if head.fields.has("upgrade") {
         return Some(Bypass::Upgrade);
-    }
-    if head.fields.has("range") {
-        return Some(Bypass::Range);
     }
     // RFC 9111 §4.3.2: "not applicable to a cache".
     if head.fields.has("if-match") || head.fields.has("if-unmodified-since") {

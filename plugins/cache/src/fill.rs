@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use edgeweir_filter::{Answer, Body, Change, Cx, Effect, Level, ResponseHead, Step};
+use edgeweir_filter::{Answer, Body, Change, Cx, Effect, Level, ResponseHead, Step, Timestamp};
 
 use crate::answer;
 use crate::conditional;
@@ -11,7 +11,7 @@ use crate::exchange::{CacheExchange, State};
 use crate::freshness::Times;
 use crate::lookup::{Lookup, Sent};
 use crate::marker::{Marker, Register};
-use crate::reason::Refused;
+use crate::reason::{Missed, Refused};
 use crate::status::Status;
 use crate::storable::{Asked, Policy, Storable};
 use crate::store::{self, Place};
@@ -41,7 +41,7 @@ pub(crate) struct Capture {
 impl CacheExchange {
     pub(crate) fn got_response(
         &mut self,
-        sent: Box<Sent>,
+        sent: Sent,
         head: &mut ResponseHead,
         cx: &mut Cx<'_>,
     ) -> Step {
@@ -59,23 +59,27 @@ impl CacheExchange {
             if sent.validates && head.status == 304 {
                 return self.validated(&sent.lookup, stored, place, times, head, status, cx);
             }
-            if sent.lookup.is_head && head.status == 200 {
+            // Somebody with Authorization may be shown something else.
+            let comparable = sent.missed != Missed::Authorization;
+            if sent.lookup.is_head && head.status == 200 && comparable {
                 self.compare_with_head(&sent.lookup, stored, place, times, head, cx);
             }
         }
-        let Sent { lookup, .. } = *sent;
+        let Sent { lookup, .. } = sent;
         match self.check(&lookup, head, times) {
             Ok((storable, declared)) => self.register(lookup, storable, declared, status, head, cx),
             Err(refused) => self.refuse(refused, status, head, cx),
         }
     }
 
-    fn policy(&self, lookup: &Lookup, status: u16) -> Policy {
+    fn policy(&self, lookup: &Lookup, status: u16, now: Timestamp) -> Policy {
         let settings = &self.core.settings;
         Policy {
             heuristic: settings.heuristic,
             set_cookie: settings.set_cookie,
             assumed: settings.rules.of(&lookup.path).ttl(status),
+            jitter: settings.jitter,
+            random: self.core.fresh_generation(now),
         }
     }
 
@@ -89,7 +93,7 @@ impl CacheExchange {
             lookup.asked_of(),
             head,
             times,
-            &self.policy(lookup, head.status),
+            &self.policy(lookup, head.status, times.responded),
         )?;
         let declared = head.content_length();
         if declared.is_none() && head.fields.has("content-length") {
@@ -285,13 +289,14 @@ impl CacheExchange {
         cx: &mut Cx<'_>,
     ) -> Step {
         cx.count("cache.validated");
+        let unique = self.core.fresh_generation(cx.now);
         let name = &self.core.settings.name;
         if !conditional::is_about(&head.fields, old) {
             // The origin says "not modified" of another representation than the one asked about: this answer is the
             // best there is, but the next request asks without a condition.
             cx.count("cache.validation_mismatch");
             self.core.forget(place, old.generation, place.until, cx);
-            return Step::Reply(answer::reply(old, &lookup.request, status, name, cx.now));
+            return Step::Reply(answer::reply(old, lookup, status, name, unique, cx.now));
         }
         let updated = self.freshened(lookup, old, times, head);
         let stored = match updated {
@@ -315,13 +320,7 @@ impl CacheExchange {
                 })
             }
         };
-        Step::Reply(answer::reply(
-            &stored,
-            &lookup.request,
-            status,
-            name,
-            cx.now,
-        ))
+        Step::Reply(answer::reply(&stored, lookup, status, name, unique, cx.now))
     }
 
     /// RFC 9111 §4.3.5: a response to HEAD freshens the stored GET, or makes it unusable.
@@ -361,7 +360,12 @@ impl CacheExchange {
             is_head: false,
             ..lookup.asked_of()
         };
-        let storable = Storable::check(asked, &merged, times, &self.policy(lookup, old.status))?;
+        let storable = Storable::check(
+            asked,
+            &merged,
+            times,
+            &self.policy(lookup, old.status, times.responded),
+        )?;
         let until = self.core.until(&storable, times.responded);
         let mut stored = storable.into_stored(old.generation);
         stored.body = old.body.clone();

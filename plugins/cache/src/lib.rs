@@ -36,6 +36,7 @@ mod key;
 mod lookup;
 mod marker;
 mod memory;
+mod ranges;
 mod reason;
 mod rules;
 mod status;

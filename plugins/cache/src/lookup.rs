@@ -237,7 +237,7 @@ impl CacheExchange {
                     .recall(&place.object, generation, edition, cx.now);
             return match found {
                 Some(stored) => self.found(lookup, stored, place, head, cx),
-                None => self.forward(lookup, Missed::Variant, None, head, cx),
+                None => self.forward(lookup, Missed::Empty, None, head, cx),
             };
         }
         let key = place.object.clone();
@@ -259,7 +259,7 @@ impl CacheExchange {
         let loaded = match answer {
             Answer::Loaded(Ok(loaded)) => loaded,
             _ => {
-                cx.count(Missed::SharedStore.counter());
+                cx.count("cache.shared_store_failed");
                 None
             }
         };
@@ -274,14 +274,14 @@ impl CacheExchange {
             );
             return match found {
                 Some(stored) => self.found(lookup, stored, place, head, cx),
-                None => self.forward(lookup, Missed::Variant, None, head, cx),
+                None => self.forward(lookup, Missed::Empty, None, head, cx),
             };
         };
         let Some(stored) = Stored::decode(&bytes).map(Rc::new) else {
             return self.forward(lookup, Missed::Corrupt, None, head, cx);
         };
         if stored.generation != generation {
-            return self.forward(lookup, Missed::Variant, None, head, cx);
+            return self.forward(lookup, Missed::Empty, None, head, cx);
         }
         cx.count("cache.l2.hit");
         let evicted = self.core.memory.borrow_mut().put(
@@ -317,13 +317,9 @@ impl CacheExchange {
                     ..lookup.status()
                 };
                 let name = &self.core.settings.name;
-                Step::Reply(answer::reply(
-                    &stored,
-                    &lookup.request,
-                    status,
-                    name,
-                    cx.now,
-                ))
+                let unique = self.core.fresh_generation(cx.now);
+                let reply = answer::reply(&stored, &lookup, status, name, unique, cx.now);
+                Step::Reply(reply)
             }
             Verdict::Ask(missed) => self.forward(lookup, missed, Some((stored, place)), head, cx),
         }
@@ -378,14 +374,14 @@ impl Missed {
             Self::Stale | Self::NoCache => Forward::Stale,
             Self::RequestNoCache | Self::RequestMaxAge | Self::RequestMinFresh => Forward::Request,
             Self::Authorization => Forward::Bypass,
-            Self::Corrupt | Self::SharedStore => Forward::Miss,
+            Self::Empty | Self::Corrupt => Forward::Miss,
         }
     }
 
     /// The name, where `fwd` alone does not say it.
     pub(crate) fn detail(self) -> Option<&'static str> {
         match self {
-            Self::Absent | Self::Variant | Self::Stale => None,
+            Self::Absent | Self::Variant | Self::Empty | Self::Stale => None,
             other => Some(other.name()),
         }
     }

@@ -31,8 +31,6 @@ reasons! {
         RequestBody = "request_body",
         /// The request asks for another protocol.
         Upgrade = "upgrade",
-        /// A part of a representation is asked for under a condition or in a unit that is left to the origin.
-        Range = "range",
         /// `If-Match` or `If-Unmodified-Since`: only the origin can evaluate them (RFC 9111 §4.3.2).
         Precondition = "precondition",
         /// The cache key would be over its bound.
@@ -51,6 +49,8 @@ reasons! {
         Absent = "absent",
         /// Something is stored for the URI, but no variant for this request.
         Variant = "variant",
+        /// A variant's place is known, but it is not there: on its way, evicted, or never taken by the shared store.
+        Empty = "empty",
         /// The stored response is stale.
         Stale = "stale",
         /// The stored response says `no-cache`.
@@ -65,8 +65,6 @@ reasons! {
         Authorization = "authorization",
         /// What the shared store gave is damaged.
         Corrupt = "corrupt",
-        /// The shared store did not answer.
-        SharedStore = "shared_store",
     }
 }
 

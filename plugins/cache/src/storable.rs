@@ -53,6 +53,19 @@ pub struct Policy {
     pub set_cookie: bool,
     /// Seconds a response without explicit freshness is fresh, by a rule for its status.
     pub assumed: Option<u32>,
+    /// Percent by which a lifetime may be cut at random, so that what was stored together does not go stale together.
+    pub jitter: u8,
+    /// Chance.
+    pub random: u64,
+}
+
+impl Policy {
+    /// Never longer than the origin said.
+    fn cut(&self, lifetime: u32) -> u32 {
+        let most = u64::from(lifetime) * u64::from(self.jitter) / 100;
+        let cut = self.random % (most + 1);
+        lifetime.saturating_sub(u32::try_from(cut).unwrap_or(0))
+    }
 }
 
 /// A response that may be stored: there is no other way to make one than [`Storable::check`].
@@ -115,6 +128,7 @@ impl Storable {
             (Some(lifetime), None) => lifetime.seconds,
             (None, None) => return Err(Refused::NoFreshness),
         };
+        let lifetime = policy.cut(lifetime);
         let initial_age = initial_age(&head.fields, times);
         let usable_at_once = initial_age < lifetime && directives.no_cache != Qualified::All;
         if !usable_at_once && !has_validator(&fields) {
@@ -251,6 +265,8 @@ mod tests {
             },
             set_cookie: false,
             assumed: None,
+            jitter: 0,
+            random: 0,
         };
         Storable::check(
             asked,
@@ -269,7 +285,8 @@ mod tests {
         let modified = ("last-modified", "Thu, 01 Jan 2015 00:00:00 GMT");
         let none: Lines<'_> = &[];
         let control = |value| [("cache-control", value)];
-        let table: &[(&str, Lines<'_>, u16, Lines<'_>, Result<(), Refused>)] = &[
+        type Row<'a> = (&'a str, Lines<'a>, u16, Lines<'a>, Result<(), Refused>);
+        let table: &[Row<'_>] = &[
             ("max-age", none, 200, &control("max-age=5"), Ok(())),
             (
                 "no-store",
@@ -498,6 +515,30 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn jitter_only_cuts_and_within_its_bound() {
+        let mut policy = Policy {
+            heuristic: Heuristic {
+                percent: 0,
+                longest: 0,
+            },
+            set_cookie: false,
+            assumed: None,
+            jitter: 0,
+            random: u64::MAX,
+        };
+        assert_eq!(policy.cut(100), 100);
+        policy.jitter = 20;
+        let lives: Vec<u32> = (0..1000)
+            .map(|random| Policy { random, ..policy }.cut(100))
+            .collect();
+        assert_eq!(
+            (lives.iter().min(), lives.iter().max()),
+            (Some(&80), Some(&100))
+        );
+        assert!(policy.cut(crate::directives::LONGEST) >= crate::directives::LONGEST / 10 * 8);
     }
 
     #[test]

@@ -17,9 +17,19 @@ const KINDS: u32 = 9;
 /// The buffer of a kind; `NotFound` if there is none now.
 fn find(host: &mut Host, kind: u32) -> Result<Bytes, Status> {
     match kind {
-        REQUEST_BODY => host.stream().map(|stream| stream.request.buffer.clone()).ok_or(Status::NotFound),
-        RESPONSE_BODY => host.stream().map(|stream| stream.response.buffer.clone()).ok_or(Status::NotFound),
-        CALLOUT_BODY => host.answer.as_ref().map(|answer| answer.body.clone()).ok_or(Status::NotFound),
+        REQUEST_BODY => host
+            .stream()
+            .map(|stream| stream.request.buffer.clone())
+            .ok_or(Status::NotFound),
+        RESPONSE_BODY => host
+            .stream()
+            .map(|stream| stream.response.buffer.clone())
+            .ok_or(Status::NotFound),
+        CALLOUT_BODY => host
+            .answer
+            .as_ref()
+            .map(|answer| answer.body.clone())
+            .ok_or(Status::NotFound),
         VM_CONFIGURATION => Ok(host.common.vm_configuration.clone()),
         PLUGIN_CONFIGURATION => Ok(host.common.configuration.clone()),
         kind if kind < KINDS => Err(Status::NotFound),
@@ -27,13 +37,25 @@ fn find(host: &mut Host, kind: u32) -> Result<Bytes, Status> {
     }
 }
 
-pub(super) fn get(guest: &mut Guest<'_>, kind: u32, start: u32, most: u32, at: u32, size_at: u32) -> Reply {
+pub(super) fn get(
+    guest: &mut Guest<'_>,
+    kind: u32,
+    start: u32,
+    most: u32,
+    at: u32,
+    size_at: u32,
+) -> Reply {
     let buffer = find(guest.data_mut(), kind)?;
     // As in Envoy: a start beyond the end is nothing, a size beyond it is cut; only an overflow is an error.
     let end = start.checked_add(most).ok_or(Status::BadArgument)? as usize;
     let end = end.min(buffer.len());
     let start = (start as usize).min(end);
-    give(guest, buffer.get(start..end).unwrap_or_default(), at, size_at)
+    give(
+        guest,
+        buffer.get(start..end).unwrap_or_default(),
+        at,
+        size_at,
+    )
 }
 
 pub(super) fn status(guest: &mut Guest<'_>, kind: u32, size_at: u32, flags_at: u32) -> Reply {
@@ -43,7 +65,14 @@ pub(super) fn status(guest: &mut Guest<'_>, kind: u32, size_at: u32, flags_at: u
 }
 
 /// Replaces `size` bytes from `start` on: prepends at 0 with size 0, appends beyond the end.
-pub(super) fn set(guest: &mut Guest<'_>, kind: u32, start: u32, size: u32, data: u32, data_size: u32) -> Reply {
+pub(super) fn set(
+    guest: &mut Guest<'_>,
+    kind: u32,
+    start: u32,
+    size: u32,
+    data: u32,
+    data_size: u32,
+) -> Reply {
     let direction = match kind {
         REQUEST_BODY => Direction::Request,
         RESPONSE_BODY => Direction::Response,

@@ -35,9 +35,19 @@ pub(super) fn http_call(
     let trailers = lines(&wire::decode(&trailers, bound.lines)?)?;
     let (upstream, host) = view(guest, upstream, upstream_size)?;
     let upstream = std::str::from_utf8(upstream).map_err(|_| Status::BadArgument)?;
-    let target = host.common.clusters.get(upstream).ok_or(Status::BadArgument)?.clone();
+    let target = host
+        .common
+        .clusters
+        .get(upstream)
+        .ok_or(Status::BadArgument)?
+        .clone();
     let (headers, host) = view(guest, headers, headers_size)?;
-    let request = request(&wire::decode(headers, bound.lines)?, &target, body, trailers)?;
+    let request = request(
+        &wire::decode(headers, bound.lines)?,
+        &target,
+        body,
+        trailers,
+    )?;
     let most = host.common.limits.callouts;
     let context = host.current;
     let under_way = match host.stream() {
@@ -73,23 +83,46 @@ fn request(
     body: Bytes,
     trailers: HeaderMap,
 ) -> Result<http::Request<edgeweir_host_chain::Body>, Status> {
-    let pseudo = |wanted: &str| pairs.iter().find(|(name, _)| *name == wanted.as_bytes()).map(|(_, value)| *value);
-    let method = pseudo(":method").and_then(|method| Method::from_bytes(method).ok()).ok_or(Status::BadArgument)?;
-    let path = pseudo(":path").filter(|path| path.first() == Some(&b'/')).ok_or(Status::BadArgument)?;
-    let authority = pseudo(":authority").or_else(|| pseudo("host")).ok_or(Status::BadArgument)?;
+    let pseudo = |wanted: &str| {
+        pairs
+            .iter()
+            .find(|(name, _)| *name == wanted.as_bytes())
+            .map(|(_, value)| *value)
+    };
+    let method = pseudo(":method")
+        .and_then(|method| Method::from_bytes(method).ok())
+        .ok_or(Status::BadArgument)?;
+    let path = pseudo(":path")
+        .filter(|path| path.first() == Some(&b'/'))
+        .ok_or(Status::BadArgument)?;
+    let authority = pseudo(":authority")
+        .or_else(|| pseudo("host"))
+        .ok_or(Status::BadArgument)?;
     let host = HeaderValue::from_bytes(authority).map_err(|_| Status::BadArgument)?;
-    let uri = Uri::builder().scheme("http").authority(target).path_and_query(path).build();
-    let regular: Vec<_> =
-        pairs.iter().copied().filter(|(name, _)| name.first() != Some(&b':')).collect();
+    let uri = Uri::builder()
+        .scheme("http")
+        .authority(target)
+        .path_and_query(path)
+        .build();
+    let regular: Vec<_> = pairs
+        .iter()
+        .copied()
+        .filter(|(name, _)| name.first() != Some(&b':'))
+        .collect();
     let mut headers = lines(&regular)?;
     // The length is the body's, the host is the authority asked for, the framing is the client's.
     headers.remove(CONTENT_LENGTH);
     headers.remove(TRANSFER_ENCODING);
     headers.insert(HOST, host);
     let body = if trailers.is_empty() {
-        Full::new(body).map_err(|never| match never {}).boxed_unsync()
+        Full::new(body)
+            .map_err(|never| match never {})
+            .boxed_unsync()
     } else {
-        Full::new(body).with_trailers(async { Some(Ok(trailers)) }).map_err(|never| match never {}).boxed_unsync()
+        Full::new(body)
+            .with_trailers(async { Some(Ok(trailers)) })
+            .map_err(|never| match never {})
+            .boxed_unsync()
     };
     let mut request = http::Request::new(body);
     *request.method_mut() = method;
@@ -102,7 +135,9 @@ fn lines(pairs: &[(&[u8], &[u8])]) -> Result<HeaderMap, Status> {
     let mut lines_ = HeaderMap::with_capacity(pairs.len());
     for (name, value) in pairs {
         let (name, value) = line(name, value)?;
-        lines_.try_append(name, value).map_err(|_| Status::BadArgument)?;
+        lines_
+            .try_append(name, value)
+            .map_err(|_| Status::BadArgument)?;
     }
     Ok(lines_)
 }
@@ -129,13 +164,35 @@ pub(super) fn grpc_token(_guest: &mut Guest<'_>, _token: u32) -> Reply {
 }
 
 /// See [`grpc_token`].
-pub(super) fn grpc_send(guest: &mut Guest<'_>, token: u32, _data: u32, _size: u32, _end: u32) -> Reply {
+pub(super) fn grpc_send(
+    guest: &mut Guest<'_>,
+    token: u32,
+    _data: u32,
+    _size: u32,
+    _end: u32,
+) -> Reply {
     grpc_token(guest, token)
 }
 
 /// The status of the last callout: its HTTP status inside its callback, else 0.
 pub(super) fn get_status(guest: &mut Guest<'_>, code_at: u32, at: u32, size_at: u32) -> Reply {
-    let status = guest.data().answer.as_ref().and_then(|answer| answer.fields.status());
-    write_u32(guest, code_at, status.map_or(0, |status| status.as_u16().into()))?;
-    give(guest, status.and_then(|status| status.canonical_reason()).unwrap_or_default().as_bytes(), at, size_at)
+    let status = guest
+        .data()
+        .answer
+        .as_ref()
+        .and_then(|answer| answer.fields.status());
+    write_u32(
+        guest,
+        code_at,
+        status.map_or(0, |status| status.as_u16().into()),
+    )?;
+    give(
+        guest,
+        status
+            .and_then(|status| status.canonical_reason())
+            .unwrap_or_default()
+            .as_bytes(),
+        at,
+        size_at,
+    )
 }

@@ -19,7 +19,9 @@ fn find(host: &mut Host, kind: u32) -> Result<Option<&Fields>, Status> {
         kind if kind >= KINDS => return Err(Status::BadArgument),
         _ => {}
     }
-    let Some(stream) = host.stream() else { return Ok(None) };
+    let Some(stream) = host.stream() else {
+        return Ok(None);
+    };
     Ok(match kind {
         0 => stream.request.fields.as_ref(),
         1 => stream.request.trailers.as_ref(),
@@ -33,7 +35,10 @@ fn find(host: &mut Host, kind: u32) -> Result<Option<&Fields>, Status> {
 /// The map of a kind, to write. `BadArgument` if there is none now, or it is not the plugin's to change.
 fn find_mut(host: &mut Host, kind: u32) -> Result<(&mut Fields, Bound), Status> {
     let bound = host.common.limits.fields();
-    let stream = host.stream().filter(|stream| stream.phase < Phase::Done).ok_or(Status::BadArgument)?;
+    let stream = host
+        .stream()
+        .filter(|stream| stream.phase < Phase::Done)
+        .ok_or(Status::BadArgument)?;
     let fields = match kind {
         0 => stream.request.fields.as_mut(),
         1 => trailers(&mut stream.request),
@@ -41,7 +46,9 @@ fn find_mut(host: &mut Host, kind: u32) -> Result<(&mut Fields, Bound), Status> 
         3 => trailers(&mut stream.response),
         _ => None,
     };
-    fields.map(|fields| (fields, bound)).ok_or(Status::BadArgument)
+    fields
+        .map(|fields| (fields, bound))
+        .ok_or(Status::BadArgument)
 }
 
 /// The trailers of a message; at its end a plugin may add some, as in Envoy.
@@ -59,7 +66,9 @@ pub(super) fn size(guest: &mut Guest<'_>, kind: u32, at: u32) -> Reply {
 }
 
 pub(super) fn pairs(guest: &mut Guest<'_>, kind: u32, at: u32, size_at: u32) -> Reply {
-    let wire = find(guest.data_mut(), kind)?.map(|fields| wire::encode(fields.iter())).unwrap_or_default();
+    let wire = find(guest.data_mut(), kind)?
+        .map(|fields| wire::encode(fields.iter()))
+        .unwrap_or_default();
     give(guest, &wire, at, size_at)
 }
 
@@ -70,19 +79,43 @@ pub(super) fn set_pairs(guest: &mut Guest<'_>, kind: u32, data: u32, size: u32) 
     Ok(fields.set_all(&pairs, bound)?)
 }
 
-pub(super) fn get(guest: &mut Guest<'_>, kind: u32, key: u32, key_size: u32, at: u32, size_at: u32) -> Reply {
+pub(super) fn get(
+    guest: &mut Guest<'_>,
+    kind: u32,
+    key: u32,
+    key_size: u32,
+    at: u32,
+    size_at: u32,
+) -> Reply {
     let (key, host) = view(guest, key, key_size)?;
-    let value = find(host, kind)?.and_then(|fields| fields.get(key)).ok_or(Status::NotFound)?.into_owned();
+    let value = find(host, kind)?
+        .and_then(|fields| fields.get(key))
+        .ok_or(Status::NotFound)?
+        .into_owned();
     give(guest, &value, at, size_at)
 }
 
-pub(super) fn add(guest: &mut Guest<'_>, kind: u32, key: u32, key_size: u32, value: u32, size: u32) -> Reply {
+pub(super) fn add(
+    guest: &mut Guest<'_>,
+    kind: u32,
+    key: u32,
+    key_size: u32,
+    value: u32,
+    size: u32,
+) -> Reply {
     let (key, value, host) = view2(guest, (key, key_size), (value, size))?;
     let (fields, bound) = find_mut(host, kind)?;
     Ok(fields.add(key, value, bound)?)
 }
 
-pub(super) fn replace(guest: &mut Guest<'_>, kind: u32, key: u32, key_size: u32, value: u32, size: u32) -> Reply {
+pub(super) fn replace(
+    guest: &mut Guest<'_>,
+    kind: u32,
+    key: u32,
+    key_size: u32,
+    value: u32,
+    size: u32,
+) -> Reply {
     let (key, value, host) = view2(guest, (key, key_size), (value, size))?;
     let (fields, bound) = find_mut(host, kind)?;
     Ok(fields.replace(key, value, bound)?)

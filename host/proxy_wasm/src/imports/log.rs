@@ -30,7 +30,9 @@ pub(super) fn say(host: &mut Host, level: u32, text: &str) {
         2 => tracing::info!(target: "edgeweir::plugin", %plugin, context, "{text}"),
         3 => tracing::warn!(target: "edgeweir::plugin", %plugin, context, "{text}"),
         4 => tracing::error!(target: "edgeweir::plugin", %plugin, context, "{text}"),
-        _ => tracing::error!(target: "edgeweir::plugin", %plugin, context, critical = true, "{text}"),
+        _ => {
+            tracing::error!(target: "edgeweir::plugin", %plugin, context, critical = true, "{text}")
+        }
     }
 }
 
@@ -56,5 +58,7 @@ pub(super) fn now(guest: &mut Guest<'_>, at: u32) -> Reply {
 
 /// Nanoseconds since 1970; 0 before, and the largest number after the year 2554.
 pub(super) fn nanos(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
 }

@@ -32,17 +32,29 @@ macro_rules! link {
 }
 
 /// What a module may import, and the names of the functions by their index in the counts.
-pub(crate) fn link(linker: &mut Linker<Host>, module: &Module, abi: Abi) -> anyhow::Result<Vec<&'static str>> {
+pub(crate) fn link(
+    linker: &mut Linker<Host>,
+    module: &Module,
+    abi: Abi,
+) -> anyhow::Result<Vec<&'static str>> {
     let mut calls = Vec::new();
-    link_proxy(linker, &mut calls, abi).map_err(anyhow::Error::from).context("the host functions")?;
-    wasi::link(linker, module, &mut calls).map_err(anyhow::Error::from).context("the WASI functions")?;
+    link_proxy(linker, &mut calls, abi)
+        .map_err(anyhow::Error::from)
+        .context("the host functions")?;
+    wasi::link(linker, module, &mut calls)
+        .map_err(anyhow::Error::from)
+        .context("the WASI functions")?;
     // Emscripten tells its host of memory that grew; there is nothing to do.
     linker.func_wrap("env", "emscripten_notify_memory_growth", |_memory: u32| {})?;
     Ok(calls)
 }
 
 /// Refuses a module that imports what the host does not have, with the whole list.
-pub(crate) fn check(linker: &Linker<Host>, module: &Module, store: &mut wasmtime::Store<Host>) -> anyhow::Result<()> {
+pub(crate) fn check(
+    linker: &Linker<Host>,
+    module: &Module,
+    store: &mut wasmtime::Store<Host>,
+) -> anyhow::Result<()> {
     let mut missing = Vec::new();
     for import in module.imports() {
         let (from, name) = (import.module(), import.name());
@@ -53,21 +65,34 @@ pub(crate) fn check(linker: &Linker<Host>, module: &Module, store: &mut wasmtime
                 continue;
             }
         };
-        match linker.get(&mut *store, from, name).ok().and_then(|found| found.into_func()) {
+        match linker
+            .get(&mut *store, from, name)
+            .ok()
+            .and_then(|found| found.into_func())
+        {
             None => missing.push(format!("{from}.{name}")),
             Some(found) if !found.ty(&*store).matches(&wanted) => {
-                missing.push(format!("{from}.{name} (as {wanted}, which is not its signature)"));
+                missing.push(format!(
+                    "{from}.{name} (as {wanted}, which is not its signature)"
+                ));
             }
             Some(_) => {}
         }
     }
     if !missing.is_empty() {
-        bail!("it imports what this host does not have: {}", missing.join(", "));
+        bail!(
+            "it imports what this host does not have: {}",
+            missing.join(", ")
+        );
     }
     Ok(())
 }
 
-fn link_proxy(linker: &mut Linker<Host>, calls: &mut Vec<&'static str>, abi: Abi) -> wasmtime::Result<()> {
+fn link_proxy(
+    linker: &mut Linker<Host>,
+    calls: &mut Vec<&'static str>,
+    abi: Abi,
+) -> wasmtime::Result<()> {
     link! { linker, calls,
         "proxy_log" => log::log[level: u32, message: u32, size: u32];
         "proxy_get_log_level" => log::level[at: u32];

@@ -13,13 +13,22 @@ const SET: usize = 64;
 /// The longest path and value a plugin may set, bytes.
 const SET_BYTES: usize = 64 << 10;
 
-pub(super) fn get(guest: &mut Guest<'_>, path: u32, path_size: u32, at: u32, size_at: u32) -> Reply {
+pub(super) fn get(
+    guest: &mut Guest<'_>,
+    path: u32,
+    path_size: u32,
+    at: u32,
+    size_at: u32,
+) -> Reply {
     let path = copy(guest, path, path_size)?;
     let path = path.strip_suffix(&[0]).unwrap_or(&path);
     let host = guest.data_mut();
     let set = match host.current {
         ROOT => host.root_properties.get(path),
-        current => host.streams.get(&current).and_then(|stream| stream.properties.get(path)),
+        current => host
+            .streams
+            .get(&current)
+            .and_then(|stream| stream.properties.get(path)),
     };
     let value = match set {
         Some(value) => Some(value.clone()),
@@ -28,7 +37,13 @@ pub(super) fn get(guest: &mut Guest<'_>, path: u32, path_size: u32, at: u32, siz
     give(guest, &value.ok_or(Status::NotFound)?, at, size_at)
 }
 
-pub(super) fn set(guest: &mut Guest<'_>, path: u32, path_size: u32, value: u32, value_size: u32) -> Reply {
+pub(super) fn set(
+    guest: &mut Guest<'_>,
+    path: u32,
+    path_size: u32,
+    value: u32,
+    value_size: u32,
+) -> Reply {
     view(guest, value, value_size)?;
     let (path, value, host) = view2(guest, (path, path_size), (value, value_size))?;
     let path = path.strip_suffix(&[0]).unwrap_or(path);
@@ -37,7 +52,13 @@ pub(super) fn set(guest: &mut Guest<'_>, path: u32, path_size: u32, value: u32, 
     }
     let properties = match host.current {
         ROOT => &mut host.root_properties,
-        current => &mut host.streams.get_mut(&current).ok_or(Status::NotFound)?.properties,
+        current => {
+            &mut host
+                .streams
+                .get_mut(&current)
+                .ok_or(Status::NotFound)?
+                .properties
+        }
     };
     if properties.len() >= SET && !properties.contains_key(path) {
         return Err(Status::InternalFailure.into());
@@ -69,11 +90,19 @@ fn find(host: &Host, path: &[u8]) -> Option<Vec<u8>> {
         (b"connection", b"id") => number(connection(stream)?),
         (b"connection", b"mtls") => Some(vec![0]),
         (b"xds", b"cluster_name") => {
-            let cluster = stream.origin.route.as_ref().map_or("origin", |route| route.cluster.as_str());
+            let cluster = stream
+                .origin
+                .route
+                .as_ref()
+                .map_or("origin", |route| route.cluster.as_str());
             Some(cluster.as_bytes().to_vec())
         }
         (b"xds", b"route_name") => {
-            let route = stream.origin.route.as_ref().map_or("default", |route| route.route.as_str());
+            let route = stream
+                .origin
+                .route
+                .as_ref()
+                .map_or("default", |route| route.route.as_str());
             Some(route.as_bytes().to_vec())
         }
         _ => None,
@@ -88,7 +117,10 @@ fn request(stream: &Stream, name: &[u8]) -> Option<Vec<u8>> {
         b"url_path" => path?.split(|byte| *byte == b'?').next().map(<[u8]>::to_vec),
         b"query" => {
             let path = path?;
-            let at = path.iter().position(|byte| *byte == b'?').map_or(path.len(), |at| at + 1);
+            let at = path
+                .iter()
+                .position(|byte| *byte == b'?')
+                .map_or(path.len(), |at| at + 1);
             path.get(at..).map(<[u8]>::to_vec)
         }
         b"method" => header(fields, b":method"),
@@ -99,7 +131,9 @@ fn request(stream: &Stream, name: &[u8]) -> Option<Vec<u8>> {
         b"useragent" => header(fields, b"user-agent"),
         b"protocol" => Some(protocol(stream.origin.version).as_bytes().to_vec()),
         b"time" => number(nanos(stream.origin.started_at)),
-        b"duration" => number(u64::try_from(stream.origin.started.elapsed().as_nanos()).unwrap_or(u64::MAX)),
+        b"duration" => {
+            number(u64::try_from(stream.origin.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        }
         b"size" => number(stream.request.seen),
         b"total_size" => number(stream.request.seen + fields.size() as u64),
         _ => None,

@@ -68,7 +68,11 @@ pub(super) fn close_stream(guest: &mut Guest<'_>, kind: u32) -> Reply {
     if kind > 3 {
         return Err(Status::BadArgument.into());
     }
-    guest.data_mut().stream().ok_or(Status::BadArgument)?.close();
+    guest
+        .data_mut()
+        .stream()
+        .ok_or(Status::BadArgument)?
+        .close();
     Ok(())
 }
 
@@ -90,22 +94,38 @@ pub(super) fn send_local_response(
     grpc_status: i32,
 ) -> Reply {
     // A final response; 1xx cannot end an exchange.
-    let status = u16::try_from(status).ok().filter(|status| (200..=599).contains(status));
-    let status = status.and_then(|status| StatusCode::from_u16(status).ok()).ok_or(Status::BadArgument)?;
+    let status = u16::try_from(status)
+        .ok()
+        .filter(|status| (200..=599).contains(status));
+    let status = status
+        .and_then(|status| StatusCode::from_u16(status).ok())
+        .ok_or(Status::BadArgument)?;
     view(guest, details, details_size)?;
     let body = Bytes::from(copy(guest, body, body_size)?);
     let (wire, host) = view(guest, headers, headers_size)?;
     let bound = host.common.limits.fields();
     let pairs = wire::decode(wire, bound.lines)?;
-    if pairs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > bound.bytes {
+    if pairs
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum::<usize>()
+        > bound.bytes
+    {
         return Err(Status::BadArgument.into());
     }
     // Pseudo headers say nothing the arguments do not.
     let regular = pairs.iter().filter(|(name, _)| name.first() != Some(&b':'));
-    let headers = regular.map(|(name, value)| line(name, value)).collect::<Result<_, _>>()?;
+    let headers = regular
+        .map(|(name, value)| line(name, value))
+        .collect::<Result<_, _>>()?;
     let grpc_status = u32::try_from(grpc_status).ok();
     let stream = host.stream().ok_or(Status::BadArgument)?;
-    if stream.reply(LocalResponse { status, headers, body, grpc_status }) {
+    if stream.reply(LocalResponse {
+        status,
+        headers,
+        body,
+        grpc_status,
+    }) {
         Ok(())
     } else {
         Err(Status::BadArgument.into())

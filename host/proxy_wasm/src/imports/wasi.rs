@@ -12,12 +12,40 @@ use crate::imports::log::{nanos, say};
 const MODULES: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
 /// Functions that exist but have nothing to act on here.
 const WITHOUT_EFFECT: [&str; 34] = [
-    "fd_advise", "fd_allocate", "fd_close", "fd_datasync", "fd_fdstat_set_flags", "fd_fdstat_set_rights",
-    "fd_filestat_get", "fd_filestat_set_size", "fd_filestat_set_times", "fd_pread", "fd_prestat_dir_name",
-    "fd_prestat_get", "fd_pwrite", "fd_read", "fd_readdir", "fd_renumber", "fd_seek", "fd_sync", "fd_tell",
-    "path_create_directory", "path_filestat_get", "path_filestat_set_times", "path_link", "path_open",
-    "path_readlink", "path_remove_directory", "path_rename", "path_symlink", "path_unlink_file", "proc_raise",
-    "sock_accept", "sock_recv", "sock_send", "sock_shutdown",
+    "fd_advise",
+    "fd_allocate",
+    "fd_close",
+    "fd_datasync",
+    "fd_fdstat_set_flags",
+    "fd_fdstat_set_rights",
+    "fd_filestat_get",
+    "fd_filestat_set_size",
+    "fd_filestat_set_times",
+    "fd_pread",
+    "fd_prestat_dir_name",
+    "fd_prestat_get",
+    "fd_pwrite",
+    "fd_read",
+    "fd_readdir",
+    "fd_renumber",
+    "fd_seek",
+    "fd_sync",
+    "fd_tell",
+    "path_create_directory",
+    "path_filestat_get",
+    "path_filestat_set_times",
+    "path_link",
+    "path_open",
+    "path_readlink",
+    "path_remove_directory",
+    "path_rename",
+    "path_symlink",
+    "path_unlink_file",
+    "proc_raise",
+    "sock_accept",
+    "sock_recv",
+    "sock_send",
+    "sock_shutdown",
 ];
 
 const SUCCESS: u32 = 0;
@@ -77,29 +105,44 @@ pub(super) fn link(
         }
         let call = calls.len();
         calls.push("clock_time_get");
-        linker.func_wrap(from, "clock_time_get", move |mut caller: Caller<'_, Host>, clock: u32, _by: u64, at: u32| {
-            caller.data_mut().count(call);
-            let now = match clock {
-                0 => nanos(SystemTime::now()),
-                1 => u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX),
-                _ => return INVALID,
-            };
-            write(&mut caller, at, &now.to_le_bytes()).map_or(FAULT, |()| SUCCESS)
-        })?;
+        linker.func_wrap(
+            from,
+            "clock_time_get",
+            move |mut caller: Caller<'_, Host>, clock: u32, _by: u64, at: u32| {
+                caller.data_mut().count(call);
+                let now = match clock {
+                    0 => nanos(SystemTime::now()),
+                    1 => u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX),
+                    _ => return INVALID,
+                };
+                write(&mut caller, at, &now.to_le_bytes()).map_or(FAULT, |()| SUCCESS)
+            },
+        )?;
         linker.func_wrap(from, "proc_exit", |code: u32| -> wasmtime::Result<()> {
             Err(wasmtime::Error::from(ProcExit(code)))
         })?;
     }
-    for import in module.imports().filter(|import| MODULES.contains(&import.module())) {
-        let ExternType::Func(ty) = import.ty() else { continue };
-        let one_errno = ty.results().len() == 1 && ty.results().all(|result| matches!(result, ValType::I32));
+    for import in module
+        .imports()
+        .filter(|import| MODULES.contains(&import.module()))
+    {
+        let ExternType::Func(ty) = import.ty() else {
+            continue;
+        };
+        let one_errno =
+            ty.results().len() == 1 && ty.results().all(|result| matches!(result, ValType::I32));
         let known = WITHOUT_EFFECT.contains(&import.name());
         if known && one_errno {
             linker.allow_shadowing(true);
-            linker.func_new(import.module(), import.name(), ty, |_caller, _params, results| {
-                results.fill(Val::I32(BAD_DESCRIPTOR as i32));
-                Ok(())
-            })?;
+            linker.func_new(
+                import.module(),
+                import.name(),
+                ty,
+                |_caller, _params, results| {
+                    results.fill(Val::I32(BAD_DESCRIPTOR as i32));
+                    Ok(())
+                },
+            )?;
             linker.allow_shadowing(false);
         }
     }
@@ -120,7 +163,9 @@ fn no_polls(_guest: &mut Guest<'_>, _a: u32, _b: u32, _c: u32, _d: u32) -> Errno
 }
 
 fn no_entries(guest: &mut Guest<'_>, count_at: u32, size_at: u32) -> Errno {
-    write_u32(guest, count_at, 0).and_then(|()| write_u32(guest, size_at, 0)).map_err(|_| FAULT)
+    write_u32(guest, count_at, 0)
+        .and_then(|()| write_u32(guest, size_at, 0))
+        .map_err(|_| FAULT)
 }
 
 fn clock_resolution(guest: &mut Guest<'_>, clock: u32, at: u32) -> Errno {
@@ -144,7 +189,10 @@ fn descriptor(guest: &mut Guest<'_>, fd: u32, at: u32) -> Errno {
 fn random(guest: &mut Guest<'_>, at: u32, size: u32) -> Errno {
     let memory = guest.data().memory.ok_or(FAULT)?;
     let (start, end) = (at as usize, (at as usize).saturating_add(size as usize));
-    let bytes = memory.data_mut(&mut *guest).get_mut(start..end).ok_or(FAULT)?;
+    let bytes = memory
+        .data_mut(&mut *guest)
+        .get_mut(start..end)
+        .ok_or(FAULT)?;
     getrandom::fill(bytes).map_err(|_| IO)
 }
 
@@ -173,7 +221,9 @@ fn write_out(guest: &mut Guest<'_>, fd: u32, slices: u32, count: u32, at: u32) -
 fn take_lines(host: &mut Host, stream: usize, bytes: &[u8]) {
     for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
         for piece in piece.chunks(LINE) {
-            let Some(pending) = host.stdio.get_mut(stream) else { return };
+            let Some(pending) = host.stdio.get_mut(stream) else {
+                return;
+            };
             pending.extend_from_slice(piece);
             if pending.last() == Some(&b'\n') || pending.len() >= LINE {
                 let line = std::mem::take(pending);

@@ -140,8 +140,12 @@ impl Layer for Origin {
 
 /// A body in these chunks, with trailers if there are any.
 pub fn chunks(chunks: &[&'static str], trailers: Option<HeaderMap>) -> Body {
-    let data = chunks.iter().map(|chunk| Ok::<_, Error>(Frame::data(Bytes::from_static(chunk.as_bytes()))));
-    let frames: Vec<_> = data.chain(trailers.map(|trailers| Ok(Frame::trailers(trailers)))).collect();
+    let data = chunks
+        .iter()
+        .map(|chunk| Ok::<_, Error>(Frame::data(Bytes::from_static(chunk.as_bytes()))));
+    let frames: Vec<_> = data
+        .chain(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+        .collect();
     let mut frames = frames.into_iter();
     Frames(Mutex::new(Box::new(move || frames.next()))).boxed_unsync()
 }
@@ -171,8 +175,14 @@ pub struct Edge {
 
 impl Edge {
     /// Loads a guest with one instance; `set` changes the plugin before.
-    pub async fn new(text: &str, origin: Arc<dyn Layer>, set: impl FnOnce(&mut Plugin)) -> Edge {
-        Self::try_new(text.as_bytes(), origin, set).await.unwrap_or_else(|error| panic!("{error:#}"))
+    pub async fn new(
+        text: impl AsRef<str>,
+        origin: Arc<dyn Layer>,
+        set: impl FnOnce(&mut Plugin),
+    ) -> Edge {
+        Self::try_new(text.as_ref().as_bytes(), origin, set)
+            .await
+            .unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     pub async fn try_new(
@@ -182,7 +192,11 @@ impl Edge {
     ) -> anyhow::Result<Edge> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("guest.wasm");
-        let binary = if module.starts_with(b"(") { wat::parse_bytes(module)?.into_owned() } else { module.to_vec() };
+        let binary = if module.starts_with(b"(") {
+            wat::parse_bytes(module)?.into_owned()
+        } else {
+            module.to_vec()
+        };
         std::fs::write(&path, binary)?;
         let runtime = Runtime::new(RuntimeOptions::default())?;
         let mut plugin = Plugin::new("guest", path);
@@ -190,7 +204,11 @@ impl Edge {
         set(&mut plugin);
         let layer = load(&runtime, plugin).await?;
         let next = Next::new(vec![Arc::clone(&layer), origin]);
-        Ok(Edge { layer, next, _folder: folder })
+        Ok(Edge {
+            layer,
+            next,
+            _folder: folder,
+        })
     }
 
     pub async fn send(&self, request: Request) -> Result<Response, Error> {
@@ -199,11 +217,16 @@ impl Edge {
 
     /// A GET; status, headers and body of what comes back.
     pub async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Seen {
-        let mut request = http::Request::builder().uri(path).header("host", "example.com");
+        let mut request = http::Request::builder()
+            .uri(path)
+            .header("host", "example.com");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = self.send(request.body(edgeweir_host_chain::empty()).unwrap()).await.unwrap();
+        let response = self
+            .send(request.body(edgeweir_host_chain::empty()).unwrap())
+            .await
+            .unwrap();
         seen(response).await
     }
 
@@ -219,7 +242,10 @@ impl Edge {
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        panic!("{metric} did not become {value}: {:?}", self.meter().counters);
+        panic!(
+            "{metric} did not become {value}: {:?}",
+            self.meter().counters
+        );
     }
 }
 
@@ -234,7 +260,11 @@ pub struct Seen {
 
 impl Seen {
     pub fn all(&self, name: &str) -> Vec<&str> {
-        self.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+        self.headers
+            .get_all(name)
+            .iter()
+            .map(|value| value.to_str().unwrap())
+            .collect()
     }
 }
 
@@ -243,5 +273,10 @@ pub async fn seen(response: Response) -> Seen {
     let body = body.collect().await.unwrap();
     let trailers = body.trailers().cloned();
     let body = String::from_utf8(body.to_bytes().to_vec()).unwrap();
-    Seen { status: parts.status.as_u16(), headers: parts.headers, body, trailers }
+    Seen {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body,
+        trailers,
+    }
 }

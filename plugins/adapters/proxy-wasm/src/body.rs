@@ -12,6 +12,10 @@ const SLICE: usize = 64 * 1024;
 /// pieces are at most 16 KiB until a client is slower than the upstream, which takes more output than this.
 const PAUSED_LIMIT: usize = 16 * 1024;
 
+/// And how much input: a response of HTTP/1.0 without any length looks the same, and its pieces can be as long as the
+/// limit once the upstream is faster than the filter.
+const PAUSED_INPUT_LIMIT: u64 = 64 * 1024;
+
 /// What becomes of a body callback.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flowing {
@@ -89,14 +93,17 @@ impl Flow {
                 .get(..17)
                 .is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
         });
-        let announced = received.has("trailer");
+        // HTTP/1: pieces may be as long as the host's buffer, and trailers are dropped unless a host is told otherwise.
+        let http1 = chunked || received.has("connection");
         let pausing = match body {
-            Body::Transform if declared.is_none() && !events => match (chunked, announced) {
-                (true, false) => 0,
-                // They are coming for sure: what a slow client may cost is lost otherwise too.
-                (false, true) => usize::MAX,
-                _ => PAUSED_LIMIT,
-            },
+            Body::Transform if declared.is_none() && !events && !http1 => {
+                // Announced, they are coming for sure: what a slow client may cost is lost otherwise too.
+                if received.has("trailer") {
+                    usize::MAX
+                } else {
+                    PAUSED_LIMIT
+                }
+            }
             _ => 0,
         };
         Self {
@@ -136,6 +143,9 @@ impl Flow {
         }
         if self.pausing != usize::MAX {
             self.pausing = self.pausing.saturating_sub(out.len().saturating_sub(held));
+            if self.seen > PAUSED_INPUT_LIMIT {
+                self.pausing = 0;
+            }
         }
         Ok(match (self.gate, end) {
             (Gate::Open | Gate::Stopped, true) => Flowing::On,
@@ -190,18 +200,22 @@ impl Flow {
             at = at.saturating_add(slice.len());
             self.seen = self.seen.saturating_add(slice.len() as u64);
             // Trailers may follow a complete body: tell of the end while bytes can still be written.
-            self.ended = (end && at >= size) || self.declared == Some(self.seen);
+            self.ended = (end && at >= size && self.is_whole()) || self.declared == Some(self.seen);
             feed(&slice, self.ended, out);
         }
         if end && !self.ended {
-            // Who only looks on (and may keep the body) must not take a part for the whole.
-            let short = self.declared.is_some_and(|declared| self.seen < declared);
-            if self.body == Body::Transform || !short {
+            if self.is_whole() {
                 feed(&[], true, out);
             }
             self.ended = true;
         }
         Ok(())
+    }
+
+    /// Whether the end may be told, now that the host says so: who only looks on (and may keep the body) must not take
+    /// a part of what was declared for the whole.
+    fn is_whole(&self) -> bool {
+        self.body == Body::Transform || self.declared.is_none_or(|declared| self.seen >= declared)
     }
 
     /// The trailers came: the body is complete. Answers how many bytes could not be added any more.
@@ -212,7 +226,9 @@ impl Flow {
         let mut out = Vec::new();
         if !self.ended {
             self.ended = true;
-            feed(&[], true, &mut out);
+            if self.is_whole() {
+                feed(&[], true, &mut out);
+            }
         }
         if self.body == Body::Observe || out.is_empty() && self.gate != Gate::Stopped {
             return Ok((Flowing::On, 0));

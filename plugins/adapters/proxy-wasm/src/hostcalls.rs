@@ -131,12 +131,16 @@ mod raw {
     }
 }
 
+#[cfg(all(test, not(target_arch = "wasm32")))]
+use crate::fake::raw;
+
 /// Natively there is no host: every call answers `Unimplemented`.
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(all(not(test), not(target_arch = "wasm32")))]
 mod raw {
     macro_rules! absent {
         ($($name:ident($($arg:ident: $type:ty),*);)*) => {
-            $(pub unsafe fn $name($(_: $type),*) -> u32 { 12 })*
+            $(#[allow(clippy::too_many_arguments)]
+            pub unsafe fn $name($(_: $type),*) -> u32 { 12 })*
         };
     }
     absent! {
@@ -171,7 +175,7 @@ pub fn construct() {
 }
 
 /// Memory the host fills and hands over: exactly `size` bytes, freed by [`owned`].
-#[cfg(target_arch = "wasm32")]
+#[cfg(any(test, target_arch = "wasm32"))]
 pub fn allocate(size: usize) -> *mut u8 {
     match std::alloc::Layout::array::<u8>(size) {
         // SAFETY: the layout has a size above zero.

@@ -12,12 +12,17 @@
 //!
 //! # Trailers
 //! A host such as Envoy offers no way to add body bytes once trailers are there, unless the body callback before them
-//! paused. So the first 16 KiB of a body that a filter transforms, whose length is unknown and which may have trailers
-//! (no `transfer-encoding: chunked`: an HTTP/2 upstream; or a `trailer` field), go out from a paused state: pieces
-//! wait for their end or for a tick, 10 ms at most. A body whose trailers an HTTP/2 message announces in `trailer` goes
-//! out like that to its end; there the callbacks that pause continue the stream themselves. What remains: a longer body
-//! with trailers that nobody announced, of which the filter holds bytes back to its end (a compressor does), is
-//! reset instead of ending incomplete, and that is logged. `text/event-stream` is never held.
+//! paused. So the first 64 KiB (16 KiB of output) of a body that a filter transforms, whose length is unknown and which
+//! may have trailers (neither `transfer-encoding: chunked` nor `connection`: an HTTP/2 upstream) go out from a paused
+//! state: pieces wait for their end or for a tick, 10 ms at most. A body whose trailers are announced in `trailer` goes
+//! out like that to its end; there the callbacks that pause continue the stream themselves. `text/event-stream` is
+//! never held. What remains: a longer body with trailers that nobody announced, or one of HTTP/1.1 in a host that passes
+//! its trailers on, of which the filter holds bytes back to its end (a compressor does), is reset instead of ending
+//! incomplete, and that is logged.
+//!
+//! # What a host has to do
+//! While a head waits for an effect, body callbacks are not to run (Envoy's default; `allow_on_headers_stop_iteration`
+//! must stay off): a body that came meanwhile would pass unchanged.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -42,6 +47,8 @@ mod callout;
 mod cells;
 #[cfg(target_arch = "wasm32")]
 mod exports;
+#[cfg(test)]
+mod fake;
 mod heads;
 mod hostcalls;
 mod root;

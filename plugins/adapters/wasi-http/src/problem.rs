@@ -91,7 +91,7 @@ mod tests {
             let reply = no_response(&code);
             assert_eq!(reply.head.status, status, "{name}");
             let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-            assert_eq!(body["detail"], detail, "{name}");
+            assert_eq!(body.get("detail"), Some(&detail.into()), "{name}");
         }
     }
 }
