@@ -387,9 +387,12 @@ pub(crate) struct PumpBody {
     meter: Option<Arc<Meter>>,
 }
 
+/// A pump at work, which comes back with what it brought.
+type Pumping = Pin<Box<dyn Future<Output = (Box<Pump>, Option<Item>)> + Send>>;
+
 enum State {
     Idle(Box<Pump>),
-    Busy(Pin<Box<dyn Future<Output = (Box<Pump>, Option<Item>)> + Send>>),
+    Busy(Pumping),
     Over,
 }
 

@@ -47,6 +47,9 @@ pub(crate) enum OnHeaders {
     Full(TypedFunc<(u32, u32, u32), u32>),
 }
 
+/// Context, token, and how many headers, body bytes and trailers the answer has.
+pub(crate) type OnAnswer = TypedFunc<(u32, u32, u32, u32, u32), ()>;
+
 /// The callbacks a module has; a missing one is skipped.
 pub(crate) struct Exports {
     pub(crate) context_create: Option<TypedFunc<(u32, u32), ()>>,
@@ -60,7 +63,7 @@ pub(crate) struct Exports {
     pub(crate) response_headers: Option<OnHeaders>,
     pub(crate) response_body: Option<TypedFunc<(u32, u32, u32), u32>>,
     pub(crate) response_trailers: Option<TypedFunc<(u32, u32), u32>>,
-    pub(crate) http_call_response: Option<TypedFunc<(u32, u32, u32, u32, u32), ()>>,
+    pub(crate) http_call_response: Option<OnAnswer>,
     pub(crate) done: Option<TypedFunc<u32, u32>>,
     pub(crate) log: Option<TypedFunc<u32, ()>>,
     pub(crate) delete: Option<TypedFunc<u32, ()>>,

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use async_trait::async_trait;
 use edgeweir_host_chain::{Body, Error, Layer, Meter, Next, Peer, Request, Response, empty};
 use http::header::HeaderMap;
-use http::{Method, StatusCode, request, response};
+use http::{Method, StatusCode, request};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 
@@ -164,9 +164,7 @@ impl ProxyWasm {
         if applied.await.is_err() {
             return self.without(original.unwrap_or(parts), body, next).await;
         }
-        let body = if end {
-            body
-        } else if self.over.request == (false, false) {
+        let body = if end || self.over.request == (false, false) {
             body
         } else {
             let common = Arc::clone(&self.common);
@@ -268,7 +266,7 @@ impl ProxyWasm {
             Ok(_) => exchange.released(Direction::Response).await,
             Err(Gone) => Outcome::Gone,
         };
-        let original = (self.common.on_trap == OnTrap::PassThrough).then(|| copy(&parts));
+        let original = (self.common.on_trap == OnTrap::PassThrough).then(|| parts.clone());
         let outcome = match outcome {
             Outcome::Go => {
                 let applied = exchange.enter(|vm| {
@@ -356,8 +354,4 @@ async fn decided(exchange: &Exchange, on_trap: OnTrap) -> Outcome {
         Outcome::Gone if on_trap == OnTrap::PassThrough => std::future::pending().await,
         outcome => outcome,
     }
-}
-
-fn copy(parts: &response::Parts) -> response::Parts {
-    parts.clone()
 }

@@ -72,6 +72,12 @@ impl Side {
         self.rewritten || self.fields.as_ref().is_some_and(|fields| fields.changed)
     }
 
+    /// A further callback begins: what it is asked to continue is its own pause, not the one before.
+    pub(crate) fn begins(&mut self) {
+        self.paused = false;
+        self.resume = false;
+    }
+
     /// Continues a paused message, or one that is about to pause. Says whether it was paused.
     pub(crate) fn continues(&mut self) -> bool {
         let was = self.paused;

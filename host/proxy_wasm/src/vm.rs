@@ -261,6 +261,7 @@ impl Vm {
             return Ok(Action::Continue);
         };
         let side = stream.side(direction);
+        side.begins();
         side.end_of_stream = end;
         let count = side.fields.as_ref().map_or(0, |fields| fields.len()) as u32;
         let (name, callback) = match direction {
@@ -300,6 +301,7 @@ impl Vm {
             return Ok(Action::Continue);
         };
         let side = stream.side(direction);
+        side.begins();
         side.end_of_stream = end;
         let size = side.buffer.len() as u32;
         let (name, callback) = match direction {
@@ -319,11 +321,9 @@ impl Vm {
         let Some(stream) = self.stream(id) else {
             return Ok(Action::Continue);
         };
-        let count = stream
-            .side(direction)
-            .trailers
-            .as_ref()
-            .map_or(0, |fields| fields.len()) as u32;
+        let side = stream.side(direction);
+        side.begins();
+        let count = side.trailers.as_ref().map_or(0, |fields| fields.len()) as u32;
         let (name, callback) = match direction {
             Direction::Request => (
                 "proxy_on_request_trailers",

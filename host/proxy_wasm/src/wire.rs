@@ -2,6 +2,9 @@
 
 use crate::status::Status;
 
+/// A name and its value.
+pub(crate) type Pair<'a> = (&'a [u8], &'a [u8]);
+
 /// Encodes pairs; the format holds at most `u32::MAX` bytes, which linear memory never exceeds.
 pub(crate) fn encode<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<u8> {
     let pairs: Vec<_> = pairs.collect();
@@ -26,7 +29,7 @@ pub(crate) fn encode<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> V
 
 /// Decodes pairs written by a guest. Anything that does not add up is a `ParseFailure`; more than `most` pairs are a
 /// `BadArgument`. No bytes at all are no pairs.
-pub(crate) fn decode(data: &[u8], most: usize) -> Result<Vec<(&[u8], &[u8])>, Status> {
+pub(crate) fn decode(data: &[u8], most: usize) -> Result<Vec<Pair<'_>>, Status> {
     if data.is_empty() {
         return Ok(Vec::new());
     }

@@ -78,8 +78,9 @@ async fn a_buffered_body_that_changed_has_its_length_set() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chunks_accumulate_while_paused() {
-    let origin =
-        Origin::new(|_| async { Ok(Response::new(chunks(&["one ", "two ", "three"], None))) });
+    let origin = Origin::answering(|_| async {
+        Ok(Response::new(chunks(&["one ", "two ", "three"], None)))
+    });
     let edge = Edge::new(buffering("> "), origin, |_| {}).await;
     let got = edge.get("/", &[]).await;
     assert_eq!(got.body, "> one two three");
@@ -96,11 +97,11 @@ async fn a_stream_is_rewritten_chunk_by_chunk() {
         data(0, "x,"),
     ));
     let origin =
-        Origin::new(|_| async { Ok(Response::new(chunks(&["one", "two", "three"], None))) });
+        Origin::answering(|_| async { Ok(Response::new(chunks(&["one", "two", "three"], None))) });
     let edge = Edge::new(&text, origin, |_| {}).await;
     assert_eq!(edge.get("/", &[]).await.body, "x,x,x,");
     // Where a length was declared it goes, for more may follow than the first chunk.
-    let origin = Origin::new(|_| async {
+    let origin = Origin::answering(|_| async {
         let mut response = Response::new(chunks(&["one", "two"], None));
         response.headers_mut().insert("content-length", 6.into());
         Ok(response)
@@ -165,7 +166,7 @@ async fn trailers_are_seen_and_passed_on() {
            {}"#,
         data(0, "added"),
     ));
-    let origin = Origin::new(|_| async {
+    let origin = Origin::answering(|_| async {
         let trailers = HeaderMap::from_iter([("sum".parse()?, "1".parse()?)]);
         Ok(Response::new(chunks(&["one", "two"], Some(trailers))))
     });
@@ -198,7 +199,7 @@ async fn a_local_response_runs_the_response_callbacks_and_comes_once() {
         data(0, "nope"),
         data(16, "x-also"),
     ));
-    let origin = Origin::new(|_| async { panic!("the request must not get here") });
+    let origin = Origin::answering(|_| async { panic!("the request must not get here") });
     let edge = Edge::new(&text, origin, |_| {}).await;
     let got = edge.get("/", &[]).await;
     assert_eq!((got.status, got.body.as_str()), (403, "nope"));
@@ -231,7 +232,7 @@ async fn a_response_is_replaced_in_its_head_but_not_in_its_body() {
         data(0, "kept"),
     ));
     let origin = || {
-        Origin::new(|_| async {
+        Origin::answering(|_| async {
             let mut response = Response::new(full(""));
             *response.status_mut() = http::StatusCode::NOT_MODIFIED;
             Ok(response)
@@ -260,7 +261,7 @@ async fn an_upstream_that_fails_is_a_response_the_plugin_can_replace() {
     ));
     let edge = Edge::new(
         text,
-        Origin::new(|_| async { Err("no route".into()) }),
+        Origin::answering(|_| async { Err("no route".into()) }),
         |_| {},
     )
     .await;
@@ -304,7 +305,7 @@ fn counting() -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_stream_ends_once_whoever_leaves() {
-    let origin = Origin::new(|request| async move {
+    let origin = Origin::answering(|request| async move {
         Ok(Response::new(match request.uri().path() {
             "/cut" => {
                 let (mut sender, body) =

@@ -88,13 +88,9 @@ async fn what_traps_costs_one_request() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trap_passes_on_where_that_is_asked() {
-    let edge = Edge::new(
-        misbehaving("unreachable"),
-        Origin::text("fine"),
-        |plugin| {
-            plugin.on_trap = OnTrap::PassThrough;
-        },
-    );
+    let edge = Edge::new(misbehaving("unreachable"), Origin::text("fine"), |plugin| {
+        plugin.on_trap = OnTrap::PassThrough;
+    });
     let got = edge.await.get("/", &[("bad", "1")]).await;
     assert_eq!((got.status, got.body.as_str()), (200, "fine"));
 }
@@ -107,7 +103,7 @@ async fn a_trap_in_a_body_answers_resets_or_passes() {
              unreachable)"#,
     );
     let origin =
-        || Origin::new(|_| async { Ok(http::Response::new(chunks(&["one", "two"], None))) });
+        || Origin::answering(|_| async { Ok(http::Response::new(chunks(&["one", "two"], None))) });
     let edge = Edge::new(&text, origin(), |_| {}).await;
     let request = || {
         http::Request::get("/")

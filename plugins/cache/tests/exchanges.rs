@@ -1005,3 +1005,83 @@ fn a_part_from_the_origin_is_not_stored() {
     edge.answers(200, FRESH, &[b"body"]);
     assert_eq!(ask(&mut edge, &["GET", "/"], &[]).body_text(), "body");
 }
+
+/// Copies a value of the store to another name.
+fn copy(store: &SharedMemory, from: &[u8], to: &[u8]) {
+    struct Copy(Vec<u8>, Vec<u8>);
+    impl Filter for Copy {
+        fn name(&self) -> &'static str {
+            "copy"
+        }
+        fn exchange(&self) -> Box<dyn Exchange> {
+            Box::new(Copy(self.0.clone(), self.1.clone()))
+        }
+    }
+    impl Exchange for Copy {
+        fn request(&mut self, _: &mut RequestHead, _: &mut Cx<'_>) -> Step {
+            Step::Do(Effect::Load {
+                key: self.0.clone().into(),
+            })
+        }
+        fn request_answer(&mut self, answer: Answer, _: &mut RequestHead, cx: &mut Cx<'_>) -> Step {
+            let Answer::Loaded(Ok(Some(value))) = answer else {
+                panic!("nothing to copy");
+            };
+            cx.detach(Effect::Store {
+                key: self.1.clone().into(),
+                value,
+                ttl: Duration::from_secs(60),
+            });
+            Step::Forward(Body::Pass)
+        }
+    }
+    Script::new(Copy(from.to_vec(), to.to_vec()))
+        .sharing(store)
+        .run();
+}
+
+#[test]
+fn a_variant_in_a_wrong_place_is_not_served() {
+    let (mut one, mut two) = workers("{}");
+    for language in ["en", "de"] {
+        let fields = [FRESH[0], ("vary", "accept-language")];
+        one.answers(200, &fields, &[language.as_bytes()]);
+        ask(&mut one, &["GET", "/"], &[("accept-language", language)]);
+    }
+    let place = |at: &str| [b"cache/o/", at.as_bytes(), b"/", KEY].concat();
+    copy(&one.shared, &place("0"), &place("1"));
+    assert!(!is_hit(&ask(
+        &mut two,
+        &["GET", "/"],
+        &[("accept-language", "de")]
+    )));
+    assert!(is_hit(&ask(
+        &mut two,
+        &["GET", "/"],
+        &[("accept-language", "en")]
+    )));
+}
+
+#[test]
+fn what_arrives_late_from_before_an_invalidation_is_not_served() {
+    let (mut one, mut two) = workers("{}");
+    one.run();
+    let object = [&b"cache/o/0/"[..], KEY].concat();
+    copy(&one.shared, &object, b"aside");
+    ask(&mut one, &["POST", "/"], &[]);
+    one.answers(200, FRESH, &[b"new"]);
+    ask(&mut one, &["GET", "/"], &[]);
+    copy(&one.shared, b"aside", &object);
+    let seen = two.run();
+    assert!(!is_hit(&seen));
+    assert!(seen.text("cache-status").contains("fwd=miss"));
+}
+
+#[test]
+fn head_with_authorization_says_nothing_about_what_is_stored() {
+    let mut edge = plain();
+    edge.run();
+    edge.answers(200, &[FRESH[0], ("etag", "\"mine\"")], &[]);
+    ask(&mut edge, &["HEAD", "/"], &[("authorization", "x")]);
+    assert!(is_hit(&ask(&mut edge, &["GET", "/"], &[])));
+}

@@ -102,7 +102,7 @@ type Answer = Pin<Box<dyn Future<Output = Result<Response, Error>> + Send>>;
 pub struct Origin(Box<dyn Fn(Request) -> Answer + Send + Sync>);
 
 impl Origin {
-    pub fn new<F>(answer: impl Fn(Request) -> F + Send + Sync + 'static) -> Arc<dyn Layer>
+    pub fn answering<F>(answer: impl Fn(Request) -> F + Send + Sync + 'static) -> Arc<dyn Layer>
     where
         F: Future<Output = Result<Response, Error>> + Send + 'static,
     {
@@ -111,7 +111,7 @@ impl Origin {
 
     /// Answers 200 with the text; `x-seen` has the request's own headers, one `name=value` a line.
     pub fn text(text: &'static str) -> Arc<dyn Layer> {
-        Self::new(move |request| async move {
+        Self::answering(move |request| async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await?.to_bytes();
             let mut response = Response::new(full(text));
