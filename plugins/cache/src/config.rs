@@ -24,6 +24,10 @@ pub struct Config {
     /// only kept in an instance's own memory.
     #[schemars(range(min = 1024, max = 16777216))]
     pub max_object_bytes: u64,
+    /// Bytes an instance holds of all responses that are on their way into the store at the same time; one that finds
+    /// no room passes without being stored. 1048576 (1 MiB) to 268435456 (256 MiB). Default 33554432 (32 MiB).
+    #[schemars(range(min = 1048576, max = 268435456))]
+    pub capture_bytes: u64,
     /// Responses kept in an instance's own memory. 0 (none) to 100000. Default 1000.
     #[schemars(range(max = 100000))]
     pub l1_entries: u64,
@@ -94,6 +98,7 @@ impl Default for Config {
             name: "edgeweir".to_owned(),
             debug_key: false,
             max_object_bytes: 1 << 20,
+            capture_bytes: 32 << 20,
             l1_entries: 1000,
             l1_bytes: 16 << 20,
             l1_seconds: 300,
@@ -120,6 +125,8 @@ pub struct Settings {
     pub debug_key: bool,
     /// Bytes of a stored response at most.
     pub max_object: usize,
+    /// Bytes of all responses being captured at most.
+    pub capture: usize,
     /// Bounds of the first tier.
     pub bounds: Bounds,
     /// Whether the shared store is used.
@@ -167,7 +174,13 @@ impl TryFrom<Config> for Settings {
         Ok(Self {
             name: shown_name(&config.name)?,
             debug_key: config.debug_key,
-            max_object: usize::try_from(max_object).unwrap_or(usize::MAX),
+            max_object: size(max_object),
+            capture: size(bounded(
+                "capture_bytes",
+                config.capture_bytes,
+                1 << 20,
+                256 << 20,
+            )?),
             bounds: Bounds {
                 entries: size(bounded("l1_entries", config.l1_entries, 0, 100_000)?),
                 bytes: size(bounded("l1_bytes", config.l1_bytes, 0, 256 << 20)?),
@@ -367,6 +380,11 @@ mod tests {
                 "residence",
                 r#"{"l1_seconds": 0}"#,
                 &["l1_seconds", "0", "86400"],
+            ),
+            (
+                "capture",
+                r#"{"capture_bytes": 1}"#,
+                &["capture_bytes", "is 1,", "1048576"],
             ),
             (
                 "jitter",

@@ -14,7 +14,7 @@ use crate::marker::{Marker, Register};
 use crate::reason::{Missed, Refused};
 use crate::status::Status;
 use crate::storable::{Asked, Policy, Storable};
-use crate::store::{self, Place};
+use crate::store::{self, Place, Room};
 use crate::stored::{self, Stored};
 
 /// A response that waits for a place.
@@ -36,6 +36,7 @@ pub(crate) struct Capture {
     declared: Option<u64>,
     place: Place,
     until: u32,
+    room: Room,
 }
 
 impl CacheExchange {
@@ -217,6 +218,10 @@ impl CacheExchange {
         if buffer.len().saturating_add(expected) > limit {
             return self.refuse(Refused::TooLarge, status, head, cx);
         }
+        let mut room = Room::of(&self.core);
+        if !room.take(buffer.len()) {
+            return self.refuse(Refused::Busy, status, head, cx);
+        }
         status.stored = true;
         status.append_to(&mut head.fields, &self.core.settings.name);
         let capture = Box::new(Capture {
@@ -226,6 +231,7 @@ impl CacheExchange {
             declared,
             place,
             until: register.until,
+            room,
         });
         if head.end {
             self.captured(capture, &[], true, cx);
@@ -248,6 +254,10 @@ impl CacheExchange {
                 Level::Debug,
                 "cache: a response grew over max_object_bytes and was not stored",
             );
+            return;
+        }
+        if !capture.room.take(chunk.len()) {
+            cx.count(Refused::Busy.counter());
             return;
         }
         capture.buffer.extend_from_slice(chunk);

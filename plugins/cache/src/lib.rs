@@ -1,7 +1,7 @@
 //! A shared HTTP cache (RFC 9111, RFC 9110, RFC 9211) as a pure filter.
 //!
 //! Two tiers. The second is the store that an edge's workers or instances share; the first is this instance's own
-//! memory, which saves fetching and decoding a body again. What has to be one across workers is in a [marker] of at most
+//! memory, which saves fetching and decoding a body again. What has to be one across workers is in a marker of at most
 //! 64 bytes per key, read with every lookup and changed by atomic updates only: an invalidation, a newer response or a
 //! new `Vary` counts everywhere at once. Where the edge has no shared store, or it fails, the first tier works alone.
 //!
@@ -16,8 +16,6 @@
 //! assert_eq!(edge.run().text("cache-status"), "edgeweir; fwd=uri-miss; fwd-status=200; ttl=60; stored");
 //! assert_eq!(edge.run().text("cache-status"), "edgeweir; hit; ttl=60");
 //! ```
-//!
-//! [marker]: crate::Config::l1_seconds
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),

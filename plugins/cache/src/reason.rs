@@ -105,6 +105,8 @@ reasons! {
         UnknownCoding = "unknown_coding",
         /// Over `max_object_bytes`.
         TooLarge = "too_large",
+        /// Too many responses are being captured at once: `capture_bytes` are taken.
+        Busy = "busy",
         /// `Content-Length` is not one number.
         BadLength = "bad_length",
         /// The body's length is not the declared one.

@@ -37,6 +37,43 @@ pub struct Core {
     pub memory: RefCell<Memory>,
     random: RandomState,
     drawn: Cell<u64>,
+    /// Bytes of responses being captured now.
+    captured: Cell<usize>,
+}
+
+/// Bytes taken of the bound for all responses that are captured at the same time; given back when it is dropped,
+/// however the exchange ended.
+pub struct Room {
+    core: Rc<Core>,
+    taken: usize,
+}
+
+impl Room {
+    /// None yet.
+    pub fn of(core: &Rc<Core>) -> Self {
+        Self {
+            core: Rc::clone(core),
+            taken: 0,
+        }
+    }
+
+    /// Takes more; `false`, and nothing taken, when that would be over the bound.
+    pub fn take(&mut self, bytes: usize) -> bool {
+        let all = self.core.captured.get().saturating_add(bytes);
+        if all > self.core.settings.capture {
+            return false;
+        }
+        self.core.captured.set(all);
+        self.taken += bytes;
+        true
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let all = self.core.captured.get();
+        self.core.captured.set(all.saturating_sub(self.taken));
+    }
 }
 
 impl Core {
@@ -47,6 +84,7 @@ impl Core {
             settings,
             random: RandomState::new(),
             drawn: Cell::new(0),
+            captured: Cell::new(0),
         }
     }
 

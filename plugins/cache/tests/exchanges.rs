@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use edgeweir_cache::Cache;
 use edgeweir_filter::{
-    Answer, Body, Cx, Effect, Exchange, Filter, Reply, RequestHead, Script, Seen, SharedMemory,
-    Step, load,
+    Answer, Body, Cx, Effect, Exchange, Fields, Filter, Record, Reply, RequestHead, ResponseHead,
+    Script, Seen, SharedMemory, Step, Timestamp, load,
 };
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("etag", "\"1\"")];
@@ -1084,4 +1084,56 @@ fn head_with_authorization_says_nothing_about_what_is_stored() {
     edge.answers(200, &[FRESH[0], ("etag", "\"mine\"")], &[]);
     ask(&mut edge, &["HEAD", "/"], &[("authorization", "x")]);
     assert!(is_hit(&ask(&mut edge, &["GET", "/"], &[])));
+}
+
+#[test]
+fn all_that_is_captured_at_once_is_bounded() {
+    let json = br#"{"capture_bytes": 1048576, "max_object_bytes": 1048576}"#;
+    let cache: Cache = load(json).expect("a valid configuration");
+    let mut record = Record::default();
+    let start = |path: &str, record: &mut Record| {
+        let mut exchange = cache.exchange();
+        let mut request = RequestHead {
+            method: "GET".into(),
+            scheme: "https".into(),
+            authority: "example.com".into(),
+            path: path.to_owned().into(),
+            end: true,
+            ..RequestHead::default()
+        };
+        let mut cx = Cx::new(Timestamp::from_secs(1_767_225_600), record);
+        let mut step = exchange.request(&mut request, &mut cx);
+        while let Step::Do(_) = step {
+            step = exchange.request_answer(Answer::Updated(Ok(None)), &mut request, &mut cx);
+        }
+        let mut head = ResponseHead {
+            status: 200,
+            fields: Fields::of(FRESH),
+            end: false,
+        };
+        let mut step = exchange.response(&mut head, &mut cx);
+        while let Step::Do(_) = step {
+            step = exchange.response_answer(Answer::Updated(Ok(None)), &mut head, &mut cx);
+        }
+        exchange
+    };
+    let half = vec![b'x'; 600_000];
+    let feed = |exchange: &mut Box<dyn Exchange>, end, record: &mut Record| {
+        let mut out = Vec::new();
+        let mut cx = Cx::new(Timestamp::from_secs(1_767_225_600), record);
+        exchange.response_body(&half, end, &mut out, &mut cx);
+        assert_eq!(out.len(), half.len(), "it streams on in any case");
+    };
+    let count = |record: &Record, name| record.counts.iter().filter(|(n, _)| *n == name).count();
+    let mut one = start("/1", &mut record);
+    feed(&mut one, false, &mut record);
+    let mut two = start("/2", &mut record);
+    feed(&mut two, true, &mut record);
+    assert_eq!(count(&record, "cache.refused.busy"), 1);
+    // The client of the first leaves: there is room again.
+    drop(one);
+    let mut three = start("/3", &mut record);
+    feed(&mut three, true, &mut record);
+    assert_eq!(count(&record, "cache.refused.busy"), 1);
+    assert_eq!(count(&record, "cache.stored"), 1);
 }

@@ -1,23 +1,31 @@
 //! `cargo edge test`: brings what the tests need and runs all of them.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::workspace::cargo;
-use crate::{build, tools};
+use crate::workspace::{cargo, target_dir};
+use crate::{build, demo, tools};
 
 /// The command; an error when Envoy cannot be had, something does not compile, or a test fails.
 pub fn command(args: &[String]) -> Result<()> {
     let envoy = tools::envoy().context("the tests need the real Envoy")?;
     println!("Envoy: {}", envoy.display());
     build::command(&[])?;
+    let host = compile()?;
+    let hosts = scenarios();
+    // Of an earlier run.
+    let _ = fs::remove_file(&hosts);
     let mut cargo = cargo();
     cargo
         .args(["test", "--workspace", "--no-fail-fast"])
         .args(args);
-    cargo.env("EDGEWEIR_ENVOY", &envoy);
+    cargo
+        .env("EDGEWEIR_ENVOY", &envoy)
+        .env("EDGEWEIR_BIN", &host);
     cargo.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut running = cargo.spawn().context("running cargo test")?;
     let mut total = Total::default();
@@ -31,6 +39,9 @@ pub fn command(args: &[String]) -> Result<()> {
         }
     }
     let status = running.wait().context("waiting for cargo test")?;
+    if let Ok(hosts) = fs::read_to_string(&hosts) {
+        println!("Scenarios by host\n{hosts}");
+    }
     for failed in &total.names {
         println!("FAILED {failed}");
     }
@@ -45,6 +56,29 @@ pub fn command(args: &[String]) -> Result<()> {
         bail!("no test ran");
     }
     Ok(())
+}
+
+/// Where the scenarios leave a line for each host: how many hold, how many fail, which were left out and why.
+pub fn scenarios() -> PathBuf {
+    target_dir().join("scenarios/hosts.txt")
+}
+
+/// Compiles every test and gives the host's program, which the tests of the host need and so is compiled with them:
+/// a build of its own would choose other features for its dependencies and compile most of them twice.
+fn compile() -> Result<PathBuf> {
+    let status = cargo()
+        .args(["test", "--workspace", "--no-run", "--quiet"])
+        .stdin(Stdio::null())
+        .status()
+        .context("running cargo test")?;
+    if !status.success() {
+        bail!("the tests do not compile");
+    }
+    let host = target_dir().join("debug/edgeweir");
+    if host.is_file() {
+        return Ok(host);
+    }
+    demo::host(false, false)
 }
 
 /// The sum over all test binaries.

@@ -153,3 +153,20 @@ fn quiet(command: &mut Command) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_as_a_shell_does() {
+        assert!(on_path("sh").is_some_and(|file| file.ends_with("sh")));
+        assert_eq!(on_path("no-such-program-anywhere"), None);
+    }
+
+    #[test]
+    fn what_is_no_envoy_does_not_answer() {
+        assert!(!answers(Path::new("/bin/false")));
+        assert!(!answers(Path::new("/nonexistent")));
+    }
+}

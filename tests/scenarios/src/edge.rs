@@ -132,6 +132,13 @@ pub fn on_each_host(scenario: &str, setup: &Setup, run: impl Fn(&mut Edge)) {
         let mut ran = RAN.lock().unwrap_or_else(PoisonError::into_inner);
         ran.push((host, scenario.to_owned(), outcome));
     }
+    // Rewritten each time: a test program has no last word of its own. `cargo edge test` prints it.
+    let lines = hosts_that_ran();
+    let file = cargo_edge::test::scenarios();
+    let made = file.parent().map_or(Ok(()), std::fs::create_dir_all);
+    if let Err(error) = made.and_then(|()| std::fs::write(&file, lines)) {
+        eprintln!("which hosts ran is not written: {error}");
+    }
     assert!(
         failures.is_empty(),
         "{scenario} does not hold\n{}",

@@ -11,7 +11,9 @@
 //! });
 //! ```
 //!
-//! `EDGEWEIR_HOSTS=envoy,pure` runs some hosts only, for a closer look.
+//! For a closer look: `EDGEWEIR_HOSTS=envoy,pure` runs some hosts only, `EDGEWEIR_BUILD=cache` compiles some filters
+//! only, `EDGEWEIR_BIN` and `EDGEWEIR_ENVOY` name other programs. Each host's configuration and log stay below
+//! `target/scenarios/`.
 
 pub mod client;
 mod edge;

@@ -157,6 +157,12 @@ impl Origin {
     /// Adds a trailer (chunked, or HTTP/2).
     pub fn trailer(mut self, name: &str, value: &str) -> Self {
         self.trailers.push((name.to_owned(), value.to_owned()));
+        // RFC 9110 §6.6.2: the names that will follow; some HTTP/1.1 servers send no others.
+        self.field("trailer", name)
+    }
+    /// The trailers come without having been announced.
+    pub fn unannounced(mut self) -> Self {
+        self.fields.retain(|(name, _)| name != "trailer");
         self
     }
     /// Waits before the head.

@@ -40,10 +40,15 @@ impl Pure {
         } else {
             (second, first)
         };
-        let fields = text(&request.fields);
+        // An adapter takes the authority out of the fields.
+        let mut fields = text(&request.fields);
+        let named = fields
+            .iter()
+            .position(|(name, _)| name.eq_ignore_ascii_case("host"));
+        let authority = named.map_or("edge.example", |at| fields.remove(at).1);
         let body: Vec<&[u8]> = request.body.iter().map(|piece| &piece[..]).collect();
         worker
-            .request(&[&request.method, path, "edge.example"], &fields)
+            .request(&[&request.method, path, authority], &fields)
             .request_body(&body);
         let length = origin.length().to_string();
         let mut fields = text(&origin.fields);

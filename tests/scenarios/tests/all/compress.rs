@@ -212,6 +212,11 @@ on_each_host!(
             let asks = get("/a")
                 .field("accept-encoding", "gzip")
                 .field("te", "trailers");
+            let unannounced = edge.send(&asks, &origin.clone().unannounced());
+            assert!(
+                unannounced.complete && unannounced.decoded() == body.as_bytes(),
+                "unannounced trailers cost bytes of the body"
+            );
             let seen = edge.send(&asks, &origin);
             assert!(
                 seen.complete && seen.decoded() == body.as_bytes(),
