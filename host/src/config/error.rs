@@ -17,7 +17,7 @@ pub struct ConfigError {
     pub field: String,
     /// What is wrong, with the value and what would be right.
     pub message: String,
-    line: String,
+    line: Box<str>,
     width: usize,
 }
 
@@ -29,7 +29,7 @@ impl ConfigError {
             place: None,
             field: String::new(),
             message: message.into(),
-            line: String::new(),
+            line: Box::default(),
             width: 0,
         }
     }
@@ -56,7 +56,7 @@ impl ConfigError {
         let column = before[line_start..].chars().count() + 1;
         let line_rest = rest.lines().next().unwrap_or("");
         error.place = Some((before.matches('\n').count() + 1, column));
-        error.line = format!("{}{line_rest}", &before[line_start..]);
+        error.line = format!("{}{line_rest}", &before[line_start..]).into();
         error.width = (span.len().min(line_rest.len())).max(1);
         error
     }

@@ -143,7 +143,7 @@ pub fn introduction(host: &Host, origin: SocketAddr) -> String {
          curl -i http://{first}/json                      # a miss: Cache-Status says it was stored\n  \
          curl -i http://{first}/json                      # a hit, with its Age\n  \
          curl -si -H 'accept-encoding: gzip' http://{second}/json | head -20   # minified, then compressed\n  \
-         for i in $(seq 40); do curl -so /dev/null -w '%{{http_code}} ' http://{first}/; done; echo   # a burst: 429\n  \
+         curl -s -o /dev/null -w '%{{http_code}} ' 'http://{first}/?[1-40]'   # a burst: 429\n  \
          curl -N -H 'accept-encoding: br' --compressed http://{first}/stream   # compressed, and still live\n\n\
          Stop with Ctrl-C: it then says what each filter cost.\n"
     );

@@ -43,7 +43,7 @@ pub struct Upstream {
 }
 
 enum Wire {
-    Http1(Client<HttpConnector, Body>),
+    Http1(Box<Client<HttpConnector, Body>>),
     /// One connection carries every stream; it is opened anew when it has closed.
     Http2(Mutex<Option<SendRequest<Body>>>),
 }
@@ -80,7 +80,7 @@ impl Upstream {
                 .http1_max_headers(limits.headers.size())
                 .http1_max_buf_size(limits.header_kib.size() * 1024)
                 .build(connector);
-            Wire::Http1(client)
+            Wire::Http1(Box::new(client))
         };
         Ok(Self {
             name: name.to_owned(),
