@@ -12,8 +12,15 @@ use crate::stores::{LABEL, Stores};
 
 mod generated {
     wasmtime::component::bindgen!({
-        path: "wit",
-        world: "spin",
+        path: "../../wit",
+        inline: "
+            package edgeweir:host;
+            world stores {
+                import spin:key-value/key-value@3.0.0;
+                import spin:variables/variables@3.0.0;
+            }
+        ",
+        world: "edgeweir:host/stores",
         imports: { default: store | trappable },
         with: { "spin:key-value/key-value.store": super::Opened },
     });

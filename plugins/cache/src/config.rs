@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use edgeweir_filter::ConfigError;
+use edgeweir_filter::{ConfigError, bounded};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -170,58 +170,35 @@ impl TryFrom<Config> for Settings {
     type Error = ConfigError;
 
     fn try_from(config: Config) -> Result<Self, ConfigError> {
-        let max_object = bounded("max_object_bytes", config.max_object_bytes, 1024, 16 << 20)?;
         Ok(Self {
             name: shown_name(&config.name)?,
             debug_key: config.debug_key,
-            max_object: size(max_object),
-            capture: size(bounded(
-                "capture_bytes",
-                config.capture_bytes,
-                1 << 20,
-                256 << 20,
-            )?),
+            max_object: bounded("max_object_bytes", config.max_object_bytes, 1024, 16 << 20)?,
+            capture: bounded("capture_bytes", config.capture_bytes, 1 << 20, 256 << 20)?,
             bounds: Bounds {
-                entries: size(bounded("l1_entries", config.l1_entries, 0, 100_000)?),
-                bytes: size(bounded("l1_bytes", config.l1_bytes, 0, 256 << 20)?),
-                residence: Duration::from_secs(bounded(
-                    "l1_seconds",
-                    config.l1_seconds,
-                    1,
-                    86_400,
-                )?),
+                entries: bounded("l1_entries", config.l1_entries, 0, 100_000)?,
+                bytes: bounded("l1_bytes", config.l1_bytes, 0, 256 << 20)?,
+                residence: bounded("l1_seconds", config.l1_seconds, 1, 86_400)
+                    .map(Duration::from_secs)?,
             },
             shared: config.shared,
             heuristic: Heuristic {
-                percent: u8::try_from(bounded(
-                    "heuristic_percent",
-                    config.heuristic_percent,
-                    0,
-                    100,
-                )?)
-                .unwrap_or(100),
-                longest: seconds(
+                percent: bounded("heuristic_percent", config.heuristic_percent, 0, 100)?,
+                longest: bounded(
                     "heuristic_max_seconds",
                     config.heuristic_max_seconds,
                     0,
                     31_536_000,
                 )?,
             },
-            keep_stale: seconds(
+            keep_stale: bounded(
                 "keep_stale_seconds",
                 config.keep_stale_seconds,
                 0,
                 2_592_000,
             )?,
-            jitter: u8::try_from(bounded(
-                "ttl_jitter_percent",
-                config.ttl_jitter_percent,
-                0,
-                50,
-            )?)
-            .unwrap_or(50),
-            max_variants: u8::try_from(bounded("max_variants", config.max_variants, 1, 8)?)
-                .unwrap_or(8),
+            jitter: bounded("ttl_jitter_percent", config.ttl_jitter_percent, 0, 50)?,
+            max_variants: bounded("max_variants", config.max_variants, 1, 8)?,
             request_directives: config.request_directives,
             set_cookie: config.store_set_cookie,
             key: KeySettings::try_from(config.key)?,
@@ -274,24 +251,6 @@ impl TryFrom<KeyConfig> for KeySettings {
             user_context,
         })
     }
-}
-
-/// A number within its bounds, or an error that names all four.
-pub fn bounded(field: &str, value: u64, min: u64, max: u64) -> Result<u64, ConfigError> {
-    if (min..=max).contains(&value) {
-        return Ok(value);
-    }
-    let message = format!("is {value}, must be {min} to {max}");
-    Err(ConfigError::new(field, message))
-}
-
-/// As [`bounded`], for seconds.
-pub fn seconds(field: &str, value: u64, min: u64, max: u64) -> Result<u32, ConfigError> {
-    Ok(u32::try_from(bounded(field, value, min, max)?).unwrap_or(u32::MAX))
-}
-
-fn size(value: u64) -> usize {
-    usize::try_from(value).unwrap_or(usize::MAX)
 }
 
 fn at_most(field: &str, names: &[String], max: usize) -> Result<(), ConfigError> {
@@ -384,7 +343,7 @@ mod tests {
             (
                 "capture",
                 r#"{"capture_bytes": 1}"#,
-                &["capture_bytes", "is 1,", "1048576"],
+                &["capture_bytes", "1 is out of bounds", "1048576"],
             ),
             (
                 "jitter",

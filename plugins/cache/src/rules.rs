@@ -3,11 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use edgeweir_filter::ConfigError;
+use edgeweir_filter::{ConfigError, bounded};
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-use crate::config::seconds;
 
 /// A rule for paths.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -96,7 +94,7 @@ fn check(at: usize, rule: Rule) -> Result<Checked, ConfigError> {
         };
         ttl.push((
             code,
-            seconds(&format!("{field}.{status}"), *lifetime, 0, 31_536_000)?,
+            bounded(&format!("{field}.{status}"), *lifetime, 0, 31_536_000)?,
         ));
     }
     Ok(Checked {

@@ -1,6 +1,6 @@
 //! What an operator may set.
 
-use edgeweir_filter::ConfigError;
+use edgeweir_filter::{ConfigError, bounded};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -114,22 +114,6 @@ impl Settings {
     pub(crate) fn level(&self, coding: Coding) -> u8 {
         self.levels.get(coding as usize).copied().unwrap_or(4)
     }
-}
-
-/// Checks `low <= value <= high` and narrows it.
-fn bounded<T: Into<u64>, U: TryFrom<u64>>(
-    field: &str,
-    value: T,
-    low: u64,
-    high: u64,
-) -> Result<U, ConfigError> {
-    let value = value.into();
-    let narrow = U::try_from(value)
-        .ok()
-        .filter(|_| (low..=high).contains(&value));
-    narrow.ok_or_else(|| {
-        ConfigError::new(field, format!("{value} is out of bounds: {low} to {high}"))
-    })
 }
 
 #[cfg(test)]

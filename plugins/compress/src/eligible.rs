@@ -30,6 +30,8 @@ pub enum Skipped {
     NoAcceptEncoding,
     /// None of the configured codings is acceptable, or the client prefers the plain form.
     NotAcceptable,
+    /// Trailers are announced, and the edge can't write the coding's last bytes before them.
+    Trailers,
     /// All encoders together would go over `memory_bytes`.
     Memory,
 }
@@ -49,6 +51,7 @@ impl Skipped {
             Self::TooSmall => "compress.skipped.too_small",
             Self::NoAcceptEncoding => "compress.skipped.no_accept_encoding",
             Self::NotAcceptable => "compress.skipped.not_acceptable",
+            Self::Trailers => "compress.skipped.trailers",
             Self::Memory => "compress.skipped.memory",
         }
     }

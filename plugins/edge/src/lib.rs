@@ -34,7 +34,9 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let filters = [Name::Ratelimit, Name::Cache, Name::Compress, Name::Minify];
-        Self { filters: filters.into_iter().map(Entry::defaults).collect() }
+        Self {
+            filters: filters.into_iter().map(Entry::defaults).collect(),
+        }
     }
 }
 
@@ -69,7 +71,10 @@ pub enum Entry {
 /// How an entry may be written.
 #[derive(JsonSchema)]
 #[schemars(untagged)]
-#[expect(dead_code, reason = "describes the schema; values are read by Entry's visitor")]
+#[expect(
+    dead_code,
+    reason = "describes the schema; values are read by Entry's visitor"
+)]
 enum EntryShape {
     /// On its defaults.
     Name(Name),
@@ -119,7 +124,9 @@ impl<'de> Visitor<'de> for EntryVisitor {
     type Value = Entry;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of a filter, or an object of one member: its name and its configuration")
+        f.write_str(
+            "the name of a filter, or an object of one member: its name and its configuration",
+        )
     }
 
     fn visit_str<E: Error>(self, name: &str) -> Result<Entry, E> {
@@ -136,7 +143,9 @@ impl<'de> Visitor<'de> for EntryVisitor {
         };
         match map.next_key::<Name>()? {
             None => Ok(entry),
-            Some(second) => Err(M::Error::custom(format!("{second:?} as a second member: give each filter an object of its own"))),
+            Some(second) => Err(M::Error::custom(format!(
+                "{second:?} as a second member: give each filter an object of its own"
+            ))),
         }
     }
 }
@@ -153,7 +162,10 @@ impl Configured for Edge {
         for (at, name) in names.iter().enumerate() {
             let field = format!("filters[{at}]");
             if names.iter().take(at).any(|before| before == name) {
-                return Err(ConfigError::new(field, format!("{} is listed twice", text(*name))));
+                return Err(ConfigError::new(
+                    field,
+                    format!("{} is listed twice", text(*name)),
+                ));
             }
             // A filter that changes bodies sees them before they are coded, and the cache keeps what both made of them.
             let outside: &[Name] = match name {
@@ -161,16 +173,28 @@ impl Configured for Edge {
                 Name::Compress => &[Name::Minify],
                 Name::Minify | Name::Ratelimit => &[],
             };
-            if let Some(wrong) = names.iter().take(at).find(|before| outside.contains(before)) {
+            if let Some(wrong) = names
+                .iter()
+                .take(at)
+                .find(|before| outside.contains(before))
+            {
                 let (inner, outer) = (text(*wrong), text(*name));
-                return Err(ConfigError::new(field, format!("{outer} must come before {inner}: the order is ratelimit, cache, compress, minify")));
+                return Err(ConfigError::new(
+                    field,
+                    format!(
+                        "{outer} must come before {inner}: the order is ratelimit, cache, compress, minify"
+                    ),
+                ));
             }
         }
         let mut filters = Vec::with_capacity(names.len());
         for (at, entry) in config.filters.into_iter().enumerate() {
             let name = text(entry.name());
             filters.push(entry.filter().map_err(|error| {
-                ConfigError::new(format!("filters[{at}].{name}.{}", error.field), error.message)
+                ConfigError::new(
+                    format!("filters[{at}].{name}.{}", error.field),
+                    error.message,
+                )
             })?);
         }
         Ok(Self(Chain::new(Self::NAME, filters)))
@@ -213,22 +237,44 @@ mod tests {
     fn a_wrong_list_is_refused_by_name() {
         for (config, want) in [
             (r#"{"filters":["caches"]}"#, "unknown variant `caches`"),
-            (r#"{"filters":["cache","cache"]}"#, "`filters[1]`: cache is listed twice"),
-            (r#"{"filters":["minify","compress"]}"#, "compress must come before minify"),
-            (r#"{"filters":["compress","cache"]}"#, "cache must come before compress"),
-            (r#"{"filters":[{"ratelimit":{"status":1}}]}"#, "`filters[0].ratelimit.status`: 1 is out of bounds"),
-            (r#"{"filters":[{"ratelimit":{"rulez":1}}]}"#, "unknown field `rulez`"),
+            (
+                r#"{"filters":["cache","cache"]}"#,
+                "`filters[1]`: cache is listed twice",
+            ),
+            (
+                r#"{"filters":["minify","compress"]}"#,
+                "compress must come before minify",
+            ),
+            (
+                r#"{"filters":["compress","cache"]}"#,
+                "cache must come before compress",
+            ),
+            (
+                r#"{"filters":[{"ratelimit":{"status":1}}]}"#,
+                "`filters[0].ratelimit.status`: 1 is out of bounds",
+            ),
+            (
+                r#"{"filters":[{"ratelimit":{"rulez":1}}]}"#,
+                "unknown field `rulez`",
+            ),
             (r#"{"filters":[{}]}"#, "an empty object"),
             (r#"{"filter":[]}"#, "unknown field `filter`"),
         ] {
-            let error = load::<Edge>(config.as_bytes()).err().map(|error| error.to_string()).unwrap_or_default();
+            let error = load::<Edge>(config.as_bytes())
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default();
             assert!(error.contains(want), "{config}: {error}");
         }
     }
 
     #[test]
     fn lists_in_order_load() {
-        for config in ["", r#"{"filters":[]}"#, r#"{"filters":["ratelimit",{"minify":{}}]}"#] {
+        for config in [
+            "",
+            r#"{"filters":[]}"#,
+            r#"{"filters":["ratelimit",{"minify":{}}]}"#,
+        ] {
             assert!(load::<Edge>(config.as_bytes()).is_ok(), "{config}");
         }
     }

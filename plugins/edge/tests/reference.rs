@@ -13,7 +13,11 @@ fn every_example_loads<F: Configured>(page: &str) {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    assert!(!examples.is_empty(), "the page of {} has no example", F::NAME);
+    assert!(
+        !examples.is_empty(),
+        "the page of {} has no example",
+        F::NAME
+    );
     for example in examples {
         if let Err(error) = load::<F>(example.as_bytes()) {
             panic!("{}: {example}\n{error}", F::NAME);

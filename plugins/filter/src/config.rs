@@ -48,6 +48,22 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// Checks `low <= value <= high` and narrows it; the error names field, value and bound.
+pub fn bounded<U: TryFrom<u64>>(
+    field: &str,
+    value: impl Into<u64>,
+    low: u64,
+    high: u64,
+) -> Result<U, ConfigError> {
+    let value = value.into();
+    let narrow = U::try_from(value)
+        .ok()
+        .filter(|_| (low..=high).contains(&value));
+    narrow.ok_or_else(|| {
+        ConfigError::new(field, format!("{value} is out of bounds: {low} to {high}"))
+    })
+}
+
 /// Makes a filter from JSON; nothing at all (or only white space) means its defaults.
 pub fn load<F: Configured>(json: &[u8]) -> Result<F, ConfigError> {
     if json.trim_ascii().is_empty() {

@@ -40,7 +40,7 @@ mod time;
 
 pub use body::{Body, Pipe};
 pub use chain::{Chain, ChainExchange};
-pub use config::{ConfigError, Configured, load, schema};
+pub use config::{ConfigError, Configured, bounded, load, schema};
 pub use context::{Cx, Level, Record};
 pub use fields::{Fields, list_members};
 pub use head::{Reply, RequestHead, ResponseHead};

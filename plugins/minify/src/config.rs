@@ -1,6 +1,6 @@
 //! What an operator may set.
 
-use edgeweir_filter::ConfigError;
+use edgeweir_filter::{ConfigError, bounded};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +43,7 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn check(config: &Config) -> Result<Self, ConfigError> {
         Ok(Self {
-            max_depth: bounded("max_depth", config.max_depth.into(), 1, 65_536)?,
+            max_depth: bounded("max_depth", config.max_depth, 1, 65_536)?,
             whole_bytes: bounded("whole_bytes", config.whole_bytes, 0, 1 << 20)?,
             max_bytes: match config.max_bytes {
                 None => u64::MAX,
@@ -51,21 +51,6 @@ impl Settings {
             },
         })
     }
-}
-
-/// Checks `low <= value <= high` and narrows it.
-fn bounded<U: TryFrom<u64>>(
-    field: &str,
-    value: u64,
-    low: u64,
-    high: u64,
-) -> Result<U, ConfigError> {
-    let narrow = U::try_from(value)
-        .ok()
-        .filter(|_| (low..=high).contains(&value));
-    narrow.ok_or_else(|| {
-        ConfigError::new(field, format!("{value} is out of bounds: {low} to {high}"))
-    })
 }
 
 #[cfg(test)]

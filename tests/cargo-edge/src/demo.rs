@@ -24,8 +24,8 @@ pub fn command(args: &[String]) -> Result<()> {
 
 /// Builds the host and gives its binary; `EDGEWEIR_BIN` names another one to use as it is.
 pub fn host(release: bool, quiet: bool) -> Result<PathBuf> {
-    if let Some(binary) = std::env::var_os("EDGEWEIR_BIN") {
-        return Ok(binary.into());
+    if std::env::var_os("EDGEWEIR_BIN").is_some() {
+        return Ok(built(release));
     }
     let mut cargo = cargo();
     cargo.args(["build", "--package", "edgeweir", "--bin", "edgeweir"]);
@@ -47,6 +47,14 @@ pub fn host(release: bool, quiet: bool) -> Result<PathBuf> {
             String::from_utf8_lossy(&output.stderr)
         );
     }
+    Ok(built(release))
+}
+
+/// Where the host's binary is once it was built, or what `EDGEWEIR_BIN` names.
+pub fn built(release: bool) -> PathBuf {
+    if let Some(binary) = std::env::var_os("EDGEWEIR_BIN") {
+        return binary.into();
+    }
     let profile = if release { "release" } else { "debug" };
-    Ok(target_dir().join(profile).join("edgeweir"))
+    target_dir().join(profile).join("edgeweir")
 }

@@ -1,6 +1,6 @@
 //! The body of one direction: read in slices, written once per callback.
 
-use edgeweir_filter::{Body, Fields, ResponseHead};
+use edgeweir_filter::{Body, ResponseHead};
 
 use crate::hostcalls::{self, Buffer, Side, Status};
 
@@ -36,6 +36,28 @@ enum Gate {
     Stopped,
     /// A tick continued it since.
     Released,
+}
+
+/// Whether trailers may follow a body with this head, so that its last bytes must leave from a paused state.
+fn may_have_trailers(received: &ResponseHead) -> bool {
+    let fields = &received.fields;
+    let events = fields.get("content-type").is_some_and(|value| {
+        value
+            .get(..17)
+            .is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
+    });
+    // HTTP/1: pieces may be as long as the host's buffer, and trailers are dropped unless a host is told otherwise.
+    let chunked = fields
+        .list("transfer-encoding")
+        .any(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+    let http1 = chunked || fields.has("connection");
+    received.content_length().is_none() && !events && !http1
+}
+
+/// Whether nothing can be added after the body's end: trailers are announced, and the body may be longer than what
+/// leaves from a paused state.
+pub fn tail_closed(received: &ResponseHead) -> bool {
+    received.fields.has("trailer") && may_have_trailers(received)
 }
 
 /// Gives a filter a piece: chunk, whether it is the last, where its output goes.
@@ -78,37 +100,14 @@ impl Flow {
     }
 
     /// A body treated as said; `received` are the fields as they came.
-    pub fn new(side: Side, body: Body, received: Fields) -> Self {
-        let lengths = ResponseHead {
-            fields: received,
-            ..ResponseHead::default()
-        };
-        let declared = lengths.content_length();
-        let received = &lengths.fields;
-        let chunked = received
-            .list("transfer-encoding")
-            .any(|coding| coding.eq_ignore_ascii_case(b"chunked"));
-        let events = received.get("content-type").is_some_and(|value| {
-            value
-                .get(..17)
-                .is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
-        });
-        // HTTP/1: pieces may be as long as the host's buffer, and trailers are dropped unless a host is told otherwise.
-        let http1 = chunked || received.has("connection");
+    pub fn new(side: Side, body: Body, received: &ResponseHead) -> Self {
         let pausing = match body {
-            Body::Transform if declared.is_none() && !events && !http1 => {
-                // Announced, they are coming for sure: what a slow client may cost is lost otherwise too.
-                if received.has("trailer") {
-                    usize::MAX
-                } else {
-                    PAUSED_LIMIT
-                }
-            }
+            Body::Transform if may_have_trailers(received) => PAUSED_LIMIT,
             _ => 0,
         };
         Self {
             body,
-            declared,
+            declared: received.content_length(),
             pausing,
             ..Self::passing(side)
         }
@@ -141,11 +140,9 @@ impl Flow {
         if size > 0 || !out.is_empty() {
             hostcalls::set_buffer(self.buffer(), 0, size, &out)?;
         }
-        if self.pausing != usize::MAX {
-            self.pausing = self.pausing.saturating_sub(out.len().saturating_sub(held));
-            if self.seen > PAUSED_INPUT_LIMIT {
-                self.pausing = 0;
-            }
+        self.pausing = self.pausing.saturating_sub(out.len().saturating_sub(held));
+        if self.seen > PAUSED_INPUT_LIMIT {
+            self.pausing = 0;
         }
         Ok(match (self.gate, end) {
             (Gate::Open | Gate::Stopped, true) => Flowing::On,
@@ -153,12 +150,6 @@ impl Flow {
                 self.gate = Gate::Open;
                 self.held = 0;
                 Flowing::On
-            }
-            // Only here a callback that pauses continues the stream itself: what waits must not grow without bound.
-            (Gate::Stopped, false) if self.pausing == usize::MAX => {
-                self.held = 0;
-                hostcalls::continue_stream(self.side)?;
-                Flowing::Paused
             }
             (Gate::Stopped, false) => {
                 let asked = self.held > 0;

@@ -7,7 +7,7 @@ use edgeweir_filter::{
     ResponseHead, Step, Timestamp,
 };
 
-use crate::body::{Flow, Flowing};
+use crate::body::{self, Flow, Flowing};
 use crate::callout::Call;
 use crate::heads::{self, Received};
 use crate::hostcalls::{self, Side, Status};
@@ -56,6 +56,8 @@ pub struct Stream {
     answered: bool,
     /// The filter replied itself: it sees nothing more.
     replied: bool,
+    /// See [`Cx::tail_closed`].
+    tail_closed: bool,
 }
 
 impl Stream {
@@ -74,6 +76,7 @@ impl Stream {
             begun: false,
             answered: false,
             replied: false,
+            tail_closed: false,
         }
     }
 
@@ -108,9 +111,10 @@ impl Stream {
             Err(status) => return self.unreadable("response", status),
         };
         let now = hostcalls::now();
-        let step = self
-            .exchange
-            .response(&mut head, &mut Cx::new(now, &mut self.record));
+        self.tail_closed = body::tail_closed(&head);
+        let mut cx = Cx::new(now, &mut self.record);
+        cx.tail_closed = self.tail_closed;
+        let step = self.exchange.response(&mut head, &mut cx);
         match self.run_response(step, head, received, now) {
             Outcome::Forward => Action::Continue,
             Outcome::Replied | Outcome::Waiting => Action::Pause,
@@ -148,11 +152,9 @@ impl Stream {
                 (Side::Request, self.run_request(step, head, received, now))
             }
             (_, Stage::Waiting(mut head, received)) => {
-                let step = self.exchange.response_answer(
-                    answer,
-                    &mut head,
-                    &mut Cx::new(now, &mut self.record),
-                );
+                let mut cx = Cx::new(now, &mut self.record);
+                cx.tail_closed = self.tail_closed;
+                let step = self.exchange.response_answer(answer, &mut head, &mut cx);
                 (Side::Response, self.run_response(step, head, received, now))
             }
             _ => return,
@@ -270,7 +272,11 @@ impl Stream {
             {
                 fields.remove("content-length");
             }
-            Flow::new(side, body, before)
+            let before = ResponseHead {
+                fields: before,
+                ..ResponseHead::default()
+            };
+            Flow::new(side, body, &before)
         };
         match side {
             Side::Request => self.request_body = flow,

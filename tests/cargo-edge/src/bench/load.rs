@@ -37,13 +37,34 @@ pub fn check(address: SocketAddr, case: &Case) -> Result<usize> {
             .unwrap_or(answer.len());
         let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
         if head.starts_with("http/1.1 200") && head.contains(case.shows) {
-            return Ok(answer.len() - end - 4);
+            let body = answer.get(end + 4..).unwrap_or_default();
+            let chunked = head.contains("transfer-encoding: chunked");
+            return Ok(if chunked {
+                without_framing(body)
+            } else {
+                body.len()
+            });
         }
         if Instant::now() > until {
             bail!("the response does not show {:?}: {head}", case.shows);
         }
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// The bytes of a chunked body without sizes and line ends.
+fn without_framing(mut body: &[u8]) -> usize {
+    let mut total = 0;
+    while let Some(end) = body.windows(2).position(|two| two == b"\r\n") {
+        let size = String::from_utf8_lossy(&body[..end]).into_owned();
+        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
+        let Some(rest) = body.get(end + 2 + size + 2..).filter(|_| size > 0) else {
+            break;
+        };
+        total += size;
+        body = rest;
+    }
+    total
 }
 
 /// Loads a proxy for a while.
@@ -142,6 +163,15 @@ mod tests {
     use super::*;
 
     const SAID: &str = "Running 4s test @ http://127.0.0.1:1/1k\n  1 threads and 16 connections\n  Thread Stats   Avg      Stdev     Max   +/- Stdev\n    Latency     2.29ms  1.02ms  14.05ms   83.04%\n  Latency Distribution\n     50%    2.05ms\n     75%    2.60ms\n     90%    3.41ms\n     99%  870.00us\n  28012 requests in 4.00s, 36.07MB read\nRequests/sec:   7001.12\nTransfer/sec:      9.01MB\n";
+
+    #[test]
+    fn chunks_are_counted_without_their_framing() {
+        assert_eq!(
+            without_framing(b"3\r\nabc\r\na\r\n0123456789\r\n0\r\n\r\n"),
+            13
+        );
+        assert_eq!(without_framing(b"0\r\n\r\n"), 0);
+    }
 
     #[test]
     fn wrk_is_understood() {

@@ -40,6 +40,9 @@ pub struct Options {
     /// Two rounds of a second each: to see that everything runs.
     #[arg(long)]
     pub quick: bool,
+    /// Measure the files that are in target/edge/ and the host that was built last, as they are.
+    #[arg(long)]
+    pub no_build: bool,
     /// Only workloads whose name contains this.
     #[arg(long)]
     pub only: Option<String>,
@@ -66,9 +69,13 @@ pub fn command(options: &Options) -> Result<()> {
     }
     let wrk = tools::wrk()?;
     tools::envoy()?;
-    build::build(&[], false)?;
-    eprintln!("building the host for release");
-    demo::host(true, false)?;
+    let host = if options.no_build {
+        demo::built(true)
+    } else {
+        build::build(&[], false)?;
+        eprintln!("building the host for release");
+        demo::host(true, false)?
+    };
     let (_origin, origin) = origin()?;
     let mut cases = cases::all();
     if let Some(only) = &options.only {
@@ -83,7 +90,7 @@ pub fn command(options: &Options) -> Result<()> {
     let mut running = Vec::new();
     for case in &cases {
         eprintln!("starting {}: {}", case.workload, case.name);
-        let proxy = proxy::start(&case.proxy, origin, running.len())
+        let proxy = proxy::start(&case.proxy, origin, &host, running.len())
             .with_context(|| format!("{}: {}", case.workload, case.name))?;
         let bytes = load::check(proxy.address, case)
             .with_context(|| format!("{}: {}", case.workload, case.name))?;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::Proxy;
 use crate::process::{self, Helper};
 use crate::workspace::{edge_dir, root, target_dir};
-use crate::{demo, envoy, tools};
+use crate::{envoy, tools};
 
 /// A proxy that listens.
 pub struct Running {
@@ -40,7 +40,7 @@ fn cpu_time(stat: &str) -> Option<Duration> {
 }
 
 /// Starts one and waits until it listens.
-pub fn start(proxy: &Proxy, origin: SocketAddr, number: usize) -> Result<Running> {
+pub fn start(proxy: &Proxy, origin: SocketAddr, host: &Path, number: usize) -> Result<Running> {
     let folder = target_dir().join("bench").join(number.to_string());
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let log = folder.join("log");
@@ -52,8 +52,8 @@ pub fn start(proxy: &Proxy, origin: SocketAddr, number: usize) -> Result<Running
                 .map(|(name, config)| envoy::wasm(name, &config.to_string(), &edge_dir()));
             start_envoy(filters.collect(), origin, &folder, &log)
         }
-        Proxy::Modules(filters) => start_host(filters, "proxy-wasm", origin, &folder, &log),
-        Proxy::Components(filters) => start_host(filters, "wasi-http", origin, &folder, &log),
+        Proxy::Modules(filters) => start_host(host, filters, "proxy-wasm", origin, &folder, &log),
+        Proxy::Components(filters) => start_host(host, filters, "wasi-http", origin, &folder, &log),
     }
 }
 
@@ -89,6 +89,7 @@ fn start_envoy(
 }
 
 fn start_host(
+    host: &Path,
     filters: &[(&'static str, Value)],
     kind: &str,
     origin: SocketAddr,
@@ -120,8 +121,12 @@ fn start_host(
     }
     let file = folder.join("edgeweir.toml");
     fs::write(&file, config)?;
-    let mut command = Command::new(demo::host(true, true)?);
-    command.arg("run").arg(&file);
+    let mut command = Command::new(host);
+    // One worker, as Envoy has.
+    command
+        .arg("run")
+        .arg(&file)
+        .env("TOKIO_WORKER_THREADS", "1");
     let process = spawn(command, log)?;
     wait(process, log, || {
         TcpStream::connect(address).ok().map(|_| address)

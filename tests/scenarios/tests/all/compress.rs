@@ -223,7 +223,10 @@ on_each_host!(
                 "{} bytes",
                 seen.body.len()
             );
-            assert_eq!(seen.text("content-encoding"), "gzip");
+            // A module can't write a coding's last bytes before announced trailers of a body of unknown length.
+            let closed = matches!(edge.host(), Host::ProxyWasm | Host::Envoy)
+                && !seen.text("content-encoding").contains("gzip");
+            assert!(closed || seen.text("content-encoding") == "gzip");
             // With a length there is no place for trailers on HTTP/1.1.
             if seen.text("transfer-encoding").contains("chunked") || edge.host() == Host::Pure {
                 assert_eq!(seen.trailer("x-checked"), "yes");
