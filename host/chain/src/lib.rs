@@ -51,7 +51,10 @@ pub struct Next {
 impl Next {
     /// The whole chain. `layers` must not be empty: its last element answers without calling on.
     pub fn new(layers: Vec<Arc<dyn Layer>>) -> Self {
-        Self { layers: layers.into(), at: 0 }
+        Self {
+            layers: layers.into(),
+            at: 0,
+        }
     }
 
     /// Hands the request to the next layer and waits for its response head.
@@ -59,14 +62,19 @@ impl Next {
         let Some(layer) = self.layers.get(self.at).cloned() else {
             return Err("the chain has no origin at its end".into());
         };
-        let next = Next { layers: self.layers, at: self.at + 1 };
+        let next = Next {
+            layers: self.layers,
+            at: self.at + 1,
+        };
         layer.handle(request, next).await
     }
 }
 
 /// A body of known bytes.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    http_body_util::Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    http_body_util::Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// A body of nothing.

@@ -170,5 +170,7 @@ impl Meter {
 
 /// A poisoned meter still counts: the panic that poisoned it was reported where it happened.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -39,6 +39,9 @@ impl Runtime {
     pub fn new(options: RuntimeOptions) -> anyhow::Result<Arc<Runtime>> {
         let cache = match &options.cache_dir {
             Some(folder) => {
+                // wasmtime keeps its cache within bounds by removing whatever else it finds in the folder: it gets
+                // one of its own, never a folder that something was in before.
+                let folder = &folder.join("compiled");
                 let says = || format!("{}: cannot keep compiled modules here", folder.display());
                 std::fs::create_dir_all(folder).with_context(says)?;
                 let folder = folder.canonicalize().with_context(says)?;

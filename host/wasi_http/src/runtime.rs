@@ -45,7 +45,9 @@ impl Runtime {
         config.epoch_interruption(true);
         config.consume_fuel(options.fuel);
         if let Some(dir) = &options.cache_dir {
-            let dir = std::path::absolute(dir)
+            // wasmtime keeps its cache within bounds by removing whatever else it finds in the folder: it gets one of
+            // its own, never a folder that something was in before.
+            let dir = std::path::absolute(dir.join("compiled"))
                 .with_context(|| format!("cache folder {}", dir.display()))?;
             std::fs::create_dir_all(&dir)
                 .with_context(|| format!("cache folder {}: cannot be made", dir.display()))?;
