@@ -366,6 +366,8 @@ async fn a_module_found_in_the_cache_runs_the_same() {
     let path = folder.path().join("guest.wasm");
     std::fs::write(&path, wat::parse_str(guest("")).unwrap()).unwrap();
     let cache = folder.path().join("cache");
+    std::fs::create_dir(&cache).unwrap();
+    std::fs::write(cache.join("of-someone-else"), "kept").unwrap();
     for _ in 0..2 {
         let runtime = Runtime::new(RuntimeOptions {
             cache_dir: Some(cache.clone()),
@@ -376,5 +378,12 @@ async fn a_module_found_in_the_cache_runs_the_same() {
         assert_eq!(layer.name(), "cached");
         assert_eq!(layer.meter().unwrap().snapshot().instances, 2);
     }
-    assert!(std::fs::read_dir(&cache).unwrap().count() > 0);
+    // Beside what was there, only a folder of its own: wasmtime empties the folder it caches in of all else.
+    let mut names: Vec<_> = std::fs::read_dir(&cache)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["compiled", "of-someone-else"]);
+    assert!(std::fs::read_dir(cache.join("compiled")).unwrap().count() > 0);
 }
