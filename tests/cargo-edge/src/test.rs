@@ -67,7 +67,7 @@ pub fn scenarios() -> PathBuf {
 /// a build of its own would choose other features for its dependencies and compile most of them twice.
 fn compile() -> Result<PathBuf> {
     let status = cargo()
-        .args(["test", "--workspace", "--no-run", "--quiet"])
+        .args(["test", "--workspace", "--no-run"])
         .stdin(Stdio::null())
         .status()
         .context("running cargo test")?;
