@@ -221,15 +221,21 @@ impl Pump {
         let (direction, id) = (self.direction, self.exchange.id);
         let most = self.common.limits.body_buffer_bytes;
         let exchange = Arc::clone(&self.exchange);
+        let (held, mut released) = (self.held, Bytes::new());
         let step = exchange.enter(|vm| {
             match vm.stream(id) {
-                Some(stream) if stream.verdict.is_none() => stream.side(direction).push(data),
+                Some(stream) if stream.verdict.is_none() => {
+                    let side = stream.side(direction);
+                    released = side.released(held);
+                    side.push(data);
+                }
                 _ => return Ok(Step::Decided),
             }
             let action = vm.on_body(id, direction, end)?;
             Ok(after(vm, id, direction, action, end, most))
         });
         let step = step.await;
+        self.send_released(released);
         self.follow(step).await;
     }
 
@@ -240,10 +246,13 @@ impl Pump {
         }
         let (direction, id) = (self.direction, self.exchange.id);
         let exchange = Arc::clone(&self.exchange);
+        let (held, mut released) = (self.held, Bytes::new());
         let step = exchange.enter(|vm| {
             match vm.stream(id) {
                 Some(stream) if stream.verdict.is_none() => {
-                    stream.side(direction).trailers = Some(Fields::of_lines(trailers));
+                    let side = stream.side(direction);
+                    released = side.released(held);
+                    side.trailers = Some(Fields::of_lines(trailers));
                 }
                 _ => return Ok(Step::Decided),
             }
@@ -251,7 +260,16 @@ impl Pump {
             Ok(after(vm, id, direction, action, true, usize::MAX))
         });
         let step = step.await;
+        self.send_released(released);
         self.follow(step).await;
+    }
+
+    /// Sends what the plugin let go of while the next piece was on its way.
+    fn send_released(&mut self, released: Bytes) {
+        if !released.is_empty() {
+            self.rewritten = true;
+            self.send(released, None);
+        }
     }
 
     /// Looks whether the plugin let go of what it holds.

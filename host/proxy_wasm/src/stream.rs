@@ -72,6 +72,15 @@ impl Side {
         self.rewritten || self.fields.as_ref().is_some_and(|fields| fields.changed)
     }
 
+    /// What was held back and continued since, as in Envoy where it leaves at once: the next callback sees none of it.
+    pub(crate) fn released(&mut self, held: bool) -> Bytes {
+        if held && !self.paused {
+            std::mem::take(&mut self.buffer)
+        } else {
+            Bytes::new()
+        }
+    }
+
     /// A further callback begins: what it is asked to continue is its own pause, not the one before.
     pub(crate) fn begins(&mut self) {
         self.paused = false;
