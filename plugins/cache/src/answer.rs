@@ -114,6 +114,7 @@ pub fn reply(
             status: code,
             fields,
             end: body.is_empty(),
+            ..ResponseHead::default()
         },
         body,
     }

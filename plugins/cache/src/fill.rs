@@ -365,6 +365,7 @@ impl CacheExchange {
             status: old.status,
             fields: conditional::freshened(old, &head.fields),
             end: false,
+            ..ResponseHead::default()
         };
         let asked = Asked {
             is_head: false,

@@ -200,6 +200,7 @@ mod tests {
                 status,
                 fields: Fields::of(&[("location", "/z"), ("content-location", "/z")]),
                 end: true,
+                ..ResponseHead::default()
             };
             assert_eq!(targets(&base(), &head).len(), count, "{status}");
         }

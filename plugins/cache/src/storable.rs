@@ -251,6 +251,7 @@ mod tests {
             status,
             fields: Fields::of(response),
             end: false,
+            ..ResponseHead::default()
         };
         let fields = Fields::of(request);
         let asked = Asked {

@@ -1110,6 +1110,7 @@ fn all_that_is_captured_at_once_is_bounded() {
             status: 200,
             fields: Fields::of(FRESH),
             end: false,
+            ..ResponseHead::default()
         };
         let mut step = exchange.response(&mut head, &mut cx);
         while let Step::Do(_) = step {

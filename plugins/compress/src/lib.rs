@@ -170,7 +170,7 @@ impl Exchange for Coded {
     }
 
     fn response(&mut self, head: &mut ResponseHead, cx: &mut Cx<'_>) -> Step {
-        match self.decide(head, cx.tail_closed) {
+        match self.decide(head) {
             Ok(plan) => {
                 self.coded = true;
                 let coding = plan.coding();
@@ -227,7 +227,7 @@ impl Exchange for Coded {
 impl Coded {
     /// Which coding the content gets; marks the head as negotiable where it is. Sets up the stream unless the
     /// request was HEAD, whose head is that of a GET.
-    fn decide(&mut self, head: &mut ResponseHead, tail_closed: bool) -> Result<Plan, Skipped> {
+    fn decide(&mut self, head: &mut ResponseHead) -> Result<Plan, Skipped> {
         if self.request.is_connect {
             return Err(Skipped::NoContent);
         }
@@ -239,7 +239,7 @@ impl Coded {
             other => other?,
         }
         vary(head);
-        if tail_closed {
+        if head.tail_closed {
             return Err(Skipped::Trailers);
         }
         let length = head.content_length();

@@ -504,6 +504,7 @@ fn a_full_budget_falls_back_and_then_steps_aside() {
                 status: 200,
                 fields: Fields::of(&[("content-type", "text/plain")]),
                 end: false,
+                ..ResponseHead::default()
             };
             let mut cx = Cx::new(Timestamp::default(), &mut record);
             exchange.request(&mut request, &mut cx);

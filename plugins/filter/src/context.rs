@@ -33,20 +33,13 @@ pub struct Record {
 pub struct Cx<'a> {
     /// The time of the call.
     pub now: Timestamp,
-    /// Nothing can be added once the response's body has ended: trailers are announced, and this edge can't write
-    /// before them. A filter that would hold bytes back to the end must not begin.
-    pub tail_closed: bool,
     record: &'a mut Record,
 }
 
 impl<'a> Cx<'a> {
     /// A context at a time, leaving its traces in `record`.
     pub fn new(now: Timestamp, record: &'a mut Record) -> Self {
-        Self {
-            now,
-            tail_closed: false,
-            record,
-        }
+        Self { now, record }
     }
     /// Counts one. Names are fixed at compile time, so that metrics stay bounded.
     pub fn count(&mut self, name: &'static str) {

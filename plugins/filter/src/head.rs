@@ -49,6 +49,9 @@ pub struct ResponseHead {
     pub fields: Fields,
     /// Whether the response ends with its head: no body follows (also HEAD, 204 and 304).
     pub end: bool,
+    /// Nothing can be added once the body has ended: trailers are announced, and this edge can't write before them.
+    /// A filter that would hold bytes back to the end must not begin.
+    pub tail_closed: bool,
 }
 
 impl ResponseHead {
@@ -84,6 +87,7 @@ impl Reply {
                 status,
                 fields: Fields::of(fields),
                 end: body.is_empty(),
+                ..ResponseHead::default()
             },
             body,
         }

@@ -132,6 +132,7 @@ mod tests {
             status,
             fields: Fields::of(lines),
             end: false,
+            ..ResponseHead::default()
         }
     }
 

@@ -240,6 +240,7 @@ impl Script {
             status,
             fields: Fields::received(lines),
             end,
+            ..ResponseHead::default()
         });
         self.origin_trailers = None;
         self.cut = false;

@@ -4,12 +4,14 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The project's root folder.
+/// The project's root folder: the clone that cargo runs this from. Where it was compiled may be another clone that
+/// shares the target folder, and gone.
 pub fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let here = env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     here.ancestors()
-        .nth(2)
-        .map_or_else(|| here.to_path_buf(), Path::to_path_buf)
+        .find(|folder| folder.join("rust-toolchain.toml").exists())
+        .map_or_else(|| here.clone(), Path::to_path_buf)
 }
 
 /// Where cargo puts what it builds: `CARGO_TARGET_DIR`, else `target` in the root.

@@ -17,7 +17,9 @@ pub fn guest() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT
         .get_or_init(|| {
-            let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/Cargo.toml");
+            let manifest =
+                Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"))
+                    .join("tests/guest/Cargo.toml");
             let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
                 .parent()
                 .expect("the target folder")

@@ -56,8 +56,6 @@ pub struct Stream {
     answered: bool,
     /// The filter replied itself: it sees nothing more.
     replied: bool,
-    /// See [`Cx::tail_closed`].
-    tail_closed: bool,
 }
 
 impl Stream {
@@ -76,7 +74,6 @@ impl Stream {
             begun: false,
             answered: false,
             replied: false,
-            tail_closed: false,
         }
     }
 
@@ -111,10 +108,10 @@ impl Stream {
             Err(status) => return self.unreadable("response", status),
         };
         let now = hostcalls::now();
-        self.tail_closed = body::tail_closed(&head);
-        let mut cx = Cx::new(now, &mut self.record);
-        cx.tail_closed = self.tail_closed;
-        let step = self.exchange.response(&mut head, &mut cx);
+        head.tail_closed = body::tail_closed(&head);
+        let step = self
+            .exchange
+            .response(&mut head, &mut Cx::new(now, &mut self.record));
         match self.run_response(step, head, received, now) {
             Outcome::Forward => Action::Continue,
             Outcome::Replied | Outcome::Waiting => Action::Pause,
@@ -152,9 +149,11 @@ impl Stream {
                 (Side::Request, self.run_request(step, head, received, now))
             }
             (_, Stage::Waiting(mut head, received)) => {
-                let mut cx = Cx::new(now, &mut self.record);
-                cx.tail_closed = self.tail_closed;
-                let step = self.exchange.response_answer(answer, &mut head, &mut cx);
+                let step = self.exchange.response_answer(
+                    answer,
+                    &mut head,
+                    &mut Cx::new(now, &mut self.record),
+                );
                 (Side::Response, self.run_response(step, head, received, now))
             }
             _ => return,

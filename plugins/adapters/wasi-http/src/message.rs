@@ -63,6 +63,7 @@ pub(crate) fn response_head(response: &Response, is_head: bool) -> ResponseHead 
         status: response.get_status_code(),
         fields: received(&response.get_headers()),
         end: false,
+        ..ResponseHead::default()
     };
     head.end = has_no_body(head.status, is_head) || head.content_length() == Some(0);
     head
