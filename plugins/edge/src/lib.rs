@@ -13,7 +13,7 @@ use std::fmt;
 
 use edgeweir_cache::Cache;
 use edgeweir_compress::Compress;
-use edgeweir_filter::{Chain, ConfigError, Configured, Exchange, Filter};
+use edgeweir_filter::{Chain, ConfigError, Configured, Exchange, Filter, Task, Wants};
 use edgeweir_minify::Minify;
 use edgeweir_ratelimit::RateLimit;
 use schemars::JsonSchema;
@@ -217,14 +217,14 @@ impl Filter for Edge {
     fn exchange(&self) -> Box<dyn Exchange> {
         self.0.exchange()
     }
-    fn wants_peer(&self) -> bool {
-        self.0.wants_peer()
+    fn wants(&self) -> Wants {
+        self.0.wants()
     }
     fn notes(&self) -> Vec<String> {
         self.0.notes()
     }
-    fn wants_exact_updates(&self) -> bool {
-        self.0.wants_exact_updates()
+    fn startup(&self) -> Vec<Box<dyn Task>> {
+        self.0.startup()
     }
 }
 

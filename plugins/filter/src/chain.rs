@@ -5,7 +5,8 @@ use std::mem;
 use bytes::Bytes;
 
 use crate::{
-    Answer, Body, Cx, Exchange, Fields, Filter, Pipe, Reply, RequestHead, ResponseHead, Step,
+    Answer, Body, Cx, Exchange, Fields, Filter, Pipe, Reply, RequestHead, ResponseHead, Step, Task,
+    Wants,
 };
 
 /// An ordered list of filters, the outermost (nearest the client) first; itself a filter.
@@ -56,19 +57,22 @@ impl Filter for Chain {
     fn exchange(&self) -> Box<dyn Exchange> {
         Box::new(self.start())
     }
-    fn wants_peer(&self) -> bool {
-        self.filters.iter().any(|filter| filter.wants_peer())
+    fn wants(&self) -> Wants {
+        self.filters
+            .iter()
+            .fold(Wants::default(), |all, filter| all.and(filter.wants()))
+    }
+    fn startup(&self) -> Vec<Box<dyn Task>> {
+        self.filters
+            .iter()
+            .flat_map(|filter| filter.startup())
+            .collect()
     }
     fn notes(&self) -> Vec<String> {
         self.filters
             .iter()
             .flat_map(|filter| filter.notes())
             .collect()
-    }
-    fn wants_exact_updates(&self) -> bool {
-        self.filters
-            .iter()
-            .any(|filter| filter.wants_exact_updates())
     }
 }
 

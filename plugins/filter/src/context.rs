@@ -1,8 +1,9 @@
 //! What a call is given besides its message, and what it leaves behind.
 
 use std::borrow::Cow;
+use std::fmt;
 
-use crate::{Effect, Timestamp};
+use crate::{Effect, Task, Timestamp};
 
 /// Severity of a log line.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -18,7 +19,7 @@ pub enum Level {
 }
 
 /// What calls left behind, for the adapter to publish: counters, log lines, effects nobody waits for.
-#[derive(Default, Debug)]
+#[derive(Default)]
 pub struct Record {
     /// Counter increments by name (`cache.hit`); an adapter prefixes them with `edgeweir.`.
     pub counts: Vec<(&'static str, u64)>,
@@ -26,6 +27,19 @@ pub struct Record {
     pub logs: Vec<(Level, Cow<'static, str>)>,
     /// Effects without an answer, in order.
     pub effects: Vec<Effect>,
+    /// Tasks to begin.
+    pub tasks: Vec<Box<dyn Task>>,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("counts", &self.counts)
+            .field("logs", &self.logs)
+            .field("effects", &self.effects)
+            .field("tasks", &self.tasks.len())
+            .finish()
+    }
 }
 
 /// The context of one call.
@@ -56,5 +70,9 @@ impl<'a> Cx<'a> {
     /// Asks for an effect whose outcome does not matter to the exchange.
     pub fn detach(&mut self, effect: Effect) {
         self.record.effects.push(effect);
+    }
+    /// Begins work that no exchange waits for, after this call.
+    pub fn spawn(&mut self, task: impl Task + 'static) {
+        self.record.tasks.push(Box::new(task));
     }
 }

@@ -52,6 +52,11 @@ pub struct ResponseHead {
     /// Nothing can be added once the body has ended: trailers are announced, and this edge can't write before them.
     /// A filter that would hold bytes back to the end must not begin.
     pub tail_closed: bool,
+    /// No answer came from the origin: the edge made this one up (refused, reset, timed out).
+    pub unreached: bool,
+    /// The edge asked the origin for another path or host than the filter sent on (a rewrite of the route), so a request
+    /// of the filter's own would not reach the same resource. Filled only for a filter that wants it.
+    pub rerouted: bool,
 }
 
 impl ResponseHead {

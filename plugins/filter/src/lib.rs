@@ -36,7 +36,9 @@ mod head;
 pub mod representation;
 mod script;
 mod step;
+mod task;
 mod time;
+mod wants;
 
 pub use body::{Body, Pipe};
 pub use chain::{Chain, ChainExchange};
@@ -45,8 +47,10 @@ pub use context::{Cx, Level, Record};
 pub use fields::{Fields, list_members};
 pub use head::{Reply, RequestHead, ResponseHead};
 pub use script::{Script, Seen, SharedMemory};
-pub use step::{Answer, Change, Effect, Failed, Fetch, Fetched, Step};
+pub use step::{Answer, Change, Effect, Failed, Fetch, Fetched, Step, To};
+pub use task::{Gate, Task};
 pub use time::Timestamp;
+pub use wants::Wants;
 
 /// A configured filter: makes one [`Exchange`] per request.
 ///
@@ -57,17 +61,17 @@ pub trait Filter {
     fn name(&self) -> &'static str;
     /// A fresh state machine for one request.
     fn exchange(&self) -> Box<dyn Exchange>;
-    /// Whether [`RequestHead::peer`] is to be filled: reading it costs a hostcall.
-    fn wants_peer(&self) -> bool {
-        false
+    /// What it needs of an adapter beyond the messages.
+    fn wants(&self) -> Wants {
+        Wants::default()
+    }
+    /// Work to begin when the filter is loaded, in each worker or instance.
+    fn startup(&self) -> Vec<Box<dyn Task>> {
+        Vec::new()
     }
     /// Sentences for the operator, logged once at load: what is approximate here and why.
     fn notes(&self) -> Vec<String> {
         Vec::new()
-    }
-    /// Whether decisions need [`Effect::Update`] to be exact; an adapter that can't says so at load.
-    fn wants_exact_updates(&self) -> bool {
-        false
     }
 }
 
@@ -126,13 +130,13 @@ impl<F: Filter + ?Sized> Filter for Box<F> {
     fn exchange(&self) -> Box<dyn Exchange> {
         (**self).exchange()
     }
-    fn wants_peer(&self) -> bool {
-        (**self).wants_peer()
+    fn wants(&self) -> Wants {
+        (**self).wants()
+    }
+    fn startup(&self) -> Vec<Box<dyn Task>> {
+        (**self).startup()
     }
     fn notes(&self) -> Vec<String> {
         (**self).notes()
-    }
-    fn wants_exact_updates(&self) -> bool {
-        (**self).wants_exact_updates()
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     Answer, Body, Chain, Cx, Effect, Exchange, Failed, Fetch, Fetched, Fields, Filter, Record,
-    Reply, RequestHead, ResponseHead, Step, Timestamp,
+    Reply, RequestHead, ResponseHead, Step, Task, Timestamp,
 };
 
 /// A shared store for scripts, with expiry; clone it into several scripts to play several workers.
@@ -51,6 +51,9 @@ pub struct Script {
     delay: Duration,
     fetched: VecDeque<Result<Fetched, Failed>>,
     store_down: bool,
+    /// Spawned and not run yet.
+    tasks: Vec<Box<dyn Task>>,
+    held: bool,
 }
 
 /// What came out of an exchange.
@@ -127,6 +130,8 @@ impl Script {
             delay: Duration::ZERO,
             fetched: VecDeque::new(),
             store_down: false,
+            tasks: Vec::new(),
+            held: false,
         }
         .get("/")
         .origin(200, &[], "")
@@ -272,8 +277,61 @@ impl Script {
         self
     }
 
+    /// The origin can't be reached: what `answers` said is the edge's own.
+    pub fn unreached(&mut self) -> &mut Self {
+        if let Some(head) = &mut self.origin {
+            head.unreached = true;
+        }
+        self
+    }
+    /// The route rewrites what the filter sends on.
+    pub fn rerouted(&mut self) -> &mut Self {
+        if let Some(head) = &mut self.origin {
+            head.rerouted = true;
+        }
+        self
+    }
+    /// Keeps spawned tasks until [`run_tasks`](Self::run_tasks); else they run right after their exchange.
+    pub fn hold_tasks(&mut self) -> &mut Self {
+        self.held = true;
+        self
+    }
+    /// Queues what the filter does when it is loaded.
+    pub fn load(&mut self) -> &mut Self {
+        let startup = self.chain.startup();
+        self.tasks.extend(startup);
+        self
+    }
+    /// Runs the tasks that wait, and those they spawn, one after the other.
+    pub fn run_tasks(&mut self) -> Seen {
+        let mut seen = Seen::default();
+        self.finish_tasks(&mut seen);
+        seen
+    }
+
+    fn finish_tasks(&mut self, seen: &mut Seen) {
+        while !self.tasks.is_empty() {
+            let mut task = self.tasks.remove(0);
+            let mut next = task.start(&mut Cx::new(self.now, &mut seen.record));
+            self.settle(seen);
+            while let Some(effect) = next {
+                let answer = self.perform(effect, seen);
+                next = task.answer(answer, &mut Cx::new(self.now, &mut seen.record));
+                self.settle(seen);
+            }
+        }
+    }
+
     /// Runs the exchange, to its end or to the cut.
     pub fn run(&mut self) -> Seen {
+        let mut seen = self.exchange();
+        if !self.held {
+            self.finish_tasks(&mut seen);
+        }
+        seen
+    }
+
+    fn exchange(&mut self) -> Seen {
         let mut seen = Seen::default();
         let mut exchange = self.chain.start();
         let mut request = self.request.clone();
@@ -393,6 +451,7 @@ impl Script {
     }
 
     fn settle(&mut self, seen: &mut Seen) {
+        self.tasks.append(&mut seen.record.tasks);
         for effect in std::mem::take(&mut seen.record.effects) {
             self.perform(effect, seen);
         }
@@ -426,8 +485,10 @@ impl Script {
                 seen.fetches.push(fetch);
                 Answer::Fetched(self.fetched.pop_front().unwrap_or(Err(Failed::Unsupported)))
             }
-            (Effect::Wait(time), _) => {
-                self.now = self.now.plus(time);
+            (Effect::Wait { gate, limit }, _) => {
+                if gate.is_none_or(|gate| !gate.is_open()) {
+                    self.now = self.now.plus(limit);
+                }
                 Answer::Waited
             }
         }

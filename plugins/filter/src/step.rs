@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Body, Reply, RequestHead};
+use crate::{Body, Gate, Reply, RequestHead};
 
 /// A filter's decision about a message's head.
 #[derive(Debug)]
@@ -55,8 +55,13 @@ pub enum Effect {
     },
     /// Send a request of the filter's own and wait for the whole response.
     Fetch(Fetch),
-    /// Wait.
-    Wait(Duration),
+    /// Wait until the gate opens, where one is given, and no longer than the limit.
+    Wait {
+        /// Opened by another exchange of this instance.
+        gate: Option<Gate>,
+        /// The longest wait.
+        limit: Duration,
+    },
 }
 
 /// A pure function of the value before, safe to call more than once: `None` leaves the value as it is.
@@ -87,14 +92,24 @@ impl fmt::Debug for Change {
 /// A request of the filter's own.
 #[derive(Clone, Debug)]
 pub struct Fetch {
-    /// Where to: the name of a cluster (Envoy) or an authority (wasi:http).
-    pub to: String,
+    /// Where to.
+    pub to: To,
     /// The request's head.
     pub head: RequestHead,
     /// Its body.
     pub body: Bytes,
     /// The longest it may take.
     pub timeout: Duration,
+}
+
+/// Where a [`Fetch`] goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum To {
+    /// Where the exchange that asked goes: the cluster of its route (Envoy), the next handler (wasi:http). A task from
+    /// [`Filter::startup`](crate::Filter::startup) has no exchange: in Envoy that is [`Failed::Unsupported`].
+    Onward,
+    /// The name of a cluster (Envoy), an authority (wasi:http).
+    Named(String),
 }
 
 /// A whole response to a [`Fetch`].

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use edgeweir_filter::{
     Answer, Body, Change, ConfigError, Configured, Cx, Effect, Exchange, Filter, Level,
-    RequestHead, ResponseHead, Step,
+    RequestHead, ResponseHead, Step, Wants,
 };
 
 pub use config::{Algorithm, Burst, Config, KeyPart, Limit, OnStoreFailure, Rule};
@@ -63,15 +63,13 @@ impl Filter for RateLimit {
             decision: None,
         })
     }
-    fn wants_peer(&self) -> bool {
-        self.0
-            .config
-            .rules
-            .iter()
-            .any(|rule| rule.key.contains(&KeyPart::Client))
-    }
-    fn wants_exact_updates(&self) -> bool {
-        true
+    fn wants(&self) -> Wants {
+        let rules = &self.0.config.rules;
+        Wants {
+            peer: rules.iter().any(|rule| rule.key.contains(&KeyPart::Client)),
+            exact_updates: true,
+            ..Wants::default()
+        }
     }
 }
 

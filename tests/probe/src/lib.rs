@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use edgeweir_filter::{
     Answer, Body, Change, ConfigError, Configured, Cx, Effect, Exchange, Fetch, Fields, Filter,
-    Level, Reply, RequestHead, ResponseHead, Step,
+    Level, Reply, RequestHead, ResponseHead, Step, To, Wants,
 };
 
 /// The probe.
@@ -63,8 +63,11 @@ impl Filter for Probe {
             ..Probing::default()
         })
     }
-    fn wants_peer(&self) -> bool {
-        true
+    fn wants(&self) -> Wants {
+        Wants {
+            peer: true,
+            ..Wants::default()
+        }
     }
     fn notes(&self) -> Vec<String> {
         vec!["for tests: does what the client asks".into()]
@@ -105,7 +108,7 @@ impl Probing {
             ..RequestHead::default()
         };
         Some(Effect::Fetch(Fetch {
-            to: to.to_owned(),
+            to: To::Named(to.to_owned()),
             head,
             body: Default::default(),
             timeout: Duration::from_millis(300),
@@ -113,9 +116,10 @@ impl Probing {
     }
 
     fn wait(&self, word: &str) -> Option<Effect> {
-        Some(Effect::Wait(Duration::from_millis(
-            self.value(word)?.parse().ok()?,
-        )))
+        Some(Effect::Wait {
+            gate: None,
+            limit: Duration::from_millis(self.value(word)?.parse().ok()?),
+        })
     }
 
     fn reply() -> Step {

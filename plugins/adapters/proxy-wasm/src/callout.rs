@@ -1,7 +1,7 @@
 //! Requests of a filter's own: a call to a cluster, with its own time-out.
 
 use bytes::Bytes;
-use edgeweir_filter::{Failed, Fetch, Fetched, Reply, Timestamp};
+use edgeweir_filter::{Failed, Fetch, Fetched, Reply, Timestamp, To};
 
 use crate::heads;
 use crate::hostcalls::{self, Buffer};
@@ -22,6 +22,9 @@ pub struct Call {
 
 /// Sends the request; the token of the answer.
 pub fn send(fetch: &Fetch) -> Result<u32, Failed> {
+    let To::Named(cluster) = &fetch.to else {
+        return Err(Failed::Unsupported);
+    };
     let head = &fetch.head;
     let or = |value: &'static [u8], own: &Bytes| {
         if own.is_empty() {
@@ -31,7 +34,7 @@ pub fn send(fetch: &Fetch) -> Result<u32, Failed> {
         }
     };
     let authority = if head.authority.is_empty() {
-        Bytes::copy_from_slice(fetch.to.as_bytes())
+        Bytes::copy_from_slice(cluster.as_bytes())
     } else {
         head.authority.clone()
     };
@@ -57,7 +60,7 @@ pub fn send(fetch: &Fetch) -> Result<u32, Failed> {
         .unwrap_or(u32::MAX)
         .max(1);
     hostcalls::http_call(
-        &fetch.to,
+        cluster,
         &heads::pairs(lines.chain(fields)),
         &fetch.body,
         timeout,

@@ -244,7 +244,10 @@ impl Exchange for Plan {
         self.1 = String::from_utf8_lossy(&head.path).into_owned();
         match self.1.as_str() {
             "/reply" => Step::Reply(Reply::new(203, &[], "body")),
-            "/wait" => Step::Do(Effect::Wait(std::time::Duration::from_millis(5))),
+            "/wait" => Step::Do(Effect::Wait {
+                gate: None,
+                limit: std::time::Duration::from_millis(5),
+            }),
             "/fields" => {
                 head.fields.set("twice", "new");
                 head.fields.remove("gone");

@@ -56,7 +56,7 @@ impl Root {
     /// A filter in the root context `id`; nothing is asked of the host yet.
     pub fn new(id: u32, name: &'static str, chain: Chain) -> Self {
         Self {
-            wants_peer: chain.wants_peer(),
+            wants_peer: chain.wants().peer,
             chain,
             name,
             objects: RefCell::new(Objects::new(
@@ -145,12 +145,12 @@ impl Root {
                 Err(failed) => {
                     self.log(
                         Level::Warn,
-                        &format!("no request could be sent to cluster `{}`", fetch.to),
+                        &format!("no request could be sent to {:?}", fetch.to),
                     );
                     Answer::Fetched(Err(failed))
                 }
             },
-            Effect::Wait(time) => return Performed::At(now.plus(time)),
+            Effect::Wait { limit, .. } => return Performed::At(now.plus(limit)),
         })
     }
 

@@ -47,8 +47,8 @@ impl Effects {
             return refused;
         }
         match effect {
-            Effect::Wait(duration) => {
-                time::wait(duration).await;
+            Effect::Wait { limit, .. } => {
+                time::wait(limit).await;
                 Answer::Waited
             }
             Effect::Fetch(fetch) => Answer::Fetched(match self.fetcher {
@@ -100,7 +100,7 @@ impl Effects {
                 Answer::Updated(self.cells.borrow_mut().update(&key, &change, ttl, now))
             }
             Effect::Fetch(_) => Answer::Fetched(Err(Failed::Unsupported)),
-            Effect::Wait(_) => Answer::Waited,
+            Effect::Wait { .. } => Answer::Waited,
         }
     }
 }

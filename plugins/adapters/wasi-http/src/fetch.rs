@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use edgeweir_filter::{Failed, Fetch, Fetched, Reply, ResponseHead};
+use edgeweir_filter::{Failed, Fetch, Fetched, Reply, ResponseHead, To};
 
 use crate::bindings::wasi::http::client;
 use crate::bindings::wasi::http::types::{Request, RequestOptions};
@@ -32,7 +32,10 @@ pub fn fetcher(fetch: Fetch) -> Pin<Box<dyn Future<Output = Result<Fetched, Fail
 async fn send(fetch: Fetch) -> Result<Fetched, Failed> {
     let is_head = fetch.head.method == "HEAD";
     let mut head = fetch.head;
-    head.authority = Bytes::from(fetch.to);
+    let To::Named(authority) = fetch.to else {
+        return Err(Failed::Unsupported);
+    };
+    head.authority = Bytes::from(authority);
     message::strip_connection(&mut head.fields);
     if fetch.body.is_empty() {
         head.fields.remove("content-length");

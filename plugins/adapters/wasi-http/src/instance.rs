@@ -52,7 +52,7 @@ fn make<F: Configured>(json: &str, source: &str, fetcher: Option<Fetcher>) -> In
             for note in filter.notes() {
                 say(Level::Info, &note);
             }
-            if filter.wants_exact_updates() {
+            if filter.wants().exact_updates {
                 say(Level::Info, APPROXIMATE);
             }
             Ok(Chain::of(filter))
@@ -65,7 +65,7 @@ fn make<F: Configured>(json: &str, source: &str, fetcher: Option<Fetcher>) -> In
     };
     Instance {
         name: F::NAME,
-        wants_peer: chain.as_ref().is_ok_and(Filter::wants_peer),
+        wants_peer: chain.as_ref().is_ok_and(|chain| chain.wants().peer),
         chain,
         effects: Rc::new(Effects::new(F::NAME, fetcher)),
     }

@@ -1,0 +1,26 @@
+//! What a filter needs of its adapter.
+
+/// What a filter needs beyond the messages themselves; each costs something, so nothing is given unasked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Wants {
+    /// [`RequestHead::peer`](crate::RequestHead::peer) is to be filled: a hostcall per request.
+    pub peer: bool,
+    /// [`ResponseHead::rerouted`](crate::ResponseHead::rerouted) is to be filled: a hostcall or two per response.
+    pub route: bool,
+    /// Decisions need [`Effect::Update`](crate::Effect::Update) to be exact; an adapter that can't says so at load.
+    pub exact_updates: bool,
+    /// Bytes of values that [`Effect::Store`](crate::Effect::Store) is to have room for; 0 when none is ever stored.
+    pub shared_bytes: usize,
+}
+
+impl Wants {
+    /// What two filters need together.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            peer: self.peer || other.peer,
+            route: self.route || other.route,
+            exact_updates: self.exact_updates || other.exact_updates,
+            shared_bytes: self.shared_bytes.saturating_add(other.shared_bytes),
+        }
+    }
+}
