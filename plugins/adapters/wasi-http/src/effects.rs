@@ -10,7 +10,7 @@ use crate::fetch::Fetcher;
 #[cfg(feature = "spin")]
 use crate::key_value::KeyValue;
 use crate::memory::Memory;
-use crate::time;
+use crate::{gates, time};
 
 /// Bytes of a key at most.
 const KEY: usize = 4 << 10;
@@ -47,8 +47,11 @@ impl Effects {
             return refused;
         }
         match effect {
-            Effect::Wait { limit, .. } => {
-                time::wait(limit).await;
+            Effect::Wait { gate, limit } => {
+                match gate {
+                    Some(gate) => gates::wait(&gate, limit).await,
+                    None => time::wait(limit).await,
+                }
                 Answer::Waited
             }
             Effect::Fetch(fetch) => Answer::Fetched(match self.fetcher {

@@ -42,6 +42,7 @@ pub mod cells;
 mod effects;
 mod exchange;
 mod fetch;
+mod gates;
 mod instance;
 #[cfg(feature = "spin")]
 mod key_value;
