@@ -1,6 +1,6 @@
 //! What a filter asks for, done.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use edgeweir_filter::{Answer, Effect, Failed};
@@ -10,6 +10,7 @@ use crate::fetch::Fetcher;
 #[cfg(feature = "spin")]
 use crate::key_value::KeyValue;
 use crate::memory::Memory;
+use crate::room::Room;
 use crate::{gates, time};
 
 /// Bytes of a key at most.
@@ -24,7 +25,7 @@ pub(crate) struct Effects {
     #[cfg(feature = "spin")]
     key_value: KeyValue,
     fetcher: Option<Fetcher>,
-    detached: Cell<u32>,
+    detached: Room,
 }
 
 impl Effects {
@@ -37,7 +38,7 @@ impl Effects {
             #[cfg(feature = "spin")]
             key_value: KeyValue::new(filter),
             fetcher,
-            detached: Cell::new(0),
+            detached: Room::new(DETACHED),
         }
     }
 
@@ -72,15 +73,13 @@ impl Effects {
     /// Performs effects nobody waits for, after what is being sent now. Bounded: what comes on top is dropped.
     pub(crate) fn detach(self: &Rc<Self>, effects: Vec<Effect>) {
         for effect in effects {
-            let under_way = self.detached.get();
-            if under_way >= DETACHED {
+            let Some(place) = self.detached.take() else {
                 return;
-            }
-            self.detached.set(under_way + 1);
+            };
             let all = Rc::clone(self);
             wit_bindgen::spawn_local(async move {
                 let _ = all.perform(effect).await;
-                all.detached.set(all.detached.get().saturating_sub(1));
+                drop(place);
             });
         }
     }

@@ -16,6 +16,10 @@
 //! said so on standard error at the first request. With the feature `spin` it is `spin:key-value`, label `default`: see
 //! [`slots`]. A store that can't be opened is named once, and the instance goes on with its memory.
 //!
+//! # Work beside exchanges
+//! An instance has at most 64 effects nobody waits for and 64 tasks under way; what comes on top is dropped. They run
+//! beside the exchange that asked for them and may outlive its response, where the host keeps the instance for them.
+//!
 //! # Bodies
 //! What a filter does not want is handed on as it came, stream and trailers, without being read. What it wants is read in
 //! pieces of at most 64 KiB; a stalled client holds one piece and what the filter made of it. A body is complete only
@@ -50,7 +54,9 @@ mod log;
 pub mod memory;
 mod message;
 mod problem;
+mod room;
 pub mod slots;
+mod tasks;
 mod time;
 
 pub use exchange::handle;
