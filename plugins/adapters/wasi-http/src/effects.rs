@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use edgeweir_filter::{Answer, Effect, Failed};
+use edgeweir_filter::{Answer, Effect, Failed, To};
 
 use crate::cells::Cells;
-use crate::fetch::Fetcher;
+use crate::fetch::{self, Fetcher};
 #[cfg(feature = "spin")]
 use crate::key_value::KeyValue;
 use crate::memory::Memory;
@@ -55,9 +55,10 @@ impl Effects {
                 }
                 Answer::Waited
             }
-            Effect::Fetch(fetch) => Answer::Fetched(match self.fetcher {
-                Some(fetcher) => fetcher(fetch).await,
-                None => Err(Failed::Unsupported),
+            Effect::Fetch(fetch) => Answer::Fetched(match (&fetch.to, self.fetcher) {
+                (To::Onward, _) => Box::pin(fetch::onward(fetch)).await,
+                (To::Named(_), Some(fetcher)) => fetcher(fetch).await,
+                (To::Named(_), None) => Err(Failed::Unsupported),
             }),
             stored => {
                 #[cfg(feature = "spin")]

@@ -1,8 +1,9 @@
 //! Runs an Edgeweir filter as a wasi:http 0.3 middleware component.
 //!
 //! A component crate is one line: `edgeweir_adapter_wasi_http::component!(edgeweir_minify::Minify);`, or
-//! `component!(edgeweir_cache::Cache, fetch);` for a filter that sends requests of its own (only then is
-//! `wasi:http/client` imported).
+//! `component!(edgeweir_x::X, fetch);` for a filter that sends requests of its own to servers it names (only then is
+//! `wasi:http/client` imported). What a filter sends onward goes to the next handler, as its exchanges do: that needs no
+//! client. Such a response is taken whole, at most 4 MiB of it, without its trailers.
 //!
 //! # Configuration
 //! JSON in the environment variable `EDGEWEIR_` + the filter's name in upper case (`EDGEWEIR_CACHE`); none, or an empty
@@ -63,7 +64,7 @@ pub use exchange::handle;
 pub use fetch::{Fetcher, fetcher};
 
 /// Makes the crate a component of one filter: `component!(Filter)`, or `component!(Filter, fetch)` for a filter that
-/// asks for `Effect::Fetch`.
+/// asks for `Effect::Fetch` of a server it names.
 #[macro_export]
 macro_rules! component {
     ($filter:ty) => {

@@ -35,7 +35,7 @@ pub(crate) fn no_response(code: &ErrorCode) -> Reply {
 
 /// RFC 9110 §15.6.3, §15.6.5: 504 when the answer did not come in time, 502 for everything else that went wrong further
 /// in; a request that was too large for it is the client's.
-fn status_of(code: &ErrorCode) -> u16 {
+pub(crate) fn status_of(code: &ErrorCode) -> u16 {
     match code {
         ErrorCode::DnsTimeout
         | ErrorCode::ConnectionTimeout
