@@ -29,11 +29,11 @@ pub(crate) struct Effects {
 }
 
 impl Effects {
-    /// Empty stores for a filter.
+    /// Empty stores for a filter, with room for so many bytes in the instance's memory.
     #[cfg_attr(not(feature = "spin"), expect(unused_variables))]
-    pub(crate) fn new(filter: &'static str, fetcher: Option<Fetcher>) -> Self {
+    pub(crate) fn new(filter: &'static str, fetcher: Option<Fetcher>, shared_bytes: usize) -> Self {
         Self {
-            memory: RefCell::default(),
+            memory: RefCell::new(Memory::wanted(shared_bytes)),
             cells: RefCell::default(),
             #[cfg(feature = "spin")]
             key_value: KeyValue::new(filter),

@@ -88,11 +88,12 @@ fn make<F: Configured>(json: &str, source: &str, fetcher: Option<Fetcher>) -> In
             Err(text)
         }
     };
+    let wants = chain.as_ref().map(Chain::wants).unwrap_or_default();
     Instance {
         name: F::NAME,
-        wants_peer: chain.as_ref().is_ok_and(|chain| chain.wants().peer),
+        wants_peer: wants.peer,
         chain,
-        effects: Rc::new(Effects::new(F::NAME, fetcher)),
+        effects: Rc::new(Effects::new(F::NAME, fetcher, wants.shared_bytes)),
         tasks: Room::new(TASKS),
     }
 }

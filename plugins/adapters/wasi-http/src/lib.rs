@@ -12,10 +12,11 @@
 //! answered 500 with problem details that name the field.
 //!
 //! # State
-//! Without the feature `spin` the shared store is the instance's own memory: [`memory`] and [`cells`] bound it. How many
-//! instances there are and how long they live is the host's business, so what is counted there is approximate; it is
-//! said so on standard error at the first request. With the feature `spin` it is `spin:key-value`, label `default`: see
-//! [`slots`]. A store that can't be opened is named once, and the instance goes on with its memory.
+//! Without the feature `spin` the shared store is the instance's own memory, as many bytes as the filter wants and at
+//! most 64 MiB: [`memory`] and [`cells`] bound it. How many instances there are and how long they live is the host's
+//! business, so what is counted there is approximate; it is said so on standard error at the first request. With the
+//! feature `spin` it is `spin:key-value`, label `default`, with a fixed number of slots: see [`slots`]. A store that can't
+//! be opened is named once, and the instance goes on with its memory.
 //!
 //! # Work beside exchanges
 //! An instance has at most 64 effects nobody waits for and 64 tasks under way; what comes on top is dropped. They run
