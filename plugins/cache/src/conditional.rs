@@ -2,7 +2,7 @@
 //! what its answer does to a stored response (§4.3.3 to §4.3.5, §3.2).
 
 use bytes::Bytes;
-use edgeweir_filter::{Fields, RequestHead, ResponseHead, list_members};
+use edgeweir_filter::{Fields, ResponseHead, list_members};
 
 use crate::freshness::parse_date;
 use crate::stored::Stored;
@@ -58,16 +58,16 @@ pub fn is_known_to(request: &Fields, stored: &Stored) -> bool {
 }
 
 /// Asks the origin whether a stored response is still right, in place of what the client asked.
-pub fn ask_whether_changed(head: &mut RequestHead, stored: &Stored) {
+pub fn ask_whether_changed(request: &mut Fields, stored: &Stored) {
     // RFC 9111 §4.3.1: If-None-Match from the stored ETag, If-Modified-Since from the stored Last-Modified.
     for (condition, validator) in [
         ("if-none-match", "etag"),
         ("if-modified-since", "last-modified"),
     ] {
         match stored.fields.get(validator) {
-            Some(value) => head.fields.set(condition, value.to_vec()),
+            Some(value) => request.set(condition, value.to_vec()),
             None => {
-                head.fields.remove(condition);
+                request.remove(condition);
             }
         }
     }
@@ -148,9 +148,12 @@ mod tests {
             status: 200,
             fields: Fields::of(fields),
             responded: Timestamp::from_secs(0),
+            requested: Timestamp::from_secs(0),
             initial_age: 0,
             lifetime: 60,
             conditions: Conditions::default(),
+            part: None,
+            groups: Vec::new(),
             secondary: Bytes::new(),
             body: Bytes::from("body"),
         }
