@@ -5,6 +5,7 @@ use bytes::Bytes;
 use edgeweir_filter::{Fields, ResponseHead, list_members};
 
 use crate::freshness::parse_date;
+use crate::storable;
 use crate::stored::Stored;
 
 /// Fields of a 304 or of a HEAD response that do not replace stored ones: they describe the stored bytes, or select
@@ -98,10 +99,12 @@ pub fn agrees_with(head: &ResponseHead, stored: &Stored) -> bool {
 /// The stored fields brought up to date: each field that the new message has replaces all stored lines of it.
 pub fn freshened(stored: &Stored, new: &Fields) -> Fields {
     // A coding applied on the way weakens a tag; then the origin's strong one would claim too much of the stored bytes.
+    // RFC 9111 §3.1: what belongs to the connection of the new message is none of the stored one's.
+    let own = storable::of_connection(new);
     let same_tag = stored.fields.get("etag").map(opaque) == new.get("etag").map(opaque);
     let updates = |name: &[u8]| match name {
         b"etag" => !same_tag,
-        _ => !NOT_UPDATED.contains(&name),
+        _ => !NOT_UPDATED.contains(&name) && !own(name),
     };
     let replaced = |name: &[u8]| updates(name) && new.iter().any(|(n, _)| &n[..] == name);
     let old = stored.fields.iter().filter(|(name, _)| !replaced(name));

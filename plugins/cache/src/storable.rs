@@ -288,22 +288,26 @@ fn part(head: &ResponseHead) -> Result<Option<Part>, Refused> {
     }
 }
 
-/// RFC 9111 §3.1: all received fields, unknown ones too, but those of the connection, those it names, and those that
-/// a qualified `no-cache` or `private` names. A trailer section is discarded: §3.1 lets a cache "discard" trailers and
-/// forbids merging them into the header section.
-fn storable_fields(fields: &Fields, directives: &ResponseDirectives, times: Times) -> Fields {
+/// Whether a field of a message belongs to its connection or is made anew: by its name, or because `Connection` says so.
+pub fn of_connection(fields: &Fields) -> impl Fn(&[u8]) -> bool + use<> {
     let named: Vec<Vec<u8>> = fields
         .values("connection")
         .flat_map(list_members)
         .map(<[u8]>::to_ascii_lowercase)
         .collect();
+    move |name| {
+        NEVER_STORED.iter().any(|never| never.as_bytes() == name)
+            || named.iter().any(|named| named == name)
+    }
+}
+
+/// RFC 9111 §3.1: all received fields, unknown ones too, but those of the connection, those it names, and those that
+/// a qualified `no-cache` or `private` names. A trailer section is discarded: §3.1 lets a cache "discard" trailers and
+/// forbids merging them into the header section.
+fn storable_fields(fields: &Fields, directives: &ResponseDirectives, times: Times) -> Fields {
+    let never = of_connection(fields);
     let kept = fields.iter().filter(|(name, _)| {
-        !NEVER_STORED
-            .iter()
-            .any(|never| never.as_bytes() == &name[..])
-            && !named.iter().any(|n| n == &name[..])
-            && !directives.private.names(name)
-            && !directives.no_cache.names(name)
+        !never(name) && !directives.private.names(name) && !directives.no_cache.names(name)
     });
     let mut lines: Vec<(Bytes, Bytes)> = kept.map(|(n, v)| (n.clone(), v.clone())).collect();
     if !fields.has("date") {
