@@ -1,8 +1,11 @@
 //! Requests of a filter's own: a call to a cluster, with its own time-out.
 
-use bytes::Bytes;
-use edgeweir_filter::{Failed, Fetch, Fetched, Reply, Timestamp, To};
+use std::rc::Rc;
 
+use bytes::Bytes;
+use edgeweir_filter::{Failed, Fetch, Fetched, Reply, Timestamp};
+
+use crate::agenda::{Agenda, Ticket};
 use crate::heads;
 use crate::hostcalls::{self, Buffer};
 
@@ -10,21 +13,19 @@ use crate::hostcalls::{self, Buffer};
 const BODY_LIMIT: usize = 8 << 20;
 
 /// A call under way.
-#[derive(Clone, Copy, Debug)]
 pub struct Call {
-    /// The stream that waits for it.
-    pub stream: u32,
+    /// The agenda of the root it was made for.
+    pub agenda: Rc<Agenda>,
+    /// Who waits for it.
+    pub ticket: Ticket,
     /// When it was sent.
     pub sent: Timestamp,
     /// The longest it may take.
     pub timeout: std::time::Duration,
 }
 
-/// Sends the request; the token of the answer.
-pub fn send(fetch: &Fetch) -> Result<u32, Failed> {
-    let To::Named(cluster) = &fetch.to else {
-        return Err(Failed::Unsupported);
-    };
+/// Sends the request to a cluster; the token of the answer.
+pub fn send(cluster: &str, fetch: &Fetch) -> Result<u32, Failed> {
     let head = &fetch.head;
     let or = |value: &'static [u8], own: &Bytes| {
         if own.is_empty() {

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::hostcalls::{self, Side};
-use crate::vm;
+use crate::vm::{self, Siblings};
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_abi_version_0_2_1() {}
@@ -34,45 +34,60 @@ extern "C" fn proxy_on_tick(root: u32) {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_headers(context: u32, _: u32, end: u32) -> u32 {
-    vm::stream(context, |stream| stream.on_request(end != 0))
+    vm::stream(context, Siblings::Later, |stream| {
+        stream.on_request(end != 0)
+    })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_body(context: u32, size: usize, end: u32) -> u32 {
-    vm::stream(context, |stream| {
+    vm::stream(context, Siblings::Now, |stream| {
         stream.on_body(Side::Request, size, end != 0)
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_trailers(context: u32, _: u32) -> u32 {
-    vm::stream(context, |stream| stream.on_trailers(Side::Request))
+    vm::stream(context, Siblings::Now, |stream| {
+        stream.on_trailers(Side::Request)
+    })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_headers(context: u32, _: u32, end: u32) -> u32 {
-    vm::stream(context, |stream| stream.on_response(end != 0))
+    vm::stream(context, Siblings::Later, |stream| {
+        stream.on_response(end != 0)
+    })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_body(context: u32, size: usize, end: u32) -> u32 {
-    vm::stream(context, |stream| {
+    vm::stream(context, Siblings::Now, |stream| {
         stream.on_body(Side::Response, size, end != 0)
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_trailers(context: u32, _: u32) -> u32 {
-    vm::stream(context, |stream| stream.on_trailers(Side::Response))
+    vm::stream(context, Siblings::Now, |stream| {
+        stream.on_trailers(Side::Response)
+    })
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_http_call_response(_: u32, token: u32, fields: u32, body: usize, _: u32) {
-    vm::called(token, fields, body);
+extern "C" fn proxy_on_http_call_response(
+    context: u32,
+    token: u32,
+    fields: u32,
+    body: usize,
+    _: u32,
+) {
+    vm::called(context, token, fields, body);
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_done(_: u32) -> u32 {
+extern "C" fn proxy_on_done(context: u32) -> u32 {
+    vm::done(context);
     1
 }
 

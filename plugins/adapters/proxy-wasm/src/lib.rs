@@ -42,6 +42,7 @@
 // Natively only the tests of the pools use what the exports call.
 #![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
 
+mod agenda;
 mod body;
 mod callout;
 mod cells;
@@ -55,6 +56,7 @@ mod root;
 mod shared;
 mod slots;
 mod stream;
+mod tasks;
 mod vm;
 
 use edgeweir_filter::{Chain, Configured, load};

@@ -1,17 +1,20 @@
 //! A configured filter in this VM, and the effects it may ask for.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
 use std::time::Duration;
 
-use edgeweir_filter::{Answer, Chain, Effect, Failed, Filter, Level, Record, Timestamp};
+use edgeweir_filter::{Answer, Chain, Effect, Failed, Filter, Gate, Level, Record, Timestamp, To};
 
-use crate::callout;
+use crate::agenda::{Agenda, Pending, Ticket};
+use crate::callout::{self, Call};
 use crate::cells::Cells;
 use crate::hostcalls;
 use crate::shared::{Expect, HostData, Reader, SharedData};
 use crate::slots::Objects;
+use crate::tasks::{Cluster, Single, TASKS, Task};
+use crate::vm;
 
 /// Format of everything in shared data: another number, other keys.
 const FORMAT: &str = "v1";
@@ -19,17 +22,13 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 /// A whole round over the 64 sets takes 16 s.
 const SETS_PER_SWEEP: u64 = 4;
 const LEASE: Duration = Duration::from_secs(5);
-/// How long the first piece of a body waits for the next one (see [`Flow`](crate::body::Flow)).
-const RELEASE_MS: u32 = 10;
 
 /// What came of performing an effect.
 pub enum Performed {
     /// Its answer.
     Answer(Answer),
-    /// A request was sent; its answer comes under this token.
-    Call(u32),
-    /// The answer is due then.
-    At(Timestamp),
+    /// It comes later, for as long as this is kept.
+    Pending(Pending),
 }
 
 /// A configured filter.
@@ -38,13 +37,14 @@ pub struct Root {
     pub chain: Chain,
     /// Whether requests carry the client's address.
     pub wants_peer: bool,
+    /// Whether responses say that the request was sent elsewhere.
+    pub wants_route: bool,
+    /// What it does at a time of its own.
+    pub agenda: Rc<Agenda>,
     name: &'static str,
     objects: RefCell<Objects<HostData>>,
     cells: RefCell<Cells<HostData>>,
     metrics: RefCell<Vec<(&'static str, Option<u32>)>>,
-    waits: RefCell<BTreeSet<(Timestamp, u32)>>,
-    held: RefCell<Vec<u32>>,
-    tick: Cell<u32>,
     /// This VM stored an object: expired ones are to be looked for.
     stored: Cell<bool>,
     swept: Cell<Timestamp>,
@@ -53,10 +53,12 @@ pub struct Root {
 }
 
 impl Root {
-    /// A filter in the root context `id`; nothing is asked of the host yet.
-    pub fn new(id: u32, name: &'static str, chain: Chain) -> Self {
+    /// A filter in the root context of `agenda`; nothing is asked of the host yet.
+    pub fn new(agenda: Rc<Agenda>, name: &'static str, chain: Chain) -> Self {
+        let wants = chain.wants();
         Self {
-            wants_peer: chain.wants().peer,
+            wants_peer: wants.peer,
+            wants_route: wants.route,
             chain,
             name,
             objects: RefCell::new(Objects::new(
@@ -68,12 +70,10 @@ impl Root {
                 format!("edgeweir/{name}/{FORMAT}/cells"),
             )),
             metrics: RefCell::default(),
-            waits: RefCell::default(),
-            held: RefCell::default(),
-            tick: Cell::new(0),
             stored: Cell::new(false),
             swept: Cell::new(Timestamp(0)),
-            nonce: RandomState::new().hash_one(id),
+            nonce: RandomState::new().hash_one(agenda.root()),
+            agenda,
         }
     }
 
@@ -93,7 +93,8 @@ impl Root {
         }
     }
 
-    /// Publishes what a call left behind, and starts the effects nobody waits for.
+    /// Publishes what a call left behind, and starts the effects nobody waits for; those that take time are left in
+    /// `record` as tasks.
     pub fn settle(&self, record: &mut Record, now: Timestamp) {
         for (level, line) in record.logs.drain(..) {
             self.log(level, &line);
@@ -102,35 +103,114 @@ impl Root {
             self.count(name, by);
         }
         for effect in record.effects.drain(..) {
-            let failed = match self.perform(effect, now) {
-                Performed::Answer(
-                    Answer::Loaded(Err(failed))
-                    | Answer::Stored(Err(failed))
-                    | Answer::Updated(Err(failed))
-                    | Answer::Fetched(Err(failed)),
-                ) => failed,
-                _ => continue,
+            let answer = match effect {
+                Effect::Fetch(_) => {
+                    // In a context of its own: a stream's call ends with the stream.
+                    record.tasks.push(Box::new(Single::of(effect)));
+                    continue;
+                }
+                Effect::Wait { .. } => continue,
+                effect => self.perform_at_once(effect, now),
             };
-            self.log(
-                Level::Debug,
-                &format!("a background effect failed: {}", failed.name()),
-            );
+            if let Answer::Loaded(Err(failed))
+            | Answer::Stored(Err(failed))
+            | Answer::Updated(Err(failed)) = answer
+            {
+                self.log(
+                    Level::Debug,
+                    &format!("a background effect failed: {}", failed.name()),
+                );
+            }
         }
     }
 
-    /// Performs an effect as far as that is possible at once.
-    pub fn perform(&self, effect: Effect, now: Timestamp) -> Performed {
+    /// Takes over the tasks a call asked for; they begin with the next tick.
+    pub fn spawn(self: &Rc<Self>, record: &mut Record, onward: Option<Cluster>) {
+        for steps in record.tasks.drain(..) {
+            if self.agenda.tasks() >= TASKS {
+                self.count("tasks_dropped", 1);
+                continue;
+            }
+            self.agenda.enqueue(Task {
+                root: Rc::clone(self),
+                steps,
+                onward: onward.clone(),
+            });
+        }
+    }
+
+    /// Takes over the filter's startup tasks.
+    pub fn start(self: &Rc<Self>) {
+        let mut record = Record {
+            tasks: self.chain.startup(),
+            ..Record::default()
+        };
+        self.spawn(&mut record, None);
+    }
+
+    /// Performs an effect for `ticket`, as far as that is possible at once; [`To::Onward`] is `onward`.
+    pub fn perform(
+        &self,
+        effect: Effect,
+        ticket: Ticket,
+        onward: Option<&str>,
+        now: Timestamp,
+    ) -> Performed {
+        Performed::Answer(match effect {
+            Effect::Fetch(fetch) => {
+                let cluster = match &fetch.to {
+                    To::Onward => onward,
+                    To::Named(cluster) => Some(cluster.as_str()),
+                };
+                let sent = match cluster {
+                    Some(cluster) => callout::send(cluster, &fetch),
+                    None => Err(Failed::Unsupported),
+                };
+                match sent {
+                    Ok(token) => {
+                        vm::await_call(
+                            token,
+                            Call {
+                                agenda: Rc::clone(&self.agenda),
+                                ticket,
+                                sent: now,
+                                timeout: fetch.timeout,
+                            },
+                        );
+                        return Performed::Pending(Pending::call(&self.agenda, ticket, token));
+                    }
+                    Err(failed) => {
+                        let to = cluster.unwrap_or("an unknown cluster");
+                        self.log(Level::Warn, &format!("no request could be sent to {to:?}"));
+                        Answer::Fetched(Err(failed))
+                    }
+                }
+            }
+            Effect::Wait { gate, limit } => {
+                if limit.is_zero() || gate.as_ref().is_some_and(Gate::is_open) {
+                    return Performed::Answer(Answer::Waited);
+                }
+                let pending = Pending::wait(&self.agenda, ticket, now.plus(limit), gate);
+                self.agenda.schedule(now);
+                return Performed::Pending(pending);
+            }
+            effect => self.perform_at_once(effect, now),
+        })
+    }
+
+    fn perform_at_once(&self, effect: Effect, now: Timestamp) -> Answer {
         // A pool is borrowed here only, and no hostcall comes back into this module.
         let objects = self
             .objects
             .try_borrow_mut()
             .map_err(|_| Failed::Unavailable);
-        Performed::Answer(match effect {
+        match effect {
             Effect::Load { key } => {
                 Answer::Loaded(objects.and_then(|mut pool| pool.load(&key, now)))
             }
             Effect::Store { key, value, ttl } => {
                 self.stored.set(true);
+                self.agenda.sweep_from_now_on();
                 Answer::Stored(objects.and_then(|mut pool| pool.store(&key, &value, ttl, now)))
             }
             Effect::Remove { key } => {
@@ -140,18 +220,9 @@ impl Root {
                 let cells = self.cells.try_borrow_mut().map_err(|_| Failed::Unavailable);
                 Answer::Updated(cells.and_then(|mut cells| cells.update(&key, &change, ttl, now)))
             }
-            Effect::Fetch(fetch) => match callout::send(&fetch) {
-                Ok(token) => return Performed::Call(token),
-                Err(failed) => {
-                    self.log(
-                        Level::Warn,
-                        &format!("no request could be sent to {:?}", fetch.to),
-                    );
-                    Answer::Fetched(Err(failed))
-                }
-            },
-            Effect::Wait { limit, .. } => return Performed::At(now.plus(limit)),
-        })
+            Effect::Fetch(_) => Answer::Fetched(Err(Failed::Unsupported)),
+            Effect::Wait { .. } => Answer::Waited,
+        }
     }
 
     fn count(&self, name: &'static str, by: u64) {
@@ -173,42 +244,6 @@ impl Root {
         if let Some(id) = id {
             let _ = hostcalls::increment(id, by);
         }
-    }
-
-    /// Remembers that a stream is to be woken.
-    pub fn wake_at(&self, time: Timestamp, stream: u32, now: Timestamp) {
-        if let Ok(mut waits) = self.waits.try_borrow_mut() {
-            waits.insert((time, stream));
-        }
-        self.schedule(now);
-    }
-
-    /// Remembers that a stream holds bytes back that the next tick is to let go; `false` when there are no ticks.
-    pub fn hold(&self, stream: u32, now: Timestamp) -> bool {
-        if let Ok(mut held) = self.held.try_borrow_mut() {
-            held.push(stream);
-        }
-        self.schedule(now)
-    }
-
-    /// Streams whose wait is over.
-    pub fn due(&self, now: Timestamp) -> Vec<u32> {
-        let Ok(mut waits) = self.waits.try_borrow_mut() else {
-            return Vec::new();
-        };
-        let later = waits.split_off(&(now.plus(Duration::from_nanos(1)), 0));
-        std::mem::replace(&mut *waits, later)
-            .into_iter()
-            .map(|(_, stream)| stream)
-            .collect()
-    }
-
-    /// Streams that hold bytes back.
-    pub fn holding(&self) -> Vec<u32> {
-        self.held
-            .try_borrow_mut()
-            .map(|mut held| std::mem::take(&mut *held))
-            .unwrap_or_default()
     }
 
     /// Frees expired objects in a few sets, if this VM has the lease for it.
@@ -243,38 +278,6 @@ impl Root {
         };
         let lease = [self.nonce.to_le_bytes(), now.plus(LEASE).0.to_le_bytes()].concat();
         HostData.set(key.as_bytes(), &lease, expect)
-    }
-
-    /// Sets the tick to what is needed next; `false` when the host has none.
-    pub fn schedule(&self, now: Timestamp) -> bool {
-        let held = self.held.try_borrow().is_ok_and(|held| !held.is_empty());
-        let wait = self
-            .waits
-            .try_borrow()
-            .ok()
-            .and_then(|waits| waits.first().map(|(time, _)| *time));
-        let mut period = if self.stored.get() { 1000 } else { 0 };
-        if let Some(time) = wait {
-            // Rounded up: a tick that comes too early does nothing.
-            let left =
-                u32::try_from(time.since(now).as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
-            period = left.clamp(1, 1000);
-        }
-        if held {
-            period = if period == 0 {
-                RELEASE_MS
-            } else {
-                period.min(RELEASE_MS)
-            };
-        }
-        if period == self.tick.get() {
-            return true;
-        }
-        let done = hostcalls::set_tick(period).is_ok();
-        if done {
-            self.tick.set(period);
-        }
-        done
     }
 }
 

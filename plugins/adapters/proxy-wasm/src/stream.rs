@@ -2,17 +2,18 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use edgeweir_filter::{
     Answer, Body, ChainExchange, Cx, Effect, Exchange, Fields, Level, Record, Reply, RequestHead,
-    ResponseHead, Step, Timestamp,
+    ResponseHead, Step, Timestamp, To,
 };
 
+use crate::agenda::{Pending, Ticket, Waiter};
 use crate::body::{self, Flow, Flowing};
-use crate::callout::Call;
 use crate::heads::{self, Received};
 use crate::hostcalls::{self, Side, Status};
 use crate::root::{Performed, Root};
-use crate::vm;
+use crate::tasks::Cluster;
 
 /// `proxy_action_t`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +48,14 @@ pub struct Stream {
     record: Record,
     request: Stage<RequestHead>,
     response: Stage<ResponseHead>,
+    /// The answer that a stage waits for.
+    pending: Option<Pending>,
+    /// The number of the last wait.
+    waits: u32,
+    /// Where the request goes, once somebody asked for that.
+    onward: Option<Option<Cluster>>,
+    /// Path and authority as the filter sent them on, for a filter that wants to know what became of them.
+    sent: Option<(Bytes, Bytes)>,
     request_body: Flow,
     response_body: Flow,
     is_head: bool,
@@ -68,6 +77,10 @@ impl Stream {
             record: Record::default(),
             request: Stage::Away,
             response: Stage::Away,
+            pending: None,
+            waits: 0,
+            onward: None,
+            sent: None,
             request_body: Flow::passing(Side::Request),
             response_body: Flow::passing(Side::Response),
             is_head: false,
@@ -103,12 +116,18 @@ impl Stream {
         }
         // A response while the request still waits (another filter or the host answered): nobody needs the answer.
         self.request = Stage::Away;
+        self.pending = None;
         let (mut head, received) = match heads::response(end) {
             Ok(read) => read,
             Err(status) => return self.unreadable("response", status),
         };
         let now = hostcalls::now();
         head.tail_closed = body::tail_closed(&head);
+        head.unreached = heads::unreached(head.status);
+        head.rerouted = self
+            .sent
+            .as_ref()
+            .is_some_and(|(path, authority)| heads::is_rewritten(path, authority));
         let step = self
             .exchange
             .response(&mut head, &mut Cx::new(now, &mut self.record));
@@ -130,11 +149,20 @@ impl Stream {
         Action::Continue
     }
 
-    /// The answer this stream waits for.
+    /// The filter it goes through.
+    pub fn root(&self) -> &Rc<Root> {
+        &self.root
+    }
+
+    /// Whether the answer to the wait of this number is awaited; that to another one comes too late.
+    pub fn awaits(&self, wait: u32) -> bool {
+        let awaited = |pending: &Pending| pending.ticket.number == wait;
+        !self.replied && self.pending.as_ref().is_some_and(awaited)
+    }
+
+    /// The answer this stream awaits.
     pub fn resume(&mut self, answer: Answer) {
-        if self.replied {
-            return;
-        }
+        self.pending = None;
         let now = hostcalls::now();
         let (side, outcome) = match (
             std::mem::replace(&mut self.request, Stage::Away),
@@ -176,11 +204,14 @@ impl Stream {
         now: Timestamp,
     ) -> Outcome {
         loop {
-            self.root.settle(&mut self.record, now);
+            self.settle(now);
             step = match step {
                 Step::Forward(body) => {
                     self.plan(Side::Request, body, head.end, &mut head.fields, &received);
                     self.written(heads::write_request(&head, &received));
+                    if self.root.wants_route {
+                        self.sent = Some((head.path, head.authority));
+                    }
                     return Outcome::Forward;
                 }
                 Step::Reply(reply) => return self.reply(reply),
@@ -207,7 +238,7 @@ impl Stream {
         now: Timestamp,
     ) -> Outcome {
         loop {
-            self.root.settle(&mut self.record, now);
+            self.settle(now);
             step = match step {
                 Step::Forward(body) => {
                     self.answered = true;
@@ -231,25 +262,43 @@ impl Stream {
         }
     }
 
+    fn settle(&mut self, now: Timestamp) {
+        self.root.settle(&mut self.record, now);
+        if !self.record.tasks.is_empty() {
+            let onward = self.onward();
+            self.root.spawn(&mut self.record, onward);
+        }
+    }
+
+    /// Where the request goes, as far as the host knows; to be asked with this stream as the effective context.
+    fn onward(&mut self) -> Option<Cluster> {
+        self.onward
+            .get_or_insert_with(|| {
+                let name = hostcalls::property("xds\0cluster_name").ok()?;
+                let name = String::from_utf8(name).ok()?;
+                (!name.is_empty()).then(|| name.into())
+            })
+            .clone()
+    }
+
     /// Performs an effect; `None` when its answer comes later.
     fn perform(&mut self, effect: Effect, now: Timestamp) -> Option<Answer> {
-        let timeout = match &effect {
-            Effect::Fetch(fetch) => fetch.timeout,
-            _ => std::time::Duration::ZERO,
+        let onward = match &effect {
+            Effect::Fetch(fetch) if fetch.to == To::Onward => self.onward(),
+            _ => None,
         };
-        match self.root.perform(effect, now) {
-            Performed::Answer(answer) => return Some(answer),
-            Performed::Call(token) => vm::await_call(
-                token,
-                Call {
-                    stream: self.id,
-                    sent: now,
-                    timeout,
-                },
-            ),
-            Performed::At(time) => self.root.wake_at(time, self.id, now),
+        self.waits = self.waits.wrapping_add(1);
+        let ticket = Ticket {
+            waiter: Waiter::Stream(self.id),
+            number: self.waits,
+        };
+        match self.root.perform(effect, ticket, onward.as_deref(), now) {
+            Performed::Answer(answer) => Some(answer),
+            Performed::Pending(pending) => {
+                self.pending = Some(pending);
+                None
+            }
         }
-        None
     }
 
     /// Settles how a body is treated, before its head goes on.
@@ -342,7 +391,7 @@ impl Stream {
                 Side::Response => exchange.response_body(chunk, end, out, &mut cx),
             }
         });
-        self.root.settle(&mut self.record, now);
+        self.settle(now);
         match result {
             Ok(flowing) => self.flowing(flowing, now),
             Err(status) => self.broken(side, status),
@@ -388,7 +437,7 @@ impl Stream {
                 .response_trailers(&mut trailers, &mut Cx::new(now, &mut self.record));
             self.written(heads::write_trailers(&trailers, &received));
         }
-        self.root.settle(&mut self.record, now);
+        self.settle(now);
         action
     }
 
@@ -412,7 +461,7 @@ impl Stream {
             Flowing::On => Action::Continue,
             Flowing::Paused => Action::Pause,
             Flowing::Held => {
-                if !self.root.hold(self.id, now) {
+                if !self.root.agenda.hold(self.id, now) {
                     self.root.log(
                         Level::Warn,
                         "the host has no ticks: the start of a body waits for its next piece",

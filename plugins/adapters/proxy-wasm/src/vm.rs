@@ -7,10 +7,24 @@ use std::rc::Rc;
 
 use edgeweir_filter::{Answer, Chain, ConfigError, Level};
 
+use crate::agenda::{Agenda, Ticket, Waiter};
 use crate::callout::{self, Call};
 use crate::hostcalls::{self, Buffer};
 use crate::root::{self, Root};
 use crate::stream::{Action, Stream};
+use crate::tasks;
+
+/// How many waits whose gate opened are ended in one callback; the rest follows 1 ms later.
+const AT_ONCE: usize = 256;
+
+/// When streams and tasks go on whose gate opened in a callback.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Siblings {
+    /// At its end.
+    Now,
+    /// With a tick: out of a headers callback a host may not let other streams go on.
+    Later,
+}
 
 /// The filter type of this module.
 #[derive(Clone, Copy)]
@@ -96,8 +110,12 @@ pub fn configure(id: u32, size: usize) -> bool {
     };
     match (module.load)(&json) {
         Ok(chain) => {
-            let root = Rc::new(Root::new(id, module.name, chain));
+            // Streams under way keep the filter they began with, but there is one tick for all.
+            let agenda = self::root(id).map_or_else(|| Agenda::new(id), |root| root.agenda.clone());
+            let root = Rc::new(Root::new(agenda, module.name, chain));
             root.announce();
+            root.start();
+            root.agenda.schedule(hostcalls::now());
             with(|vm| {
                 vm.roots
                     .try_borrow_mut()
@@ -113,13 +131,37 @@ pub fn configure(id: u32, size: usize) -> bool {
 }
 
 /// Runs a callback on a stream; a context that is unknown here passes everything on.
-pub fn stream(id: u32, call: impl FnOnce(&mut Stream) -> Action) -> u32 {
+pub fn stream(id: u32, siblings: Siblings, call: impl FnOnce(&mut Stream) -> Action) -> u32 {
     let Some(mut stream) = take(id) else {
         return Action::Continue as u32;
     };
     let action = call(&mut stream);
+    let agenda = &stream.root().agenda;
+    let stirred = agenda.is_stirred().then(|| Rc::clone(agenda));
     put(id, stream);
+    if let Some(agenda) = stirred {
+        stir(&agenda, siblings, id);
+    }
     action as u32
+}
+
+/// Something is to happen as soon as it may, after a callback of the context `own`.
+fn stir(agenda: &Rc<Agenda>, siblings: Siblings, own: u32) {
+    if siblings == Siblings::Now && agenda.has_woken() {
+        wake(agenda);
+        let _ = hostcalls::set_context(own);
+    }
+    agenda.schedule(hostcalls::now());
+}
+
+/// Lets streams and tasks go on whose gate opened.
+fn wake(agenda: &Rc<Agenda>) {
+    for _ in 0..AT_ONCE {
+        let Some(ticket) = agenda.woken() else {
+            return;
+        };
+        resume(agenda, ticket, Answer::Waited);
+    }
 }
 
 fn take(id: u32) -> Option<Box<Stream>> {
@@ -128,13 +170,29 @@ fn take(id: u32) -> Option<Box<Stream>> {
 
 /// Puts a stream back, unless its context was deleted meanwhile.
 fn put(id: u32, stream: Box<Stream>) {
-    with(|vm| {
-        if let Ok(mut streams) = vm.streams.try_borrow_mut()
-            && let Some(place) = streams.get_mut(&id)
-        {
-            *place = Some(stream);
+    let deleted = with(|vm| {
+        let Ok(mut streams) = vm.streams.try_borrow_mut() else {
+            return Some(stream);
+        };
+        match streams.get_mut(&id) {
+            Some(place) => place.replace(stream),
+            None => Some(stream),
         }
     });
+    // Dropped here, with nothing borrowed.
+    drop(deleted);
+}
+
+/// A stream has ended: its exchange goes, and the gates that it was to open.
+pub fn done(id: u32) {
+    let Some(stream) = take(id) else {
+        return;
+    };
+    let agenda = Rc::clone(&stream.root().agenda);
+    drop(stream);
+    if agenda.is_stirred() {
+        stir(&agenda, Siblings::Now, id);
+    }
 }
 
 /// A context is gone.
@@ -152,11 +210,24 @@ pub fn delete(id: u32) {
             .and_then(|mut streams| streams.remove(&id));
         (root, stream)
     });
+    let Some((root, stream)) = gone else {
+        return;
+    };
     // Dropped here, with nothing borrowed.
-    drop(gone);
+    let stream = stream.flatten();
+    let agenda = stream
+        .as_ref()
+        .map(|stream| Rc::clone(&stream.root().agenda));
+    drop(stream);
+    if let Some(root) = root {
+        root.agenda.clear();
+    }
+    if let Some(agenda) = agenda.filter(|agenda| agenda.is_stirred()) {
+        stir(&agenda, Siblings::Later, id);
+    }
 }
 
-/// A stream waits for the answer to a call.
+/// Somebody waits for the answer to a call.
 pub fn await_call(token: u32, call: Call) {
     with(|vm| {
         vm.calls
@@ -165,27 +236,44 @@ pub fn await_call(token: u32, call: Call) {
     });
 }
 
-/// The answer to a call is there, or its failure.
-pub fn called(token: u32, fields: u32, size: usize) {
+/// Nobody waits for it any more.
+pub fn forget_call(token: u32) {
     let call = with(|vm| vm.calls.try_borrow_mut().ok()?.remove(&token)).flatten();
-    // Nobody waits for a background call.
+    drop(call);
+}
+
+/// The answer to a call is there, or its failure.
+pub fn called(own: u32, token: u32, fields: u32, size: usize) {
+    let call = with(|vm| vm.calls.try_borrow_mut().ok()?.remove(&token)).flatten();
     let Some(call) = call else {
         return;
     };
     let answer = callout::receive(&call, fields, size, hostcalls::now());
-    resume(call.stream, Answer::Fetched(answer));
+    resume(&call.agenda, call.ticket, Answer::Fetched(answer));
+    let _ = hostcalls::set_context(own);
+    if call.agenda.is_stirred() {
+        stir(&call.agenda, Siblings::Now, own);
+    }
 }
 
-/// Gives a paused stream its answer; the client may have left, and the stream with it.
-fn resume(id: u32, answer: Answer) {
-    act(id, |stream| stream.resume(answer));
+/// Gives who waits its answer; the client may have left, and the stream with it.
+fn resume(agenda: &Rc<Agenda>, ticket: Ticket, answer: Answer) {
+    match ticket.waiter {
+        Waiter::Stream(id) => act(
+            id,
+            |stream| stream.awaits(ticket.number),
+            |stream| stream.resume(answer),
+        ),
+        Waiter::Task(number) => tasks::resume(agenda, number, ticket.number, answer),
+    }
 }
 
-fn act(id: u32, call: impl FnOnce(&mut Stream)) {
+/// Does something on a stream other than the one whose callback runs, if it is to be done.
+fn act(id: u32, wants: impl FnOnce(&Stream) -> bool, call: impl FnOnce(&mut Stream)) {
     let Some(mut stream) = take(id) else {
         return;
     };
-    if hostcalls::set_context(id).is_ok() {
+    if wants(&stream) && hostcalls::set_context(id).is_ok() {
         call(&mut stream);
     }
     put(id, stream);
@@ -196,14 +284,16 @@ pub fn tick(id: u32) {
     let Some(root) = root(id) else {
         return;
     };
-    let now = hostcalls::now();
-    for stream in root.due(now) {
-        resume(stream, Answer::Waited);
+    let (now, agenda) = (hostcalls::now(), &root.agenda);
+    tasks::begin(agenda);
+    while let Some(ticket) = agenda.due(now) {
+        resume(agenda, ticket, Answer::Waited);
     }
-    for stream in root.holding() {
-        act(stream, Stream::release);
+    for stream in agenda.holding() {
+        act(stream, |_| true, Stream::release);
     }
+    wake(agenda);
     let _ = hostcalls::set_context(id);
     root.sweep(now);
-    root.schedule(now);
+    agenda.schedule(hostcalls::now());
 }

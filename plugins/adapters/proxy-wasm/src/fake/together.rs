@@ -1,0 +1,375 @@
+//! Exchanges that meet: gates, tasks and calls, through the callbacks a host makes.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use edgeweir_filter::{
+    Answer, Body, Chain, Cx, Effect, Exchange, Fetch, Filter, Gate, RequestHead, ResponseHead,
+    Step, Task, To,
+};
+
+use super::{HOST, done, host, owned};
+use crate::hostcalls::Side;
+use crate::vm::{self, Module, Siblings};
+
+const ROOT: u32 = 1;
+const SECOND: u64 = 1_000_000_000;
+
+/// What the exchanges of a test share.
+#[derive(Default)]
+struct Shared {
+    gate: Gate,
+    told: Vec<String>,
+}
+
+thread_local! {
+    static SHARED: RefCell<Shared> = RefCell::default();
+}
+
+fn tell(what: impl Into<String>) {
+    SHARED.with_borrow_mut(|shared| shared.told.push(what.into()));
+}
+
+fn told() -> Vec<String> {
+    SHARED.with_borrow_mut(|shared| std::mem::take(&mut shared.told))
+}
+
+fn gate() -> Gate {
+    SHARED.with_borrow(|shared| shared.gate.clone())
+}
+
+/// Does what the path says.
+#[derive(Default)]
+struct Meet {
+    path: String,
+    opens: Option<Opener>,
+}
+
+/// Opens the gate, at the latest when it goes.
+struct Opener(Gate);
+
+impl Drop for Opener {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
+impl Filter for Meet {
+    fn name(&self) -> &'static str {
+        "meet"
+    }
+    fn exchange(&self) -> Box<dyn Exchange> {
+        Box::new(Meet::default())
+    }
+    fn startup(&self) -> Vec<Box<dyn Task>> {
+        vec![Box::new(Work("startup", To::Onward))]
+    }
+}
+
+impl Exchange for Meet {
+    fn request(&mut self, head: &mut RequestHead, cx: &mut Cx<'_>) -> Step {
+        self.path = String::from_utf8_lossy(&head.path).into_owned();
+        match self.path.as_str() {
+            "/lead" => self.opens = Some(Opener(gate())),
+            "/follow" => {
+                return Step::Do(Effect::Wait {
+                    gate: Some(gate()),
+                    limit: Duration::from_secs(1),
+                });
+            }
+            "/open" => gate().open(),
+            "/spawn" => cx.spawn(Work("onward", To::Onward)),
+            "/detach" => cx.detach(Effect::Fetch(fetch(To::Named("else".into())))),
+            "/many" => (0..70).for_each(|_| cx.spawn(Work("many", To::Onward))),
+            "/fetch" => return Step::Do(Effect::Fetch(fetch(To::Onward))),
+            "/wait-in-task" => cx.spawn(Waiting),
+            _ => {}
+        }
+        Step::Forward(Body::Pass)
+    }
+    fn request_answer(&mut self, answer: Answer, _: &mut RequestHead, _: &mut Cx<'_>) -> Step {
+        tell(format!("{} {}", self.path, shown(&answer)));
+        Step::Forward(Body::Pass)
+    }
+    fn response(&mut self, _: &mut ResponseHead, _: &mut Cx<'_>) -> Step {
+        Step::Forward(Body::Observe)
+    }
+    fn response_body(&mut self, _: &[u8], end: bool, _: &mut Vec<u8>, _: &mut Cx<'_>) {
+        if end {
+            self.opens = None;
+        }
+    }
+}
+
+fn fetch(to: To) -> Fetch {
+    Fetch {
+        to,
+        head: RequestHead::default(),
+        body: Default::default(),
+        timeout: Duration::from_millis(300),
+    }
+}
+
+fn shown(answer: &Answer) -> String {
+    match answer {
+        Answer::Fetched(Ok(reply)) => reply.head.status.to_string(),
+        Answer::Fetched(Err(failed)) => failed.name().into(),
+        _ => "waited".into(),
+    }
+}
+
+/// One request, and its answer told.
+struct Work(&'static str, To);
+
+impl Task for Work {
+    fn start(&mut self, _: &mut Cx<'_>) -> Option<Effect> {
+        Some(Effect::Fetch(fetch(self.1.clone())))
+    }
+    fn answer(&mut self, answer: Answer, _: &mut Cx<'_>) -> Option<Effect> {
+        tell(format!("{} {}", self.0, shown(&answer)));
+        None
+    }
+}
+
+/// A task that waits at the gate, and then for a time.
+struct Waiting;
+
+impl Task for Waiting {
+    fn start(&mut self, _: &mut Cx<'_>) -> Option<Effect> {
+        Some(Effect::Wait {
+            gate: Some(gate()),
+            limit: Duration::from_secs(10),
+        })
+    }
+    fn answer(&mut self, _: Answer, _: &mut Cx<'_>) -> Option<Effect> {
+        tell("task waited");
+        None
+    }
+}
+
+/// A VM with the filter loaded, its startup task over.
+fn begin() {
+    HOST.take();
+    SHARED.take();
+    vm::install(Module {
+        name: "meet",
+        load: |_| Ok(Chain::of(Meet::default())),
+    });
+    vm::delete(ROOT);
+    vm::create(ROOT, 0);
+    assert!(vm::configure(ROOT, 0));
+    vm::tick(ROOT);
+    done();
+    told();
+}
+
+fn request(id: u32, path: &str) -> u32 {
+    vm::create(id, ROOT);
+    host(|host| {
+        host.maps
+            .insert(0, owned(&[(":method", "GET"), (":path", path)]))
+    });
+    vm::stream(id, Siblings::Later, |stream| stream.on_request(true))
+}
+
+fn response(id: u32) {
+    host(|host| {
+        let head = owned(&[(":status", "200"), ("content-length", "1")]);
+        host.maps.insert(2, head);
+        host.buffers.insert(1, b"x".to_vec());
+    });
+    vm::stream(id, Siblings::Later, |stream| stream.on_response(false));
+    vm::stream(id, Siblings::Now, |stream| {
+        stream.on_body(Side::Response, 1, true)
+    });
+}
+
+fn answer(own: u32, token: u32, status: &str) {
+    host(|host| host.maps.insert(6, owned(&[(":status", status)])));
+    vm::called(own, token, 1, 0);
+}
+
+fn later(nanos: u64) {
+    host(|host| host.time += nanos);
+}
+
+fn continued() -> Vec<String> {
+    let mut all = done();
+    all.retain(|what| what.starts_with("continue") || what.starts_with("as"));
+    all
+}
+
+#[test]
+fn startup_tasks_begin_with_the_first_tick_and_know_no_way_on() {
+    begin();
+    assert!(vm::configure(ROOT, 0));
+    assert_eq!(done().last().map(String::as_str), Some("tick 1"));
+    vm::tick(ROOT);
+    assert_eq!(told(), ["startup unsupported"]);
+}
+
+#[test]
+fn a_leaders_body_lets_those_who_wait_go_on_once() {
+    begin();
+    assert_eq!(request(2, "/lead"), 0);
+    assert_eq!((request(3, "/follow"), request(4, "/follow")), (1, 1));
+    done();
+    response(2);
+    assert_eq!(
+        continued(),
+        ["as 3", "continue 0", "as 4", "continue 0", "as 2"]
+    );
+    later(2 * SECOND);
+    vm::tick(ROOT);
+    assert_eq!(
+        continued(),
+        ["as 1"],
+        "their time is over, and so is their wait"
+    );
+    assert_eq!(told(), ["/follow waited", "/follow waited"]);
+}
+
+#[test]
+fn a_leader_that_ends_lets_the_others_go_on() {
+    begin();
+    request(2, "/lead");
+    request(3, "/follow");
+    done();
+    vm::done(2);
+    assert_eq!(continued(), ["as 3", "continue 0", "as 2"]);
+    vm::delete(2);
+    assert_eq!(request(4, "/follow"), 0, "an open gate is no wait");
+}
+
+#[test]
+fn a_leader_deleted_without_notice_lets_the_others_go_on_with_a_tick() {
+    begin();
+    request(2, "/lead");
+    request(3, "/follow");
+    done();
+    vm::delete(2);
+    assert_eq!(done(), ["tick 1"]);
+    vm::tick(ROOT);
+    assert_eq!(continued(), ["as 3", "continue 0", "as 1"]);
+}
+
+#[test]
+fn a_wait_over_by_its_limit_is_not_over_again() {
+    begin();
+    request(2, "/lead");
+    request(3, "/follow");
+    later(SECOND);
+    done();
+    vm::tick(ROOT);
+    assert_eq!(continued(), ["as 3", "continue 0", "as 1"]);
+    response(2);
+    assert_eq!(continued(), ["as 2"]);
+    assert_eq!(told(), ["/follow waited"]);
+}
+
+#[test]
+fn out_of_a_headers_callback_they_go_on_with_a_tick() {
+    begin();
+    request(3, "/follow");
+    request(4, "/follow");
+    done();
+    vm::delete(4);
+    request(2, "/open");
+    assert_eq!(done(), ["tick 1"]);
+    vm::tick(ROOT);
+    assert_eq!(continued(), ["as 3", "continue 0", "as 1"], "4 is gone");
+}
+
+#[test]
+fn many_who_wait_go_on_in_several_callbacks() {
+    begin();
+    request(2, "/lead");
+    for id in 10..410 {
+        request(id, "/follow");
+    }
+    done();
+    response(2);
+    let first = done();
+    assert_eq!(
+        first.iter().filter(|what| *what == "continue 0").count(),
+        256
+    );
+    assert_eq!(first.last().map(String::as_str), Some("tick 1"));
+    vm::tick(ROOT);
+    assert_eq!(told().len(), 400);
+}
+
+#[test]
+fn a_task_outlives_its_stream_and_goes_where_the_stream_went() {
+    begin();
+    request(2, "/spawn");
+    assert_eq!(done(), ["tick 1"], "not from within the stream's callback");
+    vm::done(2);
+    vm::delete(2);
+    vm::tick(ROOT);
+    assert_eq!(done()[..1], ["call origin 300"]);
+    let token = host(|host| host.token);
+    answer(ROOT, token, "204");
+    answer(ROOT, token, "204");
+    assert_eq!(told(), ["onward 204"]);
+}
+
+#[test]
+fn an_answer_too_late_is_nobodys() {
+    begin();
+    assert_eq!(request(2, "/fetch"), 1);
+    let token = host(|host| host.token);
+    vm::done(2);
+    answer(2, token, "200");
+    assert_eq!(told(), [""; 0]);
+    assert_eq!(request(3, "/fetch"), 1);
+    let token = host(|host| host.token);
+    answer(3, token, "200");
+    assert_eq!(told(), ["/fetch 200"]);
+}
+
+#[test]
+fn a_background_fetch_is_made_by_the_root() {
+    begin();
+    request(2, "/detach");
+    assert_eq!(done(), ["tick 1"]);
+    vm::tick(ROOT);
+    assert_eq!(done()[..1], ["call else 300"]);
+}
+
+#[test]
+fn tasks_are_bounded_and_wait_at_gates_too() {
+    begin();
+    request(2, "/many");
+    let counts = done();
+    let dropped = counts.iter().filter(|what| what.contains("tasks_dropped"));
+    assert_eq!(dropped.count(), 6);
+    vm::tick(ROOT);
+    let calls = done();
+    assert_eq!(
+        calls.iter().filter(|what| what.starts_with("call")).count(),
+        64
+    );
+    for token in 1..=64 {
+        answer(ROOT, token, "200");
+    }
+    assert_eq!(told().len(), 64);
+    request(3, "/wait-in-task");
+    vm::tick(ROOT);
+    request(4, "/lead");
+    response(4);
+    assert_eq!(told(), ["task waited"]);
+}
+
+#[test]
+fn a_configuration_that_comes_again_loses_no_wait() {
+    begin();
+    request(2, "/lead");
+    request(3, "/follow");
+    assert!(vm::configure(ROOT, 0));
+    later(SECOND);
+    done();
+    vm::tick(ROOT);
+    assert_eq!(continued(), ["as 3", "continue 0", "as 1"]);
+    vm::delete(ROOT);
+}
