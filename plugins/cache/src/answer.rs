@@ -6,8 +6,10 @@ use edgeweir_filter::{Fields, Reply, ResponseHead, Timestamp};
 use crate::conditional;
 use crate::directives::{MaxStale, RequestDirectives};
 use crate::lookup::Lookup;
+use crate::parts::{self, Within};
 use crate::ranges::{self, Selected};
 use crate::reason::Missed;
+use crate::standing::Standing;
 use crate::status::Status;
 use crate::stored::Stored;
 
@@ -16,6 +18,8 @@ use crate::stored::Stored;
 pub enum Verdict {
     /// Reply with it.
     Reuse,
+    /// It is stale, and may be used while it is validated.
+    ReuseStale,
     /// Ask the origin first.
     Ask(Missed),
 }
@@ -26,8 +30,12 @@ pub fn judge(
     stored: &Stored,
     asked: &RequestDirectives,
     request: &Fields,
+    standing: Standing,
     now: Timestamp,
 ) -> Verdict {
+    if standing == Standing::Gone {
+        return Verdict::Ask(Missed::Invalidated);
+    }
     if request.has("authorization") && !stored.conditions.shared_with_authorization {
         return Verdict::Ask(Missed::Authorization);
     }
@@ -37,15 +45,30 @@ pub fn judge(
     if stored.conditions.no_cache {
         return Verdict::Ask(Missed::NoCache);
     }
-    let left = stored.left(now);
+    if let Some(part) = stored.part
+        && parts::answers(request, stored, part).is_none()
+    {
+        return Verdict::Ask(Missed::Part);
+    }
+    let left = match standing {
+        Standing::Stale => stored.left(now).min(0),
+        _ => stored.left(now),
+    };
+    let mut while_revalidated = false;
     // RFC 9111 §4.2: response_is_fresh = (freshness_lifetime > current_age)
     if left <= 0 {
+        // RFC 5861 §3: "caches MAY serve the response in which it appears after it becomes stale, up to the indicated
+        // number of seconds"; not to a client that says how old it takes it.
+        while_revalidated = asked.max_age.is_none()
+            && asked.min_fresh.is_none()
+            && stored.conditions.while_revalidate > 0
+            && stored.within(left, stored.conditions.while_revalidate);
         let taken = match asked.max_stale {
             MaxStale::Not => false,
             MaxStale::Any => true,
             MaxStale::By(seconds) => -left <= i64::from(seconds),
         };
-        if !taken || stored.conditions.never_stale {
+        if (!taken || stored.conditions.never_stale) && !while_revalidated {
             return Verdict::Ask(Missed::Stale);
         }
     }
@@ -65,7 +88,33 @@ pub fn judge(
     {
         return Verdict::Ask(Missed::RequestMinFresh);
     }
-    Verdict::Reuse
+    match while_revalidated {
+        true => Verdict::ReuseStale,
+        false => Verdict::Reuse,
+    }
+}
+
+/// Whether a stale response may be used in place of an error: `reached` says that the origin itself sent it.
+pub fn serves_error(
+    stored: &Stored,
+    asked: &RequestDirectives,
+    reached: bool,
+    unreached: u32,
+    now: Timestamp,
+) -> bool {
+    let left = stored.left(now);
+    // RFC 5861 §4: "when an error is encountered, a cached stale response MAY be used to satisfy the request", by the
+    // response's directive or the request's. RFC 9111 §4.2.4 also allows it to a cache that is "disconnected", here for
+    // as long as the operator says, unless the response has a window of its own.
+    let window = match (
+        stored.conditions.if_error.max(asked.stale_if_error),
+        reached,
+    ) {
+        (Some(window), _) => window,
+        (None, true) => return false,
+        (None, false) => unreached,
+    };
+    stored.within(left, window)
 }
 
 /// The reply to a request from a stored response: 304 when the client has it already, the part it asks for, or all of
@@ -84,10 +133,15 @@ pub fn reply(
     fields.set("age", stored.age(now).to_string());
     status.ttl = Some(stored.left(now));
     status.append_to(&mut fields, name);
+    let within = stored
+        .part
+        .and_then(|part| parts::answers(&lookup.request, stored, part));
     // RFC 9110 §13.2.2: If-None-Match and If-Modified-Since come before Range; §14.2: Range is for GET and a 200.
     let (code, body) = if conditional::is_known_to(&lookup.request, stored) {
         conditional::leave_out_representation(&mut fields);
         (304, Bytes::new())
+    } else if let Some(within) = within {
+        of_part(within, stored, &mut fields)
     } else if lookup.is_head || stored.status != 200 {
         (stored.status, stored.body.clone())
     } else {
@@ -101,12 +155,7 @@ pub fn reply(
                     ranges::body(&parts, &stored.body, &mut fields, &boundary),
                 )
             }
-            Selected::Unsatisfiable => {
-                conditional::leave_out_representation(&mut fields);
-                // RFC 9110 §15.5.17: "SHOULD generate a Content-Range header field specifying the current length".
-                fields.set("content-range", format!("bytes */{length}"));
-                (416, Bytes::new())
-            }
+            Selected::Unsatisfiable => unsatisfiable(&mut fields, length as u64),
         }
     };
     Reply {
@@ -118,6 +167,28 @@ pub fn reply(
         },
         body,
     }
+}
+
+fn of_part(within: Within, stored: &Stored, fields: &mut Fields) -> (u16, Bytes) {
+    match within {
+        Within::Outside(whole) => unsatisfiable(fields, whole),
+        Within::Bytes {
+            start,
+            end,
+            range: (first, last),
+            whole,
+        } => {
+            fields.set("content-range", format!("bytes {first}-{last}/{whole}"));
+            (206, stored.body.slice(start..=end))
+        }
+    }
+}
+
+fn unsatisfiable(fields: &mut Fields, length: u64) -> (u16, Bytes) {
+    conditional::leave_out_representation(fields);
+    // RFC 9110 §15.5.17: "SHOULD generate a Content-Range header field specifying the current length".
+    fields.set("content-range", format!("bytes */{length}"));
+    (416, Bytes::new())
 }
 
 #[cfg(test)]
@@ -226,9 +297,12 @@ mod tests {
                 status: 200,
                 fields: Fields::default(),
                 responded: Timestamp::from_secs(0),
+                requested: Timestamp::from_secs(0),
                 initial_age: age,
                 lifetime: 60,
                 conditions,
+                part: None,
+                groups: Vec::new(),
                 secondary: bytes::Bytes::new(),
                 body: bytes::Bytes::new(),
             };
@@ -238,7 +312,13 @@ mod tests {
             }
             let asked = RequestDirectives::of(&request);
             assert_eq!(
-                judge(&stored, &asked, &request, Timestamp::from_secs(0)),
+                judge(
+                    &stored,
+                    &asked,
+                    &request,
+                    Standing::Valid,
+                    Timestamp::from_secs(0)
+                ),
                 want,
                 "{name}"
             );

@@ -2,9 +2,10 @@
 //! what its answer does to a stored response (§4.3.3 to §4.3.5, §3.2).
 
 use bytes::Bytes;
-use edgeweir_filter::{Fields, RequestHead, ResponseHead, list_members};
+use edgeweir_filter::{Fields, ResponseHead, list_members};
 
 use crate::freshness::parse_date;
+use crate::storable;
 use crate::stored::Stored;
 
 /// Fields of a 304 or of a HEAD response that do not replace stored ones: they describe the stored bytes, or select
@@ -58,16 +59,16 @@ pub fn is_known_to(request: &Fields, stored: &Stored) -> bool {
 }
 
 /// Asks the origin whether a stored response is still right, in place of what the client asked.
-pub fn ask_whether_changed(head: &mut RequestHead, stored: &Stored) {
+pub fn ask_whether_changed(request: &mut Fields, stored: &Stored) {
     // RFC 9111 §4.3.1: If-None-Match from the stored ETag, If-Modified-Since from the stored Last-Modified.
     for (condition, validator) in [
         ("if-none-match", "etag"),
         ("if-modified-since", "last-modified"),
     ] {
         match stored.fields.get(validator) {
-            Some(value) => head.fields.set(condition, value.to_vec()),
+            Some(value) => request.set(condition, value.to_vec()),
             None => {
-                head.fields.remove(condition);
+                request.remove(condition);
             }
         }
     }
@@ -98,10 +99,12 @@ pub fn agrees_with(head: &ResponseHead, stored: &Stored) -> bool {
 /// The stored fields brought up to date: each field that the new message has replaces all stored lines of it.
 pub fn freshened(stored: &Stored, new: &Fields) -> Fields {
     // A coding applied on the way weakens a tag; then the origin's strong one would claim too much of the stored bytes.
+    // RFC 9111 §3.1: what belongs to the connection of the new message is none of the stored one's.
+    let own = storable::of_connection(new);
     let same_tag = stored.fields.get("etag").map(opaque) == new.get("etag").map(opaque);
     let updates = |name: &[u8]| match name {
         b"etag" => !same_tag,
-        _ => !NOT_UPDATED.contains(&name),
+        _ => !NOT_UPDATED.contains(&name) && !own(name),
     };
     let replaced = |name: &[u8]| updates(name) && new.iter().any(|(n, _)| &n[..] == name);
     let old = stored.fields.iter().filter(|(name, _)| !replaced(name));
@@ -148,9 +151,12 @@ mod tests {
             status: 200,
             fields: Fields::of(fields),
             responded: Timestamp::from_secs(0),
+            requested: Timestamp::from_secs(0),
             initial_age: 0,
             lifetime: 60,
             conditions: Conditions::default(),
+            part: None,
+            groups: Vec::new(),
             secondary: Bytes::new(),
             body: Bytes::from("body"),
         }

@@ -1,19 +1,30 @@
 //! What an operator may set, and the checked form of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use edgeweir_filter::{ConfigError, bounded};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::admin::{AdminConfig, AdminSettings};
 use crate::freshness::Heuristic;
+use crate::groups::Dependencies;
+use crate::l3::{L3, L3Config};
 use crate::memory::Bounds;
+use crate::preset::Preset;
 use crate::rules::{Rule, Rules};
+use crate::work::{
+    Background, BackgroundConfig, Collapse, CollapseConfig, PredictConfig, Warm, WarmConfig,
+};
 
 /// Configuration of the cache filter. Everything has a default; a field that is not known is refused.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// Where the defaults come from: `disabled` (nothing is cached), `minimal`, `standard`, `aggressive` or `maximum`.
+    /// Default `standard`. What is set beside it counts.
+    pub preset: Preset,
     /// The cache's name in `Cache-Status`: 1 to 64 visible ASCII characters. Default `edgeweir`.
     #[schemars(length(min = 1, max = 64))]
     pub name: String,
@@ -23,39 +34,71 @@ pub struct Config {
     /// Default 1048576 (1 MiB). An edge's shared store may have a lower bound (1 MiB in Envoy); what is over it is
     /// only kept in an instance's own memory.
     #[schemars(range(min = 1024, max = 16777216))]
-    pub max_object_bytes: u64,
+    pub max_object_bytes: Option<u64>,
     /// Bytes an instance holds of all responses that are on their way into the store at the same time; one that finds
     /// no room passes without being stored. 1048576 (1 MiB) to 268435456 (256 MiB). Default 33554432 (32 MiB).
     #[schemars(range(min = 1048576, max = 268435456))]
     pub capture_bytes: u64,
     /// Responses kept in an instance's own memory. 0 (none) to 100000. Default 1000.
     #[schemars(range(max = 100000))]
-    pub l1_entries: u64,
+    pub l1_entries: Option<u64>,
     /// Bytes of an instance's own memory for responses. 0 to 268435456 (256 MiB). Default 16777216 (16 MiB).
     #[schemars(range(max = 268435456))]
-    pub l1_bytes: u64,
+    pub l1_bytes: Option<u64>,
     /// Seconds after which a response in an instance's own memory is asked for again in the shared store. 1 to 86400.
     /// Default 300. Invalidations and newer responses reach every instance at once whatever this says.
     #[schemars(range(min = 1, max = 86400))]
     pub l1_seconds: u64,
+    /// Times a response is read from the shared store within a residence before it is kept in an instance's own memory.
+    /// 1 to 100. Default 1. More keeps a scan over many keys from driving out what is asked for often.
+    #[schemars(range(min = 1, max = 100))]
+    pub l1_promote_hits: u64,
+    /// Bytes of the store that the edge's workers share. 1048576 (1 MiB) to 1073741824 (1 GiB). Default 67108864 (64 MiB).
+    /// In a wasi:http component without a store it is the instance's memory, at most 64 MiB.
+    #[schemars(range(min = 1048576, max = 1073741824))]
+    pub l2_bytes: Option<u64>,
     /// Use the store that the edge's workers or instances share. Default true. Without it each of them has a cache of
     /// its own, and an invalidation reaches only the one that saw it.
     pub shared: bool,
+    /// A third tier: an HTTP store that outlives the edge. Default: none.
+    pub l3: Option<L3Config>,
+    /// Response fields with directives for this cache, in order (RFC 9213); the first that is there and valid counts
+    /// instead of `Cache-Control` and `Expires`. At most 8 names. Default `["CDN-Cache-Control"]`.
+    #[schemars(length(max = 8))]
+    pub targets: Vec<String>,
     /// Freshness guessed for a response without an explicit lifetime, in percent of the time since `Last-Modified`.
     /// 0 (no guess) to 100. Default 10. Errors are never guessed for.
     #[schemars(range(max = 100))]
-    pub heuristic_percent: u64,
+    pub heuristic_percent: Option<u64>,
     /// The longest freshness guessed, in seconds. 0 to 31536000 (a year). Default 86400 (a day).
     #[schemars(range(max = 31536000))]
     pub heuristic_max_seconds: u64,
     /// Seconds that a response with a validator is kept after it went stale, to be validated. 0 to 2592000 (30 days).
     /// Default 86400.
     #[schemars(range(max = 2592000))]
-    pub keep_stale_seconds: u64,
+    pub keep_stale_seconds: Option<u64>,
+    /// The longest freshness guessed for 404, 405, 410, 414 and 501, in seconds. 0 (they need an explicit lifetime) to
+    /// 86400. Default 60. Other errors are never guessed for.
+    #[schemars(range(max = 86400))]
+    pub heuristic_error_max_seconds: u64,
+    /// Seconds that a stale response is used while the origin can't be reached, where nothing forbids it and no
+    /// `stale-if-error` says otherwise. 0 (never) to 2592000 (30 days). Default 86400.
+    #[schemars(range(max = 2592000))]
+    pub unreached_seconds: u64,
+    /// Percent of a lifetime, at its end, in which a hot response is refreshed in the background. 0 (never) to 50.
+    #[schemars(range(max = 50))]
+    pub refresh_ahead_percent: Option<u64>,
+    /// Hits in an instance that make a response hot. 1 to 1000. Default 3.
+    #[schemars(range(min = 1, max = 1000))]
+    pub refresh_ahead_hits: u64,
+    /// Seconds for which a key whose response could not be stored skips lookup and collapsing. 0 (never) to 3600.
+    /// Default 60.
+    #[schemars(range(max = 3600))]
+    pub uncacheable_seconds: u64,
     /// Percent by which each freshness lifetime is cut at random when it is stored, so that what was stored together does
     /// not go stale together. 0 to 50. Default 0.
     #[schemars(range(max = 50))]
-    pub ttl_jitter_percent: u64,
+    pub ttl_jitter_percent: Option<u64>,
     /// Variants stored for one key under `Vary`. 1 to 8. Default 8.
     #[schemars(range(min = 1, max = 8))]
     pub max_variants: u64,
@@ -65,6 +108,22 @@ pub struct Config {
     /// Store responses with `Set-Cookie`, cookie and all, when they are otherwise storable. Default false: a cookie is
     /// for one client.
     pub store_set_cookie: bool,
+    /// Groups (`Surrogate-Key`, `Cache-Tag`, `Cache-Groups`) kept of one response; one with more is not stored. 0 to 255.
+    /// Default 64.
+    #[schemars(range(max = 255))]
+    pub max_groups: u64,
+    /// Which groups go with one that is invalidated: for each, those that depend on it. At most 1000 in all.
+    pub dependencies: BTreeMap<String, Vec<String>>,
+    /// Concurrent misses for one key.
+    pub collapse: CollapseConfig,
+    /// Requests of the cache's own.
+    pub background: BackgroundConfig,
+    /// What is fetched at the start.
+    pub warm: WarmConfig,
+    /// What is fetched because it is likely to be asked for next.
+    pub predict: PredictConfig,
+    /// Invalidation by request: `PURGE` and a path of its own. Off without a token.
+    pub admin: AdminConfig,
     /// What makes two requests ask for the same.
     pub key: KeyConfig,
     /// Rules for paths, tried in order; the first that matches counts. At most 100.
@@ -95,21 +154,38 @@ pub struct KeyConfig {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            preset: Preset::Standard,
             name: "edgeweir".to_owned(),
             debug_key: false,
-            max_object_bytes: 1 << 20,
+            max_object_bytes: None,
             capture_bytes: 32 << 20,
-            l1_entries: 1000,
-            l1_bytes: 16 << 20,
+            l1_entries: None,
+            l1_bytes: None,
             l1_seconds: 300,
+            l1_promote_hits: 1,
+            l2_bytes: None,
             shared: true,
-            heuristic_percent: 10,
+            l3: None,
+            targets: vec!["CDN-Cache-Control".to_owned()],
+            heuristic_percent: None,
             heuristic_max_seconds: 86_400,
-            keep_stale_seconds: 86_400,
-            ttl_jitter_percent: 0,
+            heuristic_error_max_seconds: 60,
+            keep_stale_seconds: None,
+            unreached_seconds: 86_400,
+            refresh_ahead_percent: None,
+            refresh_ahead_hits: 3,
+            uncacheable_seconds: 60,
+            ttl_jitter_percent: None,
             max_variants: 8,
             request_directives: true,
             store_set_cookie: false,
+            max_groups: 64,
+            dependencies: BTreeMap::new(),
+            collapse: CollapseConfig::default(),
+            background: BackgroundConfig::default(),
+            warm: WarmConfig::default(),
+            predict: PredictConfig::default(),
+            admin: AdminConfig::default(),
             key: KeyConfig::default(),
             rules: Vec::new(),
         }
@@ -119,6 +195,8 @@ impl Default for Config {
 /// Checked settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Whether anything is done at all.
+    pub enabled: bool,
     /// The name as it stands in `Cache-Status`: a token or a quoted string.
     pub name: String,
     /// Whether the key is shown.
@@ -129,10 +207,44 @@ pub struct Settings {
     pub capture: usize,
     /// Bounds of the first tier.
     pub bounds: Bounds,
+    /// Reads from the shared store that promote a response.
+    pub promote: u32,
+    /// Bytes of the shared store.
+    pub l2_bytes: usize,
     /// Whether the shared store is used.
     pub shared: bool,
+    /// The third tier.
+    pub l3: Option<L3>,
+    /// Targeted fields, in lower case.
+    pub targets: Vec<String>,
     /// How freshness is guessed.
     pub heuristic: Heuristic,
+    /// The longest guess for a client error, in seconds.
+    pub heuristic_error: u32,
+    /// Seconds a stale response is used while the origin can't be reached.
+    pub unreached: u32,
+    /// Percent of a lifetime in which hot responses are refreshed.
+    pub refresh_ahead: u8,
+    /// Hits that make a response hot.
+    pub refresh_hits: u32,
+    /// Seconds a key is known as not cacheable.
+    pub uncacheable: u32,
+    /// Groups of one response at most.
+    pub max_groups: usize,
+    /// Which groups go with which.
+    pub dependencies: Dependencies,
+    /// Collapsing.
+    pub collapse: Collapse,
+    /// Requests of the cache's own.
+    pub background: Background,
+    /// What is fetched at the start.
+    pub warm: Warm,
+    /// Prefetches a second at most.
+    pub prefetches: u32,
+    /// Keys whose successors are remembered.
+    pub successors: usize,
+    /// Invalidation by request.
+    pub admin: AdminSettings,
     /// Seconds kept past freshness.
     pub keep_stale: u32,
     /// Percent of a lifetime cut at random at most.
@@ -170,20 +282,51 @@ impl TryFrom<Config> for Settings {
     type Error = ConfigError;
 
     fn try_from(config: Config) -> Result<Self, ConfigError> {
+        let preset = config.preset.defaults();
         Ok(Self {
+            enabled: config.preset != Preset::Disabled,
             name: shown_name(&config.name)?,
             debug_key: config.debug_key,
-            max_object: bounded("max_object_bytes", config.max_object_bytes, 1024, 16 << 20)?,
+            max_object: bounded(
+                "max_object_bytes",
+                config.max_object_bytes.unwrap_or(preset.max_object_bytes),
+                1024,
+                16 << 20,
+            )?,
             capture: bounded("capture_bytes", config.capture_bytes, 1 << 20, 256 << 20)?,
             bounds: Bounds {
-                entries: bounded("l1_entries", config.l1_entries, 0, 100_000)?,
-                bytes: bounded("l1_bytes", config.l1_bytes, 0, 256 << 20)?,
+                entries: bounded(
+                    "l1_entries",
+                    config.l1_entries.unwrap_or(preset.l1_entries),
+                    0,
+                    100_000,
+                )?,
+                bytes: bounded(
+                    "l1_bytes",
+                    config.l1_bytes.unwrap_or(preset.l1_bytes),
+                    0,
+                    256 << 20,
+                )?,
                 residence: bounded("l1_seconds", config.l1_seconds, 1, 86_400)
                     .map(Duration::from_secs)?,
             },
+            promote: bounded("l1_promote_hits", config.l1_promote_hits, 1, 100)?,
+            l2_bytes: bounded(
+                "l2_bytes",
+                config.l2_bytes.unwrap_or(preset.l2_bytes),
+                1 << 20,
+                1 << 30,
+            )?,
             shared: config.shared,
+            l3: config.l3.map(L3::try_from).transpose()?,
+            targets: targets(config.targets)?,
             heuristic: Heuristic {
-                percent: bounded("heuristic_percent", config.heuristic_percent, 0, 100)?,
+                percent: bounded(
+                    "heuristic_percent",
+                    config.heuristic_percent.unwrap_or(preset.heuristic_percent),
+                    0,
+                    100,
+                )?,
                 longest: bounded(
                     "heuristic_max_seconds",
                     config.heuristic_max_seconds,
@@ -191,16 +334,58 @@ impl TryFrom<Config> for Settings {
                     31_536_000,
                 )?,
             },
+            heuristic_error: bounded(
+                "heuristic_error_max_seconds",
+                config.heuristic_error_max_seconds,
+                0,
+                86_400,
+            )?,
             keep_stale: bounded(
                 "keep_stale_seconds",
-                config.keep_stale_seconds,
+                config
+                    .keep_stale_seconds
+                    .unwrap_or(preset.keep_stale_seconds),
                 0,
                 2_592_000,
             )?,
-            jitter: bounded("ttl_jitter_percent", config.ttl_jitter_percent, 0, 50)?,
+            unreached: bounded("unreached_seconds", config.unreached_seconds, 0, 2_592_000)?,
+            refresh_ahead: bounded(
+                "refresh_ahead_percent",
+                config
+                    .refresh_ahead_percent
+                    .unwrap_or(preset.refresh_ahead_percent),
+                0,
+                50,
+            )?,
+            refresh_hits: bounded("refresh_ahead_hits", config.refresh_ahead_hits, 1, 1000)?,
+            uncacheable: bounded("uncacheable_seconds", config.uncacheable_seconds, 0, 3600)?,
+            jitter: bounded(
+                "ttl_jitter_percent",
+                config
+                    .ttl_jitter_percent
+                    .unwrap_or(preset.ttl_jitter_percent),
+                0,
+                50,
+            )?,
             max_variants: bounded("max_variants", config.max_variants, 1, 8)?,
             request_directives: config.request_directives,
             set_cookie: config.store_set_cookie,
+            max_groups: bounded("max_groups", config.max_groups, 0, 255)?,
+            dependencies: Dependencies::new(config.dependencies)?,
+            collapse: Collapse::try_from(config.collapse)?,
+            background: Background::try_from(config.background)?,
+            warm: Warm::try_from(config.warm)?,
+            prefetches: bounded(
+                "predict.per_second",
+                config
+                    .predict
+                    .per_second
+                    .unwrap_or(preset.prefetches_per_second),
+                0,
+                1000,
+            )?,
+            successors: bounded("predict.keys", config.predict.keys, 16, 100_000)?,
+            admin: AdminSettings::try_from(config.admin)?,
             key: KeySettings::try_from(config.key)?,
             rules: Rules::new(config.rules)?,
         })
@@ -251,6 +436,14 @@ impl TryFrom<KeyConfig> for KeySettings {
             user_context,
         })
     }
+}
+
+fn targets(names: Vec<String>) -> Result<Vec<String>, ConfigError> {
+    at_most("targets", &names, 8)?;
+    let names = names.iter().enumerate();
+    names
+        .map(|(at, name)| field_name(&format!("targets[{at}]"), name))
+        .collect()
 }
 
 fn at_most(field: &str, names: &[String], max: usize) -> Result<(), ConfigError> {

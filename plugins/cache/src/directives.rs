@@ -51,6 +51,13 @@ pub enum Qualified {
 }
 
 impl Qualified {
+    /// Of these fields; of the whole response when none is named.
+    pub fn of(names: &[u8]) -> Self {
+        let mut all = Self::Absent;
+        all.add(Some(names));
+        all
+    }
+
     fn add(&mut self, argument: Option<&[u8]>) {
         let names: Vec<Vec<u8>> = argument
             .map(|list| list_members(list).map(<[u8]>::to_ascii_lowercase).collect())
@@ -90,6 +97,10 @@ pub struct ResponseDirectives {
     pub max_age: Option<Delta>,
     /// `s-maxage`
     pub s_maxage: Option<Delta>,
+    /// `stale-while-revalidate` (RFC 5861 §3)
+    pub stale_while_revalidate: Option<Delta>,
+    /// `stale-if-error` (RFC 5861 §4)
+    pub stale_if_error: Option<Delta>,
     /// A quoted string does not end: any directive may hide in it.
     pub malformed: bool,
 }
@@ -112,6 +123,10 @@ impl ResponseDirectives {
                     b"must-understand" => all.must_understand = true,
                     b"max-age" => once(&mut all.max_age, argument.as_deref()),
                     b"s-maxage" => once(&mut all.s_maxage, argument.as_deref()),
+                    b"stale-while-revalidate" => {
+                        once(&mut all.stale_while_revalidate, argument.as_deref());
+                    }
+                    b"stale-if-error" => once(&mut all.stale_if_error, argument.as_deref()),
                     _ => {}
                 }
             }
@@ -162,6 +177,8 @@ pub struct RequestDirectives {
     pub min_fresh: Option<u32>,
     /// `max-stale`; one that can't be read is ignored.
     pub max_stale: MaxStale,
+    /// `stale-if-error` in seconds (RFC 5861 §4); one that can't be read is ignored.
+    pub stale_if_error: Option<u32>,
 }
 
 impl RequestDirectives {
@@ -188,6 +205,11 @@ impl RequestDirectives {
                 b"min-fresh" => {
                     if let Some(Delta::Seconds(seconds)) = delta {
                         all.min_fresh = Some(seconds);
+                    }
+                }
+                b"stale-if-error" => {
+                    if let Some(Delta::Seconds(seconds)) = delta {
+                        all.stale_if_error = Some(seconds);
                     }
                 }
                 b"max-stale" => match delta {

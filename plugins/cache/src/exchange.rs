@@ -3,20 +3,18 @@
 use std::mem;
 use std::rc::Rc;
 
-use bytes::Bytes;
-use edgeweir_filter::{
-    Answer, Body, Change, Cx, Effect, Exchange, Level, RequestHead, ResponseHead, Step,
-};
+use edgeweir_filter::{Answer, Body, Cx, Exchange, Reply, RequestHead, ResponseHead, Step};
 
+use crate::admin;
+use crate::check::Checking;
 use crate::fill::{Capture, Filling};
 use crate::freshness::format_date;
-use crate::invalidate::{self, Method};
+use crate::invalidate::{self, Method, Updates};
 use crate::key::{Key, Target};
 use crate::lookup::{Epoch, Lookup, Sent};
-use crate::marker;
-use crate::reason::Bypass;
+use crate::reason::{Bypass, Missed};
 use crate::status::{Forward, Status};
-use crate::store::{self, Core};
+use crate::store::{Core, Place};
 
 /// One request and its response, seen by the cache.
 pub struct CacheExchange {
@@ -34,22 +32,28 @@ pub(crate) enum State {
     Bypassed(Bypass),
     /// A successful response invalidates.
     Unsafe(Target),
+    /// The key's clock is asked for, with what it is set to when there is none.
+    Clock(Box<Lookup>, [u8; 8]),
     /// The generation of the URI is asked for.
     Epoch(Box<Lookup>, Epoch),
     /// The key's marker is asked for.
     Marker(Box<Lookup>),
     /// The stored response is asked for.
-    Object(Box<Lookup>, store::Place),
+    Object(Box<Lookup>, Place),
+    /// The third tier is asked for it.
+    Third(Box<Lookup>, Place, Missed),
+    /// Whether what was found was invalidated with something larger is asked for.
+    Checking(Box<Checking>),
+    /// Another request to the origin is waited for.
+    Waiting(Box<Lookup>),
     /// The request went to the origin.
     Sent(Box<Sent>),
     /// A place for the response is asked for.
     Registering(Box<Filling>),
     /// The body is captured.
     Capturing(Box<Capture>),
-    /// Invalidations are on their way, the last of these names now, with this generation.
-    Invalidating(Vec<Bytes>, u64),
-    /// As before; the last of these names has its new generation, which is being written for longer.
-    Prolonging(Vec<Bytes>),
+    /// Shared values are changed one after the other; then the response goes on, or this reply is sent.
+    Updating(Updates, Option<Box<Reply>>),
 }
 
 impl CacheExchange {
@@ -82,94 +86,57 @@ impl CacheExchange {
         Step::Forward(Body::Pass)
     }
 
-    /// Starts the invalidations a response to an unsafe request asks for.
+    /// Starts the invalidations a response to an unsafe request asks for; it waits for them, so that nobody who has seen
+    /// it is given what was before it.
     fn invalidate(&mut self, target: &Target, head: &mut ResponseHead, cx: &mut Cx<'_>) -> Step {
-        let settings = &self.core.settings;
-        let names: Vec<Bytes> = invalidate::targets(target, head)
-            .iter()
-            .filter_map(|target| Key::of_target(target, &settings.key).ok())
-            .map(|key| match settings.key.has_extra() {
-                true => store::epoch_name(key.uri_part()),
-                false => store::marker_name(key.uri_part()),
-            })
-            .collect();
-        let shown = self.pass_response(Bypass::Method, head);
-        if names.is_empty() {
-            return shown;
-        }
-        cx.add("cache.invalidated", u64::try_from(names.len()).unwrap_or(1));
-        if !self.core.settings.shared {
-            for name in &names {
-                let (fresh, until, _) = self.new_generation(cx);
-                self.core
-                    .update_alone(name, |_| marker::invalidate(fresh, until));
+        let targets = invalidate::targets(target, head);
+        let groups = invalidate::groups(target, head);
+        let _ = self.pass_response(Bypass::Method, head);
+        let updates = self.core.after_unsafe(&targets, &groups, cx);
+        self.update(updates, None, cx)
+    }
+
+    /// Does the next of the changes; after the last the message goes on, or the reply.
+    fn update(&mut self, mut updates: Updates, reply: Option<Box<Reply>>, cx: &mut Cx<'_>) -> Step {
+        match self.core.next_update(&mut updates, cx) {
+            Some(effect) => {
+                self.state = State::Updating(updates, reply);
+                Step::Do(effect)
             }
-            return shown;
+            None => match reply {
+                Some(reply) => Step::Reply(*reply),
+                None => Step::Forward(Body::Pass),
+            },
         }
-        self.next_invalidation(names, cx)
     }
 
-    /// Asks for the last of `names`; the response waits, so that nobody who has seen it is given what was before it.
-    fn next_invalidation(&mut self, names: Vec<Bytes>, cx: &mut Cx<'_>) -> Step {
-        let Some(name) = names.last().cloned() else {
-            return Step::Forward(Body::Pass);
-        };
-        let (fresh, until, ttl) = self.new_generation(cx);
-        self.state = State::Invalidating(names, fresh);
-        Step::Do(Effect::Update {
-            key: name,
-            change: Change::new(move |_| marker::invalidate(fresh, until)),
-            ttl,
-        })
-    }
-
-    fn invalidated(
+    /// A request to the cache itself.
+    fn administer(
         &mut self,
-        mut names: Vec<Bytes>,
-        generation: u64,
-        answer: &Answer,
+        command: Result<admin::Command, admin::Denied>,
         cx: &mut Cx<'_>,
     ) -> Step {
-        let (_, until, _) = self.new_generation(cx);
-        match (answer, names.last()) {
-            (Answer::Updated(Ok(before)), Some(name)) => {
-                if let Some(longer) = marker::outlives(before.as_deref(), until) {
-                    let key = name.clone();
-                    self.state = State::Prolonging(names);
-                    return Step::Do(Effect::Update {
-                        key,
-                        change: Change::new(move |b| marker::prolong(b, generation, longer)),
-                        ttl: store::remaining(longer, cx.now),
-                    });
-                }
+        match command {
+            Err(denied) => {
+                cx.count("cache.admin_denied");
+                Step::Reply(denied.reply())
             }
-            (Answer::Updated(Err(failed)), Some(name)) => {
-                // The other workers can't be told: this one at least knows, for as long as it works alone.
-                cx.count("cache.invalidation_failed");
-                let line = "cache: an invalidation did not reach the shared store";
-                cx.log(Level::Warn, format!("{line}: {}", failed.name()));
-                self.core
-                    .update_alone(name, |_| marker::invalidate(generation, until));
+            Ok(command) => {
+                let (updates, reply) = self.core.administer(&command, cx);
+                self.update(updates, Some(Box::new(reply)), cx)
             }
-            _ => {}
         }
-        names.pop();
-        self.next_invalidation(names, cx)
-    }
-
-    /// A generation for an invalidation, until when it matters (seconds since the epoch), and for how long.
-    fn new_generation(&self, cx: &Cx<'_>) -> (u64, u32, std::time::Duration) {
-        let ttl = match self.core.settings.key.has_extra() {
-            true => store::EPOCH,
-            false => store::REMEMBERED,
-        };
-        let until = u32::try_from(cx.now.plus(ttl).as_secs()).unwrap_or(u32::MAX);
-        (self.core.fresh_generation(cx.now), until, ttl)
     }
 }
 
 impl Exchange for CacheExchange {
     fn request(&mut self, head: &mut RequestHead, cx: &mut Cx<'_>) -> Step {
+        if !self.core.settings.enabled {
+            return self.bypass(Bypass::Disabled, cx);
+        }
+        if let Some(command) = admin::command(head, &self.core.settings.admin) {
+            return self.administer(command, cx);
+        }
         let method = Method::of(&head.method);
         match method {
             Method::Get | Method::Head => {}
@@ -192,14 +159,25 @@ impl Exchange for CacheExchange {
             Err(reason) => return self.bypass(reason, cx),
         };
         let lookup = Lookup::new(key, head, &core.settings, method == Method::Head);
+        core.look_ahead(&lookup, head, cx);
         self.look_up(Box::new(lookup), head, cx)
     }
 
     fn request_answer(&mut self, answer: Answer, head: &mut RequestHead, cx: &mut Cx<'_>) -> Step {
         match mem::take(&mut self.state) {
+            State::Clock(lookup, fresh) => self.got_clock(lookup, fresh, answer, head, cx),
             State::Epoch(lookup, epoch) => self.got_epoch(lookup, epoch, answer, head, cx),
             State::Marker(lookup) => self.got_marker(lookup, answer, head, cx),
             State::Object(lookup, place) => self.got_object(lookup, place, answer, head, cx),
+            State::Third(lookup, place, missed) => {
+                self.got_third(lookup, place, missed, answer, head, cx)
+            }
+            State::Checking(checking) => self.checked(checking, answer, head, cx),
+            State::Waiting(lookup) => self.look_up(lookup, head, cx),
+            State::Updating(mut updates, reply) => {
+                self.core.updated(&mut updates, &answer, cx);
+                self.update(updates, reply, cx)
+            }
             other => {
                 debug_assert!(false, "an answer nobody asked for");
                 self.state = other;
@@ -228,12 +206,9 @@ impl Exchange for CacheExchange {
         cx: &mut Cx<'_>,
     ) -> Step {
         match mem::take(&mut self.state) {
-            State::Invalidating(names, generation) => {
-                self.invalidated(names, generation, &answer, cx)
-            }
-            State::Prolonging(mut names) => {
-                names.pop();
-                self.next_invalidation(names, cx)
+            State::Updating(mut updates, reply) => {
+                self.core.updated(&mut updates, &answer, cx);
+                self.update(updates, reply, cx)
             }
             State::Registering(filling) => self.registered(filling, answer, head, cx),
             _ => {

@@ -1,20 +1,25 @@
 //! The response's side: into the store, while it streams to the client.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use edgeweir_filter::{Answer, Body, Change, Cx, Effect, Level, ResponseHead, Step, Timestamp};
+use edgeweir_filter::{
+    Answer, Body, Change, Cx, Effect, Level, Reply, ResponseHead, Step, Timestamp,
+};
 
 use crate::answer;
 use crate::conditional;
 use crate::exchange::{CacheExchange, State};
+use crate::flights::Lead;
 use crate::freshness::Times;
-use crate::lookup::{Lookup, Sent};
-use crate::marker::{Marker, Register};
+use crate::lookup::{Found, Lookup, Sent};
+use crate::marker::Register;
+use crate::parts;
 use crate::reason::{Missed, Refused};
 use crate::status::Status;
 use crate::storable::{Asked, Policy, Storable};
-use crate::store::{self, Place, Room};
+use crate::store::{self, Core, Place, Room};
 use crate::stored::{self, Stored};
 
 /// A response that waits for a place.
@@ -24,6 +29,8 @@ pub(crate) struct Filling {
     register: Rc<Register>,
     declared: Option<u64>,
     status: Status,
+    selected: Option<Found>,
+    lead: Option<Lead>,
 }
 
 /// A response that is captured on its way.
@@ -37,6 +44,10 @@ pub(crate) struct Capture {
     place: Place,
     until: u32,
     room: Room,
+    /// A stored part that this one may go together with.
+    other: Option<Rc<Stored>>,
+    /// Given up when it is stored, or isn't.
+    lead: Option<Lead>,
 }
 
 impl CacheExchange {
@@ -54,58 +65,92 @@ impl CacheExchange {
             forward: Some(sent.missed.forward()),
             forward_status: Some(head.status),
             detail: sent.missed.detail(),
+            collapsed: sent.lookup.waited.map(|_| false),
             ..sent.lookup.status()
         };
         if let Some((stored, place)) = &sent.selected {
             if sent.validates && head.status == 304 {
-                return self.validated(&sent.lookup, stored, place, times, head, status, cx);
+                let found = (Rc::clone(stored), place.clone());
+                return self.validated(sent.lookup, found, sent.lead, times, head, status, cx);
+            }
+            if sent.missed == Missed::Stale
+                && is_error(head)
+                && let Some(reply) = self.in_place_of_error(&sent.lookup, stored, head, &status, cx)
+            {
+                return Step::Reply(reply);
             }
             // Somebody with Authorization may be shown something else.
-            let comparable = sent.missed != Missed::Authorization;
+            let comparable = !matches!(sent.missed, Missed::Authorization | Missed::Part);
             if sent.lookup.is_head && head.status == 200 && comparable {
                 self.compare_with_head(&sent.lookup, stored, place, times, head, cx);
             }
         }
-        let Sent { lookup, .. } = sent;
-        match self.check(&lookup, head, times) {
-            Ok((storable, declared)) => self.register(lookup, storable, declared, status, head, cx),
-            Err(refused) => self.refuse(refused, status, head, cx),
+        let Sent {
+            lookup,
+            selected,
+            lead,
+            ..
+        } = sent;
+        let checked = match &selected {
+            // RFC 9110 §15.3.7: a part of what is stored as a whole adds nothing to it.
+            Some((stored, _)) if is_part_of(head, stored) => Err(Refused::Partial),
+            _ => self.core.storable(&lookup, head, times),
+        };
+        match checked {
+            Ok((storable, declared)) => {
+                let filling = Filling {
+                    register: Rc::new(self.core.ask_place(&lookup, &storable, cx.now)),
+                    lookup,
+                    storable,
+                    declared,
+                    status,
+                    selected,
+                    lead,
+                };
+                self.register(Box::new(filling), head, cx)
+            }
+            Err(refused) => {
+                if refused.lasts() && self.core.settings.uncacheable > 0 {
+                    let key = lookup.remembered_as();
+                    let ttl = Duration::from_secs(u64::from(self.core.settings.uncacheable));
+                    let mut known = self.core.uncacheable.borrow_mut();
+                    known.remember(&key, cx.now, ttl);
+                }
+                self.refuse(refused, status, head, cx)
+            }
         }
     }
 
-    fn policy(&self, lookup: &Lookup, status: u16, now: Timestamp) -> Policy {
-        let settings = &self.core.settings;
-        Policy {
-            heuristic: settings.heuristic,
-            set_cookie: settings.set_cookie,
-            assumed: settings.rules.of(&lookup.path).ttl(status),
-            jitter: settings.jitter,
-            random: self.core.fresh_generation(now),
-        }
-    }
-
-    fn check(
+    /// A stale response in place of an error, or the error that the protocol asks for.
+    fn in_place_of_error(
         &self,
         lookup: &Lookup,
+        stored: &Stored,
         head: &ResponseHead,
-        times: Times,
-    ) -> Result<(Storable, Option<u64>), Refused> {
-        let storable = Storable::check(
-            lookup.asked_of(),
-            head,
-            times,
-            &self.policy(lookup, head.status, times.responded),
-        )?;
-        let declared = head.content_length();
-        if declared.is_none() && head.fields.has("content-length") {
-            return Err(Refused::BadLength);
+        status: &Status,
+        cx: &mut Cx<'_>,
+    ) -> Option<Reply> {
+        let settings = &self.core.settings;
+        let (reached, unreached) = (!head.unreached, settings.unreached);
+        let mut status = status.clone();
+        if answer::serves_error(stored, &lookup.asked, reached, unreached, cx.now) {
+            cx.count("cache.stale");
+            cx.count("cache.stale_if_error");
+            status.detail = Some("stale_if_error");
+            let unique = self.core.fresh_generation(cx.now);
+            let name = &settings.name;
+            return Some(answer::reply(stored, lookup, status, name, unique, cx.now));
         }
-        // Refused here already, no place is taken for it.
-        let limit = u64::try_from(self.core.settings.max_object).unwrap_or(u64::MAX);
-        if declared.is_some_and(|length| length > limit) {
-            return Err(Refused::TooLarge);
+        if !head.unreached || !stored.conditions.never_stale {
+            return None;
         }
-        Ok((storable, declared))
+        // RFC 9111 §5.2.2.2: "a cache … that is disconnected … MUST generate an error response rather than reuse the
+        // stale response. The generated response SHOULD be 504 (Gateway Timeout)".
+        cx.count("cache.stale_forbidden");
+        status.detail = Some("stale_forbidden");
+        let mut reply = Reply::new(504, &[], "");
+        status.append_to(&mut reply.head.fields, &settings.name);
+        Some(reply)
     }
 
     fn refuse(
@@ -125,48 +170,19 @@ impl CacheExchange {
     /// Asks for a place, and with it whether the key was invalidated while the response was on its way.
     fn register(
         &mut self,
-        lookup: Box<Lookup>,
-        storable: Storable,
-        declared: Option<u64>,
-        status: Status,
+        filling: Box<Filling>,
         head: &mut ResponseHead,
         cx: &mut Cx<'_>,
     ) -> Step {
-        let until = self.core.until(&storable, cx.now);
-        let known_until = lookup.marker.as_ref().map_or(0, |marker| marker.until);
-        let register = Rc::new(Register {
-            seen: lookup.marker.as_ref().map(|marker| marker.generation),
-            fresh: self.core.fresh_generation(cx.now),
-            names: storable.names.clone(),
-            request: lookup.request.clone(),
-            until,
-            max_variants: self.core.settings.max_variants,
-        });
-        let name = store::marker_name(&lookup.primary);
-        let filling = Box::new(Filling {
-            lookup,
-            storable,
-            register,
-            declared,
-            status,
-        });
         let asked = Rc::clone(&filling.register);
-        let change = move |before: Option<&[u8]>| {
-            asked
-                .apply(before)
-                .ok()
-                .and_then(|(marker, _)| marker.encode())
-        };
         if filling.lookup.alone {
-            let before = self.core.update_alone(&name, change);
+            let name = store::marker_name(&filling.lookup.primary);
+            let before = self.core.update_alone(&name, |before| asked.change(before));
             return self.with_place(filling, before, head, cx);
         }
+        let effect = placing(&filling.lookup, asked, cx.now);
         self.state = State::Registering(filling);
-        Step::Do(Effect::Update {
-            key: name,
-            change: Change::new(change),
-            ttl: store::remaining(until.max(known_until), cx.now),
-        })
+        Step::Do(effect)
     }
 
     pub(crate) fn registered(
@@ -195,6 +211,8 @@ impl CacheExchange {
             register,
             declared,
             mut status,
+            selected,
+            lead,
         } = *filling;
         // The same pure function that was applied there says here what it decided.
         let (marker, at) = match register.apply(before.as_deref()) {
@@ -202,16 +220,11 @@ impl CacheExchange {
             Err(refused) => return self.refuse(refused, status, head, cx),
         };
         status.ttl = Some(storable.left());
-        let place = place_of(&lookup, &marker, at);
+        let place = lookup.place_at(&marker, at);
         let Some(buffer) = storable.into_stored(marker.generation).encode_head() else {
             return self.refuse(Refused::TooLarge, status, head, cx);
         };
-        let limit = self
-            .core
-            .settings
-            .max_object
-            .saturating_sub(place.object.len())
-            .saturating_sub(store::FRAMING);
+        let limit = self.core.room_for(&place);
         let expected = declared
             .and_then(|length| usize::try_from(length).ok())
             .unwrap_or(0);
@@ -232,6 +245,10 @@ impl CacheExchange {
             place,
             until: register.until,
             room,
+            other: selected
+                .map(|(stored, _)| stored)
+                .filter(|stored| stored.part.is_some()),
+            lead,
         });
         if head.end {
             self.captured(capture, &[], true, cx);
@@ -282,55 +299,47 @@ impl CacheExchange {
             debug_assert!(false, "what was just encoded can be decoded");
             return;
         };
-        self.core
-            .keep(&capture.place, &Rc::new(stored), encoded, capture.until, cx);
+        let whole = capture
+            .other
+            .as_ref()
+            .and_then(|other| parts::combined(other, &stored, capture.limit));
+        let combined = whole.and_then(|whole| Some((whole.encode()?, whole)));
+        let (encoded, stored) = combined.unwrap_or((encoded, stored));
+        self.core.keep(
+            &capture.place,
+            &Rc::new(stored),
+            encoded,
+            capture.until,
+            capture.lead,
+            cx,
+        );
     }
 
     /// RFC 9111 §4.3.3, §4.3.4: a 304 to our own condition; the stored response is brought up to date and sent.
     #[allow(clippy::too_many_arguments)]
     fn validated(
         &mut self,
-        lookup: &Lookup,
-        old: &Rc<Stored>,
-        place: &Place,
+        lookup: Box<Lookup>,
+        (old, place): Found,
+        lead: Option<Lead>,
         times: Times,
         head: &ResponseHead,
         mut status: Status,
         cx: &mut Cx<'_>,
     ) -> Step {
-        cx.count("cache.validated");
+        let (stored, kept) = self
+            .core
+            .freshen(&lookup, &old, &place, lead, times, head, cx);
+        match kept {
+            Ok(()) => status.stored = true,
+            Err(Some(refused)) => status.detail = Some(refused.name()),
+            Err(None) => {}
+        }
         let unique = self.core.fresh_generation(cx.now);
         let name = &self.core.settings.name;
-        if !conditional::is_about(&head.fields, old) {
-            // The origin says "not modified" of another representation than the one asked about: this answer is the
-            // best there is, but the next request asks without a condition.
-            cx.count("cache.validation_mismatch");
-            self.core.forget(place, old.generation, place.until, cx);
-            return Step::Reply(answer::reply(old, lookup, status, name, unique, cx.now));
-        }
-        let updated = self.freshened(lookup, old, times, head);
-        let stored = match updated {
-            Ok((stored, until)) => match stored.encode() {
-                Some(encoded) => {
-                    let stored = Rc::new(stored);
-                    status.stored = true;
-                    self.core.keep(place, &stored, encoded, until, cx);
-                    stored
-                }
-                None => Rc::clone(old),
-            },
-            Err(refused) => {
-                // It may be sent once more, having been validated, but not be kept.
-                cx.count(refused.counter());
-                status.detail = Some(refused.name());
-                self.core.forget(place, old.generation, place.until, cx);
-                Rc::new(Stored {
-                    fields: conditional::freshened(old, &head.fields),
-                    ..Stored::clone(old)
-                })
-            }
-        };
-        Step::Reply(answer::reply(&stored, lookup, status, name, unique, cx.now))
+        Step::Reply(answer::reply(
+            &stored, &lookup, status, name, unique, cx.now,
+        ))
     }
 
     /// RFC 9111 §4.3.5: a response to HEAD freshens the stored GET, or makes it unusable.
@@ -344,29 +353,147 @@ impl CacheExchange {
         cx: &mut Cx<'_>,
     ) {
         let updated = conditional::agrees_with(head, old)
-            .then(|| self.freshened(lookup, old, times, head).ok())
+            .then(|| self.core.freshened(lookup, old, times, head).ok())
             .flatten();
         match updated.and_then(|(stored, until)| Some((stored.encode()?, stored, until))) {
             Some((encoded, stored, until)) => {
-                self.core.keep(place, &Rc::new(stored), encoded, until, cx)
+                self.core
+                    .keep(place, &Rc::new(stored), encoded, until, None, cx)
             }
             None => self.core.forget(place, old.generation, place.until, cx),
         }
     }
+}
 
-    fn freshened(
+impl Core {
+    fn policy(&self, lookup: &Lookup, status: u16, now: Timestamp) -> Policy<'_> {
+        let settings = &self.settings;
+        Policy {
+            heuristic: settings.heuristic,
+            longest_error: settings.heuristic_error,
+            targets: &settings.targets,
+            max_groups: settings.max_groups,
+            unreached: settings.unreached,
+            set_cookie: settings.set_cookie,
+            assumed: settings.rules.of(&lookup.path).ttl(status),
+            jitter: settings.jitter,
+            random: self.fresh_generation(now),
+        }
+    }
+
+    /// Whether a response may be stored, and the length it declares.
+    pub(crate) fn storable(
+        &self,
+        lookup: &Lookup,
+        head: &ResponseHead,
+        times: Times,
+    ) -> Result<(Storable, Option<u64>), Refused> {
+        if head.unreached {
+            return Err(Refused::Unreached);
+        }
+        let policy = self.policy(lookup, head.status, times.responded);
+        let storable = Storable::check(lookup.asked_of(), head, times, &policy)?;
+        let mut declared = head.content_length();
+        if declared.is_none() && head.fields.has("content-length") {
+            return Err(Refused::BadLength);
+        }
+        if let (206, Some(range)) = (head.status, head.fields.get("content-range")) {
+            declared = parts::content_range(range).map(|(first, last, _)| last - first + 1);
+        }
+        // Refused here already, no place is taken for it.
+        let limit = u64::try_from(self.settings.max_object).unwrap_or(u64::MAX);
+        if declared.is_some_and(|length| length > limit) {
+            return Err(Refused::TooLarge);
+        }
+        Ok((storable, declared))
+    }
+
+    /// What to ask the key's marker for a response's place.
+    pub(crate) fn ask_place(
+        &self,
+        lookup: &Lookup,
+        storable: &Storable,
+        now: Timestamp,
+    ) -> Register {
+        Register {
+            seen: lookup.marker.as_ref().map(|marker| marker.generation),
+            fresh: self.fresh_generation(now),
+            names: storable.names.clone(),
+            request: lookup.request.clone(),
+            until: self.until(storable, now),
+            max_variants: self.settings.max_variants,
+        }
+    }
+
+    /// Bytes of an encoded response at a place at most.
+    pub(crate) fn room_for(&self, place: &Place) -> usize {
+        self.settings
+            .max_object
+            .saturating_sub(place.object.len())
+            .saturating_sub(store::FRAMING)
+    }
+
+    /// What a 304 to our own condition makes of a stored response, and whether that was kept.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn freshen(
+        self: &Rc<Self>,
+        lookup: &Lookup,
+        old: &Rc<Stored>,
+        place: &Place,
+        lead: Option<Lead>,
+        times: Times,
+        head: &ResponseHead,
+        cx: &mut Cx<'_>,
+    ) -> (Rc<Stored>, Result<(), Option<Refused>>) {
+        cx.count("cache.validated");
+        if !conditional::is_about(&head.fields, old) {
+            // The origin says "not modified" of another representation than the one asked about: this answer is the
+            // best there is, but the next request asks without a condition.
+            cx.count("cache.validation_mismatch");
+            self.forget(place, old.generation, place.until, cx);
+            return (Rc::clone(old), Err(None));
+        }
+        match self.freshened(lookup, old, times, head) {
+            Ok((stored, until)) => match stored.encode() {
+                Some(encoded) => {
+                    let stored = Rc::new(stored);
+                    self.keep(place, &stored, encoded, until, lead, cx);
+                    (stored, Ok(()))
+                }
+                None => (Rc::clone(old), Err(None)),
+            },
+            Err(refused) => {
+                // It may be sent once more, having been validated, but not be kept.
+                cx.count(refused.counter());
+                self.forget(place, old.generation, place.until, cx);
+                let sent = Stored {
+                    fields: conditional::freshened(old, &head.fields),
+                    ..Stored::clone(old)
+                };
+                (Rc::new(sent), Err(Some(refused)))
+            }
+        }
+    }
+
+    /// A stored response brought up to date by a 304 or an answer to HEAD, and until when it may be of use.
+    pub(crate) fn freshened(
         &self,
         lookup: &Lookup,
         old: &Rc<Stored>,
         times: Times,
         head: &ResponseHead,
     ) -> Result<(Stored, u32), Refused> {
-        let merged = ResponseHead {
+        let mut merged = ResponseHead {
             status: old.status,
             fields: conditional::freshened(old, &head.fields),
-            end: false,
+            rerouted: head.rerouted,
             ..ResponseHead::default()
         };
+        if let Some(part) = old.part {
+            merged
+                .fields
+                .set("content-range", part.content_range(old.body.len()));
+        }
         let asked = Asked {
             is_head: false,
             ..lookup.asked_of()
@@ -377,7 +504,7 @@ impl CacheExchange {
             times,
             &self.policy(lookup, old.status, times.responded),
         )?;
-        let until = self.core.until(&storable, times.responded);
+        let until = self.until(&storable, times.responded);
         let mut stored = storable.into_stored(old.generation);
         stored.body = old.body.clone();
         Ok((stored, until))
@@ -390,16 +517,30 @@ impl Lookup {
             fields: &self.request,
             no_store: self.asked.no_store,
             is_head: self.is_head,
+            origin: &self.origin,
         }
     }
 }
 
-fn place_of(lookup: &Lookup, marker: &Marker, at: u8) -> Place {
-    Place {
-        marker: store::marker_name(&lookup.primary),
-        object: store::object_name(&lookup.primary, at),
-        edition: marker.edition,
-        until: marker.until,
-        alone: lookup.alone,
+/// The update that gives a response its place.
+pub(crate) fn placing(lookup: &Lookup, register: Rc<Register>, now: Timestamp) -> Effect {
+    let known_until = lookup.marker.as_ref().map_or(0, |marker| marker.until);
+    let until = register.until.max(known_until);
+    Effect::Update {
+        key: store::marker_name(&lookup.primary),
+        change: Change::new(move |before| register.change(before)),
+        ttl: store::remaining(until, now),
     }
+}
+
+/// RFC 5861 §4: an error is "any situation that would result in a 500, 502, 503, or 504 HTTP response status code".
+fn is_error(head: &ResponseHead) -> bool {
+    head.unreached || matches!(head.status, 500 | 502 | 503 | 504)
+}
+
+fn is_part_of(head: &ResponseHead, stored: &Stored) -> bool {
+    head.status == 206
+        && stored.part.is_none()
+        && stored.strong_tag().is_some()
+        && stored.strong_tag() == head.fields.get("etag")
 }

@@ -95,11 +95,30 @@ pub fn current_age(initial_age: u32, responded: Timestamp, now: Timestamp) -> u3
 /// A date in one of the three forms of RFC 9110 §5.6.7, in seconds since the epoch; anything else is no date.
 pub fn parse_date(text: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?;
-    // The forms are case-sensitive and in UTC: 24 to 33 characters, ending in GMT or (asctime) in a year.
     let date = httpdate::parse_http_date(text).ok()?;
-    date.duration_since(UNIX_EPOCH)
-        .ok()
-        .map(|since| since.as_secs())
+    let since = date.duration_since(UNIX_EPOCH).ok()?;
+    // The parser takes some separators for others: what it read must be written like one of the three forms.
+    is_form(text, &httpdate::fmt_http_date(date)).then_some(since.as_secs())
+}
+
+/// Whether a text is one of the three forms of the date that `fixed` (IMF-fixdate) says. The name of the day is not
+/// looked at: it says nothing that the date does not, and some servers get it wrong.
+fn is_form(text: &str, fixed: &str) -> bool {
+    let (Some(rest), Some(day), Some(month), Some(year), Some(time)) = (
+        fixed.get(3..),
+        fixed.get(5..7),
+        fixed.get(8..11),
+        fixed.get(12..16),
+        fixed.get(17..25),
+    ) else {
+        return false;
+    };
+    let two = year.get(2..).unwrap_or_default();
+    let narrow = day.strip_prefix('0').unwrap_or(day);
+    let after_name = text.trim_start_matches(|letter: char| letter.is_ascii_alphabetic());
+    after_name == rest
+        || after_name == format!(", {day}-{month}-{two} {time} GMT")
+        || text.get(3..) == Some(&format!(" {month} {narrow:>2} {time} {year}"))
 }
 
 /// The preferred form of a date (IMF-fixdate).

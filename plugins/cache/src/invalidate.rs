@@ -1,8 +1,234 @@
-//! Which URIs an unsafe request makes stale (RFC 9111 §4.4).
+//! What an unsafe request invalidates (RFC 9111 §4.4, RFC 9875 §3), and the changes of shared values that do it.
 
-use edgeweir_filter::ResponseHead;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
 
-use crate::key::{Target, authority, split};
+use bytes::Bytes;
+use edgeweir_filter::{Answer, Change, Cx, Effect, Level, ResponseHead};
+
+use crate::groups;
+use crate::key::{Key, Target, authority, split};
+use crate::marker;
+use crate::standing::{self, Ban, Mark, Overview, Wide};
+use crate::store::{self, Core};
+
+type ChangeFn = dyn Fn(Option<&[u8]>) -> Option<Vec<u8>>;
+type ThenFn = dyn FnOnce(Option<&[u8]>) -> Updates;
+
+/// Changes of shared values, one after the other.
+#[derive(Default)]
+pub(crate) struct Updates(VecDeque<Pending>);
+
+struct Pending {
+    key: Bytes,
+    change: Rc<ChangeFn>,
+    ttl: Duration,
+    /// An invalidation of one key: it is to be remembered for as long as what it invalidates.
+    generation: Option<u64>,
+    /// What is to be done next, when that depends on the value before.
+    then: Option<Box<ThenFn>>,
+}
+
+impl Updates {
+    pub(crate) fn push(
+        &mut self,
+        key: Bytes,
+        ttl: Duration,
+        change: impl Fn(Option<&[u8]>) -> Option<Vec<u8>> + 'static,
+    ) {
+        self.0.push_back(Pending {
+            key,
+            change: Rc::new(change),
+            ttl,
+            generation: None,
+            then: None,
+        });
+    }
+
+    /// What is to be done first, in order.
+    fn put_first(&mut self, others: Self) {
+        for pending in others.0.into_iter().rev() {
+            self.0.push_front(pending);
+        }
+    }
+}
+
+impl Core {
+    /// The changes after a successful unsafe request.
+    pub(crate) fn after_unsafe(
+        &self,
+        targets: &[Target],
+        groups: &[u64],
+        cx: &mut Cx<'_>,
+    ) -> Updates {
+        let mut updates = Updates::default();
+        for target in targets {
+            self.invalidate_key(target, &mut updates, cx);
+        }
+        if !groups.is_empty() {
+            cx.add("cache.invalidated_groups", groups.len() as u64);
+            let mark = Mark::hard(cx.now);
+            self.invalidate_groups(groups, mark, &mut updates, cx);
+        }
+        updates
+    }
+
+    /// Makes what is stored under a URI, or on its way there, unusable.
+    pub(crate) fn invalidate_key(&self, target: &Target, updates: &mut Updates, cx: &mut Cx<'_>) {
+        let settings = &self.settings.key;
+        let Ok(key) = Key::of_target(target, settings) else {
+            return;
+        };
+        cx.count("cache.invalidated");
+        let uri = key.uri_part();
+        let (name, ttl) = match settings.has_extra() {
+            true => (store::epoch_name(uri), store::EPOCH),
+            false => (store::marker_name(uri), store::REMEMBERED),
+        };
+        let until = store::seconds_at(cx.now.plus(ttl));
+        let fresh = self.fresh_generation(cx.now);
+        updates.0.push_back(Pending {
+            key: name,
+            change: Rc::new(move |_| marker::invalidate(fresh, until)),
+            ttl,
+            generation: Some(fresh),
+            then: None,
+        });
+        self.push_tick(store::clock_of(uri), updates, cx);
+        if let Some(third) = &self.settings.l3 {
+            let variants = 0..self.settings.max_variants;
+            let names = variants.map(|at| store::object_name(&key.primary(0), at));
+            cx.detach(third.forget(names));
+        }
+    }
+
+    /// Puts a mark on groups: what is in one of them is judged by it.
+    pub(crate) fn invalidate_groups(
+        &self,
+        groups: &[u64],
+        mark: Mark,
+        updates: &mut Updates,
+        cx: &mut Cx<'_>,
+    ) {
+        for group in groups {
+            let change = move |before: Option<&[u8]>| Some(mark.over(before));
+            updates.push(store::group_name(*group), store::MARKED, change);
+        }
+        if let Some(third) = &self.settings.l3 {
+            let listed: Vec<String> = groups.iter().map(|group| format!("{group:016x}")).collect();
+            cx.detach(third.invalidate(&format!("groups={}", listed.join(","))));
+        }
+        self.push_wide(Wide::Marks, updates, cx);
+    }
+
+    /// Tells every worker that more than one key was invalidated.
+    pub(crate) fn push_wide(&self, wide: Wide, updates: &mut Updates, cx: &mut Cx<'_>) {
+        let fresh = self.fresh_generation(cx.now);
+        let change = move |before: Option<&[u8]>| Some(standing::change(before, wide, fresh));
+        updates.push(store::wide_name(), store::MARKED, change);
+        self.push_ticks(updates, cx);
+    }
+
+    /// Writes a ban where there is a place for it, and tells every worker.
+    pub(crate) fn ban(&self, ban: &Ban, updates: &mut Updates, cx: &mut Cx<'_>) {
+        let (fresh, now) = (self.fresh_generation(cx.now), cx.now);
+        let parts = ban.parts(self.fresh_generation(now) as u32);
+        let wide = Wide::Reserve(now);
+        updates.0.push_back(Pending {
+            key: store::wide_name(),
+            change: Rc::new(move |before| Some(standing::change(before, wide, fresh))),
+            ttl: store::MARKED,
+            generation: None,
+            then: Some(Box::new(move |before| {
+                let mut next = Updates::default();
+                // Without a place everything was invalidated instead.
+                if let Some(slot) = Overview::of(before).free() {
+                    for (at, part) in (0u8..).zip(parts) {
+                        let name = store::ban_name(u8::try_from(slot).unwrap_or(u8::MAX), at);
+                        next.push(name, store::MARKED, move |_| Some(part.clone()));
+                    }
+                    let wide = Wide::Commit(slot);
+                    next.push(store::wide_name(), store::MARKED, move |before| {
+                        Some(standing::change(before, wide, fresh))
+                    });
+                }
+                next
+            })),
+        });
+        self.push_ticks(updates, cx);
+    }
+
+    fn push_ticks(&self, updates: &mut Updates, cx: &Cx<'_>) {
+        for clock in 0..=u8::MAX {
+            self.push_tick(clock, updates, cx);
+        }
+    }
+
+    fn push_tick(&self, clock: u8, updates: &mut Updates, cx: &Cx<'_>) {
+        let fresh = self.fresh_generation(cx.now).to_be_bytes();
+        updates.push(store::clock_name(clock), store::CLOCK, move |_| {
+            Some(fresh.to_vec())
+        });
+    }
+
+    /// The next change to ask for; `None` when all are done. Without a shared store they are done here.
+    pub(crate) fn next_update(&self, updates: &mut Updates, _cx: &mut Cx<'_>) -> Option<Effect> {
+        if !self.settings.shared {
+            while let Some(pending) = updates.0.pop_front() {
+                let before = self.update_alone(&pending.key, |before| (pending.change)(before));
+                if let Some(then) = pending.then {
+                    updates.put_first(then(before.as_deref()));
+                }
+            }
+        }
+        let next = updates.0.front()?;
+        let change = Rc::clone(&next.change);
+        Some(Effect::Update {
+            key: next.key.clone(),
+            change: Change::new(move |before| change(before)),
+            ttl: next.ttl,
+        })
+    }
+
+    /// What came of the change asked for last.
+    pub(crate) fn updated(&self, updates: &mut Updates, answer: &Answer, cx: &mut Cx<'_>) {
+        let Some(done) = updates.0.pop_front() else {
+            return;
+        };
+        match answer {
+            Answer::Updated(Ok(before)) => {
+                if let Some(then) = done.then {
+                    updates.put_first(then(before.as_deref()));
+                }
+                let Some(generation) = done.generation else {
+                    return;
+                };
+                let until = store::seconds_at(cx.now.plus(done.ttl));
+                if let Some(longer) = marker::outlives(before.as_deref(), until) {
+                    updates.0.push_front(Pending {
+                        key: done.key,
+                        change: Rc::new(move |b| marker::prolong(b, generation, longer)),
+                        ttl: store::remaining(longer, cx.now),
+                        generation: None,
+                        then: None,
+                    });
+                }
+            }
+            other => {
+                // The other workers can't be told: this one at least knows, for as long as it works alone.
+                cx.count("cache.invalidation_failed");
+                let why = match other {
+                    Answer::Updated(Err(failed)) => failed.name(),
+                    _ => "unsupported",
+                };
+                let line = "cache: an invalidation did not reach the shared store";
+                cx.log(Level::Warn, format!("{line}: {why}"));
+                self.update_alone(&done.key, |before| (done.change)(before));
+            }
+        }
+    }
+}
 
 /// Methods by what they do to the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +273,14 @@ pub fn targets(asked: &Target, head: &ResponseHead) -> Vec<Target> {
         }
     }
     targets
+}
+
+/// The groups that a response to an unsafe request invalidates.
+pub fn groups(asked: &Target, head: &ResponseHead) -> Vec<u64> {
+    if !(200..400).contains(&head.status) {
+        return Vec::new();
+    }
+    groups::invalidated(&head.fields, &asked.origin())
 }
 
 /// Resolves a reference (RFC 3986 §5.2.2); `None` when it leads to another origin. RFC 9111 §4.4: "A cache MUST NOT

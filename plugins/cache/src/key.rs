@@ -53,6 +53,11 @@ impl Target {
             path: head.path.to_vec(),
         }
     }
+
+    /// Scheme and authority.
+    pub fn origin(&self) -> Vec<u8> {
+        [&self.scheme[..], b"://", &self.authority].concat()
+    }
 }
 
 impl Key {
@@ -158,6 +163,27 @@ pub fn readable(head: &RequestHead, settings: &KeySettings) -> String {
             _ => '?',
         })
         .collect()
+}
+
+/// Host and path in the bytes of a key.
+pub fn host_and_path(primary: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = primary;
+    let (mut host, mut path) = (None, None);
+    while let Some((&tag, after)) = rest.split_first() {
+        let (length, after) = after.split_first_chunk::<4>()?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        let (value, after) = after.split_at_checked(length)?;
+        match tag {
+            AUTHORITY => host = Some(value),
+            PATH => path = Some(value),
+            _ => {}
+        }
+        if let (Some(host), Some(path)) = (host, path) {
+            return Some([host, path].concat());
+        }
+        rest = after;
+    }
+    None
 }
 
 /// Lower case, without userinfo, a default port or an empty one (RFC 3986 §6.2.2.1, §6.2.3).

@@ -22,30 +22,46 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
 )]
 
+mod admin;
+mod adopt;
 mod answer;
+mod check;
 mod conditional;
 mod config;
 mod directives;
 mod exchange;
 mod fill;
+mod flights;
 mod freshness;
+mod groups;
 mod invalidate;
 mod key;
+mod l3;
 mod lookup;
 mod marker;
 mod memory;
+mod operate;
+mod parts;
+mod preset;
 mod ranges;
 mod reason;
+mod refresh;
 mod rules;
+mod standing;
 mod status;
 mod storable;
 mod store;
 mod stored;
+mod successors;
+mod targeted;
+mod uncacheable;
 mod vary;
+mod warm;
+mod work;
 
 use std::rc::Rc;
 
-use edgeweir_filter::{ConfigError, Configured, Exchange, Filter};
+use edgeweir_filter::{ConfigError, Configured, Exchange, Filter, Task, Wants};
 
 pub use config::{Config, KeyConfig};
 pub use reason::{Bypass, Missed, Refused};
@@ -75,6 +91,27 @@ impl Filter for Cache {
 
     fn exchange(&self) -> Box<dyn Exchange> {
         Box::new(exchange::CacheExchange::new(Rc::clone(&self.core)))
+    }
+
+    fn wants(&self) -> Wants {
+        let settings = &self.core.settings;
+        Wants {
+            peer: settings.prefetches > 0,
+            route: settings.background.enabled,
+            shared_bytes: if settings.shared {
+                settings.l2_bytes
+            } else {
+                0
+            },
+            ..Wants::default()
+        }
+    }
+
+    fn startup(&self) -> Vec<Box<dyn Task>> {
+        match self.core.settings.enabled && !self.core.settings.warm.urls.is_empty() {
+            true => vec![Box::new(warm::Warm::new(&self.core))],
+            false => Vec::new(),
+        }
     }
 
     fn notes(&self) -> Vec<String> {

@@ -7,17 +7,24 @@ use edgeweir_filter::{
     Answer, Body, Change, Cx, Effect, Failed, Fields, Reply, RequestHead, Step, Timestamp,
 };
 
+use crate::adopt::Adopt;
 use crate::answer::{self, Verdict};
 use crate::conditional;
 use crate::config::Settings;
 use crate::directives::RequestDirectives;
 use crate::exchange::{CacheExchange, State};
-use crate::key::{self, Key};
+use crate::flights::{Boarding, Lead};
+use crate::key::{self, Key, Target};
+use crate::l3;
 use crate::marker::{self, Marker};
+use crate::memory::Known;
 use crate::reason::Missed;
+use crate::refresh::Refresh;
+use crate::standing::Standing;
 use crate::status::{Forward, Status};
 use crate::store::{self, Place};
 use crate::stored::Stored;
+use crate::vary;
 
 /// What is known of a request that is looked up.
 pub(crate) struct Lookup {
@@ -29,10 +36,18 @@ pub(crate) struct Lookup {
     pub request: Fields,
     /// The path, for the rules.
     pub path: Bytes,
+    /// Scheme and authority, normalised.
+    pub origin: Bytes,
     pub is_head: bool,
+    /// There is a third tier.
+    pub has_third: bool,
     /// The shared store is off, or failed in this exchange.
     pub alone: bool,
+    /// The key's clock as read, where the shared store is used.
+    pub clock: Option<Bytes>,
     pub marker: Option<Marker>,
+    /// It waited for another request to the origin, because.
+    pub waited: Option<Missed>,
     pub shown_key: Option<String>,
 }
 
@@ -45,11 +60,37 @@ pub(crate) struct Epoch {
 }
 
 impl Epoch {
+    pub(crate) fn new(fresh: u64, now: Timestamp) -> Self {
+        Self {
+            fresh,
+            now: store::seconds_at(now),
+            until: store::seconds_at(now.plus(store::EPOCH)),
+        }
+    }
+
+    /// The update that reads a URI's generation, or makes it.
+    pub(crate) fn ask(self, uri: &[u8]) -> Effect {
+        Effect::Update {
+            key: store::epoch_name(uri),
+            change: Change::new(move |before| self.apply(before)),
+            ttl: store::EPOCH,
+        }
+    }
+
+    pub(crate) fn generation(self, before: Option<&[u8]>) -> u64 {
+        marker::epoch(before, self.fresh, self.now, self.until)
+            .0
+            .generation
+    }
+
     fn apply(self, before: Option<&[u8]>) -> Option<Vec<u8>> {
         let (marker, write) = marker::epoch(before, self.fresh, self.now, self.until);
         write.then(|| marker.encode()).flatten()
     }
 }
+
+/// A stored response that was found, and where.
+pub(crate) type Found = (Rc<Stored>, Place);
 
 /// A request on its way to the origin.
 pub(crate) struct Sent {
@@ -57,9 +98,11 @@ pub(crate) struct Sent {
     pub requested: Timestamp,
     pub missed: Missed,
     /// What was selected but not reused.
-    pub selected: Option<(Rc<Stored>, Place)>,
+    pub selected: Option<Found>,
     /// The request was made conditional: a 304 is ours.
     pub validates: bool,
+    /// Others wait for what it brings.
+    pub lead: Option<Lead>,
 }
 
 impl Lookup {
@@ -77,12 +120,35 @@ impl Lookup {
             asked,
             request: head.fields.clone(),
             path: Bytes::copy_from_slice(head.path_only()),
+            origin: Target::of(head).origin().into(),
             is_head,
+            has_third: settings.l3.is_some(),
             alone: !settings.shared,
+            clock: None,
             marker: None,
+            waited: None,
             shown_key: settings
                 .debug_key
                 .then(|| key::readable(head, &settings.key)),
+        }
+    }
+
+    /// The same for work in the background, without the client's wishes.
+    pub fn quiet(&self) -> Self {
+        Self {
+            key: self.key.clone(),
+            primary: self.primary.clone(),
+            asked: RequestDirectives::default(),
+            request: self.request.clone(),
+            path: self.path.clone(),
+            origin: self.origin.clone(),
+            is_head: false,
+            has_third: self.has_third,
+            alone: self.alone,
+            clock: self.clock.clone(),
+            marker: self.marker.clone(),
+            waited: None,
+            shown_key: None,
         }
     }
 
@@ -91,6 +157,50 @@ impl Lookup {
         Status {
             key: self.shown_key.clone(),
             ..Status::default()
+        }
+    }
+
+    /// Where the variant for this request is kept, when the key has one.
+    pub fn place(&self) -> Option<Place> {
+        let marker = self.marker.as_ref()?;
+        let at = marker.place(&self.request)?;
+        Some(self.place_at(marker, at))
+    }
+
+    /// Where a variant is kept.
+    pub fn place_at(&self, marker: &Marker, at: u8) -> Place {
+        Place {
+            marker: store::marker_name(&self.primary),
+            object: store::object_name(&self.primary, at),
+            edition: marker.edition,
+            until: marker.until,
+            clock: store::clock_of(self.key.uri_part()),
+            uri: match self.has_third {
+                true => self.uri().into(),
+                false => Bytes::new(),
+            },
+            alone: self.alone,
+        }
+    }
+
+    /// What it is known by among keys that can't be cached: as soon as anything is stored under its clock, it may be.
+    pub fn remembered_as(&self) -> Vec<u8> {
+        [&self.primary, self.clock.as_deref().unwrap_or_default()].concat()
+    }
+
+    /// Host and path: what patterns are about.
+    pub fn uri(&self) -> Vec<u8> {
+        key::host_and_path(self.key.uri_part()).unwrap_or_default()
+    }
+
+    /// What it shares requests to the origin by: the key, and the variant as far as that is known.
+    pub fn flight(&self) -> Bytes {
+        match &self.marker {
+            Some(marker) if !marker.names.is_empty() => {
+                let secondary = vary::secondary(&marker.names, &self.request);
+                [&self.primary[..], &secondary].concat().into()
+            }
+            _ => self.primary.clone(),
         }
     }
 }
@@ -102,25 +212,57 @@ impl CacheExchange {
         head: &mut RequestHead,
         cx: &mut Cx<'_>,
     ) -> Step {
+        if lookup.alone {
+            return self.ask_epoch(lookup, head, cx);
+        }
+        let fresh = self.core.fresh_generation(cx.now).to_be_bytes();
+        let clock = store::clock_of(lookup.key.uri_part());
+        self.state = State::Clock(lookup, fresh);
+        Step::Do(Effect::Update {
+            key: store::clock_name(clock),
+            change: Change::new(move |before| before.is_none().then(|| fresh.to_vec())),
+            ttl: store::CLOCK,
+        })
+    }
+
+    pub(crate) fn got_clock(
+        &mut self,
+        mut lookup: Box<Lookup>,
+        fresh: [u8; 8],
+        answer: Answer,
+        head: &mut RequestHead,
+        cx: &mut Cx<'_>,
+    ) -> Step {
+        let clock = match updated(answer) {
+            Ok(before) => before.unwrap_or_else(|| Bytes::copy_from_slice(&fresh)),
+            Err(failed) => {
+                go_alone(&mut lookup, failed, cx);
+                return self.ask_epoch(lookup, head, cx);
+            }
+        };
+        let key = lookup.key.primary(0);
+        let known = self.core.memory.borrow_mut().known(&key, &clock, cx.now);
+        lookup.clock = Some(clock);
+        match known {
+            Some(known) => {
+                lookup.primary = known.primary;
+                self.with_marker(lookup, known.marker, head, cx)
+            }
+            None => self.ask_epoch(lookup, head, cx),
+        }
+    }
+
+    fn ask_epoch(&mut self, lookup: Box<Lookup>, head: &mut RequestHead, cx: &mut Cx<'_>) -> Step {
         if !self.core.settings.key.has_extra() {
             return self.ask_marker(lookup, head, cx);
         }
-        let until = u32::try_from(cx.now.plus(store::EPOCH).as_secs()).unwrap_or(u32::MAX);
-        let epoch = Epoch {
-            fresh: self.core.fresh_generation(cx.now),
-            now: u32::try_from(cx.now.as_secs()).unwrap_or(u32::MAX),
-            until,
-        };
+        let epoch = Epoch::new(self.core.fresh_generation(cx.now), cx.now);
         if lookup.alone {
             return self.with_own_epoch(lookup, epoch, head, cx);
         }
-        let name = store::epoch_name(lookup.key.uri_part());
+        let effect = epoch.ask(lookup.key.uri_part());
         self.state = State::Epoch(lookup, epoch);
-        Step::Do(Effect::Update {
-            key: name,
-            change: Change::new(move |before| epoch.apply(before)),
-            ttl: store::EPOCH,
-        })
+        Step::Do(effect)
     }
 
     pub(crate) fn got_epoch(
@@ -132,7 +274,10 @@ impl CacheExchange {
         cx: &mut Cx<'_>,
     ) -> Step {
         match updated(answer) {
-            Ok(before) => self.with_epoch(lookup, epoch, before, head, cx),
+            Ok(before) => {
+                lookup.primary = lookup.key.primary(epoch.generation(before.as_deref()));
+                self.ask_marker(lookup, head, cx)
+            }
             Err(failed) => {
                 go_alone(&mut lookup, failed, cx);
                 self.with_own_epoch(lookup, epoch, head, cx)
@@ -142,26 +287,14 @@ impl CacheExchange {
 
     fn with_own_epoch(
         &mut self,
-        lookup: Box<Lookup>,
+        mut lookup: Box<Lookup>,
         epoch: Epoch,
         head: &mut RequestHead,
         cx: &mut Cx<'_>,
     ) -> Step {
         let name = store::epoch_name(lookup.key.uri_part());
         let before = self.core.update_alone(&name, |before| epoch.apply(before));
-        self.with_epoch(lookup, epoch, before, head, cx)
-    }
-
-    fn with_epoch(
-        &mut self,
-        mut lookup: Box<Lookup>,
-        epoch: Epoch,
-        before: Option<Bytes>,
-        head: &mut RequestHead,
-        cx: &mut Cx<'_>,
-    ) -> Step {
-        let (marker, _) = marker::epoch(before.as_deref(), epoch.fresh, epoch.now, epoch.until);
-        lookup.primary = lookup.key.primary(marker.generation);
+        lookup.primary = lookup.key.primary(epoch.generation(before.as_deref()));
         self.ask_marker(lookup, head, cx)
     }
 
@@ -169,7 +302,8 @@ impl CacheExchange {
         let name = store::marker_name(&lookup.primary);
         if lookup.alone {
             let value = self.core.memory.borrow_mut().marker(&name);
-            return self.with_marker(lookup, value, head, cx);
+            let marker = value.as_deref().and_then(Marker::decode);
+            return self.with_marker(lookup, marker, head, cx);
         }
         self.state = State::Marker(lookup);
         Step::Do(read(name))
@@ -190,33 +324,42 @@ impl CacheExchange {
                 self.core.memory.borrow_mut().marker(&name)
             }
         };
-        self.with_marker(lookup, value, head, cx)
+        let marker = value.as_deref().and_then(Marker::decode);
+        if let Some(clock) = lookup.clock.clone() {
+            let known = Known {
+                clock,
+                primary: lookup.primary.clone(),
+                marker: marker.clone(),
+                since: cx.now,
+            };
+            let key = lookup.key.primary(0);
+            self.core.memory.borrow_mut().learn(key, known);
+        }
+        self.with_marker(lookup, marker, head, cx)
     }
 
     fn with_marker(
         &mut self,
         mut lookup: Box<Lookup>,
-        value: Option<Bytes>,
+        marker: Option<Marker>,
         head: &mut RequestHead,
         cx: &mut Cx<'_>,
     ) -> Step {
-        lookup.marker = value.as_deref().and_then(Marker::decode);
+        lookup.marker = marker;
         let Some(marker) = lookup
             .marker
             .as_ref()
             .filter(|marker| marker.has_variants())
         else {
-            return self.forward(lookup, Missed::Absent, None, head, cx);
+            // Nothing was ever heard of the key here: what outlives the edge may know it.
+            let unheard = lookup.marker.is_none();
+            return match unheard {
+                true => self.ask_third(lookup, Missed::Absent, head, cx),
+                false => self.forward(lookup, Missed::Absent, None, head, cx),
+            };
         };
-        let Some(at) = marker.place(&lookup.request) else {
+        let Some(place) = lookup.place() else {
             return self.forward(lookup, Missed::Variant, None, head, cx);
-        };
-        let place = Place {
-            marker: store::marker_name(&lookup.primary),
-            object: store::object_name(&lookup.primary, at),
-            edition: marker.edition,
-            until: marker.until,
-            alone: lookup.alone,
         };
         let (generation, edition) = (marker.generation, marker.edition);
         let found = self
@@ -230,19 +373,31 @@ impl CacheExchange {
         }
         if lookup.alone {
             // Nobody else to ask: the residence time does not matter.
-            let found =
-                self.core
-                    .memory
-                    .borrow_mut()
-                    .recall(&place.object, generation, edition, cx.now);
-            return match found {
-                Some(stored) => self.found(lookup, stored, place, head, cx),
-                None => self.forward(lookup, Missed::Empty, None, head, cx),
-            };
+            return self.recall(lookup, place, generation, head, cx);
         }
         let key = place.object.clone();
         self.state = State::Object(lookup, place);
         Step::Do(Effect::Load { key })
+    }
+
+    /// What this instance holds of the same generation is as good as it was.
+    fn recall(
+        &mut self,
+        lookup: Box<Lookup>,
+        place: Place,
+        generation: u64,
+        head: &mut RequestHead,
+        cx: &mut Cx<'_>,
+    ) -> Step {
+        let found =
+            self.core
+                .memory
+                .borrow_mut()
+                .recall(&place.object, generation, place.edition, cx.now);
+        match found {
+            Some(stored) => self.found(lookup, stored, place, head, cx),
+            None => self.ask_third(lookup, Missed::Empty, head, cx),
+        }
     }
 
     pub(crate) fn got_object(
@@ -264,18 +419,8 @@ impl CacheExchange {
             }
         };
         let Some(bytes) = loaded else {
-            // The shared store let it go (or never took it): what this instance holds of the same generation is as
-            // good as it was.
-            let found = self.core.memory.borrow_mut().recall(
-                &place.object,
-                generation,
-                place.edition,
-                cx.now,
-            );
-            return match found {
-                Some(stored) => self.found(lookup, stored, place, head, cx),
-                None => self.forward(lookup, Missed::Empty, None, head, cx),
-            };
+            // The shared store let it go, or never took it.
+            return self.recall(lookup, place, generation, head, cx);
         };
         let Some(stored) = Stored::decode(&bytes).map(Rc::new) else {
             return self.forward(lookup, Missed::Corrupt, None, head, cx);
@@ -284,20 +429,84 @@ impl CacheExchange {
             return self.forward(lookup, Missed::Empty, None, head, cx);
         }
         cx.count("cache.l2.hit");
-        let evicted = self.core.memory.borrow_mut().put(
-            place.object.clone(),
-            Rc::clone(&stored),
-            place.edition,
-            bytes.len(),
-            cx.now,
-        );
+        self.promote(&place, &stored, bytes.len(), cx);
+        self.found(lookup, stored, place, head, cx)
+    }
+
+    fn promote(&self, place: &Place, stored: &Rc<Stored>, size: usize, cx: &mut Cx<'_>) {
+        let mut memory = self.core.memory.borrow_mut();
+        if !memory.promotes(&place.object, self.core.settings.promote) {
+            return;
+        }
+        let (object, stored) = (place.object.clone(), Rc::clone(stored));
+        let evicted = memory.put(object, stored, place.edition, size, cx.now);
         if evicted > 0 {
             cx.add("cache.l1.evicted", evicted);
+        }
+    }
+
+    /// Asks the third tier, where there is one.
+    fn ask_third(
+        &mut self,
+        lookup: Box<Lookup>,
+        missed: Missed,
+        head: &mut RequestHead,
+        cx: &mut Cx<'_>,
+    ) -> Step {
+        let core = Rc::clone(&self.core);
+        let Some(third) = &core.settings.l3 else {
+            return self.forward(lookup, missed, None, head, cx);
+        };
+        if lookup.waited.is_some() || self.is_known_uncacheable(&lookup, cx) {
+            return self.forward(lookup, missed, None, head, cx);
+        }
+        // Under a key nobody knows, the first variant is the one that may be there.
+        let place = match lookup.place() {
+            Some(place) => place,
+            None => lookup.place_at(&Marker::new(0, false, 0), 0),
+        };
+        let effect = third.read(&place.object);
+        self.state = State::Third(lookup, place, missed);
+        Step::Do(effect)
+    }
+
+    pub(crate) fn got_third(
+        &mut self,
+        lookup: Box<Lookup>,
+        place: Place,
+        missed: Missed,
+        answer: Answer,
+        head: &mut RequestHead,
+        cx: &mut Cx<'_>,
+    ) -> Step {
+        let kept = match &answer {
+            Answer::Fetched(Ok(reply)) => l3::found(reply, &place.object).ok(),
+            _ => None,
+        };
+        let Some(kept) = kept else {
+            cx.count("cache.l3.failed");
+            return self.forward(lookup, missed, None, head, cx);
+        };
+        let current = |stored: &Stored| match &lookup.marker {
+            Some(marker) => stored.generation == marker.generation,
+            None => true,
+        };
+        let stored = kept
+            .and_then(|bytes| Stored::decode(&bytes))
+            .filter(|stored| current(stored) && stored.matches(&lookup.request));
+        let Some(stored) = stored else {
+            cx.count("cache.l3.miss");
+            return self.forward(lookup, missed, None, head, cx);
+        };
+        cx.count("cache.l3.hit");
+        let stored = Rc::new(stored);
+        if let Some(adopt) = Adopt::of(&self.core, &lookup, &stored, cx) {
+            cx.spawn(adopt);
         }
         self.found(lookup, stored, place, head, cx)
     }
 
-    fn found(
+    pub(crate) fn found(
         &mut self,
         lookup: Box<Lookup>,
         stored: Rc<Stored>,
@@ -309,50 +518,173 @@ impl CacheExchange {
         if !stored.matches(&lookup.request) {
             return self.forward(lookup, Missed::Variant, None, head, cx);
         }
-        match answer::judge(&stored, &lookup.asked, &lookup.request, cx.now) {
+        self.check(lookup, (stored, place), head, cx)
+    }
+
+    /// With the standing of what was found: answers with it, or not.
+    pub(crate) fn standing(
+        &mut self,
+        lookup: Box<Lookup>,
+        (stored, place): Found,
+        standing: Standing,
+        head: &mut RequestHead,
+        cx: &mut Cx<'_>,
+    ) -> Step {
+        match answer::judge(&stored, &lookup.asked, &lookup.request, standing, cx.now) {
             Verdict::Reuse => {
-                cx.count("cache.hit");
-                let status = Status {
-                    hit: true,
-                    ..lookup.status()
-                };
-                let name = &self.core.settings.name;
-                let unique = self.core.fresh_generation(cx.now);
-                let reply = answer::reply(&stored, &lookup, status, name, unique, cx.now);
-                Step::Reply(reply)
+                self.refresh_ahead(&lookup, &stored, &place, head, cx);
+                self.reuse(&lookup, &stored, "cache.hit", cx)
             }
-            Verdict::Ask(missed) => self.forward(lookup, missed, Some((stored, place)), head, cx),
+            Verdict::ReuseStale => {
+                let core = &self.core;
+                if lookup.waited.is_none()
+                    && let Some(lead) = core.flights.lead(&lookup.flight())
+                {
+                    if !core.settings.background.enabled_for(&stored) {
+                        // Nobody else can: this request is the one that validates.
+                        let found = Some((stored, place));
+                        return self.send(lookup, Missed::Stale, found, Some(lead), head, cx);
+                    }
+                    cx.count("cache.refresh");
+                    let found = (Rc::clone(&stored), place);
+                    cx.spawn(Refresh::of(core, &lookup, Some(found), lead, head));
+                }
+                self.reuse(&lookup, &stored, "cache.stale", cx)
+            }
+            Verdict::Ask(missed) => {
+                let useless = missed == Missed::Invalidated;
+                let found = (!useless).then_some((stored, place));
+                self.forward(lookup, missed, found, head, cx)
+            }
         }
     }
 
-    fn forward(
+    fn reuse(
+        &mut self,
+        lookup: &Lookup,
+        stored: &Stored,
+        counter: &'static str,
+        cx: &mut Cx<'_>,
+    ) -> Step {
+        cx.count(counter);
+        let mut status = lookup.status();
+        match lookup.waited {
+            None => status.hit = true,
+            Some(missed) => {
+                cx.count("cache.collapsed");
+                status.forward = Some(missed.forward());
+                status.collapsed = Some(true);
+            }
+        }
+        let name = &self.core.settings.name;
+        let unique = self.core.fresh_generation(cx.now);
+        Step::Reply(answer::reply(stored, lookup, status, name, unique, cx.now))
+    }
+
+    /// Refreshes what is hot and near the end of its freshness, once.
+    fn refresh_ahead(
+        &self,
+        lookup: &Lookup,
+        stored: &Rc<Stored>,
+        place: &Place,
+        head: &RequestHead,
+        cx: &mut Cx<'_>,
+    ) {
+        let core = &self.core;
+        let settings = &core.settings;
+        if settings.refresh_ahead == 0 {
+            return;
+        }
+        let hits = core.memory.borrow_mut().hit(&place.object);
+        let left = stored.left(cx.now).saturating_mul(100);
+        let near = left <= i64::from(stored.lifetime) * i64::from(settings.refresh_ahead);
+        if hits < settings.refresh_hits || !near || !settings.background.enabled_for(stored) {
+            return;
+        }
+        if let Some(lead) = core.flights.lead(&lookup.flight()) {
+            cx.count("cache.refresh_ahead");
+            let found = (Rc::clone(stored), place.clone());
+            cx.spawn(Refresh::of(core, lookup, Some(found), lead, head));
+        }
+    }
+
+    pub(crate) fn is_known_uncacheable(&self, lookup: &Lookup, cx: &Cx<'_>) -> bool {
+        let known = self.core.uncacheable.borrow();
+        self.core.settings.uncacheable > 0 && known.knows(&lookup.remembered_as(), cx.now)
+    }
+
+    /// To the origin, or to wait for another request that went there.
+    pub(crate) fn forward(
+        &mut self,
+        mut lookup: Box<Lookup>,
+        missed: Missed,
+        selected: Option<Found>,
+        head: &mut RequestHead,
+        cx: &mut Cx<'_>,
+    ) -> Step {
+        if lookup.asked.only_if_cached {
+            return self.only_if_cached(&lookup, missed, cx);
+        }
+        let collapse = self.core.settings.collapse;
+        let may_wait = collapse.waiters > 0
+            && missed.collapses()
+            && !lookup.is_head
+            && !lookup.asked.no_store
+            && lookup.waited.is_none()
+            && !lookup.request.has("range");
+        if !may_wait || self.is_known_uncacheable(&lookup, cx) {
+            return self.send(lookup, missed, selected, None, head, cx);
+        }
+        match self.core.flights.board(&lookup.flight(), collapse.waiters) {
+            Boarding::Lead(lead) => self.send(lookup, missed, selected, Some(lead), head, cx),
+            Boarding::Full => {
+                cx.count("cache.collapse_full");
+                self.send(lookup, missed, selected, None, head, cx)
+            }
+            Boarding::Wait(gate) => {
+                lookup.waited = Some(missed);
+                self.state = State::Waiting(lookup);
+                Step::Do(Effect::Wait {
+                    gate: Some(gate),
+                    limit: collapse.limit,
+                })
+            }
+        }
+    }
+
+    fn only_if_cached(&mut self, lookup: &Lookup, missed: Missed, cx: &mut Cx<'_>) -> Step {
+        // RFC 9111 §5.2.1.7: "respond with either a stored response … or a 504 (Gateway Timeout) status code".
+        cx.count("cache.miss");
+        cx.count(missed.counter());
+        cx.count("cache.only_if_cached");
+        let mut reply = Reply::new(504, &[], "");
+        let status = Status {
+            detail: Some("only_if_cached"),
+            ..lookup.status()
+        };
+        status.append_to(&mut reply.head.fields, &self.core.settings.name);
+        Step::Reply(reply)
+    }
+
+    fn send(
         &mut self,
         lookup: Box<Lookup>,
         missed: Missed,
-        selected: Option<(Rc<Stored>, Place)>,
+        selected: Option<Found>,
+        lead: Option<Lead>,
         head: &mut RequestHead,
         cx: &mut Cx<'_>,
     ) -> Step {
         cx.count("cache.miss");
         cx.count(missed.counter());
-        if lookup.asked.only_if_cached {
-            // RFC 9111 §5.2.1.7: "respond with either a stored response … or a 504 (Gateway Timeout) status code".
-            cx.count("cache.only_if_cached");
-            let mut reply = Reply::new(504, &[], "");
-            let status = Status {
-                detail: Some("only_if_cached"),
-                ..lookup.status()
-            };
-            status.append_to(&mut reply.head.fields, &self.core.settings.name);
-            return Step::Reply(reply);
-        }
-        // What is for somebody with an Authorization is not validated by somebody else's answer.
-        let validates = missed != Missed::Authorization
+        // What is for somebody with an Authorization is not validated by somebody else's answer, and a part not in place
+        // of another part.
+        let validates = !matches!(missed, Missed::Authorization | Missed::Part)
             && selected
                 .as_ref()
                 .is_some_and(|(stored, _)| stored.has_validator());
         if let (true, Some((stored, _))) = (validates, &selected) {
-            conditional::ask_whether_changed(head, stored);
+            conditional::ask_whether_changed(&mut head.fields, stored);
         }
         self.state = State::Sent(Box::new(Sent {
             lookup,
@@ -360,6 +692,7 @@ impl CacheExchange {
             missed,
             selected,
             validates,
+            lead,
         }));
         Step::Forward(Body::Pass)
     }
@@ -374,21 +707,40 @@ impl Missed {
             Self::Stale | Self::NoCache => Forward::Stale,
             Self::RequestNoCache | Self::RequestMaxAge | Self::RequestMinFresh => Forward::Request,
             Self::Authorization => Forward::Bypass,
-            Self::Empty | Self::Corrupt => Forward::Miss,
+            Self::Part => Forward::Partial,
+            Self::Empty | Self::Corrupt | Self::Invalidated => Forward::Miss,
         }
     }
 
     /// The name, where `fwd` alone does not say it.
     pub(crate) fn detail(self) -> Option<&'static str> {
         match self {
-            Self::Absent | Self::Variant | Self::Empty | Self::Stale => None,
+            Self::Absent | Self::Variant | Self::Empty | Self::Stale | Self::Part => None,
             other => Some(other.name()),
+        }
+    }
+
+    /// Whether another request's response may serve this one too.
+    fn collapses(self) -> bool {
+        match self {
+            Self::Absent
+            | Self::Variant
+            | Self::Empty
+            | Self::Stale
+            | Self::Corrupt
+            | Self::Invalidated => true,
+            Self::NoCache
+            | Self::RequestNoCache
+            | Self::RequestMaxAge
+            | Self::RequestMinFresh
+            | Self::Authorization
+            | Self::Part => false,
         }
     }
 }
 
 /// Reads a small shared value: an update that leaves it as it is.
-fn read(key: Bytes) -> Effect {
+pub(crate) fn read(key: Bytes) -> Effect {
     Effect::Update {
         key,
         change: Change::new(|_| None),
@@ -396,15 +748,16 @@ fn read(key: Bytes) -> Effect {
     }
 }
 
-fn updated(answer: Answer) -> Result<Option<Bytes>, Failed> {
+pub(crate) fn updated(answer: Answer) -> Result<Option<Bytes>, Failed> {
     match answer {
         Answer::Updated(result) => result,
         _ => Err(Failed::Unavailable),
     }
 }
 
-fn go_alone(lookup: &mut Lookup, failed: Failed, cx: &mut Cx<'_>) {
+pub(crate) fn go_alone(lookup: &mut Lookup, failed: Failed, cx: &mut Cx<'_>) {
     lookup.alone = true;
+    lookup.clock = None;
     cx.count("cache.shared_store_failed");
     cx.log(
         edgeweir_filter::Level::Debug,

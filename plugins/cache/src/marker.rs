@@ -223,6 +223,13 @@ pub struct Register {
 }
 
 impl Register {
+    /// The bytes of the marker after; `None` leaves it.
+    pub fn change(&self, before: Option<&[u8]>) -> Option<Vec<u8>> {
+        self.apply(before)
+            .ok()
+            .and_then(|(marker, _)| marker.encode())
+    }
+
     /// The marker after, and the place.
     pub fn apply(&self, before: Option<&[u8]>) -> Result<(Marker, u8), Refused> {
         let mut marker = match before.and_then(Marker::decode) {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use edgeweir_filter::Timestamp;
 use lru::LruCache;
 
+use crate::marker::Marker;
 use crate::stored::Stored;
 
 /// What an entry costs besides its bytes: nodes, pointers, tables.
@@ -29,6 +30,9 @@ pub struct Memory {
     // A hasher seeded at random: with a fixed one, keys could be chosen to collide.
     objects: LruCache<Bytes, Entry, RandomState>,
     markers: LruCache<Bytes, Bytes, RandomState>,
+    known: LruCache<Bytes, Known, RandomState>,
+    /// Reads from the shared store of what is not kept here yet.
+    reads: LruCache<Bytes, u32, RandomState>,
     bytes: usize,
     bounds: Bounds,
 }
@@ -38,6 +42,30 @@ struct Entry {
     edition: u16,
     since: Timestamp,
     size: usize,
+    checked: Checked,
+    hits: u32,
+}
+
+/// When a response was last found not to be invalidated as a member of something larger.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Checked {
+    /// The clock of its key then; `None` when it never was.
+    pub clock: Option<Bytes>,
+    /// The number of the last such invalidation then.
+    pub number: Option<u64>,
+}
+
+/// What was read of a key while its clock stood still: nothing changes without the clock.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The clock.
+    pub clock: Bytes,
+    /// The key with the URI's generation.
+    pub primary: Bytes,
+    /// The key's marker, when there was one.
+    pub marker: Option<Marker>,
+    /// When it was read.
+    pub since: Timestamp,
 }
 
 impl Memory {
@@ -46,6 +74,8 @@ impl Memory {
         Self {
             objects: LruCache::unbounded_with_hasher(RandomState::new()),
             markers: LruCache::unbounded_with_hasher(RandomState::new()),
+            known: LruCache::unbounded_with_hasher(RandomState::new()),
+            reads: LruCache::unbounded_with_hasher(RandomState::new()),
             bytes: 0,
             bounds,
         }
@@ -115,6 +145,8 @@ impl Memory {
             edition,
             since: now,
             size,
+            checked: Checked::default(),
+            hits: 0,
         };
         self.objects.put(key, entry);
         evicted
@@ -125,6 +157,83 @@ impl Memory {
         if let Some(gone) = self.objects.pop(key) {
             self.bytes = self.bytes.saturating_sub(gone.size);
         }
+    }
+
+    /// What is known of a key under its clock, for as long as a residence.
+    pub fn known(&mut self, key: &Bytes, clock: &Bytes, now: Timestamp) -> Option<Known> {
+        let known = self.known.get(key)?;
+        let current = known.clock == *clock && now.since(known.since) < self.bounds.residence;
+        current.then(|| known.clone())
+    }
+
+    /// Remembers what was read of a key; for at most twice as many keys as there may be responses.
+    pub fn learn(&mut self, key: Bytes, known: Known) {
+        self.known.put(key, known);
+        while self.known.len() > self.bounds.entries.saturating_mul(2).max(16) {
+            self.known.pop_lru();
+        }
+    }
+
+    /// When a response was last checked.
+    pub fn checked(&self, key: &Bytes) -> Checked {
+        self.objects
+            .peek(key)
+            .map(|entry| entry.checked.clone())
+            .unwrap_or_default()
+    }
+
+    /// A response was found to be valid.
+    pub fn passed(&mut self, key: &Bytes, checked: Checked) {
+        if let Some(entry) = self.objects.peek_mut(key) {
+            entry.checked = checked;
+        }
+    }
+
+    /// What is kept, whatever generation it is of; not counted as asked for.
+    pub fn peek(&self, key: &Bytes) -> Option<Rc<Stored>> {
+        self.objects.peek(key).map(|entry| Rc::clone(&entry.stored))
+    }
+
+    /// Whether this very response is what is kept.
+    pub fn holds(&self, key: &Bytes, stored: &Rc<Stored>) -> bool {
+        let kept = self.objects.peek(key);
+        kept.is_some_and(|entry| Rc::ptr_eq(&entry.stored, stored))
+    }
+
+    /// Counts a hit; how often it was hit since it was kept.
+    pub fn hit(&mut self, key: &Bytes) -> u32 {
+        let Some(entry) = self.objects.peek_mut(key) else {
+            return 0;
+        };
+        entry.hits = entry.hits.saturating_add(1);
+        entry.hits
+    }
+
+    /// Counts a read from the shared store; whether the response is to be kept here from now on.
+    pub fn promotes(&mut self, key: &Bytes, after: u32) -> bool {
+        if after <= 1 || self.objects.contains(key) {
+            return true;
+        }
+        let reads = self.reads.get(key).copied().unwrap_or(0).saturating_add(1);
+        if reads >= after {
+            self.reads.pop(key);
+            return true;
+        }
+        self.reads.put(key.clone(), reads);
+        while self.reads.len() > self.bounds.entries.max(16) {
+            self.reads.pop_lru();
+        }
+        false
+    }
+
+    /// How many responses there are, and their bytes.
+    pub fn size(&self) -> (usize, usize) {
+        (self.objects.len(), self.bytes)
+    }
+
+    /// All responses, for an operator's question.
+    pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &Rc<Stored>)> {
+        self.objects.iter().map(|(key, entry)| (key, &entry.stored))
     }
 
     /// A value of this instance alone, for when there is no shared store.
@@ -138,12 +247,6 @@ impl Memory {
         while self.markers.len() > self.bounds.entries.saturating_mul(2).max(16) {
             self.markers.pop_lru();
         }
-    }
-
-    /// Bytes held now.
-    #[cfg(test)]
-    fn held(&self) -> usize {
-        self.bytes
     }
 }
 
@@ -161,9 +264,12 @@ mod tests {
             status: 200,
             fields: Fields::default(),
             responded: NOW,
+            requested: NOW,
             initial_age: 0,
             lifetime: 60,
             conditions: Conditions::default(),
+            part: None,
+            groups: Vec::new(),
             secondary: Bytes::new(),
             body: Bytes::new(),
         })
@@ -186,7 +292,7 @@ mod tests {
             few.put(key(n), stored(1), 0, 1000, NOW);
             small.put(key(n), stored(1), 0, 1000, NOW);
             assert!(few.objects.len() <= 3);
-            assert!(small.held() <= small.bounds.bytes && small.objects.len() <= 3);
+            assert!(small.size().1 <= small.bounds.bytes && small.objects.len() <= 3);
         }
         assert!(few.get(&key(49), 1, 0, NOW).is_some());
         assert!(few.get(&key(46), 1, 0, NOW).is_none());
@@ -198,7 +304,7 @@ mod tests {
         for n in 0..50 {
             small.remove(&key(n));
         }
-        assert_eq!(small.held(), 0);
+        assert_eq!(small.size().1, 0);
     }
 
     #[test]

@@ -39,6 +39,8 @@ reasons! {
         NoAuthority = "no_authority",
         /// A configured rule for the path says so.
         Rule = "rule",
+        /// The preset is `disabled`.
+        Disabled = "disabled",
     }
 }
 
@@ -65,6 +67,10 @@ reasons! {
         Authorization = "authorization",
         /// What the shared store gave is damaged.
         Corrupt = "corrupt",
+        /// The stored response was invalidated with a group, a pattern or everything.
+        Invalidated = "invalidated",
+        /// Only a part is stored, and not the one asked for.
+        Part = "part",
     }
 }
 
@@ -85,8 +91,10 @@ reasons! {
         Authorization = "authorization",
         /// `Set-Cookie` is for one client.
         SetCookie = "set_cookie",
-        /// 206: a part.
+        /// A part that can't be kept: several ranges, an unknown unit or length, or a part of what is stored whole.
         Partial = "partial",
+        /// More groups than `max_groups`, or one that is too long.
+        TooManyGroups = "too_many_groups",
         /// 304 to the client's own condition.
         NotModified = "not_modified",
         /// Not a final status.
@@ -115,6 +123,29 @@ reasons! {
         Invalidated = "invalidated",
         /// The shared store did not answer.
         SharedStore = "shared_store",
+        /// The origin could not be reached: the edge made the response up.
+        Unreached = "unreached",
+    }
+}
+
+impl Refused {
+    /// Whether the next response for the same key is likely to be refused as well.
+    pub(crate) fn lasts(self) -> bool {
+        matches!(
+            self,
+            Self::NoStore
+                | Self::Private
+                | Self::Malformed
+                | Self::SetCookie
+                | Self::NotUnderstood
+                | Self::NoFreshness
+                | Self::Expired
+                | Self::VaryStar
+                | Self::VaryTooLong
+                | Self::UnknownCoding
+                | Self::TooLarge
+                | Self::TooManyGroups
+        )
     }
 }
 

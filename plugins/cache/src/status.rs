@@ -21,6 +21,8 @@ pub enum Forward {
     Request,
     /// Stale, or to be validated.
     Stale,
+    /// Only a part is stored.
+    Partial,
 }
 
 impl Forward {
@@ -33,6 +35,7 @@ impl Forward {
             Self::Miss => "miss",
             Self::Request => "request",
             Self::Stale => "stale",
+            Self::Partial => "partial",
         }
     }
 }
@@ -50,6 +53,8 @@ pub struct Status {
     pub ttl: Option<i64>,
     /// The response is being stored.
     pub stored: bool,
+    /// It waited for another request to the origin; whether that one's response served it.
+    pub collapsed: Option<bool>,
     /// The key, readable.
     pub key: Option<String>,
     /// The name of a reason.
@@ -85,6 +90,11 @@ impl Status {
         }
         if self.stored {
             text.push_str("; stored");
+        }
+        match self.collapsed {
+            Some(true) => text.push_str("; collapsed"),
+            Some(false) => text.push_str("; collapsed=?0"),
+            None => {}
         }
         if let Some(key) = &self.key {
             let _ = write!(text, "; key={}", quoted(key));

@@ -3,10 +3,13 @@
 use bytes::Bytes;
 use edgeweir_filter::{Fields, ResponseHead, list_members};
 
-use crate::directives::{Qualified, ResponseDirectives};
+use crate::directives::{Delta, Qualified, ResponseDirectives};
 use crate::freshness::{Heuristic, Times, format_date, initial_age, lifetime};
+use crate::groups;
+use crate::parts;
 use crate::reason::Refused;
-use crate::stored::{Conditions, Stored, has_validator};
+use crate::stored::{Conditions, Part, Stored, has_validator};
+use crate::targeted;
 use crate::vary::{self, Vary};
 
 /// Fields of one connection (RFC 9110 §7.6.1) or of the proxy (RFC 9111 §3.1): never stored.
@@ -27,10 +30,10 @@ const NEVER_STORED: [&str; 12] = [
 ];
 
 /// Final statuses this cache knows the caching rules of (RFC 9110 §15, RFC 6585, RFC 7725).
-const UNDERSTOOD: [u16; 43] = [
-    200, 201, 202, 203, 204, 205, 300, 301, 302, 303, 305, 307, 308, 400, 401, 402, 403, 404, 405,
-    406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 426, 428, 429, 431, 451,
-    500, 501, 502, 503, 504,
+const UNDERSTOOD: [u16; 44] = [
+    200, 201, 202, 203, 204, 205, 206, 300, 301, 302, 303, 305, 307, 308, 400, 401, 402, 403, 404,
+    405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 426, 428, 429, 431,
+    451, 500, 501, 502, 503, 504,
 ];
 
 /// What the request says about storing its response.
@@ -42,13 +45,23 @@ pub struct Asked<'a> {
     pub no_store: bool,
     /// Whether the method is HEAD.
     pub is_head: bool,
+    /// Scheme and authority, normalised.
+    pub origin: &'a [u8],
 }
 
 /// What the operator says about storing.
 #[derive(Clone, Copy, Debug)]
-pub struct Policy {
+pub struct Policy<'a> {
     /// How freshness is guessed.
     pub heuristic: Heuristic,
+    /// The longest guess for a client error, in seconds.
+    pub longest_error: u32,
+    /// The fields whose directives come before those of `Cache-Control` (RFC 9213).
+    pub targets: &'a [String],
+    /// Groups of one response at most.
+    pub max_groups: usize,
+    /// Seconds a stale response is kept without a validator, for when the origin can't be reached.
+    pub unreached: u32,
     /// Responses with `Set-Cookie` may be stored, cookie and all.
     pub set_cookie: bool,
     /// Seconds a response without explicit freshness is fresh, by a rule for its status.
@@ -59,7 +72,7 @@ pub struct Policy {
     pub random: u64,
 }
 
-impl Policy {
+impl Policy<'_> {
     /// Never longer than the origin said.
     fn cut(&self, lifetime: u32) -> u32 {
         let most = u64::from(lifetime) * u64::from(self.jitter) / 100;
@@ -73,6 +86,8 @@ impl Policy {
 pub struct Storable {
     /// The fields that its `Vary` names.
     pub names: Vec<Bytes>,
+    /// Seconds past its freshness during which it may be used without being validated.
+    tolerated: u32,
     /// All but generation and body.
     stored: Stored,
 }
@@ -83,7 +98,7 @@ impl Storable {
         asked: Asked<'_>,
         head: &ResponseHead,
         times: Times,
-        policy: &Policy,
+        policy: &Policy<'_>,
     ) -> Result<Self, Refused> {
         if asked.is_head {
             return Err(Refused::HeadRequest);
@@ -92,7 +107,10 @@ impl Storable {
         if asked.no_store {
             return Err(Refused::RequestNoStore);
         }
-        let directives = ResponseDirectives::of(&head.fields);
+        let targeted::Chosen {
+            directives,
+            targeted,
+        } = targeted::directives(&head.fields, policy.targets);
         if directives.malformed {
             return Err(Refused::Malformed);
         }
@@ -119,9 +137,17 @@ impl Storable {
         if fields.has("set-cookie") && !policy.set_cookie {
             return Err(Refused::SetCookie);
         }
-        let may_guess = heuristically_cacheable(head.status, &directives);
-        let guess = may_guess.then_some(policy.heuristic);
-        let found = lifetime(&head.fields, &directives, times.responded, guess);
+        let part = part(head)?;
+        let groups = groups::of(&head.fields, asked.origin, policy.max_groups)?;
+        let guess = guess(head.status, &directives, policy);
+        // RFC 9213 §2.2: a cache that uses a targeted field ignores Cache-Control and Expires.
+        let dated = if targeted {
+            without_expires(&head.fields)
+        } else {
+            None
+        };
+        let dated = dated.as_ref().unwrap_or(&head.fields);
+        let found = lifetime(dated, &directives, times.responded, guess);
         let lifetime = match (found, policy.assumed) {
             (Some(lifetime), _) if lifetime.explicit => lifetime.seconds,
             (_, Some(assumed)) => assumed,
@@ -130,25 +156,42 @@ impl Storable {
         };
         let lifetime = policy.cut(lifetime);
         let initial_age = initial_age(&head.fields, times);
+        let never_stale = directives.never_stale();
+        let while_revalidate = directives.stale_while_revalidate;
+        let while_revalidate = while_revalidate.map_or(0, Delta::or_stale);
+        let if_error = directives.stale_if_error.map(Delta::or_stale);
+        let useful_stale = !never_stale && (while_revalidate > 0 || if_error.unwrap_or(0) > 0);
         let usable_at_once = initial_age < lifetime && directives.no_cache != Qualified::All;
-        if !usable_at_once && !has_validator(&fields) {
+        if !usable_at_once && !useful_stale && !has_validator(&fields) {
             return Err(Refused::Expired);
         }
+        let tolerated = match (never_stale, lifetime) {
+            (true, _) => 0,
+            (false, 0) => while_revalidate.max(if_error.unwrap_or(0)),
+            (false, _) => while_revalidate.max(if_error.unwrap_or(policy.unreached)),
+        };
         let secondary = vary::secondary(&names, asked.fields).into();
         Ok(Self {
             names,
+            tolerated,
             stored: Stored {
                 generation: 0,
                 status: head.status,
                 fields,
                 responded: times.responded,
+                requested: times.requested,
                 initial_age,
                 lifetime,
                 conditions: Conditions {
                     no_cache: directives.no_cache == Qualified::All,
-                    never_stale: directives.never_stale(),
+                    never_stale,
                     shared_with_authorization: directives.shared_with_authorization(),
+                    rerouted: head.rerouted,
+                    while_revalidate,
+                    if_error,
                 },
+                part,
+                groups,
                 secondary,
                 body: Bytes::new(),
             },
@@ -163,10 +206,11 @@ impl Storable {
         }
     }
 
-    /// Seconds since the epoch until which it may be of use, `keep` seconds past its freshness when it can be
-    /// validated.
+    /// Seconds since the epoch until which it may be of use: past its freshness for `keep` seconds when it can be
+    /// validated, and as long as it may be used stale.
     pub fn until(&self, keep: u32) -> u32 {
         let kept = if self.stored.has_validator() { keep } else { 0 };
+        let kept = kept.max(self.tolerated);
         let left = self.stored.lifetime.saturating_sub(self.stored.initial_age);
         let until = self.stored.responded.as_secs() + u64::from(left) + u64::from(kept) + 1;
         u32::try_from(until).unwrap_or(u32::MAX)
@@ -182,9 +226,8 @@ fn check_status(status: u16, directives: &ResponseDirectives) -> Result<(), Refu
     match status {
         // "the response status code is final"
         0..200 => return Err(Refused::Status),
-        // "if the response status code is 206 or 304 … the cache understands the response status code": parts are not
-        // combined here, and a 304 has no content of its own.
-        206 => return Err(Refused::Partial),
+        // "if the response status code is 206 or 304 … the cache understands the response status code": a 304 has no
+        // content of its own.
         304 => return Err(Refused::NotModified),
         _ => {}
     }
@@ -204,28 +247,67 @@ fn check_status(status: u16, directives: &ResponseDirectives) -> Result<(), Refu
     Ok(())
 }
 
-/// RFC 9110 §15.1 lists the statuses that are heuristically cacheable; errors among them (404, 405, 410, 414, 501) need
-/// explicit freshness here, lest a passing mistake stays. `public` makes any other success so (RFC 9111 §4.2.2).
-fn heuristically_cacheable(status: u16, directives: &ResponseDirectives) -> bool {
-    matches!(status, 200 | 203 | 204 | 300 | 301 | 308) || (directives.public && status < 400)
+/// How freshness may be guessed for a status, if at all.
+///
+/// RFC 9110 §15.1 lists the statuses that are heuristically cacheable. The errors among them are guessed for shortly,
+/// lest a passing mistake stays; like every guess it takes a `Last-Modified`, which a mistake hardly has. `public` makes
+/// any other success so (RFC 9111 §4.2.2). All other errors need explicit freshness.
+fn guess(status: u16, directives: &ResponseDirectives, policy: &Policy<'_>) -> Option<Heuristic> {
+    match status {
+        200 | 203 | 204 | 206 | 300 | 301 | 308 => Some(policy.heuristic),
+        404 | 405 | 410 | 414 | 501 => Some(Heuristic {
+            longest: policy.heuristic.longest.min(policy.longest_error),
+            ..policy.heuristic
+        }),
+        _ => (directives.public && status < 400).then_some(policy.heuristic),
+    }
+}
+
+fn without_expires(fields: &Fields) -> Option<Fields> {
+    let mut dated = fields.clone();
+    dated.remove("expires").then_some(dated)
+}
+
+/// What a 206 is a part of. RFC 9111 §3.3: a cache "MUST NOT store incomplete or partial-content responses if it does not
+/// support the Range and Content-Range header fields or if it does not understand the range units used".
+fn part(head: &ResponseHead) -> Result<Option<Part>, Refused> {
+    match (head.status, head.fields.joined("content-range")) {
+        (206, Some(range)) => match parts::content_range(&range) {
+            Some((first, last, whole))
+                if head
+                    .content_length()
+                    .is_none_or(|length| length == last - first + 1) =>
+            {
+                Ok(Some(Part { first, whole }))
+            }
+            _ => Err(Refused::Partial),
+        },
+        // RFC 9110 §15.3.7.2: several parts have theirs inside the body; they are not taken apart here.
+        (206, None) => Err(Refused::Partial),
+        _ => Ok(None),
+    }
+}
+
+/// Whether a field of a message belongs to its connection or is made anew: by its name, or because `Connection` says so.
+pub fn of_connection(fields: &Fields) -> impl Fn(&[u8]) -> bool + use<> {
+    let named: Vec<Vec<u8>> = fields
+        .values("connection")
+        .flat_map(list_members)
+        .map(<[u8]>::to_ascii_lowercase)
+        .collect();
+    move |name| {
+        NEVER_STORED.iter().any(|never| never.as_bytes() == name)
+            || named.iter().any(|named| named == name)
+    }
 }
 
 /// RFC 9111 §3.1: all received fields, unknown ones too, but those of the connection, those it names, and those that
 /// a qualified `no-cache` or `private` names. A trailer section is discarded: §3.1 lets a cache "discard" trailers and
 /// forbids merging them into the header section.
 fn storable_fields(fields: &Fields, directives: &ResponseDirectives, times: Times) -> Fields {
-    let named: Vec<Vec<u8>> = fields
-        .values("connection")
-        .flat_map(list_members)
-        .map(<[u8]>::to_ascii_lowercase)
-        .collect();
+    let never = of_connection(fields);
     let kept = fields.iter().filter(|(name, _)| {
-        !NEVER_STORED
-            .iter()
-            .any(|never| never.as_bytes() == &name[..])
-            && !named.iter().any(|n| n == &name[..])
-            && !directives.private.names(name)
-            && !directives.no_cache.names(name)
+        !never(name) && !directives.private.names(name) && !directives.no_cache.names(name)
     });
     let mut lines: Vec<(Bytes, Bytes)> = kept.map(|(n, v)| (n.clone(), v.clone())).collect();
     if !fields.has("date") {
@@ -258,8 +340,13 @@ mod tests {
             fields: &fields,
             no_store: false,
             is_head: false,
+            origin: b"https://a.example",
         };
         let policy = Policy {
+            longest_error: 60,
+            targets: &[],
+            max_groups: 64,
+            unreached: 0,
             heuristic: Heuristic {
                 percent: 10,
                 longest: 86_400,
@@ -367,10 +454,31 @@ mod tests {
                 Ok(()),
             ),
             (
-                "206",
+                "206 without a range",
                 none,
                 206,
                 &control("max-age=5"),
+                Err(Refused::Partial),
+            ),
+            (
+                "206",
+                none,
+                206,
+                &[
+                    ("content-range", "bytes 0-3/9"),
+                    ("cache-control", "max-age=5"),
+                ],
+                Ok(()),
+            ),
+            (
+                "206 of another length",
+                none,
+                206,
+                &[
+                    ("content-range", "bytes 0-3/9"),
+                    ("content-length", "5"),
+                    ("cache-control", "max-age=5"),
+                ],
                 Err(Refused::Partial),
             ),
             (
@@ -411,16 +519,23 @@ mod tests {
             ("nothing said", none, 200, &[], Err(Refused::NoFreshness)),
             ("a guess", none, 200, &[modified], Ok(())),
             (
-                "no guess for an error",
+                "a short guess for a client error",
                 none,
                 404,
                 &[modified],
+                Ok(()),
+            ),
+            (
+                "no guess for an error without a date",
+                none,
+                404,
+                &[("cache-control", "public")],
                 Err(Refused::NoFreshness),
             ),
             (
-                "no guess for a public error",
+                "no guess for a server error",
                 none,
-                404,
+                503,
                 &[modified, ("cache-control", "public")],
                 Err(Refused::NoFreshness),
             ),
@@ -521,6 +636,10 @@ mod tests {
     #[test]
     fn jitter_only_cuts_and_within_its_bound() {
         let mut policy = Policy {
+            longest_error: 60,
+            targets: &[],
+            max_groups: 64,
+            unreached: 0,
             heuristic: Heuristic {
                 percent: 0,
                 longest: 0,

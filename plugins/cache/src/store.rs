@@ -1,19 +1,25 @@
 //! What outlives an exchange, and the names of things in the shared store.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use edgeweir_filter::{Change, Cx, Effect, Timestamp};
+use edgeweir_filter::{Answer, Change, Cx, Effect, Task, Timestamp};
 
 use crate::config::Settings;
+use crate::flights::{Flights, Lead};
+use crate::l3::About;
 use crate::marker;
 use crate::memory::Memory;
+use crate::standing::Ban;
 use crate::storable::Storable;
 use crate::stored::Stored;
+use crate::successors::{Rate, Successors};
+use crate::uncacheable::Uncacheable;
 
 /// How long an invalidation of a key that nothing is stored under is remembered: long enough for responses that were
 /// on their way to arrive and be refused.
@@ -24,7 +30,13 @@ pub const REMEMBERED: Duration = Duration::from_secs(300);
 pub const EPOCH: Duration = Duration::from_secs(2 * 86_400);
 
 /// The longest a response is kept in the shared store.
-const LONGEST_KEPT: Duration = Duration::from_secs(365 * 86_400);
+pub const LONGEST_KEPT: Duration = Duration::from_secs(365 * 86_400);
+
+/// Keys remembered as not cacheable at most.
+const UNCACHEABLE: usize = 4096;
+
+/// How long a clock stands in the shared store; when it is gone there is a new one, and everything is read anew.
+pub const CLOCK: Duration = Duration::from_secs(30 * 86_400);
 
 /// Bytes a store may add to an object of its own.
 pub const FRAMING: usize = 64;
@@ -35,6 +47,16 @@ pub struct Core {
     pub settings: Settings,
     /// The first tier.
     pub memory: RefCell<Memory>,
+    /// Requests to the origin under way.
+    pub flights: Flights,
+    /// Keys whose responses could not be stored.
+    pub uncacheable: RefCell<Uncacheable>,
+    /// Which key is likely to follow which.
+    pub successors: RefCell<Successors>,
+    /// Prefetches.
+    pub prefetches: RefCell<Rate>,
+    /// The bans, and the number of the invalidation they were read under.
+    pub bans: RefCell<(u64, Rc<[Ban]>)>,
     random: RandomState,
     drawn: Cell<u64>,
     /// Bytes of responses being captured now.
@@ -81,6 +103,11 @@ impl Core {
     pub fn new(settings: Settings) -> Self {
         Self {
             memory: RefCell::new(Memory::new(settings.bounds)),
+            flights: Flights::default(),
+            uncacheable: RefCell::new(Uncacheable::new(UNCACHEABLE)),
+            successors: RefCell::new(Successors::new(settings.successors)),
+            prefetches: RefCell::new(Rate::new(settings.prefetches)),
+            bans: RefCell::new((0, Rc::from([]))),
             settings,
             random: RandomState::new(),
             drawn: Cell::new(0),
@@ -105,7 +132,7 @@ impl Core {
             true => EPOCH,
             false => LONGEST_KEPT,
         };
-        until.min(u32::try_from(now.plus(longest).as_secs()).unwrap_or(u32::MAX))
+        until.min(seconds_at(now.plus(longest)))
     }
 
     /// Applies a change to this instance's own value, for when there is no shared store; returns the value before.
@@ -122,13 +149,28 @@ impl Core {
         before
     }
 
-    /// Keeps a response in both tiers and tells the other workers. `edition` is the key's edition before.
+    /// Keeps a response in all tiers and tells the other workers; then those who wait for `lead` go on.
     pub fn keep(
+        self: &Rc<Self>,
+        place: &Place,
+        stored: &Rc<Stored>,
+        encoded: Bytes,
+        until: u32,
+        lead: Option<Lead>,
+        cx: &mut Cx<'_>,
+    ) {
+        self.write_third(place, stored, &encoded, until, cx);
+        self.keep_here(place, stored, encoded, until, lead, cx);
+    }
+
+    /// As `keep`, but in the first two tiers only.
+    pub fn keep_here(
         &self,
         place: &Place,
         stored: &Rc<Stored>,
         encoded: Bytes,
         until: u32,
+        lead: Option<Lead>,
         cx: &mut Cx<'_>,
     ) {
         let size = encoded.len();
@@ -147,38 +189,158 @@ impl Core {
             "cache.stored_bytes",
             u64::try_from(size).unwrap_or(u64::MAX),
         );
-        if !place.alone {
-            cx.detach(Effect::Store {
-                key: place.object.clone(),
-                value: encoded,
-                ttl: remaining(until, cx.now),
-            });
+        let store = Effect::Store {
+            key: place.object.clone(),
+            value: encoded,
+            ttl: remaining(until, cx.now),
+        };
+        self.announce(place, stored.generation, store, until, lead, cx);
+    }
+
+    fn write_third(
+        self: &Rc<Self>,
+        place: &Place,
+        stored: &Rc<Stored>,
+        encoded: &Bytes,
+        until: u32,
+        cx: &mut Cx<'_>,
+    ) {
+        let Some(l3) = &self.settings.l3 else {
+            return;
+        };
+        match l3.behind {
+            None => {
+                cx.count("cache.l3.stored");
+                let about = About {
+                    uri: &place.uri,
+                    groups: &stored.groups,
+                };
+                let ttl = remaining(until, cx.now);
+                cx.detach(l3.write(&place.object, encoded, &about, ttl));
+            }
+            Some(wait) => cx.spawn(Behind {
+                core: Rc::clone(self),
+                uri: place.uri.clone(),
+                object: place.object.clone(),
+                stored: Rc::clone(stored),
+                encoded: encoded.clone(),
+                until,
+                wait,
+            }),
         }
-        self.announce(place, stored.generation, until, cx);
     }
 
     /// Drops a response from both tiers and tells the other workers.
     pub fn forget(&self, place: &Place, generation: u64, until: u32, cx: &mut Cx<'_>) {
         self.memory.borrow_mut().remove(&place.object);
-        if !place.alone {
-            cx.detach(Effect::Remove {
-                key: place.object.clone(),
-            });
+        if let Some(l3) = &self.settings.l3 {
+            cx.detach(l3.forget([place.object.clone()].into_iter()));
         }
-        self.announce(place, generation, until, cx);
+        let remove = Effect::Remove {
+            key: place.object.clone(),
+        };
+        self.announce(place, generation, remove, until, None, cx);
     }
 
-    fn announce(&self, place: &Place, generation: u64, until: u32, cx: &mut Cx<'_>) {
+    /// Does it, then moves the key's edition, then its clock: who sees the new time sees the new edition, and who sees
+    /// that finds the new response.
+    fn announce(
+        &self,
+        place: &Place,
+        generation: u64,
+        first: Effect,
+        until: u32,
+        lead: Option<Lead>,
+        cx: &mut Cx<'_>,
+    ) {
         let change = move |before: Option<&[u8]>| marker::next_edition(before, generation);
         if place.alone {
             self.update_alone(&place.marker, change);
             return;
         }
-        cx.detach(Effect::Update {
+        let edition = Effect::Update {
             key: place.marker.clone(),
             change: Change::new(change),
             ttl: remaining(until.max(place.until), cx.now),
+        };
+        let clock = self.tick(place.clock, cx.now);
+        cx.spawn(InOrder {
+            effects: VecDeque::from([first, edition, clock]),
+            _lead: lead,
         });
+    }
+
+    /// Moves a clock: whoever knows something under it reads it anew.
+    pub fn tick(&self, clock: u8, now: Timestamp) -> Effect {
+        let fresh = self.fresh_generation(now).to_be_bytes();
+        Effect::Update {
+            key: clock_name(clock),
+            change: Change::new(move |_| Some(fresh.to_vec())),
+            ttl: CLOCK,
+        }
+    }
+}
+
+/// Effects one after the other; those who wait for the lead go on after the last.
+struct InOrder {
+    effects: VecDeque<Effect>,
+    _lead: Option<Lead>,
+}
+
+impl Task for InOrder {
+    fn start(&mut self, _: &mut Cx<'_>) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    fn answer(&mut self, answer: Answer, cx: &mut Cx<'_>) -> Option<Effect> {
+        if matches!(
+            answer,
+            Answer::Stored(Err(_)) | Answer::Updated(Err(_)) | Answer::Fetched(Err(_))
+        ) {
+            cx.count("cache.shared_store_failed");
+        }
+        self.effects.pop_front()
+    }
+}
+
+/// A write to the third tier that waits, and is left out when the response is not current any more.
+struct Behind {
+    core: Rc<Core>,
+    uri: Bytes,
+    object: Bytes,
+    stored: Rc<Stored>,
+    encoded: Bytes,
+    until: u32,
+    wait: Duration,
+}
+
+impl Task for Behind {
+    fn start(&mut self, _: &mut Cx<'_>) -> Option<Effect> {
+        Some(Effect::Wait {
+            gate: None,
+            limit: self.wait,
+        })
+    }
+
+    fn answer(&mut self, answer: Answer, cx: &mut Cx<'_>) -> Option<Effect> {
+        let Answer::Waited = answer else {
+            if !matches!(answer, Answer::Fetched(Ok(reply)) if reply.head.status < 300) {
+                cx.count("cache.l3.failed");
+            }
+            return None;
+        };
+        let l3 = self.core.settings.l3.as_ref()?;
+        if !self.core.memory.borrow().holds(&self.object, &self.stored) {
+            cx.count("cache.l3.superseded");
+            return None;
+        }
+        cx.count("cache.l3.stored");
+        let about = About {
+            uri: &self.uri,
+            groups: &self.stored.groups,
+        };
+        let ttl = remaining(self.until, cx.now);
+        Some(l3.write(&self.object, &self.encoded, &about, ttl))
     }
 }
 
@@ -193,8 +355,55 @@ pub struct Place {
     pub edition: u16,
     /// Until when the key's marker matters, in seconds since the epoch.
     pub until: u32,
+    /// The clock of its key.
+    pub clock: u8,
+    /// Host and path, where there is a third tier.
+    pub uri: Bytes,
     /// The shared store is not used.
     pub alone: bool,
+}
+
+/// The clock of a URI: there are 256, and a change under one makes workers read anew what they know of all keys
+/// that share it.
+pub fn clock_of(uri: &[u8]) -> u8 {
+    let [.., low] = hash_of(uri).to_be_bytes();
+    low
+}
+
+/// A hash that is the same in every worker (FNV-1a, folded).
+pub fn hash_of(bytes: &[u8]) -> u64 {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash ^ hash >> 32
+}
+
+/// How long an invalidation of more than one key is remembered: longer than anything stored before it is kept.
+pub const MARKED: Duration = LONGEST_KEPT;
+
+/// The name of what says which invalidations of more than one key there were.
+pub fn wide_name() -> Bytes {
+    Bytes::from_static(b"cache/i/")
+}
+
+/// The name of a group's mark.
+pub fn group_name(group: u64) -> Bytes {
+    [&b"cache/t/"[..], &group.to_be_bytes()].concat().into()
+}
+
+/// The name of the mark of one URI, for when it is made stale.
+pub fn uri_mark_name(uri: &[u8]) -> Bytes {
+    [&b"cache/u/"[..], uri].concat().into()
+}
+
+/// The name of a part of a ban.
+pub fn ban_name(slot: u8, part: u8) -> Bytes {
+    [&b"cache/b/"[..], &[slot, part]].concat().into()
+}
+
+/// The name of a clock.
+pub fn clock_name(clock: u8) -> Bytes {
+    [&b"cache/c/"[..], &[clock]].concat().into()
 }
 
 /// The name of a key's marker.
@@ -212,6 +421,16 @@ pub fn object_name(primary: &[u8], place: u8) -> Bytes {
     [b"cache/o/", &[b'0'.wrapping_add(place)][..], b"/", primary]
         .concat()
         .into()
+}
+
+/// Whole seconds since the epoch.
+pub fn seconds_at(time: Timestamp) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// The key that an object's name is made of.
+pub fn primary_of(object: &[u8]) -> Option<&[u8]> {
+    object.strip_prefix(b"cache/o/")?.get(2..)
 }
 
 /// Time until a second since the epoch, at least one second.

@@ -1,9 +1,10 @@
 //! A stored response and its bytes in the shared store.
 //!
-//! Layout, big-endian: version (1), flags (1), status (2), generation (8), response time in ns (8), initial age (4),
-//! lifetime (4), body length (4), secondary key length (4) and bytes, count of field lines (2), each line as name
-//! length (2), value length (4), name and value; the body is the rest and must have its length. Every length is checked
-//! on the way in: what a store gives back is never trusted.
+//! Layout, big-endian: version (1), flags (1), status (2), generation (8), response time and request time in ns (8, 8),
+//! initial age (4), lifetime (4), stale-while-revalidate (4), stale-if-error (4), body length (4), for a part its first
+//! byte and the length of the whole (8, 8), count of groups (1) and each (8), secondary key length (4) and bytes, count
+//! of field lines (2), each line as name length (2), value length (4), name and value; the body is the rest and must
+//! have its length. Every length is checked on the way in: what a store gives back is never trusted.
 
 use bytes::Bytes;
 use edgeweir_filter::{Fields, Timestamp};
@@ -11,12 +12,15 @@ use edgeweir_filter::{Fields, Timestamp};
 use crate::freshness::current_age;
 use crate::vary::{self, Vary};
 
-const VERSION: u8 = 1;
-const BODY_LENGTH_AT: usize = 28;
+const VERSION: u8 = 2;
+const BODY_LENGTH_AT: usize = 44;
 
 const NO_CACHE: u8 = 1;
 const NEVER_STALE: u8 = 2;
 const SHARED_WITH_AUTHORIZATION: u8 = 4;
+const REROUTED: u8 = 8;
+const STALE_IF_ERROR: u8 = 16;
+const PART: u8 = 32;
 
 /// What reuse of a stored response depends on besides its age.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -27,6 +31,21 @@ pub struct Conditions {
     pub never_stale: bool,
     /// Also for a request with `Authorization`.
     pub shared_with_authorization: bool,
+    /// The route rewrites requests: one of the cache's own would not reach the same resource.
+    pub rerouted: bool,
+    /// Seconds past its freshness during which it may be used while it is validated (RFC 5861 §3).
+    pub while_revalidate: u32,
+    /// Seconds past its freshness during which it may be used in place of an error (RFC 5861 §4), where that is said.
+    pub if_error: Option<u32>,
+}
+
+/// Which part of a representation a stored 206 holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// Position of its first byte.
+    pub first: u64,
+    /// Length of the whole representation.
+    pub whole: u64,
 }
 
 /// A stored response.
@@ -40,16 +59,30 @@ pub struct Stored {
     pub fields: Fields,
     /// `response_time` of RFC 9111 §4.2.3.
     pub responded: Timestamp,
+    /// When it was asked for: invalidations after that count.
+    pub requested: Timestamp,
     /// `corrected_initial_age` in seconds.
     pub initial_age: u32,
     /// Freshness lifetime in seconds.
     pub lifetime: u32,
     /// Conditions of reuse.
     pub conditions: Conditions,
+    /// Set for a 206: what its body is a part of.
+    pub part: Option<Part>,
+    /// The groups it belongs to, at most 255.
+    pub groups: Vec<u64>,
     /// The secondary key under the fields that its own `Vary` names.
     pub secondary: Bytes,
     /// The body.
     pub body: Bytes,
+}
+
+impl Part {
+    /// `Content-Range` of a part that is `length` bytes long.
+    pub fn content_range(self, length: usize) -> String {
+        let last = (self.first + length as u64).saturating_sub(1);
+        format!("bytes {}-{last}/{}", self.first, self.whole)
+    }
 }
 
 impl Stored {
@@ -71,6 +104,17 @@ impl Stored {
         }
     }
 
+    /// Whether it may be used although it went stale `-left` seconds ago, when `window` seconds are allowed for that.
+    pub fn within(&self, left: i64, window: u32) -> bool {
+        // RFC 9111 §4.2.4: not "if it is prohibited by an explicit in-protocol directive".
+        !self.conditions.never_stale && left.saturating_neg() <= i64::from(window)
+    }
+
+    /// The entity tag, when it is a strong validator (RFC 9110 §8.8.1).
+    pub fn strong_tag(&self) -> Option<&[u8]> {
+        self.fields.get("etag").filter(|tag| tag.starts_with(b"\""))
+    }
+
     /// Whether the origin can be asked if it is still the same.
     pub fn has_validator(&self) -> bool {
         has_validator(&self.fields)
@@ -85,14 +129,26 @@ impl Stored {
 
     /// All but the body: append it, then [`seal`].
     pub fn encode_head(&self) -> Option<Vec<u8>> {
-        let mut out = vec![VERSION, self.conditions.bits()];
+        let part = if self.part.is_some() { PART } else { 0 };
+        let mut out = vec![VERSION, self.conditions.bits() | part];
         out.extend_from_slice(&self.status.to_be_bytes());
         out.extend_from_slice(&self.generation.to_be_bytes());
         out.extend_from_slice(&self.responded.0.to_be_bytes());
+        out.extend_from_slice(&self.requested.0.to_be_bytes());
         out.extend_from_slice(&self.initial_age.to_be_bytes());
         out.extend_from_slice(&self.lifetime.to_be_bytes());
+        out.extend_from_slice(&self.conditions.while_revalidate.to_be_bytes());
+        out.extend_from_slice(&self.conditions.if_error.unwrap_or(0).to_be_bytes());
         debug_assert_eq!(out.len(), BODY_LENGTH_AT);
         out.extend_from_slice(&[0; 4]);
+        if let Some(part) = self.part {
+            out.extend_from_slice(&part.first.to_be_bytes());
+            out.extend_from_slice(&part.whole.to_be_bytes());
+        }
+        out.push(u8::try_from(self.groups.len()).ok()?);
+        for group in &self.groups {
+            out.extend_from_slice(&group.to_be_bytes());
+        }
         out.extend_from_slice(&u32::try_from(self.secondary.len()).ok()?.to_be_bytes());
         out.extend_from_slice(&self.secondary);
         out.extend_from_slice(&u16::try_from(self.fields.len()).ok()?.to_be_bytes());
@@ -118,9 +174,23 @@ impl Stored {
         }
         let generation = u64::from_be_bytes(from.array()?);
         let responded = Timestamp(u64::from_be_bytes(from.array()?));
+        let requested = Timestamp(u64::from_be_bytes(from.array()?));
         let initial_age = u32::from_be_bytes(from.array()?);
         let lifetime = u32::from_be_bytes(from.array()?);
+        let while_revalidate = u32::from_be_bytes(from.array()?);
+        let if_error = u32::from_be_bytes(from.array()?);
         let body_length = from.length()?;
+        let part = match flags & PART != 0 {
+            true => Some(Part {
+                first: u64::from_be_bytes(from.array()?),
+                whole: u64::from_be_bytes(from.array()?),
+            }),
+            false => None,
+        };
+        let [groups] = from.array()?;
+        let groups = (0..groups)
+            .map(|_| from.array().map(u64::from_be_bytes))
+            .collect::<Option<Vec<u64>>>()?;
         let secondary_length = from.length()?;
         let secondary = from.take(secondary_length)?;
         let count = u16::from_be_bytes(from.array()?);
@@ -137,9 +207,12 @@ impl Stored {
             status,
             fields: Fields::received(lines),
             responded,
+            requested,
             initial_age,
             lifetime,
-            conditions: Conditions::of(flags),
+            conditions: Conditions::of(flags, while_revalidate, if_error),
+            part,
+            groups,
             secondary,
             body,
         })
@@ -170,13 +243,18 @@ impl Conditions {
         bit(self.no_cache, NO_CACHE)
             | bit(self.never_stale, NEVER_STALE)
             | bit(self.shared_with_authorization, SHARED_WITH_AUTHORIZATION)
+            | bit(self.rerouted, REROUTED)
+            | bit(self.if_error.is_some(), STALE_IF_ERROR)
     }
 
-    fn of(bits: u8) -> Self {
+    fn of(bits: u8, while_revalidate: u32, if_error: u32) -> Self {
         Self {
             no_cache: bits & NO_CACHE != 0,
             never_stale: bits & NEVER_STALE != 0,
             shared_with_authorization: bits & SHARED_WITH_AUTHORIZATION != 0,
+            rerouted: bits & REROUTED != 0,
+            while_revalidate,
+            if_error: (bits & STALE_IF_ERROR != 0).then_some(if_error),
         }
     }
 }
@@ -222,13 +300,18 @@ mod tests {
             status: 200,
             fields: Fields::received(lines.collect::<Vec<_>>()),
             responded: Timestamp::from_secs(9),
+            requested: Timestamp::from_secs(8),
             initial_age: 3,
             lifetime: 60,
             conditions: Conditions {
                 no_cache: true,
-                never_stale: false,
                 shared_with_authorization: true,
+                while_revalidate: 5,
+                if_error: Some(6),
+                ..Conditions::default()
             },
+            part: Some(Part { first: 1, whole: 9 }),
+            groups: vec![1, u64::MAX],
             secondary: Bytes::from("s"),
             body: body.into(),
         }

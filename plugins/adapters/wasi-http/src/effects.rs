@@ -1,16 +1,17 @@
 //! What a filter asks for, done.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
-use edgeweir_filter::{Answer, Effect, Failed};
+use edgeweir_filter::{Answer, Effect, Failed, To};
 
 use crate::cells::Cells;
-use crate::fetch::Fetcher;
+use crate::fetch::{self, Fetcher};
 #[cfg(feature = "spin")]
 use crate::key_value::KeyValue;
 use crate::memory::Memory;
-use crate::time;
+use crate::room::Room;
+use crate::{gates, time};
 
 /// Bytes of a key at most.
 const KEY: usize = 4 << 10;
@@ -24,20 +25,20 @@ pub(crate) struct Effects {
     #[cfg(feature = "spin")]
     key_value: KeyValue,
     fetcher: Option<Fetcher>,
-    detached: Cell<u32>,
+    detached: Room,
 }
 
 impl Effects {
-    /// Empty stores for a filter.
+    /// Empty stores for a filter, with room for so many bytes in the instance's memory.
     #[cfg_attr(not(feature = "spin"), expect(unused_variables))]
-    pub(crate) fn new(filter: &'static str, fetcher: Option<Fetcher>) -> Self {
+    pub(crate) fn new(filter: &'static str, fetcher: Option<Fetcher>, shared_bytes: usize) -> Self {
         Self {
-            memory: RefCell::default(),
+            memory: RefCell::new(Memory::wanted(shared_bytes)),
             cells: RefCell::default(),
             #[cfg(feature = "spin")]
             key_value: KeyValue::new(filter),
             fetcher,
-            detached: Cell::new(0),
+            detached: Room::new(DETACHED),
         }
     }
 
@@ -47,13 +48,17 @@ impl Effects {
             return refused;
         }
         match effect {
-            Effect::Wait { limit, .. } => {
-                time::wait(limit).await;
+            Effect::Wait { gate, limit } => {
+                match gate {
+                    Some(gate) => gates::wait(&gate, limit).await,
+                    None => time::wait(limit).await,
+                }
                 Answer::Waited
             }
-            Effect::Fetch(fetch) => Answer::Fetched(match self.fetcher {
-                Some(fetcher) => fetcher(fetch).await,
-                None => Err(Failed::Unsupported),
+            Effect::Fetch(fetch) => Answer::Fetched(match (&fetch.to, self.fetcher) {
+                (To::Onward, _) => Box::pin(fetch::onward(fetch)).await,
+                (To::Named(_), Some(fetcher)) => fetcher(fetch).await,
+                (To::Named(_), None) => Err(Failed::Unsupported),
             }),
             stored => {
                 #[cfg(feature = "spin")]
@@ -69,15 +74,13 @@ impl Effects {
     /// Performs effects nobody waits for, after what is being sent now. Bounded: what comes on top is dropped.
     pub(crate) fn detach(self: &Rc<Self>, effects: Vec<Effect>) {
         for effect in effects {
-            let under_way = self.detached.get();
-            if under_way >= DETACHED {
+            let Some(place) = self.detached.take() else {
                 return;
-            }
-            self.detached.set(under_way + 1);
+            };
             let all = Rc::clone(self);
             wit_bindgen::spawn_local(async move {
                 let _ = all.perform(effect).await;
-                all.detached.set(all.detached.get().saturating_sub(1));
+                drop(place);
             });
         }
     }

@@ -1,7 +1,6 @@
 //! One request and its response, through the filter.
 
 use std::cell::RefCell;
-use std::mem;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use crate::body::{self, Incoming, Outgoing, PIECE, Pump};
 use crate::fetch::Fetcher;
 use crate::instance::{Instance, instance};
 use crate::message::{self, Refused};
-use crate::{log, problem, time};
+use crate::{problem, time};
 
 /// A response made as a whole, because its origin declared a small one, is streamed after all beyond this many bytes.
 const GATHERED: usize = 1 << 20;
@@ -75,14 +74,10 @@ impl Session {
     /// One call of the filter, and what it left behind published. Never held over an `.await`.
     fn call<R>(&self, call: impl FnOnce(&mut ChainExchange, &mut Cx<'_>) -> R) -> R {
         let now = time::now();
-        let (outcome, effects) = {
-            let mut state = self.state.borrow_mut();
-            let State { exchange, record } = &mut *state;
-            let outcome = call(exchange, &mut Cx::new(now, record));
-            log::publish(now, self.instance.name, record);
-            (outcome, mem::take(&mut record.effects))
-        };
-        self.instance.effects.detach(effects);
+        let mut state = self.state.borrow_mut();
+        let State { exchange, record } = &mut *state;
+        let outcome = call(exchange, &mut Cx::new(now, record));
+        self.instance.publish(now, record);
         outcome
     }
 

@@ -1,4 +1,4 @@
-//! Requests of a filter's own, through `wasi:http/client`.
+//! Requests of a filter's own: to the next handler, or through `wasi:http/client`.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,36 +6,51 @@ use std::pin::Pin;
 use bytes::Bytes;
 use edgeweir_filter::{Failed, Fetch, Fetched, Reply, ResponseHead, To};
 
-use crate::bindings::wasi::http::client;
-use crate::bindings::wasi::http::types::{Request, RequestOptions};
+use crate::bindings::wasi::http::types::{ErrorCode, Request, RequestOptions, Response};
+use crate::bindings::wasi::http::{client, handler};
 use crate::body::{self, ReadFailed};
-use crate::{message, time};
+use crate::{message, problem, time};
 
 /// Bytes of a response at most; a longer one is [`Failed::TooLarge`].
 const RESPONSE: usize = 4 << 20;
 
-/// Performs an `Effect::Fetch`. A component that has none is built without it and imports no client.
+/// Performs an `Effect::Fetch` that names its target. A component that has none is built without it and imports no client.
 pub type Fetcher = fn(Fetch) -> Pin<Box<dyn Future<Output = Result<Fetched, Failed>>>>;
 
 /// The fetcher over `wasi:http/client`: `to` is an authority, the body of the answer is at most 4 MiB, and the whole
 /// takes `timeout` at most.
-pub fn fetcher(fetch: Fetch) -> Pin<Box<dyn Future<Output = Result<Fetched, Failed>>>> {
+pub fn fetcher(mut fetch: Fetch) -> Pin<Box<dyn Future<Output = Result<Fetched, Failed>>>> {
     Box::pin(async move {
-        let limit = fetch.timeout;
-        match time::within(limit, send(fetch)).await {
-            Some(outcome) => outcome,
-            None => Err(Failed::TimedOut),
-        }
+        let To::Named(authority) = &mut fetch.to else {
+            return Err(Failed::Unsupported);
+        };
+        fetch.head.authority = Bytes::from(std::mem::take(authority));
+        whole(fetch, client::send).await
     })
 }
 
-async fn send(fetch: Fetch) -> Result<Fetched, Failed> {
-    let is_head = fetch.head.method == "HEAD";
+/// Asks the next handler, as an exchange does, under the same bounds as [`fetcher`]. Its trailers are not kept.
+pub(crate) async fn onward(fetch: Fetch) -> Result<Fetched, Failed> {
+    whole(fetch, handler::handle).await
+}
+
+/// Sends a request and waits for the whole response.
+async fn whole<F: Future<Output = Result<Response, ErrorCode>>>(
+    fetch: Fetch,
+    send: impl FnOnce(Request) -> F,
+) -> Result<Fetched, Failed> {
+    let limit = fetch.timeout;
+    time::within(limit, exchange(fetch, send))
+        .await
+        .unwrap_or(Err(Failed::TimedOut))
+}
+
+async fn exchange<F: Future<Output = Result<Response, ErrorCode>>>(
+    fetch: Fetch,
+    send: impl FnOnce(Request) -> F,
+) -> Result<Fetched, Failed> {
     let mut head = fetch.head;
-    let To::Named(authority) = fetch.to else {
-        return Err(Failed::Unsupported);
-    };
-    head.authority = Bytes::from(authority);
+    let is_head = head.method == "HEAD";
     message::strip_connection(&mut head.fields);
     if fetch.body.is_empty() {
         head.fields.remove("content-length");
@@ -52,9 +67,12 @@ async fn send(fetch: Fetch) -> Result<Fetched, Failed> {
     let _ = options.set_first_byte_timeout(nanos);
     let (request, _sent) = Request::new(section, contents, trailers, Some(options));
     message::set_line(&request, &head).map_err(|_| Failed::Unavailable)?;
-    let response = client::send(request)
+    let response = send(request)
         .await
-        .map_err(|_| Failed::Unavailable)?;
+        .map_err(|code| match problem::status_of(&code) {
+            504 => Failed::TimedOut,
+            _ => Failed::Unavailable,
+        })?;
     let head = message::response_head(&response, is_head);
     let body = if head.end {
         Vec::new()

@@ -1,12 +1,15 @@
 //! What an instance keeps between requests: the configured filter and its stores.
 
 use std::cell::RefCell;
+use std::mem;
 use std::rc::Rc;
 
-use edgeweir_filter::{Chain, Configured, Filter, Level, load};
+use edgeweir_filter::{Chain, Configured, Cx, Filter, Level, Record, Timestamp, load};
 
 use crate::effects::Effects;
 use crate::fetch::Fetcher;
+use crate::room::Room;
+use crate::tasks::{self, TASKS};
 use crate::{log, time};
 
 thread_local! {
@@ -24,6 +27,25 @@ pub(crate) struct Instance {
     pub(crate) wants_peer: bool,
     /// Its stores.
     pub(crate) effects: Rc<Effects>,
+    /// Room for its tasks.
+    pub(crate) tasks: Room,
+}
+
+impl Instance {
+    /// A call that is no exchange's, and what it left behind published.
+    pub(crate) fn call<R>(self: &Rc<Self>, call: impl FnOnce(&mut Cx<'_>) -> R) -> R {
+        let (now, mut record) = (time::now(), Record::default());
+        let outcome = call(&mut Cx::new(now, &mut record));
+        self.publish(now, &mut record);
+        outcome
+    }
+
+    /// Writes the log lines of a call and begins what it asked for; nothing of it runs before the caller waits.
+    pub(crate) fn publish(self: &Rc<Self>, now: Timestamp, record: &mut Record) {
+        log::publish(now, self.name, record);
+        self.effects.detach(mem::take(&mut record.effects));
+        tasks::begin(self, mem::take(&mut record.tasks));
+    }
 }
 
 /// This instance, made at its first request.
@@ -38,6 +60,9 @@ pub(crate) async fn instance<F: Configured>(fetcher: Option<Fetcher>) -> Rc<Inst
     }
     let instance = Rc::new(make::<F>(&json, &source, fetcher));
     INSTANCE.with(|cell| *cell.borrow_mut() = Some(Rc::clone(&instance)));
+    if let Ok(chain) = &instance.chain {
+        tasks::begin(&instance, chain.startup());
+    }
     instance
 }
 
@@ -63,11 +88,13 @@ fn make<F: Configured>(json: &str, source: &str, fetcher: Option<Fetcher>) -> In
             Err(text)
         }
     };
+    let wants = chain.as_ref().map(Chain::wants).unwrap_or_default();
     Instance {
         name: F::NAME,
-        wants_peer: chain.as_ref().is_ok_and(|chain| chain.wants().peer),
+        wants_peer: wants.peer,
         chain,
-        effects: Rc::new(Effects::new(F::NAME, fetcher)),
+        effects: Rc::new(Effects::new(F::NAME, fetcher, wants.shared_bytes)),
+        tasks: Room::new(TASKS),
     }
 }
 

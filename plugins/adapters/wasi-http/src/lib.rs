@@ -1,8 +1,9 @@
 //! Runs an Edgeweir filter as a wasi:http 0.3 middleware component.
 //!
 //! A component crate is one line: `edgeweir_adapter_wasi_http::component!(edgeweir_minify::Minify);`, or
-//! `component!(edgeweir_cache::Cache, fetch);` for a filter that sends requests of its own (only then is
-//! `wasi:http/client` imported).
+//! `component!(edgeweir_x::X, fetch);` for a filter that sends requests of its own to servers it names (only then is
+//! `wasi:http/client` imported). What a filter sends onward goes to the next handler, as its exchanges do: that needs no
+//! client. Such a response is taken whole, at most 4 MiB of it, without its trailers.
 //!
 //! # Configuration
 //! JSON in the environment variable `EDGEWEIR_` + the filter's name in upper case (`EDGEWEIR_CACHE`); none, or an empty
@@ -11,10 +12,15 @@
 //! answered 500 with problem details that name the field.
 //!
 //! # State
-//! Without the feature `spin` the shared store is the instance's own memory: [`memory`] and [`cells`] bound it. How many
-//! instances there are and how long they live is the host's business, so what is counted there is approximate; it is
-//! said so on standard error at the first request. With the feature `spin` it is `spin:key-value`, label `default`: see
-//! [`slots`]. A store that can't be opened is named once, and the instance goes on with its memory.
+//! Without the feature `spin` the shared store is the instance's own memory, as many bytes as the filter wants and at
+//! most 64 MiB: [`memory`] and [`cells`] bound it. How many instances there are and how long they live is the host's
+//! business, so what is counted there is approximate; it is said so on standard error at the first request. With the
+//! feature `spin` it is `spin:key-value`, label `default`, with a fixed number of slots: see [`slots`]. A store that can't
+//! be opened is named once, and the instance goes on with its memory.
+//!
+//! # Work beside exchanges
+//! An instance has at most 64 effects nobody waits for and 64 tasks under way; what comes on top is dropped. They run
+//! beside the exchange that asked for them and may outlive its response, where the host keeps the instance for them.
 //!
 //! # Bodies
 //! What a filter does not want is handed on as it came, stream and trailers, without being read. What it wants is read in
@@ -42,6 +48,7 @@ pub mod cells;
 mod effects;
 mod exchange;
 mod fetch;
+mod gates;
 mod instance;
 #[cfg(feature = "spin")]
 mod key_value;
@@ -49,14 +56,16 @@ mod log;
 pub mod memory;
 mod message;
 mod problem;
+mod room;
 pub mod slots;
+mod tasks;
 mod time;
 
 pub use exchange::handle;
 pub use fetch::{Fetcher, fetcher};
 
 /// Makes the crate a component of one filter: `component!(Filter)`, or `component!(Filter, fetch)` for a filter that
-/// asks for `Effect::Fetch`.
+/// asks for `Effect::Fetch` of a server it names.
 #[macro_export]
 macro_rules! component {
     ($filter:ty) => {

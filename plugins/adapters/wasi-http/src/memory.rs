@@ -10,8 +10,8 @@ use lru::LruCache;
 
 /// Entries at most.
 pub const ENTRIES: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
-/// Bytes of keys and values at most.
-pub const BYTES: usize = 16 << 20;
+/// Bytes of keys and values at most, however many a filter wants.
+pub const BYTES: usize = 64 << 20;
 /// Bytes of one value at most; a larger one is [`Failed::TooLarge`].
 pub const VALUE: usize = 1 << 20;
 
@@ -29,13 +29,13 @@ struct Kept {
     value: Bytes,
 }
 
-impl Default for Memory {
-    fn default() -> Self {
-        Self::bounded(ENTRIES, BYTES)
-    }
-}
-
 impl Memory {
+    /// For a filter that wants so many bytes ([`Wants::shared_bytes`](edgeweir_filter::Wants::shared_bytes)): as many, up
+    /// to [`BYTES`]. With 0 nothing is ever kept.
+    pub fn wanted(bytes: usize) -> Self {
+        Self::bounded(ENTRIES, bytes.min(BYTES))
+    }
+
     /// An empty memory under bounds of its own.
     pub fn bounded(entries: NonZeroUsize, bytes: usize) -> Self {
         Self {
@@ -140,6 +140,27 @@ mod tests {
         assert!(memory.load(&"b".into(), NOW).is_some());
         assert_eq!(memory.load(&"d".into(), NOW), None);
         assert_eq!(memory.bytes(), 30);
+    }
+
+    #[test]
+    fn a_filter_gets_what_it_wants_up_to_the_bound() {
+        for (name, wanted, length, want) in [
+            ("none", 0, 0, Err(Failed::TooLarge)),
+            ("room", 1_000, 999, Ok(())),
+            ("no room", 1_000, 1_000, Err(Failed::TooLarge)),
+            ("any amount", usize::MAX, VALUE, Ok(())),
+            (
+                "over a value's bound",
+                usize::MAX,
+                VALUE + 1,
+                Err(Failed::TooLarge),
+            ),
+        ] {
+            let mut memory = Memory::wanted(wanted);
+            assert!(memory.limit <= BYTES, "{name}");
+            let value = Bytes::from(vec![0; length]);
+            assert_eq!(memory.store("a".into(), value, MINUTE, NOW), want, "{name}");
+        }
     }
 
     #[test]

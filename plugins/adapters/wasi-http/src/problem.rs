@@ -22,7 +22,7 @@ pub(crate) fn problem(status: u16, title: &str, detail: &str) -> Reply {
     )
 }
 
-/// What a client is told when the next handler gave no response.
+/// What a client is told when the next handler gave no response. A 502 or 504 says that the origin was not reached.
 pub(crate) fn no_response(code: &ErrorCode) -> Reply {
     let status = status_of(code);
     let title = match status {
@@ -30,12 +30,14 @@ pub(crate) fn no_response(code: &ErrorCode) -> Reply {
         413 => "Content Too Large",
         _ => "Bad Gateway",
     };
-    problem(status, title, &format!("no response: {}", name(code)))
+    let mut reply = problem(status, title, &format!("no response: {}", name(code)));
+    reply.head.unreached = status != 413;
+    reply
 }
 
 /// RFC 9110 §15.6.3, §15.6.5: 504 when the answer did not come in time, 502 for everything else that went wrong further
 /// in; a request that was too large for it is the client's.
-fn status_of(code: &ErrorCode) -> u16 {
+pub(crate) fn status_of(code: &ErrorCode) -> u16 {
     match code {
         ErrorCode::DnsTimeout
         | ErrorCode::ConnectionTimeout
@@ -68,28 +70,39 @@ mod tests {
 
     #[test]
     fn a_failure_is_named_without_its_payload() {
-        for (name, code, status, detail) in [
+        for (name, code, status, detail, unreached) in [
             (
                 "refused",
                 ErrorCode::ConnectionRefused,
                 502,
                 "no response: connection-refused",
+                true,
             ),
             (
                 "late",
                 ErrorCode::ConnectionReadTimeout,
                 504,
                 "no response: connection-read-timeout",
+                true,
             ),
             (
                 "internal",
                 ErrorCode::InternalError(Some("10.0.0.7 (secret)".to_owned())),
                 502,
                 "no response: internal-error",
+                true,
+            ),
+            (
+                "too large",
+                ErrorCode::HttpRequestBodySize(Some(7)),
+                413,
+                "no response: http-request-body-size",
+                false,
             ),
         ] {
             let reply = no_response(&code);
             assert_eq!(reply.head.status, status, "{name}");
+            assert_eq!(reply.head.unreached, unreached, "{name}");
             let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
             assert_eq!(body.get("detail"), Some(&detail.into()), "{name}");
         }

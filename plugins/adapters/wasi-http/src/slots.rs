@@ -1,7 +1,8 @@
 //! How values lie in a key-value store that has no expiry, no bounds and no compare-and-swap.
 //!
 //! The store's keys are a fixed pool, so it can't grow forever: `edgeweir/<filter>/slot/<n>` with [`SLOTS`] values of at
-//! most [`VALUE`](crate::memory::VALUE) bytes (whoever comes later to a slot takes it), and `edgeweir/<filter>/cells/<n>`
+//! most [`VALUE`](crate::memory::VALUE) bytes (whoever comes later to a slot takes it), however many bytes the filter wants
+//! of other stores (instances of different configurations must find the same slots), and `edgeweir/<filter>/cells/<n>`
 //! with [`SETS`](crate::cells::SETS) sets of cells. The value carries its whole key and its expiry. Which slot a key has
 //! depends on a random seed kept at `edgeweir/<filter>/seed`, so nobody can aim at the slot of another's key.
 

@@ -1,0 +1,101 @@
+//! Request collapsing within an instance: one request to the origin per key, others wait for what it brings.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::{Entry, RandomState};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use edgeweir_filter::Gate;
+
+/// Requests to the origin under way by key. No more than there are exchanges and tasks.
+#[derive(Clone, Default)]
+pub struct Flights(Rc<RefCell<HashMap<Bytes, Flight, RandomState>>>);
+
+struct Flight {
+    gate: Gate,
+    waiters: usize,
+}
+
+/// What a request that would go to the origin may do.
+pub enum Boarding {
+    /// Go: it leads.
+    Lead(Lead),
+    /// Wait for the leader.
+    Wait(Gate),
+    /// Go alone: enough others wait already.
+    Full,
+}
+
+/// The right to be the one request for a key. Dropped, it lets those who wait go on, however it ended.
+pub struct Lead {
+    flights: Flights,
+    key: Bytes,
+    gate: Gate,
+}
+
+impl Flights {
+    /// Joins the flight for a key, or begins it; at most `most` wait.
+    pub fn board(&self, key: &Bytes, most: usize) -> Boarding {
+        match self.0.borrow_mut().entry(key.clone()) {
+            Entry::Occupied(mut flight) => {
+                let flight = flight.get_mut();
+                if flight.waiters >= most {
+                    return Boarding::Full;
+                }
+                flight.waiters += 1;
+                Boarding::Wait(flight.gate.clone())
+            }
+            Entry::Vacant(place) => {
+                let gate = Gate::new();
+                place.insert(Flight {
+                    gate: gate.clone(),
+                    waiters: 0,
+                });
+                Boarding::Lead(Lead {
+                    flights: self.clone(),
+                    key: key.clone(),
+                    gate,
+                })
+            }
+        }
+    }
+
+    /// Begins a flight; `None` when there is one.
+    pub fn lead(&self, key: &Bytes) -> Option<Lead> {
+        match self.board(key, 0) {
+            Boarding::Lead(lead) => Some(lead),
+            Boarding::Wait(_) | Boarding::Full => None,
+        }
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.flights.0.borrow_mut().remove(&self.key);
+        self.gate.open();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_leads_some_wait_the_rest_goes_alone() {
+        let (flights, key) = (Flights::default(), Bytes::from("k"));
+        let Boarding::Lead(lead) = flights.board(&key, 1) else {
+            panic!("the first leads");
+        };
+        let Boarding::Wait(gate) = flights.board(&key, 1) else {
+            panic!("the second waits");
+        };
+        assert!(matches!(flights.board(&key, 1), Boarding::Full));
+        assert!(flights.lead(&key).is_none());
+        assert!(flights.lead(&Bytes::from("other")).is_some());
+        assert!(!gate.is_open());
+        drop(lead);
+        assert!(gate.is_open());
+        assert!(flights.lead(&key).is_some(), "over, and forgotten");
+    }
+}

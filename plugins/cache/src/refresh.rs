@@ -1,0 +1,377 @@
+//! Requests of the cache's own that no client waits for: a refresh of what is stale or soon will be, a fetch of what is
+//! likely to be asked for.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use edgeweir_filter::{
+    Answer, Cx, Effect, Fetch, Fetched, Fields, RequestHead, Task, Timestamp, To,
+};
+
+use crate::conditional;
+use crate::flights::Lead;
+use crate::freshness::{Times, format_date};
+use crate::key::Key;
+use crate::lookup::{Epoch, Found, Lookup, read, updated};
+use crate::marker::{Marker, Register};
+use crate::reason::{Bypass, Refused};
+use crate::storable::Storable;
+use crate::store::{self, Core, Place};
+use crate::stored::Stored;
+use crate::work::{Background, Url};
+
+/// Fields of a client's request that are not for a request of the cache's own: conditions and ranges, directives, and
+/// what belongs to the connection or the content (RFC 9110 §7.6.1).
+const NOT_SENT: [&str; 18] = [
+    "cache-control",
+    "connection",
+    "content-length",
+    "expect",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "keep-alive",
+    "pragma",
+    "proxy-authorization",
+    "proxy-connection",
+    "range",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// One request of the cache's own.
+pub(crate) struct Refresh {
+    core: Rc<Core>,
+    lookup: Lookup,
+    head: RequestHead,
+    /// What is stored now.
+    old: Option<Found>,
+    requested: Timestamp,
+    stage: Stage,
+    /// Those who miss meanwhile wait for it.
+    lead: Option<Lead>,
+}
+
+enum Stage {
+    Epoch(Epoch),
+    Marker,
+    Object(Place),
+    Fetching,
+    Registering(Box<Registering>),
+}
+
+struct Registering {
+    storable: Storable,
+    register: Rc<Register>,
+    body: Bytes,
+}
+
+impl Refresh {
+    /// For what a client asked for, on its behalf.
+    pub fn of(
+        core: &Rc<Core>,
+        lookup: &Lookup,
+        old: Option<Found>,
+        lead: Lead,
+        head: &RequestHead,
+    ) -> Self {
+        let mut head = RequestHead {
+            method: Bytes::from_static(b"GET"),
+            peer: None,
+            end: true,
+            ..head.clone()
+        };
+        for name in NOT_SENT {
+            head.fields.remove(name);
+        }
+        Self {
+            core: Rc::clone(core),
+            lookup: lookup.quiet(),
+            head,
+            old,
+            requested: Timestamp(0),
+            stage: Stage::Fetching,
+            lead: Some(lead),
+        }
+    }
+
+    /// For what nobody asked for yet; `like` lends its fields.
+    pub fn ahead(core: &Rc<Core>, url: &Url, like: Fields) -> Result<Self, Bypass> {
+        let mut head = RequestHead {
+            method: Bytes::from_static(b"GET"),
+            scheme: Bytes::copy_from_slice(url.scheme.as_bytes()),
+            authority: Bytes::copy_from_slice(url.authority.as_bytes()),
+            path: Bytes::copy_from_slice(url.path.as_bytes()),
+            fields: like,
+            peer: None,
+            end: true,
+        };
+        for name in NOT_SENT {
+            head.fields.remove(name);
+        }
+        let key = Key::of(&head, &core.settings.key)?;
+        let lookup = Lookup::new(key, &head, &core.settings, false);
+        Ok(Self {
+            core: Rc::clone(core),
+            lookup,
+            head,
+            old: None,
+            requested: Timestamp(0),
+            stage: Stage::Marker,
+            lead: None,
+        })
+    }
+
+    /// The marker says whether it is there already.
+    fn ask_marker(&mut self, cx: &mut Cx<'_>) -> Option<Effect> {
+        self.stage = Stage::Marker;
+        let name = store::marker_name(&self.lookup.primary);
+        if self.lookup.alone {
+            let value = self.core.memory.borrow_mut().marker(&name);
+            return self.with_marker(value, cx);
+        }
+        Some(read(name))
+    }
+
+    fn with_marker(&mut self, value: Option<Bytes>, cx: &mut Cx<'_>) -> Option<Effect> {
+        self.lookup.marker = value.as_deref().and_then(Marker::decode);
+        let Some(place) = self.lookup.place() else {
+            return self.fetch_alone(cx);
+        };
+        if self.lookup.alone {
+            let kept = self.core.memory.borrow().peek(&place.object);
+            return self.with_stored(kept, place, cx);
+        }
+        let key = place.object.clone();
+        self.stage = Stage::Object(place);
+        Some(Effect::Load { key })
+    }
+
+    /// What is there and fresh need not be fetched.
+    fn with_stored(
+        &mut self,
+        stored: Option<Rc<Stored>>,
+        place: Place,
+        cx: &mut Cx<'_>,
+    ) -> Option<Effect> {
+        let generation = self.lookup.marker.as_ref()?.generation;
+        let current = stored.filter(|stored| {
+            stored.generation == generation && stored.matches(&self.lookup.request)
+        });
+        if current
+            .as_ref()
+            .is_some_and(|stored| stored.left(cx.now) > 0)
+        {
+            cx.count("cache.ahead_known");
+            return None;
+        }
+        self.old = current.map(|stored| (stored, place));
+        self.fetch_alone(cx)
+    }
+
+    /// Fetches, unless somebody does already.
+    fn fetch_alone(&mut self, cx: &mut Cx<'_>) -> Option<Effect> {
+        self.lead = Some(self.core.flights.lead(&self.lookup.flight())?);
+        self.fetch(cx)
+    }
+
+    fn fetch(&mut self, cx: &mut Cx<'_>) -> Option<Effect> {
+        let Background { to, timeout, .. } = self.core.settings.background.clone();
+        if let Some((stored, _)) = &self.old {
+            conditional::ask_whether_changed(&mut self.head.fields, stored);
+        }
+        self.requested = cx.now;
+        self.stage = Stage::Fetching;
+        Some(Effect::Fetch(Fetch {
+            to,
+            head: self.head.clone(),
+            body: Bytes::new(),
+            timeout,
+        }))
+    }
+
+    fn fetched(&mut self, mut reply: Fetched, cx: &mut Cx<'_>) -> Option<Effect> {
+        let times = Times {
+            requested: self.requested,
+            responded: cx.now,
+        };
+        if !reply.head.fields.has("date") {
+            // RFC 9110 §6.6.1, as for any response that is cached.
+            reply.head.fields.set("date", format_date(cx.now));
+        }
+        let head = &reply.head;
+        if let (304, Some((old, place))) = (head.status, &self.old) {
+            let lead = self.lead.take();
+            let core = Rc::clone(&self.core);
+            let _ = core.freshen(&self.lookup, old, place, lead, times, head, cx);
+            return None;
+        }
+        match self.core.storable(&self.lookup, head, times) {
+            Ok((storable, declared)) if declared.is_none_or(|l| l == reply.body.len() as u64) => {
+                let register = Rc::new(self.core.ask_place(&self.lookup, &storable, cx.now));
+                let registering = Box::new(Registering {
+                    storable,
+                    register: Rc::clone(&register),
+                    body: reply.body,
+                });
+                if self.lookup.alone {
+                    let name = store::marker_name(&self.lookup.primary);
+                    let before = self
+                        .core
+                        .update_alone(&name, |before| register.change(before));
+                    return self.registered(registering, before, cx);
+                }
+                self.stage = Stage::Registering(registering);
+                Some(crate::fill::placing(&self.lookup, register, cx.now))
+            }
+            Ok(_) => self.refused(Refused::LengthMismatch, cx),
+            Err(refused) => {
+                // An error may pass, anything else has taken the place of what is stored.
+                let error = matches!(head.status, 500..=599) || refused == Refused::Unreached;
+                if let (false, Some((old, place))) = (error, &self.old) {
+                    self.core.forget(place, old.generation, place.until, cx);
+                }
+                self.refused(refused, cx)
+            }
+        }
+    }
+
+    fn registered(
+        &mut self,
+        registering: Box<Registering>,
+        before: Option<Bytes>,
+        cx: &mut Cx<'_>,
+    ) -> Option<Effect> {
+        let Registering {
+            storable,
+            register,
+            body,
+        } = *registering;
+        let (marker, at) = match register.apply(before.as_deref()) {
+            Ok(decided) => decided,
+            Err(refused) => return self.refused(refused, cx),
+        };
+        let place = self.lookup.place_at(&marker, at);
+        let stored = Stored {
+            body,
+            ..storable.into_stored(marker.generation)
+        };
+        match stored.encode() {
+            Some(encoded) if encoded.len() <= self.core.room_for(&place) => {
+                let lead = self.lead.take();
+                let stored = Rc::new(stored);
+                self.core
+                    .keep(&place, &stored, encoded, register.until, lead, cx);
+                None
+            }
+            _ => self.refused(Refused::TooLarge, cx),
+        }
+    }
+
+    fn refused(&mut self, refused: Refused, cx: &mut Cx<'_>) -> Option<Effect> {
+        cx.count(refused.counter());
+        cx.count("cache.refresh_failed");
+        None
+    }
+}
+
+impl Core {
+    /// Learns from the order of requests, and fetches what is likely to be asked for next.
+    pub(crate) fn look_ahead(
+        self: &Rc<Self>,
+        lookup: &Lookup,
+        head: &RequestHead,
+        cx: &mut Cx<'_>,
+    ) {
+        let settings = &self.settings;
+        let (Some(client), true) = (&head.peer, settings.prefetches > 0) else {
+            return;
+        };
+        let mut successors = self.successors.borrow_mut();
+        if successors.observe(client, &lookup.origin, &head.path, cx.now) {
+            cx.count("cache.prefetch_used");
+        }
+        let next = successors.predict(&lookup.origin, &head.path);
+        let Some(path) = next.filter(|_| settings.background.enabled) else {
+            return;
+        };
+        if !self.prefetches.borrow_mut().take(cx.now) || !successors.begin(&lookup.origin, &path) {
+            return;
+        }
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let url = Url {
+            scheme: text(&head.scheme),
+            authority: text(&head.authority),
+            path: text(&path),
+        };
+        let mut like = head.fields.clone();
+        // For nobody in particular.
+        for name in ["authorization", "cookie"] {
+            like.remove(name);
+        }
+        if let Ok(ahead) = Refresh::ahead(self, &url, like) {
+            cx.count("cache.prefetched");
+            cx.spawn(ahead);
+        }
+    }
+}
+
+impl Task for Refresh {
+    fn start(&mut self, cx: &mut Cx<'_>) -> Option<Effect> {
+        if self.lead.is_some() {
+            return self.fetch(cx);
+        }
+        if !self.core.settings.key.has_extra() {
+            return self.ask_marker(cx);
+        }
+        let epoch = Epoch::new(self.core.fresh_generation(cx.now), cx.now);
+        if self.lookup.alone {
+            // Of a key with more parts than the URI nothing is fetched ahead without the shared store.
+            return None;
+        }
+        self.stage = Stage::Epoch(epoch);
+        Some(epoch.ask(self.lookup.key.uri_part()))
+    }
+
+    fn answer(&mut self, answer: Answer, cx: &mut Cx<'_>) -> Option<Effect> {
+        match (std::mem::replace(&mut self.stage, Stage::Marker), answer) {
+            (Stage::Epoch(epoch), answer) => {
+                let before = updated(answer).ok()?;
+                let generation = epoch.generation(before.as_deref());
+                self.lookup.primary = self.lookup.key.primary(generation);
+                self.ask_marker(cx)
+            }
+            (Stage::Marker, answer) => {
+                let value = updated(answer).ok()?;
+                self.with_marker(value, cx)
+            }
+            (Stage::Object(place), answer) => {
+                let stored = match answer {
+                    Answer::Loaded(Ok(Some(bytes))) => Stored::decode(&bytes).map(Rc::new),
+                    _ => None,
+                };
+                self.with_stored(stored, place, cx)
+            }
+            (Stage::Fetching, Answer::Fetched(Ok(reply))) => self.fetched(reply, cx),
+            (Stage::Registering(registering), Answer::Updated(Ok(before))) => {
+                self.registered(registering, before, cx)
+            }
+            (Stage::Fetching, _) => {
+                cx.count("cache.refresh_failed");
+                None
+            }
+            (Stage::Registering(_), _) => self.refused(Refused::SharedStore, cx),
+        }
+    }
+}
+
+impl Background {
+    /// Whether a request of the cache's own would reach what a response came from.
+    pub(crate) fn enabled_for(&self, stored: &Stored) -> bool {
+        self.enabled && (self.to != To::Onward || !stored.conditions.rerouted)
+    }
+}
