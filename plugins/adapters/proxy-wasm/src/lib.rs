@@ -53,6 +53,7 @@ mod fake;
 mod heads;
 mod hostcalls;
 mod root;
+mod routes;
 mod shared;
 mod slots;
 mod stream;

@@ -11,6 +11,7 @@ use crate::agenda::{Agenda, Pending, Ticket};
 use crate::callout::{self, Call};
 use crate::cells::Cells;
 use crate::hostcalls;
+use crate::routes::Routes;
 use crate::shared::{Expect, HostData, Reader, SharedData};
 use crate::slots::Objects;
 use crate::tasks::{Cluster, Single, TASKS, Task};
@@ -39,6 +40,8 @@ pub struct Root {
     pub wants_peer: bool,
     /// Whether responses say that the request was sent elsewhere.
     pub wants_route: bool,
+    /// What is known of where requests go.
+    pub routes: Routes,
     /// What it does at a time of its own.
     pub agenda: Rc<Agenda>,
     name: &'static str,
@@ -70,6 +73,7 @@ impl Root {
                 format!("edgeweir/{name}/{FORMAT}/cells"),
             )),
             metrics: RefCell::default(),
+            routes: Routes::default(),
             stored: Cell::new(false),
             swept: Cell::new(Timestamp(0)),
             nonce: RandomState::new().hash_one(agenda.root()),
