@@ -46,6 +46,7 @@ mod agenda;
 mod body;
 mod callout;
 mod cells;
+mod directory;
 #[cfg(target_arch = "wasm32")]
 mod exports;
 #[cfg(test)]
