@@ -11,16 +11,15 @@ use crate::agenda::{Agenda, Pending, Ticket};
 use crate::callout::{self, Call};
 use crate::cells::Cells;
 use crate::hostcalls;
+use crate::routes::Routes;
 use crate::shared::{Expect, HostData, Reader, SharedData};
-use crate::slots::Objects;
+use crate::slots::{Geometry, Objects};
 use crate::tasks::{Cluster, Single, TASKS, Task};
 use crate::vm;
 
 /// Format of everything in shared data: another number, other keys.
-const FORMAT: &str = "v1";
+const FORMAT: &str = "v2";
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
-/// A whole round over the 64 sets takes 16 s.
-const SETS_PER_SWEEP: u64 = 4;
 const LEASE: Duration = Duration::from_secs(5);
 
 /// What came of performing an effect.
@@ -39,6 +38,8 @@ pub struct Root {
     pub wants_peer: bool,
     /// Whether responses say that the request was sent elsewhere.
     pub wants_route: bool,
+    /// What is known of where requests go.
+    pub routes: Routes,
     /// What it does at a time of its own.
     pub agenda: Rc<Agenda>,
     name: &'static str,
@@ -64,12 +65,14 @@ impl Root {
             objects: RefCell::new(Objects::new(
                 HostData,
                 format!("edgeweir/{name}/{FORMAT}/objects"),
+                Geometry::of(wants.shared_bytes),
             )),
             cells: RefCell::new(Cells::new(
                 HostData,
                 format!("edgeweir/{name}/{FORMAT}/cells"),
             )),
             metrics: RefCell::default(),
+            routes: Routes::default(),
             stored: Cell::new(false),
             swept: Cell::new(Timestamp(0)),
             nonce: RandomState::new().hash_one(agenda.root()),
@@ -136,6 +139,19 @@ impl Root {
                 steps,
                 onward: onward.clone(),
             });
+        }
+    }
+
+    /// Clears what a larger pool before left in the host.
+    pub fn fit(&self) {
+        let objects = self.objects.try_borrow_mut();
+        if let Ok(mut objects) = objects
+            && let Err(failed) = objects.fit()
+        {
+            self.log(
+                Level::Warn,
+                &format!("the shared pool was not fitted: {}", failed.name()),
+            );
         }
     }
 
@@ -254,7 +270,7 @@ impl Root {
         self.swept.set(now);
         if self.has_lease(now) == Ok(true)
             && let Ok(mut objects) = self.objects.try_borrow_mut()
-            && let Err(failed) = objects.sweep(SETS_PER_SWEEP, now)
+            && let Err(failed) = objects.sweep(now)
         {
             self.log(
                 Level::Debug,
