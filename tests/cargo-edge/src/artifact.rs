@@ -105,7 +105,8 @@ impl Artifact {
     pub fn bound(&self) -> u64 {
         let module = match self.name {
             "compress" => 1_500_000,
-            "edge" => 2_000_000,
+            "edge" => 2_400_000,
+            "cache" => 900_000,
             _ => 500_000,
         };
         match self.kind {
