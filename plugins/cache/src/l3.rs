@@ -181,8 +181,8 @@ impl L3 {
                 authority: Bytes::copy_from_slice(self.to.as_bytes()),
                 path: format!("{}{rest}", self.path).into(),
                 fields,
-                peer: None,
                 end: body.is_empty(),
+                ..RequestHead::default()
             },
             body,
             timeout: self.timeout,

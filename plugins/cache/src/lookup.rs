@@ -682,6 +682,8 @@ impl CacheExchange {
         if let (true, Some((stored, _))) = (validates, &selected) {
             conditional::ask_whether_changed(&mut head.fields, stored);
         }
+        // What is stored is the answer to a request without content.
+        head.bodiless = true;
         self.state = State::Sent(Box::new(Sent {
             lookup,
             requested: cx.now,

@@ -107,8 +107,8 @@ impl Refresh {
             authority: Bytes::copy_from_slice(url.authority.as_bytes()),
             path: Bytes::copy_from_slice(url.path.as_bytes()),
             fields: like,
-            peer: None,
             end: true,
+            ..RequestHead::default()
         };
         for name in NOT_SENT {
             head.fields.remove(name);

@@ -20,8 +20,11 @@ pub struct RequestHead {
     /// The connection's client address without its port, text as the edge gives it (`192.0.2.1`, `2001:db8::1`).
     /// Filled only for a filter that wants it; `None` where the edge can't say.
     pub peer: Option<Bytes>,
-    /// Whether the request ends with its head: no body follows.
+    /// Whether the request ends with its head: no body follows. Where the edge does not show how a message is framed
+    /// (wasi:http), a GET or HEAD without `content-length` is taken to end.
     pub end: bool,
+    /// Set by a filter that decided by `end`: should there be content after all, it must not go on.
+    pub bodiless: bool,
 }
 
 impl RequestHead {

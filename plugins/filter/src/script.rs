@@ -180,6 +180,7 @@ impl Script {
             fields: Fields::received(lines),
             peer: Some(Bytes::from("192.0.2.1")),
             end: true,
+            bodiless: false,
         };
         self.request_chunks.clear();
         self

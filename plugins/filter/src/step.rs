@@ -20,7 +20,7 @@ pub enum Step {
 
 /// Something only an adapter can do.
 #[derive(Debug)]
-#[expect(
+#[allow(
     clippy::large_enum_variant,
     reason = "one at a time, and soon taken apart; a box would cost each fetch"
 )]

@@ -153,13 +153,16 @@ async fn pass_request(
     let wanted = session.run_request(&mut head).await?;
     let body = if head.end { Body::Pass } else { wanted };
     let same_line = line == line_of(&head);
-    if body == Body::Pass && same_line && head.fields.changed().is_empty() {
+    // Content that shows only when it is read: the filter has decided without it.
+    let bodiless = head.bodiless && declared.is_none();
+    if body == Body::Pass && !bodiless && same_line && head.fields.changed().is_empty() {
         return Ok(request);
     }
     let section = message::changed(&request.get_headers(), &head.fields).map_err(refused)?;
     let options = request.get_options().map(|options| options.clone());
     let incoming = Incoming::of_request(request, declared);
     let (contents, trailers) = match body {
+        _ if bodiless => body::empty(),
         Body::Pass => incoming.untouched(),
         body => Pump::new(session.clone(), Side::Request, body, incoming).stream(),
     };

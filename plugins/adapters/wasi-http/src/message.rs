@@ -54,6 +54,7 @@ pub(crate) fn request_head(request: &Request, wants_peer: bool) -> RequestHead {
         fields,
         peer,
         end,
+        bodiless: false,
     }
 }
 
