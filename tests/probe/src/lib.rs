@@ -7,7 +7,11 @@
 //! | `reply-later` | the same in place of the response |
 //! | `wait=MS`, `wait-later=MS` | the request, the response waits |
 //! | `fetch=CLUSTER`, `fetch-later=CLUSTER` | `GET /fetched` there; its status or failure in `probe-fetched`, its body's length in `probe-fetched-length` |
+//! | `fetch-onward` | the same to where the request goes |
 //! | `background=CLUSTER` | the same without waiting |
+//! | `task=CLUSTER` | a task fetches the same (where the request goes, if none is named) and keeps as many bytes as the status says under the object key `task` |
+//! | `lead`, `follow=MS` | the first opens a gate with its response's end or when it goes, the second waits there; whether the gate was open in `probe-gate` |
+//! | `came` | whether the origin answered, and whether the route rewrote the request, in `probe-came` |
 //! | `store=KEY:LENGTH`, `load=KEY`, `remove=KEY` | objects; the outcome in `probe-object` |
 //! | `count=KEY` | adds one to a cell; the value before in `probe-count` |
 //! | `upper`, `upper-request` | a body in upper case, with `[end]` after it, and pieces marked with `marks` |
@@ -20,16 +24,23 @@
 //! | `trailers` | a trailer `probe-trailer` is added |
 #![forbid(unsafe_code)]
 
+mod work;
+
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use edgeweir_filter::{
-    Answer, Body, Change, ConfigError, Configured, Cx, Effect, Exchange, Fetch, Fields, Filter,
-    Level, Reply, RequestHead, ResponseHead, Step, To, Wants,
+    Answer, Body, Change, ConfigError, Configured, Cx, Effect, Exchange, Fields, Filter, Gate,
+    Level, Reply, RequestHead, ResponseHead, Step, Task, To, Wants,
 };
+
+use work::{Opener, Refresh, Startup};
 
 /// The probe.
 pub struct Probe {
     cluster: String,
+    gate: Rc<RefCell<Gate>>,
 }
 
 /// Its configuration.
@@ -49,6 +60,7 @@ impl Configured for Probe {
         }
         Ok(Self {
             cluster: config.cluster,
+            gate: Rc::default(),
         })
     }
 }
@@ -60,14 +72,20 @@ impl Filter for Probe {
     fn exchange(&self) -> Box<dyn Exchange> {
         Box::new(Probing {
             cluster: self.cluster.clone(),
+            gate: Rc::clone(&self.gate),
             ..Probing::default()
         })
     }
     fn wants(&self) -> Wants {
         Wants {
             peer: true,
-            ..Wants::default()
+            route: true,
+            exact_updates: true,
+            shared_bytes: 64 << 20,
         }
+    }
+    fn startup(&self) -> Vec<Box<dyn Task>> {
+        vec![Box::new(Startup)]
     }
     fn notes(&self) -> Vec<String> {
         vec!["for tests: does what the client asks".into()]
@@ -77,6 +95,8 @@ impl Filter for Probe {
 #[derive(Default)]
 struct Probing {
     cluster: String,
+    gate: Rc<RefCell<Gate>>,
+    opens: Option<Opener>,
     words: Vec<String>,
     /// Effects still to do, and fields to add to the response.
     todo: Vec<Effect>,
@@ -99,20 +119,7 @@ impl Probing {
     fn fetch(&self, word: &str) -> Option<Effect> {
         let to = self.value(word)?;
         let to = if to.is_empty() { &self.cluster } else { to };
-        let head = RequestHead {
-            method: "GET".into(),
-            scheme: "http".into(),
-            authority: "probe".into(),
-            path: "/fetched".into(),
-            fields: Fields::of(&[("probe-own", "1")]),
-            ..RequestHead::default()
-        };
-        Some(Effect::Fetch(Fetch {
-            to: To::Named(to.to_owned()),
-            head,
-            body: Default::default(),
-            timeout: Duration::from_millis(300),
-        }))
+        Some(work::fetch(To::Named(to.to_owned())))
     }
 
     fn wait(&self, word: &str) -> Option<Effect> {
@@ -146,7 +153,13 @@ impl Probing {
                 ("probe-fetched", reply.head.status.to_string())
             }
             Answer::Fetched(Err(failed)) => ("probe-fetched", failed.name().into()),
-            Answer::Waited => ("probe-waited", "1".into()),
+            Answer::Waited => {
+                if self.value("follow").is_some() {
+                    let open = self.gate.borrow().is_open();
+                    self.found.push(("probe-gate", open.to_string()));
+                }
+                ("probe-waited", "1".into())
+            }
         };
         self.found.push(found);
     }
@@ -215,7 +228,7 @@ impl Probing {
             head.fields.remove("content-length");
             return Step::Forward(Body::Transform);
         }
-        Step::Forward(if self.has("observe") {
+        Step::Forward(if self.has("observe") || self.has("lead") {
             Body::Observe
         } else {
             Body::Pass
@@ -253,6 +266,18 @@ impl Exchange for Probing {
         if let Some(effect) = self.fetch("background") {
             cx.detach(effect);
         }
+        if let Some(to) = self.value("task") {
+            let to = match to {
+                "" => To::Onward,
+                to => To::Named(to.to_owned()),
+            };
+            cx.spawn(Refresh(to));
+        }
+        if self.has("lead") {
+            let gate = Gate::new();
+            self.gate.replace(gate.clone());
+            self.opens = Some(Opener(gate));
+        }
         let mut todo: Vec<Effect> = ["wait", "fetch"]
             .iter()
             .filter_map(|word| {
@@ -263,6 +288,15 @@ impl Exchange for Probing {
                 }
             })
             .collect();
+        if self.has("fetch-onward") {
+            todo.push(work::fetch(To::Onward));
+        }
+        if let Some(limit) = self.value("follow") {
+            todo.push(Effect::Wait {
+                gate: Some(self.gate.borrow().clone()),
+                limit: Duration::from_millis(limit.parse().unwrap_or(0)),
+            });
+        }
         if let Some((key, size)) = self.value("store").and_then(|value| value.split_once(':')) {
             todo.push(Effect::Store {
                 key: key.to_owned().into(),
@@ -282,6 +316,7 @@ impl Exchange for Probing {
         }
         if let Some(key) = self.value("count") {
             todo.push(Effect::Update {
+                table: "probe",
                 key: key.to_owned().into(),
                 change: Change::new(|before| Some((number(before) + 1).to_le_bytes().to_vec())),
                 ttl: Duration::from_secs(60),
@@ -301,6 +336,14 @@ impl Exchange for Probing {
     }
 
     fn response(&mut self, head: &mut ResponseHead, _: &mut Cx<'_>) -> Step {
+        if self.has("came") {
+            let came = match (head.unreached, head.rerouted) {
+                (true, _) => "unreached",
+                (_, true) => "rerouted",
+                _ => "straight",
+            };
+            self.found.push(("probe-came", came.to_owned()));
+        }
         self.todo = [self.wait("wait-later"), self.fetch("fetch-later")]
             .into_iter()
             .flatten()
@@ -326,6 +369,9 @@ impl Exchange for Probing {
             return;
         }
         self.change(chunk, end, out);
+        if end {
+            self.opens = None;
+        }
     }
 
     fn response_trailers(&mut self, trailers: &mut Fields, _: &mut Cx<'_>) {

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::hostcalls::{self, Side};
+use crate::stream::Action;
 use crate::vm::{self, Siblings};
 
 #[unsafe(no_mangle)]
@@ -89,6 +90,14 @@ extern "C" fn proxy_on_http_call_response(
 extern "C" fn proxy_on_done(context: u32) -> u32 {
     vm::done(context);
     1
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_log(context: u32) {
+    vm::stream(context, Siblings::Later, |stream| {
+        stream.on_log();
+        Action::Continue
+    });
 }
 
 #[unsafe(no_mangle)]

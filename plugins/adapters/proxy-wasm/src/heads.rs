@@ -139,14 +139,6 @@ pub fn unreached(status: u16) -> bool {
             .is_ok_and(|details| details != b"via_upstream")
 }
 
-/// Whether the host asked for another path or authority than this; to be asked when the response is there.
-pub fn is_rewritten(path: &[u8], authority: &[u8]) -> bool {
-    let differs = |name: &[u8], sent: &[u8]| {
-        hostcalls::value(Map::RequestHeaders, name).is_ok_and(|asked| asked != sent)
-    };
-    differs(b":path", path) || differs(b":authority", authority)
-}
-
 /// The head of the answer to a request of the filter's own.
 pub fn call_response(end: bool) -> Result<ResponseHead, Status> {
     read_response(Map::CallResponseHeaders, end).map(|(head, _)| head)

@@ -46,6 +46,7 @@ mod agenda;
 mod body;
 mod callout;
 mod cells;
+mod directory;
 #[cfg(target_arch = "wasm32")]
 mod exports;
 #[cfg(test)]
@@ -53,6 +54,7 @@ mod fake;
 mod heads;
 mod hostcalls;
 mod root;
+mod routes;
 mod shared;
 mod slots;
 mod stream;

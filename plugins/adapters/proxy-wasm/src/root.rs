@@ -11,16 +11,15 @@ use crate::agenda::{Agenda, Pending, Ticket};
 use crate::callout::{self, Call};
 use crate::cells::Cells;
 use crate::hostcalls;
+use crate::routes::Routes;
 use crate::shared::{Expect, HostData, Reader, SharedData};
-use crate::slots::Objects;
+use crate::slots::{Geometry, Objects};
 use crate::tasks::{Cluster, Single, TASKS, Task};
 use crate::vm;
 
 /// Format of everything in shared data: another number, other keys.
-const FORMAT: &str = "v1";
+const FORMAT: &str = "v2";
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
-/// A whole round over the 64 sets takes 16 s.
-const SETS_PER_SWEEP: u64 = 4;
 const LEASE: Duration = Duration::from_secs(5);
 
 /// What came of performing an effect.
@@ -39,11 +38,14 @@ pub struct Root {
     pub wants_peer: bool,
     /// Whether responses say that the request was sent elsewhere.
     pub wants_route: bool,
+    /// What is known of where requests go.
+    pub routes: Routes,
     /// What it does at a time of its own.
     pub agenda: Rc<Agenda>,
     name: &'static str,
     objects: RefCell<Objects<HostData>>,
-    cells: RefCell<Cells<HostData>>,
+    /// A table for each kind of value a filter keeps.
+    cells: RefCell<Vec<(&'static str, Cells<HostData>)>>,
     metrics: RefCell<Vec<(&'static str, Option<u32>)>>,
     /// This VM stored an object: expired ones are to be looked for.
     stored: Cell<bool>,
@@ -64,12 +66,11 @@ impl Root {
             objects: RefCell::new(Objects::new(
                 HostData,
                 format!("edgeweir/{name}/{FORMAT}/objects"),
+                Geometry::of(wants.shared_bytes),
             )),
-            cells: RefCell::new(Cells::new(
-                HostData,
-                format!("edgeweir/{name}/{FORMAT}/cells"),
-            )),
+            cells: RefCell::default(),
             metrics: RefCell::default(),
+            routes: Routes::default(),
             stored: Cell::new(false),
             swept: Cell::new(Timestamp(0)),
             nonce: RandomState::new().hash_one(agenda.root()),
@@ -136,6 +137,19 @@ impl Root {
                 steps,
                 onward: onward.clone(),
             });
+        }
+    }
+
+    /// Clears what a larger pool before left in the host.
+    pub fn fit(&self) {
+        let objects = self.objects.try_borrow_mut();
+        if let Ok(mut objects) = objects
+            && let Err(failed) = objects.fit()
+        {
+            self.log(
+                Level::Warn,
+                &format!("the shared pool was not fitted: {}", failed.name()),
+            );
         }
     }
 
@@ -216,13 +230,36 @@ impl Root {
             Effect::Remove { key } => {
                 Answer::Stored(objects.and_then(|mut pool| pool.remove(&key)))
             }
-            Effect::Update { key, change, ttl } => {
+            Effect::Update {
+                table,
+                key,
+                change,
+                ttl,
+            } => {
                 let cells = self.cells.try_borrow_mut().map_err(|_| Failed::Unavailable);
-                Answer::Updated(cells.and_then(|mut cells| cells.update(&key, &change, ttl, now)))
+                Answer::Updated(cells.and_then(|mut tables| {
+                    self.table(&mut tables, table)
+                        .ok_or(Failed::Unavailable)?
+                        .update(&key, &change, ttl, now)
+                }))
             }
             Effect::Fetch(_) => Answer::Fetched(Err(Failed::Unsupported)),
             Effect::Wait { .. } => Answer::Waited,
         }
+    }
+
+    fn table<'t>(
+        &self,
+        tables: &'t mut Vec<(&'static str, Cells<HostData>)>,
+        name: &'static str,
+    ) -> Option<&'t mut Cells<HostData>> {
+        let known = tables.iter().position(|(known, _)| *known == name);
+        let at = known.unwrap_or(tables.len());
+        if known.is_none() {
+            let prefix = format!("edgeweir/{}/{FORMAT}/{name}", self.name);
+            tables.push((name, Cells::new(HostData, prefix)));
+        }
+        tables.get_mut(at).map(|(_, cells)| cells)
     }
 
     fn count(&self, name: &'static str, by: u64) {
@@ -254,7 +291,7 @@ impl Root {
         self.swept.set(now);
         if self.has_lease(now) == Ok(true)
             && let Ok(mut objects) = self.objects.try_borrow_mut()
-            && let Err(failed) = objects.sweep(SETS_PER_SWEEP, now)
+            && let Err(failed) = objects.sweep(now)
         {
             self.log(
                 Level::Debug,

@@ -135,6 +135,7 @@ pub mod simulated {
     struct Inner {
         values: HashMap<Vec<u8>, (Bytes, u32)>,
         last: u32,
+        calls: usize,
         /// Run before the next write, as another worker would.
         between: Vec<Between>,
     }
@@ -147,6 +148,10 @@ pub mod simulated {
         /// Runs `other` just before the next write.
         pub fn interleave(&self, other: impl FnOnce() + 'static) {
             self.0.borrow_mut().between.push(Box::new(other));
+        }
+        /// How many times it was asked for something.
+        pub fn calls(&self) -> usize {
+            self.0.borrow().calls
         }
         /// Keys and bytes of all values.
         pub fn size(&self) -> (usize, usize) {
@@ -166,6 +171,7 @@ pub mod simulated {
 
     impl SharedData for Memory {
         fn get(&mut self, key: &[u8]) -> Result<Option<(Bytes, u32)>, Failed> {
+            self.0.borrow_mut().calls += 1;
             Ok(self.0.borrow().values.get(key).cloned())
         }
         fn set(&mut self, key: &[u8], value: &[u8], expect: Expect) -> Result<bool, Failed> {
@@ -174,6 +180,7 @@ pub mod simulated {
                 other();
             }
             let mut inner = self.0.borrow_mut();
+            inner.calls += 1;
             let now = inner.values.get(key).map(|(_, version)| *version);
             let holds = match expect {
                 Expect::Any => true,

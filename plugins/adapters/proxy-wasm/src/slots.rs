@@ -1,93 +1,185 @@
 //! Objects shared by the workers (`Effect::Load`, `Store`, `Remove`).
 //!
-//! 64 sets of 16 ways. A set has one directory key (hash, expiry, size, last use of each way) and one key per way that
-//! holds the object with its full key. A set holds at most 1 MiB, so the pool at most 64 MiB, and the host sees at most
-//! 1,089 keys however many objects come and go. A write changes the directory by compare-and-swap, then the way;
-//! each object carries a generation that both must agree on, so that a reader between the two sees a miss, never
-//! another object.
+//! A pool of a fixed number of bytes: 8 to 2,048 sets of 64 ways, a set for each 128 KiB. A set has one directory key
+//! (hash, expiry, size, last use of each way) and one key per way that holds a piece: an object with its full key, or a
+//! chunk of one. A set's pieces are bounded so that all of them, the directories and 128 bytes for each key stay within
+//! the pool's bytes, however many objects come and go; 64 MiB are 512 sets, or 32,768 pieces.
+//!
+//! A write changes the directory by compare-and-swap, then the way; each piece carries a generation that both must
+//! agree on, so that a reader between the two sees a miss, never another object. An object larger than a quarter of a
+//! set is split: its chunks go to the sets after its own, at most two to each, under names of their own, and carry a stamp that
+//! its head must know. An object with its key is at most a quarter of the pool, and 16 MiB.
+//!
+//! Calls of the host: 2 for a load and 4 for a store of an object in one piece, and as many again for each chunk.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use bytes::Bytes;
 use edgeweir_filter::{Failed, Timestamp};
 
+use crate::directory::{DIRECTORY, Directory, WAYS, Way};
 use crate::shared::{Expect, Reader, Seed, SharedData};
 
-const SETS: u64 = 64;
-const WAYS: usize = 16;
-/// Bytes of a set's objects with their keys, and so of one object.
-pub const SET_BUDGET: usize = 1 << 20;
 const KEY_LIMIT: usize = 4096;
+/// The largest object.
+const OBJECT_LIMIT: usize = 16 << 20;
 const ROUNDS: usize = 16;
-const VERSION: u8 = 1;
 /// A read is noted in the directory at most this often.
-const USE_GRAIN_SECS: u64 = 16;
+const USE_GRAIN_SECS: u32 = 16;
+/// What a key costs the host beside its value.
+const KEY_COST: usize = 128;
+/// A round over all sets takes so many sweeps.
+const SWEEPS: u64 = 16;
+
+/// How a pool of some bytes is divided.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Geometry {
+    /// A power of two; 0 when there is no pool.
+    sets: u64,
+    /// Bytes of a set's pieces.
+    budget: usize,
+    /// Bytes of the largest object with its key.
+    largest: usize,
+}
+
+impl Geometry {
+    /// Of a pool of `bytes`: none for 0, else between 1 MiB and 1 GiB.
+    pub fn of(bytes: usize) -> Self {
+        if bytes == 0 {
+            return Self::default();
+        }
+        let bytes = bytes.clamp(1 << 20, 1 << 30);
+        let most = (bytes >> 17).clamp(8, 2048);
+        let sets = 1usize << most.ilog2();
+        let overhead = DIRECTORY + (WAYS + 1) * KEY_COST;
+        Self {
+            sets: u64::try_from(sets).unwrap_or(8),
+            budget: (bytes / sets).saturating_sub(overhead),
+            largest: OBJECT_LIMIT.min(bytes / 4),
+        }
+    }
+
+    /// Bytes of the largest piece.
+    fn piece(self) -> usize {
+        self.budget / 4
+    }
+
+    fn written(self) -> Vec<u8> {
+        [self.sets, u64::try_from(self.budget).unwrap_or(0)]
+            .map(u64::to_le_bytes)
+            .concat()
+    }
+}
+
+/// Sets and budget of the pool that was in the host before.
+fn read_geometry(raw: &[u8]) -> Option<(u64, usize)> {
+    let mut reader = Reader(raw);
+    let sets = reader.u64().filter(|sets| *sets <= 2048)?;
+    Some((sets, usize::try_from(reader.u64()?).ok()?))
+}
 
 /// The pool of one filter.
 pub struct Objects<D> {
     data: D,
     prefix: String,
+    geometry: Geometry,
     seed: Option<Seed>,
+    random: RandomState,
     /// The set the next sweep starts with.
     swept: u64,
 }
 
-/// What the directory says of a way; all zero when it is free.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-struct Way {
+/// Where a piece is: its set, and its name there.
+#[derive(Clone, Copy)]
+struct Place {
+    set: u64,
     name: u64,
-    /// Nanoseconds since the epoch.
-    until: u64,
-    size: u32,
-    /// Seconds since the epoch, coarse.
-    used: u64,
-    generation: u32,
 }
 
-/// A set's directory.
-#[derive(Clone, Default, Debug)]
-struct Directory {
-    /// The last generation given.
-    generation: u32,
-    ways: [Way; WAYS],
+/// What the head of a chunked object says in place of a value.
+struct Chunked {
+    size: usize,
+    stamp: u64,
 }
+
+const WHOLE: u8 = 0;
+const IN_CHUNKS: u8 = 1;
 
 impl<D: SharedData> Objects<D> {
     /// The pool under a prefix of shared keys; nothing is read or written yet.
-    pub fn new(data: D, prefix: String) -> Self {
+    pub fn new(data: D, prefix: String, geometry: Geometry) -> Self {
         Self {
             data,
             prefix,
+            geometry,
             seed: None,
+            random: RandomState::new(),
             swept: 0,
         }
     }
 
+    /// Clears what a larger pool before left beyond this one. Called when a configuration is loaded.
+    pub fn fit(&mut self) -> Result<(), Failed> {
+        let key = format!("{}/geometry", self.prefix);
+        let before = self.data.get(key.as_bytes())?;
+        let Geometry { sets, budget, .. } = self.geometry;
+        match before.and_then(|(raw, _)| read_geometry(&raw)) {
+            Some(before) if before == (sets, budget) => return Ok(()),
+            None if sets == 0 => return Ok(()),
+            None => {}
+            Some((before, _)) if before != sets => {
+                // Nearly everything would be looked for elsewhere.
+                for set in 0..before {
+                    self.change(set, |directory| directory.clear(|_| true))?;
+                }
+            }
+            Some(_) => {
+                for set in 0..sets {
+                    self.change(set, |directory| directory.trim(budget))?;
+                }
+            }
+        }
+        self.data
+            .set(key.as_bytes(), &self.geometry.written(), Expect::Any)?;
+        Ok(())
+    }
+
     /// The object of a key, when it is there and not expired.
     pub fn load(&mut self, key: &[u8], now: Timestamp) -> Result<Option<Bytes>, Failed> {
-        let (set, name) = self.place(key)?;
-        let (directory, expect) = self.directory(set)?;
-        let Some((index, way)) = directory.find(name) else {
+        let Ok(place) = self.place(key) else {
             return Ok(None);
         };
-        if way.until <= now.0 {
-            return Ok(None);
-        }
-        let Some((raw, _)) = self.data.get(self.way_key(set, index).as_bytes())? else {
+        let Some(head) = self.get(place, key, now)? else {
             return Ok(None);
         };
-        let value = read_object(&raw, key, way.generation).map(|value| raw.slice_ref(value));
-        if value.is_some() && now.as_secs() >= way.used.saturating_add(USE_GRAIN_SECS) {
-            let mut noted = directory;
-            if let Some(way) = noted.ways.get_mut(index) {
-                way.used = now.as_secs();
-            }
-            // Only a hint for eviction: losing the race costs nothing.
-            let _ = self
-                .data
-                .set(self.set_key(set).as_bytes(), &noted.written(), expect);
+        match head.first() {
+            Some(&WHOLE) => Ok(Some(head.slice(1..))),
+            _ => match Chunked::read(&head) {
+                Some(chunked) => self.gather(place, &chunked, now),
+                None => Ok(None),
+            },
         }
-        Ok(value)
+    }
+
+    fn gather(
+        &mut self,
+        place: Place,
+        chunked: &Chunked,
+        now: Timestamp,
+    ) -> Result<Option<Bytes>, Failed> {
+        let mut all = Vec::with_capacity(chunked.size.min(self.geometry.largest));
+        let tag = chunked.stamp.to_le_bytes();
+        let mut index = 0;
+        while all.len() < chunked.size {
+            index += 1;
+            let chunk = self.get(self.after(place, index), &tag, now)?;
+            let Some(chunk) = chunk.filter(|chunk| !chunk.is_empty()) else {
+                return Ok(None);
+            };
+            all.extend_from_slice(&chunk);
+        }
+        Ok((all.len() == chunked.size).then(|| all.into()))
     }
 
     /// Keeps an object for at most `ttl`; expired ones go first to make room, then those not used for longest.
@@ -98,92 +190,164 @@ impl<D: SharedData> Objects<D> {
         ttl: Duration,
         now: Timestamp,
     ) -> Result<(), Failed> {
-        let size = object_size(key, value);
-        if size > SET_BUDGET || key.len() > KEY_LIMIT {
+        if self.geometry.sets == 0 {
+            return Err(Failed::Unsupported);
+        }
+        let size = value.len().saturating_add(key.len());
+        if size > self.geometry.largest || key.len() > KEY_LIMIT {
             return Err(Failed::TooLarge);
         }
-        let (set, name) = self.place(key)?;
+        let place = self.place(key)?;
+        let until = now.plus(ttl);
+        if piece_size(key, value).saturating_add(1) <= self.geometry.piece() {
+            return self.put(place, key, [&[WHOLE], value], until, now);
+        }
+        let stamp = self.random.hash_one((now, place.name, value.len()));
+        // The head comes last: until then what it names is not complete.
+        let room = self.geometry.piece() - piece_size(&[0; 8], &[]);
+        for (index, chunk) in (1..).zip(value.chunks(room)) {
+            let place = self.after(place, index);
+            self.put(place, &stamp.to_le_bytes(), [chunk, &[]], until, now)?;
+        }
+        let chunked = Chunked {
+            size: value.len(),
+            stamp,
+        };
+        self.put(place, key, [&chunked.written(), &[]], until, now)
+    }
+
+    /// Forgets an object.
+    pub fn remove(&mut self, key: &[u8]) -> Result<(), Failed> {
+        let Ok(place) = self.place(key) else {
+            return Ok(());
+        };
+        let head = self.get(place, key, Timestamp(0))?;
+        self.change(place.set, |directory| {
+            directory.clear(|way| way.name == place.name)
+        })?;
+        let chunks = head.as_deref().and_then(Chunked::read).map_or(0, |it| {
+            let room = self.geometry.piece() - piece_size(&[0; 8], &[]);
+            it.size.min(OBJECT_LIMIT).div_ceil(room.max(1))
+        });
+        for index in (1..).take(chunks) {
+            let place = self.after(place, index);
+            self.change(place.set, |directory| {
+                directory.clear(|way| way.name == place.name)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Frees what has expired in a sixteenth of the sets, the next ones; how many pieces went.
+    pub fn sweep(&mut self, now: Timestamp) -> Result<usize, Failed> {
+        let mut freed = 0;
+        for _ in 0..self.geometry.sets.div_ceil(SWEEPS) {
+            freed += self.change(self.swept, |directory| {
+                directory.clear(|way| way.until <= now.0)
+            })?;
+            self.swept = (self.swept + 1) % self.geometry.sets.max(1);
+        }
+        Ok(freed)
+    }
+
+    /// The value of a piece whose tag is this one.
+    fn get(&mut self, place: Place, tag: &[u8], now: Timestamp) -> Result<Option<Bytes>, Failed> {
+        let set_key = self.set_key(place.set);
+        let Some((raw, version)) = self.data.get(&set_key)? else {
+            return Ok(None);
+        };
+        let Some((index, way)) = Directory::find(&raw, place.name) else {
+            return Ok(None);
+        };
+        if way.until <= now.0 {
+            return Ok(None);
+        }
+        let Some((piece, _)) = self.data.get(&self.way_key(place.set, index))? else {
+            return Ok(None);
+        };
+        let value = read_piece(&piece, tag, way.generation).map(|value| piece.slice_ref(value));
+        let seconds = seconds(now);
+        if value.is_some() && seconds >= way.used.saturating_add(USE_GRAIN_SECS) {
+            let mut noted = Directory::read(&raw);
+            if let Some(way) = noted.ways.get_mut(index) {
+                way.used = seconds;
+            }
+            // Only a hint for eviction: losing the race costs nothing.
+            let expect = Expect::Version(version);
+            let _ = self.data.set(&set_key, &noted.written(), expect);
+        }
+        Ok(value)
+    }
+
+    fn put(
+        &mut self,
+        place: Place,
+        tag: &[u8],
+        value: [&[u8]; 2],
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), Failed> {
+        let mut piece = Vec::new();
+        let set_key = self.set_key(place.set);
         for _ in 0..ROUNDS {
-            let (mut directory, expect) = self.directory(set)?;
+            let (mut directory, expect) = self.directory(&set_key)?;
             let generation = directory.generation.wrapping_add(1).max(1);
-            let (index, freed) = directory.make_room(name, size, now);
+            if piece.is_empty() {
+                write_piece(&mut piece, tag, value);
+            }
+            if let Some(start) = piece.get_mut(..4) {
+                start.copy_from_slice(&generation.to_le_bytes());
+            }
+            let budget = self.geometry.budget;
+            let (index, freed) = directory.make_room(place.name, piece.len(), budget, now);
             directory.generation = generation;
             if let Some(way) = directory.ways.get_mut(index) {
                 *way = Way {
-                    name,
-                    until: now.plus(ttl).0,
-                    size: u32::try_from(size).unwrap_or(u32::MAX),
-                    used: now.as_secs(),
+                    name: place.name,
+                    until: until.0,
+                    size: u32::try_from(piece.len()).unwrap_or(u32::MAX),
+                    used: seconds(now),
                     generation,
                 };
             }
-            if !self
-                .data
-                .set(self.set_key(set).as_bytes(), &directory.written(), expect)?
-            {
+            if !self.data.set(&set_key, &directory.written(), expect)? {
                 continue;
             }
-            for freed in freed.filter(|freed| *freed != index) {
-                self.data
-                    .set(self.way_key(set, freed).as_bytes(), &[], Expect::Any)?;
+            for freed in freed.into_iter().filter(|freed| *freed != index) {
+                self.free(place.set, freed)?;
             }
-            let way_key = self.way_key(set, index);
-            self.data.set(
-                way_key.as_bytes(),
-                &written_object(key, value, generation),
-                Expect::Any,
-            )?;
+            let way_key = self.way_key(place.set, index);
+            self.data.set(&way_key, &piece, Expect::Any)?;
             // Another writer may have taken the way meanwhile and be done with it: then these bytes, counted nowhere,
             // must not stay.
-            let (directory, _) = self.directory(set)?;
-            if directory
-                .ways
-                .get(index)
-                .is_none_or(|way| way.generation != generation)
-            {
-                self.data.set(way_key.as_bytes(), &[], Expect::Any)?;
+            let ours = self.data.get(&set_key)?.is_some_and(|(raw, _)| {
+                let found = Directory::find(&raw, place.name);
+                found.is_some_and(|(at, way)| at == index && way.generation == generation)
+            });
+            if !ours {
+                self.free(place.set, index)?;
             }
             return Ok(());
         }
         Err(Failed::Contended)
     }
 
-    /// Forgets an object.
-    pub fn remove(&mut self, key: &[u8]) -> Result<(), Failed> {
-        let (set, name) = self.place(key)?;
-        self.clear(set, |way| way.name == name).map(|_| ())
-    }
-
-    /// Frees what has expired in the next `sets` sets; how many objects went.
-    pub fn sweep(&mut self, sets: u64, now: Timestamp) -> Result<usize, Failed> {
-        let mut freed = 0;
-        for _ in 0..sets {
-            freed += self.clear(self.swept, |way| way.until <= now.0)?;
-            self.swept = (self.swept + 1) % SETS;
-        }
-        Ok(freed)
-    }
-
-    fn clear(&mut self, set: u64, goes: impl Fn(&Way) -> bool) -> Result<usize, Failed> {
+    /// Changes a set's directory, and empties the ways that the change names; how many.
+    fn change(
+        &mut self,
+        set: u64,
+        change: impl Fn(&mut Directory) -> Vec<usize>,
+    ) -> Result<usize, Failed> {
+        let set_key = self.set_key(set);
         for _ in 0..ROUNDS {
-            let (mut directory, expect) = self.directory(set)?;
-            let mut freed = Vec::new();
-            for (index, way) in directory.ways.iter_mut().enumerate() {
-                if way.name != 0 && goes(way) {
-                    *way = Way::default();
-                    freed.push(index);
-                }
-            }
+            let (mut directory, expect) = self.directory(&set_key)?;
+            let freed = change(&mut directory);
             if freed.is_empty() {
                 return Ok(0);
             }
-            if self
-                .data
-                .set(self.set_key(set).as_bytes(), &directory.written(), expect)?
-            {
+            if self.data.set(&set_key, &directory.written(), expect)? {
                 for index in &freed {
-                    self.data
-                        .set(self.way_key(set, *index).as_bytes(), &[], Expect::Any)?;
+                    self.free(set, *index)?;
                 }
                 return Ok(freed.len());
             }
@@ -191,318 +355,99 @@ impl<D: SharedData> Objects<D> {
         Err(Failed::Contended)
     }
 
-    fn place(&mut self, key: &[u8]) -> Result<(u64, u64), Failed> {
+    fn free(&mut self, set: u64, way: usize) -> Result<bool, Failed> {
+        self.data.set(&self.way_key(set, way), &[], Expect::Any)
+    }
+
+    fn place(&mut self, key: &[u8]) -> Result<Place, Failed> {
+        if self.geometry.sets == 0 {
+            return Err(Failed::Unsupported);
+        }
         let seed = match self.seed {
             Some(seed) => seed,
             None => *self.seed.insert(Seed::of(&mut self.data, &self.prefix)?),
         };
         let (place, name) = seed.hash(key);
-        Ok((place % SETS, name))
+        Ok(Place {
+            set: place % self.geometry.sets,
+            name,
+        })
     }
 
-    fn directory(&mut self, set: u64) -> Result<(Directory, Expect), Failed> {
-        let key = self.set_key(set);
-        Ok(match self.data.get(key.as_bytes())? {
-            Some((raw, version)) => (
-                Directory::read(&raw).unwrap_or_default(),
-                Expect::Version(version),
-            ),
+    /// Where a chunk of an object is: in turn in the sets after its own.
+    fn after(&self, place: Place, index: u64) -> Place {
+        Place {
+            set: (place.set + index) % self.geometry.sets.max(1),
+            name: (place.name ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).max(1),
+        }
+    }
+
+    fn directory(&mut self, set_key: &[u8]) -> Result<(Directory, Expect), Failed> {
+        Ok(match self.data.get(set_key)? {
+            Some((raw, version)) => (Directory::read(&raw), Expect::Version(version)),
             None => (Directory::default(), Expect::Absent),
         })
     }
 
-    fn set_key(&self, set: u64) -> String {
-        format!("{}/{set}", self.prefix)
+    fn set_key(&self, set: u64) -> Vec<u8> {
+        let number = u16::try_from(set).unwrap_or(u16::MAX).to_be_bytes();
+        [self.prefix.as_bytes(), b"/", &number].concat()
     }
 
-    fn way_key(&self, set: u64, way: usize) -> String {
-        format!("{}/{set}/{way}", self.prefix)
+    fn way_key(&self, set: u64, way: usize) -> Vec<u8> {
+        let mut key = self.set_key(set);
+        key.push(u8::try_from(way).unwrap_or(u8::MAX));
+        key
     }
 }
 
-impl Directory {
-    fn find(&self, name: u64) -> Option<(usize, Way)> {
-        self.ways
-            .iter()
-            .copied()
-            .enumerate()
-            .find(|(_, way)| way.name == name)
-    }
-
-    /// Frees ways until `size` more bytes fit; the way to use, and all that were freed.
-    fn make_room(
-        &mut self,
-        name: u64,
-        size: usize,
-        now: Timestamp,
-    ) -> (usize, impl Iterator<Item = usize> + use<>) {
-        let mut freed = Vec::new();
-        for (index, way) in self.ways.iter_mut().enumerate() {
-            if way.name != 0 && (way.name == name || way.until <= now.0) {
-                *way = Way::default();
-                freed.push(index);
-            }
-        }
-        loop {
-            let held: usize = self
-                .ways
-                .iter()
-                .map(|way| usize::try_from(way.size).unwrap_or(usize::MAX))
-                .fold(0, usize::saturating_add);
-            let free = self.ways.iter().position(|way| way.name == 0);
-            if let Some(index) = free
-                && held.saturating_add(size) <= SET_BUDGET
-            {
-                return (index, freed.into_iter());
-            }
-            let oldest = self
-                .ways
-                .iter_mut()
-                .enumerate()
-                .filter(|(_, way)| way.name != 0)
-                .min_by_key(|(_, way)| way.used);
-            let Some((index, way)) = oldest else {
-                return (0, freed.into_iter());
-            };
-            *way = Way::default();
-            freed.push(index);
-        }
-    }
-
-    fn read(raw: &[u8]) -> Option<Self> {
-        let mut reader = Reader(raw);
-        if reader.u8()? != VERSION {
-            return None;
-        }
-        let mut directory = Self {
-            generation: reader.u32()?,
-            ..Self::default()
-        };
-        for way in &mut directory.ways {
-            *way = Way {
-                name: reader.u64()?,
-                until: reader.u64()?,
-                size: reader.u32()?,
-                used: reader.u64()?,
-                generation: reader.u32()?,
-            };
-        }
-        Some(directory)
-    }
-
+impl Chunked {
     fn written(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(5 + 32 * WAYS);
-        out.push(VERSION);
-        out.extend_from_slice(&self.generation.to_le_bytes());
-        for way in &self.ways {
-            out.extend_from_slice(&way.name.to_le_bytes());
-            out.extend_from_slice(&way.until.to_le_bytes());
-            out.extend_from_slice(&way.size.to_le_bytes());
-            out.extend_from_slice(&way.used.to_le_bytes());
-            out.extend_from_slice(&way.generation.to_le_bytes());
-        }
+        let size = u64::try_from(self.size).unwrap_or(u64::MAX);
+        let mut out = vec![IN_CHUNKS];
+        out.extend_from_slice(&size.to_le_bytes());
+        out.extend_from_slice(&self.stamp.to_le_bytes());
         out
     }
+
+    fn read(head: &[u8]) -> Option<Self> {
+        let mut reader = Reader(head);
+        (reader.u8()? == IN_CHUNKS).then_some(())?;
+        Some(Self {
+            size: usize::try_from(reader.u64()?).ok()?,
+            stamp: reader.u64()?,
+        })
+    }
 }
 
-fn object_size(key: &[u8], value: &[u8]) -> usize {
-    8usize.saturating_add(key.len()).saturating_add(value.len())
+fn seconds(now: Timestamp) -> u32 {
+    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
 }
 
-fn written_object(key: &[u8], value: &[u8], generation: u32) -> Vec<u8> {
-    let mut out = Vec::with_capacity(object_size(key, value));
-    out.extend_from_slice(&generation.to_le_bytes());
-    out.extend_from_slice(&u32::try_from(key.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(key);
-    out.extend_from_slice(value);
-    out
+fn piece_size(tag: &[u8], value: &[u8]) -> usize {
+    8usize.saturating_add(tag.len()).saturating_add(value.len())
 }
 
-fn read_object<'a>(raw: &'a [u8], key: &[u8], generation: u32) -> Option<&'a [u8]> {
+/// Generation (to be filled in), length of the tag, tag, value.
+fn write_piece(out: &mut Vec<u8>, tag: &[u8], value: [&[u8]; 2]) {
+    out.reserve_exact(piece_size(tag, &[]) + value.iter().map(|part| part.len()).sum::<usize>());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&u32::try_from(tag.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(tag);
+    for part in value {
+        out.extend_from_slice(part);
+    }
+}
+
+fn read_piece<'a>(raw: &'a [u8], tag: &[u8], generation: u32) -> Option<&'a [u8]> {
     let mut reader = Reader(raw);
     if reader.u32()? != generation {
         return None;
     }
     let size = usize::try_from(reader.u32()?).ok()?;
-    (reader.bytes(size)? == key).then_some(reader.0)
+    (reader.bytes(size)? == tag).then_some(reader.0)
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::shared::simulated::Memory;
-
-    const TTL: Duration = Duration::from_secs(60);
-    const NOW: Timestamp = Timestamp::from_secs(1_000);
-
-    fn pool(memory: &Memory) -> Objects<Memory> {
-        Objects::new(memory.clone(), "t".into())
-    }
-
-    #[test]
-    fn an_object_is_seen_by_every_worker_until_it_expires() {
-        let memory = Memory::default();
-        pool(&memory).store(b"key", b"value", TTL, NOW).unwrap();
-        let mut other = pool(&memory);
-        assert_eq!(
-            other.load(b"key", NOW),
-            Ok(Some(Bytes::from_static(b"value")))
-        );
-        assert_eq!(other.load(b"kez", NOW), Ok(None));
-        assert_eq!(other.load(b"key", NOW.plus(TTL)), Ok(None));
-        other.store(b"key", b"", TTL, NOW).unwrap();
-        assert_eq!(other.load(b"key", NOW), Ok(Some(Bytes::new())), "replaced");
-        pool(&memory).remove(b"key").unwrap();
-        assert_eq!(other.load(b"key", NOW), Ok(None), "removed");
-    }
-
-    #[test]
-    fn bounds_hold() {
-        let mut objects = pool(&Memory::default());
-        assert_eq!(
-            objects.store(b"k", &vec![0; SET_BUDGET], TTL, NOW),
-            Err(Failed::TooLarge)
-        );
-        assert_eq!(
-            objects.store(&[0; KEY_LIMIT + 1], b"", TTL, NOW),
-            Err(Failed::TooLarge)
-        );
-        assert_eq!(
-            objects.store(b"k", &vec![0; SET_BUDGET - 9], TTL, NOW),
-            Ok(())
-        );
-        assert_eq!(
-            objects.load(b"k", NOW).unwrap().map(|value| value.len()),
-            Some(SET_BUDGET - 9)
-        );
-    }
-
-    #[test]
-    fn memory_and_keys_are_bounded_and_sweeping_frees_them() {
-        let memory = Memory::default();
-        let mut objects = pool(&memory);
-        for n in 0..3_000u32 {
-            objects
-                .store(&n.to_le_bytes(), &vec![7; 100_000], TTL, NOW)
-                .unwrap();
-        }
-        let (keys, size) = memory.size();
-        assert!(
-            keys <= 1 + 64 * 17 && size <= 65 * SET_BUDGET,
-            "{keys} keys, {size} bytes"
-        );
-        assert_eq!(objects.sweep(SETS, NOW), Ok(0));
-        assert!(objects.sweep(SETS, NOW.plus(TTL)).unwrap() > 500);
-        assert!(
-            memory.size().1 < 64 * 1024,
-            "{} bytes left",
-            memory.size().1
-        );
-    }
-
-    #[test]
-    fn the_one_not_used_goes_first() {
-        let memory = Memory::default();
-        let mut objects = pool(&memory);
-        let mut kept = 0;
-        for n in 0..200u32 {
-            let now = NOW.plus(Duration::from_secs(u64::from(n) * 20));
-            objects
-                .store(&n.to_le_bytes(), &vec![0; 400_000], TTL * 1000, now)
-                .unwrap();
-            kept = (0..=n)
-                .filter(|n| objects.load(&n.to_le_bytes(), NOW).unwrap().is_some())
-                .count();
-            // The very first is read all the time.
-            assert!(
-                objects.load(&0u32.to_le_bytes(), now).unwrap().is_some(),
-                "after {n}"
-            );
-        }
-        assert!((64..=128).contains(&kept), "{kept}");
-    }
-
-    #[test]
-    fn a_writer_in_between_costs_a_retry() {
-        let memory = Memory::default();
-        pool(&memory).store(b"seed", b"", TTL, NOW).unwrap();
-        let rival = memory.clone();
-        memory.interleave(move || pool(&rival).store(b"k", b"theirs", TTL, NOW).unwrap());
-        pool(&memory).store(b"k", b"ours", TTL, NOW).unwrap();
-        assert_eq!(
-            pool(&memory).load(b"k", NOW),
-            Ok(Some(Bytes::from_static(b"ours")))
-        );
-    }
-
-    #[test]
-    fn broken_values_are_misses() {
-        let memory = Memory::default();
-        let mut objects = pool(&memory);
-        for with in [&b""[..], b"\x01", b"garbage garbage garbage", &[1; 600]] {
-            objects.store(b"k", b"v", TTL, NOW).unwrap();
-            memory.corrupt(with);
-            assert_eq!(objects.load(b"k", NOW), Ok(None));
-        }
-    }
-
-    #[derive(Clone, Debug)]
-    enum Act {
-        Store(u8, u8),
-        Remove(u8),
-        Load(u8),
-        Sweep,
-    }
-
-    fn act() -> impl Strategy<Value = Act> {
-        prop_oneof![
-            (0u8..40, any::<u8>()).prop_map(|(key, value)| Act::Store(key, value)),
-            (0u8..40).prop_map(Act::Remove),
-            (0u8..40).prop_map(Act::Load),
-            Just(Act::Sweep),
-        ]
-    }
-
-    fn perform(memory: &Memory, act: &Act) {
-        let mut objects = pool(memory);
-        match act {
-            // The value tells its key, so that a mix-up shows.
-            Act::Store(key, value) => objects
-                .store(&[*key], &[*key, *value].repeat(30_000), TTL, NOW)
-                .unwrap(),
-            Act::Remove(key) => objects.remove(&[*key]).unwrap(),
-            Act::Load(key) => {
-                if let Some(value) = objects.load(&[*key], NOW).unwrap() {
-                    assert_eq!((value[0], value.len()), (*key, 60_000));
-                    assert!(value.chunks(2).all(|pair| pair == &value[..2]), "torn");
-                }
-            }
-            Act::Sweep => {
-                objects.sweep(SETS, NOW.plus(TTL / 2)).unwrap();
-            }
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
-        /// Whatever gets between two writes, a read gives its own key's object or nothing, and memory stays bounded.
-        #[test]
-        fn no_interleaving_mixes_objects(plan in proptest::collection::vec((act(), any::<bool>()), 1..60)) {
-            let memory = Memory::default();
-            for (act, between) in plan {
-                if between {
-                    let other = memory.clone();
-                    memory.interleave(move || perform(&other, &act));
-                } else {
-                    perform(&memory, &act);
-                }
-            }
-            for key in 0..40 {
-                perform(&memory, &Act::Load(key));
-            }
-            prop_assert!(memory.size().1 <= 65 * SET_BUDGET);
-        }
-    }
-}
+#[path = "slots_tests.rs"]
+mod tests;

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use bytes::Bytes;
 use edgeweir_filter::{
     Answer, Body, ChainExchange, Cx, Effect, Exchange, Fields, Level, Record, Reply, RequestHead,
     ResponseHead, Step, Timestamp, To,
@@ -13,6 +12,7 @@ use crate::body::{self, Flow, Flowing};
 use crate::heads::{self, Received};
 use crate::hostcalls::{self, Side, Status};
 use crate::root::{Performed, Root};
+use crate::routes::Sent;
 use crate::tasks::Cluster;
 
 /// `proxy_action_t`.
@@ -54,8 +54,8 @@ pub struct Stream {
     waits: u32,
     /// Where the request goes, once somebody asked for that.
     onward: Option<Option<Cluster>>,
-    /// Path and authority as the filter sent them on, for a filter that wants to know what became of them.
-    sent: Option<(Bytes, Bytes)>,
+    /// The request as the filter sent it on, for a filter that wants to know what became of it.
+    sent: Option<Sent>,
     request_body: Flow,
     response_body: Flow,
     is_head: bool,
@@ -124,10 +124,8 @@ impl Stream {
         let now = hostcalls::now();
         head.tail_closed = body::tail_closed(&head);
         head.unreached = heads::unreached(head.status);
-        head.rerouted = self
-            .sent
-            .as_ref()
-            .is_some_and(|(path, authority)| heads::is_rewritten(path, authority));
+        let sent = self.sent.as_mut();
+        head.rerouted = sent.is_some_and(|sent| self.root.routes.rewrites(sent));
         let step = self
             .exchange
             .response(&mut head, &mut Cx::new(now, &mut self.record));
@@ -147,6 +145,13 @@ impl Stream {
             ),
         );
         Action::Continue
+    }
+
+    /// The exchange is over: what became of its request is learnt.
+    pub fn on_log(&mut self) {
+        if let Some(sent) = self.sent.take() {
+            self.root.routes.learn(&sent);
+        }
     }
 
     /// The filter it goes through.
@@ -210,7 +215,7 @@ impl Stream {
                     self.plan(Side::Request, body, head.end, &mut head.fields, &received);
                     self.written(heads::write_request(&head, &received));
                     if self.root.wants_route {
-                        self.sent = Some((head.path, head.authority));
+                        self.sent = Some(Sent::new(head.path, head.authority));
                     }
                     return Outcome::Forward;
                 }

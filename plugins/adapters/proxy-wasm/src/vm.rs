@@ -114,6 +114,7 @@ pub fn configure(id: u32, size: usize) -> bool {
             let agenda = self::root(id).map_or_else(|| Agenda::new(id), |root| root.agenda.clone());
             let root = Rc::new(Root::new(agenda, module.name, chain));
             root.announce();
+            root.fit();
             root.start();
             root.agenda.schedule(hostcalls::now());
             with(|vm| {

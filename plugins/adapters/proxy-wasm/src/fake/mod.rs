@@ -151,24 +151,6 @@ pub mod raw {
             )
         }
     }
-    pub unsafe fn proxy_get_header_map_value(
-        kind: u32,
-        name: *const u8,
-        name_size: usize,
-        value: *mut *mut u8,
-        size: *mut usize,
-    ) -> u32 {
-        called("proxy_get_header_map_value");
-        let name = unsafe { bytes(name, name_size) };
-        let found = host(|host| {
-            let lines = host.maps.get(&kind)?;
-            lines.iter().find(|(n, _)| *n == name).cloned()
-        });
-        match found {
-            Some((_, found)) => unsafe { give(&found, value, size) },
-            None => 1,
-        }
-    }
     pub unsafe fn proxy_replace_header_map_value(
         _: u32,
         name: *const u8,
