@@ -125,5 +125,5 @@ fn twenty_reloads_lose_no_request() {
     });
     let answered: usize = answered.sum();
     println!("{answered} requests, {RELOADS} reloads, the slowest in {slowest:?}");
-    assert!(answered > 1_000, "{answered} requests are no load");
+    assert!(answered > RELOADS * 10, "{answered} requests are no load");
 }
