@@ -18,6 +18,7 @@
 pub mod client;
 mod edge;
 pub mod hosts;
+pub mod load;
 mod message;
 pub mod origin;
 mod setup;

@@ -13,6 +13,26 @@ pub enum Proxy {
     Modules(Vec<(&'static str, Value)>),
     /// The host with our components.
     Components(Vec<(&'static str, Value)>),
+    /// nginx with its `proxy_cache`.
+    Nginx,
+    /// Varnish.
+    Varnish,
+}
+
+impl Proxy {
+    /// Whether it is the host of this project.
+    pub fn is_host(&self) -> bool {
+        matches!(self, Self::Modules(_) | Self::Components(_))
+    }
+
+    /// The program it needs that not every machine has.
+    pub fn program(&self) -> Option<&'static str> {
+        match self {
+            Self::Nginx => Some("nginx"),
+            Self::Varnish => Some("varnishd"),
+            _ => None,
+        }
+    }
 }
 
 /// One line of the table.
@@ -32,6 +52,18 @@ pub struct Case {
     pub native: bool,
     /// Checked beforehand: a word that must be in the response's head, so that what is measured happens at all.
     pub shows: &'static str,
+}
+
+impl Case {
+    /// Workload and proxy, as `--only` looks at them.
+    pub fn title(&self) -> String {
+        format!("{}: {}", self.workload, self.name)
+    }
+
+    /// Whether it is an Envoy without any filter of interest.
+    pub fn is_plain(&self) -> bool {
+        matches!(&self.proxy, Proxy::Native(filters) if filters.is_empty())
+    }
 }
 
 /// The names of the workloads.
@@ -81,6 +113,20 @@ pub fn all() -> Vec<Case> {
             "; hit",
             Some((cache(), "age:")),
         ));
+        let others = [
+            (
+                "Envoy, its cache_v2",
+                Proxy::Native(vec![cache_v2()]),
+                "age:",
+            ),
+            ("nginx, proxy_cache", Proxy::Nginx, "x-cache: hit"),
+            ("Varnish", Proxy::Varnish, "age:"),
+        ];
+        all.extend(
+            others.map(|(proxy_name, proxy, shows)| {
+                case(name, proxy_name, proxy, path, false, shows)
+            }),
+        );
     }
     all.extend(workload(
         "50 KiB JSON gzip",
@@ -243,6 +289,18 @@ fn cache() -> Value {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.cache.v3.CacheConfig",
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.http.cache.simple_http_cache.v3.SimpleHttpCacheConfig"
+            }
+        }
+    })
+}
+
+fn cache_v2() -> Value {
+    json!({
+        "name": "envoy.filters.http.cache_v2",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.cache_v2.v3.CacheV2Config",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.http.cache_v2.simple_http_cache.v3.SimpleHttpCacheV2Config"
             }
         }
     })

@@ -1,4 +1,5 @@
-//! `cargo edge bench`: Envoy and the host, plain, with each filter and with Envoy's own, in turn on one machine.
+//! `cargo edge bench`: Envoy and the host, plain, with each filter and with Envoy's own, in turn on one machine; for
+//! the cache nginx and Varnish too, where they are installed.
 //!
 //! Every case has a proxy process of its own with one worker. In each round every case is loaded once by wrk; a figure
 //! is the median over the rounds. Requests per second depend on what else the machine does (wrk and the origin share
@@ -6,6 +7,7 @@
 
 mod cases;
 mod load;
+mod others;
 mod proxy;
 mod report;
 
@@ -43,9 +45,9 @@ pub struct Options {
     /// Measure the files that are in target/edge/ and the host that was built last, as they are.
     #[arg(long)]
     pub no_build: bool,
-    /// Only workloads whose name contains this.
-    #[arg(long)]
-    pub only: Option<String>,
+    /// Only cases whose title, "workload: proxy", contains this; several are separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
 }
 
 /// One turn of one case.
@@ -69,31 +71,25 @@ pub fn command(options: &Options) -> Result<()> {
     }
     let wrk = tools::wrk()?;
     tools::envoy()?;
+    let cases = chosen(&options)?;
     let host = if options.no_build {
         demo::built(true)
     } else {
         build::build(&[], false)?;
-        eprintln!("building the host for release");
-        demo::host(true, false)?
+        if cases.iter().any(|case| case.proxy.is_host()) {
+            eprintln!("building the host for release");
+            demo::host(true, false)?
+        } else {
+            demo::built(true)
+        }
     };
     let (_origin, origin) = origin()?;
-    let mut cases = cases::all();
-    if let Some(only) = &options.only {
-        cases.retain(|case| case.workload.contains(only.as_str()));
-    }
-    if cases.is_empty() {
-        bail!(
-            "no workload has that name; there are {}",
-            cases::workloads().join(", ")
-        );
-    }
     let mut running = Vec::new();
     for case in &cases {
-        eprintln!("starting {}: {}", case.workload, case.name);
+        eprintln!("starting {}", case.title());
         let proxy = proxy::start(&case.proxy, origin, &host, running.len())
-            .with_context(|| format!("{}: {}", case.workload, case.name))?;
-        let bytes = load::check(proxy.address, case)
-            .with_context(|| format!("{}: {}", case.workload, case.name))?;
+            .with_context(|| case.title())?;
+        let bytes = load::check(proxy.address, case).with_context(|| case.title())?;
         running.push((proxy, bytes));
     }
     let mut turns: Vec<Vec<Turn>> = vec![Vec::new(); cases.len()];
@@ -102,7 +98,7 @@ pub fn command(options: &Options) -> Result<()> {
         for (at, case) in cases.iter().enumerate() {
             let (proxy, _) = &running[at];
             let turn = load::turn(&wrk, proxy, case, options.connections, time)
-                .with_context(|| format!("{}: {}", case.workload, case.name))?;
+                .with_context(|| case.title())?;
             eprintln!(
                 "round {round}/{}  {:<22} {:<34} {:>8.0} req/s {:>7.0} µs CPU",
                 options.rounds, case.workload, case.name, turn.rate, turn.cpu
@@ -118,6 +114,31 @@ pub fn command(options: &Options) -> Result<()> {
     fs::write(&file, json).with_context(|| format!("writing {}", file.display()))?;
     println!("written to target/edge/bench.json");
     Ok(())
+}
+
+/// The cases asked for, less those whose program is not there.
+fn chosen(options: &Options) -> Result<Vec<Case>> {
+    let mut cases = cases::all();
+    if !options.only.is_empty() {
+        cases.retain(|case| options.only.iter().any(|only| case.title().contains(only)));
+    }
+    if cases.is_empty() {
+        bail!(
+            "no case has that title; the workloads are {}",
+            cases::workloads().join(", ")
+        );
+    }
+    cases.retain(|case| match case.proxy.program() {
+        Some(program) if others::find(program).is_none() => {
+            eprintln!(
+                "left out, there is no {program} on the PATH: {}",
+                case.title()
+            );
+            false
+        }
+        _ => true,
+    });
+    Ok(cases)
 }
 
 fn origin() -> Result<(Helper, SocketAddr)> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use super::Proxy;
+use super::{Proxy, others};
 use crate::process::{self, Helper};
 use crate::workspace::{edge_dir, root, target_dir};
 use crate::{envoy, tools};
@@ -22,12 +22,24 @@ pub struct Running {
 }
 
 impl Running {
-    /// CPU time of all its threads since its start.
+    /// CPU time of all its threads since its start, and of the processes it started.
     pub fn cpu(&self) -> Result<Duration> {
-        let path = format!("/proc/{}/stat", self.process.id());
-        let stat = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        cpu_time(&stat).with_context(|| format!("{path} has another form"))
+        cpu_of(self.process.id())
     }
+}
+
+fn cpu_of(process: u32) -> Result<Duration> {
+    let path = format!("/proc/{process}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let mut all = cpu_time(&stat).with_context(|| format!("{path} has another form"))?;
+    for task in fs::read_dir(format!("/proc/{process}/task"))?.flatten() {
+        // A thread may have ended since it was listed.
+        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace() {
+            all += cpu_of(child.parse()?)?;
+        }
+    }
+    Ok(all)
 }
 
 /// Fields 14 and 15 of `/proc/PID/stat`, in ticks of a hundredth of a second (proc(5); the kernel's USER_HZ is 100).
@@ -54,6 +66,8 @@ pub fn start(proxy: &Proxy, origin: SocketAddr, host: &Path, number: usize) -> R
         }
         Proxy::Modules(filters) => start_host(host, filters, "proxy-wasm", origin, &folder, &log),
         Proxy::Components(filters) => start_host(host, filters, "wasi-http", origin, &folder, &log),
+        Proxy::Nginx => others::nginx(origin, &folder, &log),
+        Proxy::Varnish => others::varnish(origin, &folder, &log),
     }
 }
 
@@ -133,7 +147,8 @@ fn start_host(
     })
 }
 
-fn spawn(mut command: Command, log: &Path) -> Result<Helper> {
+/// Starts a program whose output goes to a log.
+pub fn spawn(mut command: Command, log: &Path) -> Result<Helper> {
     let file = File::create(log).with_context(|| format!("making {}", log.display()))?;
     command
         .current_dir(root())
@@ -144,7 +159,8 @@ fn spawn(mut command: Command, log: &Path) -> Result<Helper> {
     process::spawn(command).with_context(|| format!("starting {}", program.display()))
 }
 
-fn wait(
+/// Waits until it listens.
+pub fn wait(
     mut process: Helper,
     log: &Path,
     listens: impl Fn() -> Option<SocketAddr>,

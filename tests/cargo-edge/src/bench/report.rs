@@ -13,7 +13,7 @@ pub struct Row {
     median: Turn,
     turns: Vec<Turn>,
     /// CPU per request in multiples of the plain Envoy's, of the same workload.
-    to_plain: f64,
+    to_plain: Option<f64>,
     /// The same, of Envoy's own filter.
     to_native: Option<f64>,
 }
@@ -29,7 +29,7 @@ pub fn rows(cases: &[Case], turns: &[Vec<Turn>], bytes: &[usize]) -> Vec<Row> {
     };
     let rows = cases.iter().enumerate().map(|(at, case)| {
         let cpu = medians[at].cpu;
-        let plain = find(case.workload, &|_| true).unwrap_or(cpu);
+        let plain = find(case.workload, &Case::is_plain);
         let native = find(case.workload, &|case| case.native);
         Row {
             workload: case.workload,
@@ -37,7 +37,7 @@ pub fn rows(cases: &[Case], turns: &[Vec<Turn>], bytes: &[usize]) -> Vec<Row> {
             bytes: bytes[at],
             median: medians[at],
             turns: turns[at].clone(),
-            to_plain: cpu / plain,
+            to_plain: plain.map(|plain| cpu / plain),
             to_native: native.map(|native| cpu / native),
         }
     });
@@ -53,11 +53,12 @@ pub fn markdown(rows: &[Row], options: &Options) -> String {
         options.rounds, options.seconds, options.connections
     );
     for row in rows {
-        let native = row
-            .to_native
-            .map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
+        let times = |ratio: Option<f64>| {
+            ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"))
+        };
+        let (plain, native) = (times(row.to_plain), times(row.to_native));
         table.push_str(&format!(
-            "| {} | {} | {} | {:.0} | {:.2} | {:.2} | {:.0} | {:.2} | {native} |\n",
+            "| {} | {} | {} | {:.0} | {:.2} | {:.2} | {:.0} | {plain} | {native} |\n",
             row.workload,
             row.name,
             row.bytes,
@@ -65,7 +66,6 @@ pub fn markdown(rows: &[Row], options: &Options) -> String {
             row.median.p50 / 1e3,
             row.median.p99 / 1e3,
             row.median.cpu,
-            row.to_plain,
         ));
     }
     table

@@ -84,7 +84,19 @@ pub struct Running {
     pub address: SocketAddr,
     /// What it wrote to its log so far can be read here.
     pub log: PathBuf,
-    _process: Arc<Helper>,
+    process: Arc<Helper>,
+}
+
+impl Running {
+    /// Memory of the process that is in use now (`VmRSS`), in bytes.
+    pub fn memory(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        let kilobytes: u64 = kilobytes.context("no VmRSS")?.trim().parse()?;
+        Ok(kilobytes * 1024)
+    }
 }
 
 /// A host with these filters: started on first use, shared by all scenarios of the program that ask for the same, gone
@@ -181,7 +193,7 @@ pub(crate) fn wait_for(
             return Ok(Running {
                 address,
                 log,
-                _process: Arc::new(process),
+                process: Arc::new(process),
             });
         }
         if Instant::now() > until {

@@ -4,6 +4,8 @@
 
 mod bodies;
 mod cache;
+mod cache_load;
+mod cache_load_reload;
 mod chain;
 mod compress;
 mod configuration;
