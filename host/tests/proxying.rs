@@ -2,10 +2,14 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use edgeweir::config;
+use edgeweir::serve::upstream::Upstream;
+use edgeweir_host_chain::{Next, Unreached};
 use http::HeaderMap;
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -213,6 +217,41 @@ async fn an_upstream_that_fails_before_its_head_is_answered_for() {
         );
         assert!(began.elapsed() < Duration::from_secs(4), "{case}");
         host.stop().await;
+    }
+}
+
+/// Filters tell it from an answer of the upstream's own by this mark.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_answered_for_an_upstream_is_marked() {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let refused = socket.local_addr().unwrap();
+    drop(socket);
+    let silent = scripted(b"", Duration::ZERO).await;
+    let own = scripted(
+        b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n",
+        Duration::ZERO,
+    )
+    .await;
+    for (case, address, marked) in [
+        ("refused", refused, Some(Unreached::Refused)),
+        ("closed at once", silent, Some(Unreached::Closed)),
+        ("its own 502", own, None),
+    ] {
+        let settings = config::Upstream::at(address.to_string());
+        let upstream = Upstream::new("origin", &settings, &config::Limits::default()).unwrap();
+        let request = http::Request::builder()
+            .uri("/")
+            .header("host", "example.test")
+            .body(edgeweir_host_chain::empty())
+            .unwrap();
+        let chain = Next::new(vec![Arc::new(upstream)]);
+        let response = chain.run(request).await.unwrap();
+        assert_eq!(response.status(), 502, "{case}");
+        assert_eq!(
+            response.extensions().get::<Unreached>().copied(),
+            marked,
+            "{case}"
+        );
     }
 }
 

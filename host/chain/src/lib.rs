@@ -28,6 +28,20 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
+/// No answer came from the origin: the host made this response up, a 502 or 504. An extension of such a [`Response`], so
+/// that a layer can tell it from the origin's own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unreached {
+    /// No connection.
+    Refused,
+    /// No connection in time.
+    ConnectTimeout,
+    /// The connection was closed before an answer.
+    Closed,
+    /// No answer in time.
+    Timeout,
+}
+
 /// One filter of a chain, or the origin at its end.
 #[async_trait]
 pub trait Layer: Send + Sync + 'static {

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use edgeweir_host_chain::{Body, Error, Layer, Next, Request, Response, empty, full};
+use edgeweir_host_chain::{Body, Error, Layer, Next, Request, Response, Unreached, empty, full};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, StatusCode, Uri, Version};
@@ -31,8 +31,8 @@ const CONNECTION_WINDOW: u32 = 1 << 30;
 
 /// One upstream.
 ///
-/// A failure before the response head is a response, 502 or 504, so that the filters see it as they do in Envoy. A
-/// failure after it is an error of the body.
+/// A failure before the response head is a response, 502 or 504, so that the filters see it as they do in Envoy; it is
+/// marked [`Unreached`], by which filters of wasi:http get an error code. A failure after it is an error of the body.
 pub struct Upstream {
     name: String,
     address: Authority,
@@ -237,31 +237,36 @@ impl Upstream {
     }
 
     fn failed(&self, failure: &Failure) -> Response {
-        let (status, kind, text) = match failure {
+        let (status, kind, text, unreached) = match failure {
             Failure::Connect(why) => (
                 StatusCode::BAD_GATEWAY,
                 "connection_refused",
                 format!("cannot connect: {why}"),
+                Some(Unreached::Refused),
             ),
             Failure::ConnectTimeout(limit) => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "connection_timeout",
                 format!("no connection within {limit:?}"),
+                Some(Unreached::ConnectTimeout),
             ),
             Failure::Timeout(limit) => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "http_response_timeout",
                 format!("no response within {limit:?}"),
+                Some(Unreached::Timeout),
             ),
             Failure::Closed(why) => (
                 StatusCode::BAD_GATEWAY,
                 "connection_terminated",
                 format!("no response: {why}"),
+                Some(Unreached::Closed),
             ),
             Failure::Request(why) => (
                 StatusCode::BAD_REQUEST,
                 "http_request_error",
                 format!("the request cannot be sent on: {why}"),
+                None,
             ),
         };
         tracing::warn!(
@@ -270,11 +275,12 @@ impl Upstream {
             status = status.as_u16(),
             "{text}"
         );
-        plain(
-            status,
-            Some(kind),
-            format!("upstream {}: {text}\n", self.name),
-        )
+        let text = format!("upstream {}: {text}\n", self.name);
+        let mut response = plain(status, Some(kind), text);
+        if let Some(unreached) = unreached {
+            response.extensions_mut().insert(unreached);
+        }
+        response
     }
 }
 

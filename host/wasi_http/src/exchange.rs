@@ -1,10 +1,10 @@
 //! One exchange on its way through a guest: how its request enters, and how a request leaves for the next layer.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use edgeweir_host_chain::{Error, Next, Peer, Request};
+use edgeweir_host_chain::{Error, Next, Peer, Request, Response, Unreached};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
@@ -28,8 +28,26 @@ pub(crate) struct Exchange {
     pub(crate) forwarded: AtomicU32,
     /// Nanoseconds until the next layer's response heads.
     pub(crate) next_ns: AtomicU64,
-    next_error: Mutex<Option<Error>>,
+    next_failed: Mutex<Option<NextFailed>>,
     cancelled: watch::Sender<bool>,
+}
+
+/// How the next layer failed to give a response of the origin's.
+pub(crate) enum NextFailed {
+    /// With an error.
+    Error(Error),
+    /// With a response that a layer below made up.
+    Made(Unreached, Response),
+}
+
+impl NextFailed {
+    /// What a guest's 502 or 504 in its place says.
+    pub(crate) fn unreached(&self) -> Unreached {
+        match self {
+            Self::Error(_) => Unreached::Closed,
+            Self::Made(unreached, _) => *unreached,
+        }
+    }
 }
 
 /// A head beyond a bound.
@@ -70,7 +88,7 @@ impl Exchange {
             method: parts.method.clone(),
             forwarded: AtomicU32::new(0),
             next_ns: AtomicU64::new(0),
-            next_error: Mutex::default(),
+            next_failed: Mutex::default(),
             cancelled: watch::Sender::new(false),
         };
         (exchange, parts)
@@ -113,19 +131,20 @@ impl Exchange {
         self.next_ns.fetch_add(ns, Ordering::Relaxed);
     }
 
-    /// Keeps the next layer's error, so that it survives its way through the guest as an error code.
-    pub(crate) fn failed(&self, error: Error) {
-        *self
-            .next_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(error);
+    /// Keeps how the latest call of the next layer failed, so that it survives its way through the guest as an error
+    /// code; `None` when it did not.
+    pub(crate) fn ended(&self, failed: Option<NextFailed>) {
+        *self.failed() = failed;
     }
 
-    pub(crate) fn take_error(&self) -> Option<Error> {
-        self.next_error
+    pub(crate) fn take_failed(&self) -> Option<NextFailed> {
+        self.failed().take()
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Option<NextFailed>> {
+        self.next_failed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .take()
     }
 
     /// Ends the calls of the next layer: the client is gone or has waited long enough.

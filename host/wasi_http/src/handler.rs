@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use edgeweir_host_chain as chain;
+use edgeweir_host_chain::Unreached;
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -14,7 +15,7 @@ use wasmtime_wasi_http::p3::bindings::http::types::{ErrorCode, Request, Response
 
 use crate::body::{FromGuest, FromNext};
 use crate::context::{Guest, exchange_of};
-use crate::exchange::{Exchange, check_head};
+use crate::exchange::{Exchange, NextFailed, check_head};
 
 type Handled = Result<Resource<Response>, ErrorCode>;
 
@@ -48,10 +49,17 @@ async fn handle(
     };
     exchange.waited(started.elapsed());
     let response = match outcome {
-        Some(Ok(Ok(response))) => response,
+        Some(Ok(Ok(response))) => match response.extensions().get::<Unreached>().copied() {
+            None => response,
+            // A guest tells a failure from an answer of the origin's by the error alone.
+            Some(unreached) => {
+                exchange.ended(Some(NextFailed::Made(unreached, response)));
+                return Ok(Err(code_of(unreached)));
+            }
+        },
         Some(Ok(Err(error))) => {
             let code = error_code(&error);
-            exchange.failed(error);
+            exchange.ended(Some(NextFailed::Error(error)));
             return Ok(Err(code));
         }
         Some(Err(panic)) => {
@@ -61,6 +69,7 @@ async fn handle(
         }
         None => return Ok(Err(ErrorCode::ConnectionTerminated)),
     };
+    exchange.ended(None);
     give_response(accessor, response)
 }
 
@@ -126,6 +135,16 @@ struct Running(JoinHandle<Result<chain::Response, chain::Error>>);
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// The error code for a response that a layer below made up.
+fn code_of(unreached: Unreached) -> ErrorCode {
+    match unreached {
+        Unreached::Refused => ErrorCode::ConnectionRefused,
+        Unreached::ConnectTimeout => ErrorCode::ConnectionTimeout,
+        Unreached::Closed => ErrorCode::ConnectionTerminated,
+        Unreached::Timeout => ErrorCode::HttpResponseTimeout,
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
 use wasmtime::component::{Accessor, AccessorTask, GuestTaskId, Resource};
@@ -17,7 +18,7 @@ use wasmtime_wasi_http::p3::bindings::http::types::{ErrorCode, Request, Response
 use crate::body::FromGuest;
 use crate::component::Loaded;
 use crate::context::Guest;
-use crate::exchange::{body_length, has_no_body};
+use crate::exchange::{NextFailed, body_length, has_no_body};
 use crate::layer::Failure;
 use crate::pool::{Job, Pool};
 use crate::runtime::TICK;
@@ -457,8 +458,16 @@ impl AccessorTask<Guest> for Work {
                 })?;
                 match converted {
                     Ok(response) => {
-                        let (parts, body) = response.into_parts();
+                        let (mut parts, body) = response.into_parts();
                         let status = parts.status;
+                        // What the guest made of a failure below is still no answer of the origin's.
+                        if matches!(
+                            status,
+                            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
+                        ) && let Some(failed) = exchange.take_failed()
+                        {
+                            parts.extensions.insert(failed.unreached());
+                        }
                         let body = if has_no_body(&exchange.method, status) {
                             edgeweir_host_chain::empty()
                         } else {
@@ -474,10 +483,14 @@ impl AccessorTask<Guest> for Work {
                     Err(error) => Err(Failure::Guest(format!("its response: {error:#}").into())),
                 }
             }
-            Err(code) => Err(Failure::Guest(match exchange.take_error() {
-                Some(error) => error,
-                None => format!("it answered with the error {code:?}").into(),
-            })),
+            Err(code) => match exchange.take_failed() {
+                Some(NextFailed::Made(_, response)) => Ok(response),
+                Some(NextFailed::Error(error)) => Err(Failure::Guest(error)),
+                None => {
+                    let error = format!("it answered with the error {code:?}");
+                    Err(Failure::Guest(error.into()))
+                }
+            },
         };
         let _ = reply.send(outcome);
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use edgeweir_host_chain::{Error, Layer, Meter, Next, Request, Response, full};
+use edgeweir_host_chain::{Error, Layer, Meter, Next, Request, Response, Unreached, full};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
@@ -141,10 +141,14 @@ impl Layer for Component {
         match outcome {
             Ok(response) => Ok(response),
             Err(Failure::Guest(error)) => Err(error),
-            Err(Failure::Timeout) => Ok(plain(
-                StatusCode::GATEWAY_TIMEOUT,
-                "a filter did not answer in time\n",
-            )),
+            Err(Failure::Timeout) => {
+                let mut response = plain(
+                    StatusCode::GATEWAY_TIMEOUT,
+                    "a filter did not answer in time\n",
+                );
+                response.extensions_mut().insert(Unreached::Timeout);
+                Ok(response)
+            }
             Err(Failure::Unavailable(why)) => {
                 tracing::warn!(plugin = %plugin.name, "a request had no instance: {why}");
                 self.without_guest(saved).await

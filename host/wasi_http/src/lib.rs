@@ -45,7 +45,8 @@ pub struct Limits {
     pub concurrent: usize,
     /// Requests an instance handles before it is replaced.
     pub requests: usize,
-    /// Time to the response head, and the longest pause of a body afterwards.
+    /// Time to the response head, the longest pause of a body afterwards, and the longest an instance that is replaced is
+    /// kept for the tasks and bodies it still has.
     pub timeout: Duration,
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use edgeweir_host_chain::{Next, Peer, Request, full};
+use edgeweir_host_chain::{Next, Peer, Request, Unreached, full};
 use edgeweir_host_wasi_http::{Limits, OnTrap, Plugin, Runtime, RuntimeOptions, load};
 use http::HeaderValue;
 use http_body_util::BodyExt as _;
@@ -137,6 +137,30 @@ async fn next_may_be_called_twice_and_after_the_answer() {
         *paths.lock().expect("not poisoned"),
         ["/twice", "/second", "/refresh"]
     );
+}
+
+#[tokio::test]
+async fn a_response_made_up_below_is_an_error_to_the_guest() {
+    let layer = layer(plugin()).await;
+    for (made, code) in [
+        (Unreached::Refused, "ErrorCode::ConnectionRefused"),
+        (Unreached::ConnectTimeout, "ErrorCode::ConnectionTimeout"),
+        (Unreached::Closed, "ErrorCode::ConnectionTerminated"),
+        (Unreached::Timeout, "ErrorCode::HttpResponseTimeout"),
+    ] {
+        let chain = chain(&layer, move |_| async move {
+            let mut response = http::Response::builder()
+                .status(502)
+                .body(full("made up"))?;
+            response.extensions_mut().insert(made);
+            Ok(response)
+        });
+        assert_eq!(exchange(&chain, get("/status")).await, (200, code.into()));
+        // A guest that hands the error on is answered for with the response it never saw.
+        let response = chain.run(get("/pass")).await.expect("a response");
+        assert_eq!(response.extensions().get(), Some(&made));
+        assert_eq!(text(response).await, "made up");
+    }
 }
 
 #[tokio::test]

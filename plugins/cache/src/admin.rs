@@ -129,6 +129,7 @@ pub struct Denied {
     status: u16,
     reason: &'static str,
     detail: String,
+    allow: Option<&'static str>,
 }
 
 impl Denied {
@@ -137,6 +138,7 @@ impl Denied {
             status,
             reason,
             detail: detail.into(),
+            allow: None,
         }
     }
 
@@ -158,6 +160,10 @@ impl Denied {
         if self.status == 401 {
             // RFC 9110 §15.5.2: "MUST send a WWW-Authenticate header field".
             reply.head.fields.set("www-authenticate", "Bearer");
+        }
+        if let Some(allow) = self.allow {
+            // RFC 9110 §15.5.6: "MUST generate an Allow header field".
+            reply.head.fields.set("allow", allow);
         }
         reply
     }
@@ -186,11 +192,10 @@ pub fn command(head: &RequestHead, settings: &AdminSettings) -> Option<Result<Co
         (true, ..) => of_purge(head),
         (_, b"POST", Some(b"purge")) => of_query(head),
         (_, b"GET", Some(b"stats")) => Ok(Command::Stats),
-        (_, _, Some(b"purge" | b"stats")) => Err(Denied::new(
-            405,
-            "method_not_allowed",
-            "POST …/purge or GET …/stats",
-        )),
+        (_, _, Some(known @ (b"purge" | b"stats"))) => Err(Denied {
+            allow: Some(if known == b"purge" { "POST" } else { "GET" }),
+            ..Denied::new(405, "method_not_allowed", "POST …/purge or GET …/stats")
+        }),
         _ => Err(Denied::new(404, "not_found", "POST …/purge or GET …/stats")),
     })
 }
@@ -217,11 +222,18 @@ fn of_purge(head: &RequestHead) -> Result<Command, Denied> {
             let names = names.map(|name| String::from_utf8_lossy(name).into_owned());
             What::Groups(group_names(names.collect())?)
         }
+        false if head.authority.is_empty() => {
+            let detail = "the request names no host";
+            return Err(Denied::new(400, "bad_request", detail));
+        }
         false => What::Key(Target::of(head)),
     };
     Ok(Command::Purge(Purge {
         what,
-        soft: head.fields.get("edgeweir-soft") == Some(b"1"),
+        soft: match head.fields.text("edgeweir-soft") {
+            Some(value) => flag("edgeweir-soft", value)?,
+            None => false,
+        },
         spread: 0,
         dry_run: false,
     }))
@@ -334,7 +346,13 @@ fn pattern(head: &RequestHead, field: &str, text: &str) -> Result<String, Denied
             let host = Target::of(head).authority;
             format!("{}{text}", String::from_utf8_lossy(&host))
         }
-        false => text.to_owned(),
+        // Hosts are kept in lower case and without a default port.
+        false => {
+            let (host, path) = text.split_at(text.find('/').unwrap_or(text.len()));
+            let host = host.to_ascii_lowercase();
+            let bare = host.strip_suffix(":443").or(host.strip_suffix(":80"));
+            format!("{}{path}", bare.unwrap_or(&host))
+        }
     };
     if text.is_empty() || whole.len() > PATTERN {
         let detail = format!(
@@ -357,18 +375,20 @@ fn flag(field: &str, value: &str) -> Result<bool, Denied> {
     }
 }
 
-/// A query value: percent-encoding undone, `+` is a blank.
+/// A query value: percent-encoding undone; `+` is a plus, as in any URI (RFC 3986 §2.2).
 fn decoded(value: &[u8]) -> Option<String> {
     let mut out = Vec::with_capacity(value.len());
     let mut rest = value;
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
         match byte {
-            b'+' => out.push(b' '),
             b'%' => {
-                let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
-                out.push(u8::from_str_radix(digits, 16).ok()?);
-                rest = rest.get(2..)?;
+                let (digits, after) = rest.split_first_chunk::<2>()?;
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                let [high, low] = *digits;
+                let value = digit(high)? * 16 + digit(low)?;
+                out.push(u8::try_from(value).ok()?);
+                rest = after;
             }
             other => out.push(other),
         }
@@ -479,6 +499,9 @@ mod tests {
             what("pattern=*/x?.png"),
             Ok(What::Pattern("*/x?.png".to_owned()))
         );
+        let pattern = |text: &str| Ok(What::Pattern(text.to_owned()));
+        assert_eq!(what("prefix=B.example:443/X"), pattern("b.example/X*"));
+        assert_eq!(what("tag=c++"), Ok(groups(&["c++"])));
         let Ok(What::Key(key)) = what("key=%2Fx%3Fy") else {
             panic!("a key");
         };
@@ -503,6 +526,7 @@ mod tests {
             "spread=5&all=1",
             "spread=9999&soft=1&all=1",
             "tag=%zz",
+            "tag=%+f",
             "all=0",
         ] {
             assert_eq!(what(wrong), Err(400), "{wrong}");

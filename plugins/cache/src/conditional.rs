@@ -104,6 +104,8 @@ pub fn freshened(stored: &Stored, new: &Fields) -> Fields {
     let same_tag = stored.fields.get("etag").map(opaque) == new.get("etag").map(opaque);
     let updates = |name: &[u8]| match name {
         b"etag" => !same_tag,
+        // RFC 9111 §4.2.3: the age of the 304 is where the age of what it freshens begins anew.
+        b"age" => true,
         _ => !NOT_UPDATED.contains(&name) && !own(name),
     };
     let replaced = |name: &[u8]| updates(name) && new.iter().any(|(n, _)| &n[..] == name);

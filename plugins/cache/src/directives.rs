@@ -209,7 +209,10 @@ impl RequestDirectives {
                 }
                 b"stale-if-error" => {
                     if let Some(Delta::Seconds(seconds)) = delta {
-                        all.stale_if_error = Some(seconds);
+                        let least = all
+                            .stale_if_error
+                            .map_or(seconds, |known| known.min(seconds));
+                        all.stale_if_error = Some(least);
                     }
                 }
                 b"max-stale" => match delta {

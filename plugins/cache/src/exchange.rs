@@ -226,6 +226,13 @@ impl Exchange for CacheExchange {
     }
 }
 
+/// Fields by which frameworks let a request stand for one of another method.
+const OVERRIDES: [&str; 3] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+];
+
 /// Requests that are not looked up, whatever is stored.
 fn bypass(head: &RequestHead) -> Option<Bypass> {
     // RFC 9110 §9.3.1: content in a GET "has no generally defined semantics"; a key without it would mix answers up.
@@ -234,6 +241,13 @@ fn bypass(head: &RequestHead) -> Option<Bypass> {
     }
     if head.fields.has("upgrade") {
         return Some(Bypass::Upgrade);
+    }
+    // The origin may act upon the method that is named there: its answer is not that to this GET.
+    for name in OVERRIDES {
+        let other = |value: &[u8]| Method::of(value.trim_ascii()) != Method::of(&head.method);
+        if head.fields.values(name).any(other) {
+            return Some(Bypass::MethodOverride);
+        }
     }
     // RFC 9111 §4.3.2: "not applicable to a cache".
     if head.fields.has("if-match") || head.fields.has("if-unmodified-since") {

@@ -4,9 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use edgeweir_filter::{
-    Answer, Body, Change, Cx, Effect, Level, Reply, ResponseHead, Step, Timestamp,
-};
+use edgeweir_filter::{Answer, Body, Cx, Effect, Level, Reply, ResponseHead, Step, Timestamp};
 
 use crate::answer;
 use crate::conditional;
@@ -374,6 +372,7 @@ impl Core {
             targets: &settings.targets,
             max_groups: settings.max_groups,
             unreached: settings.unreached,
+            keep_stale: settings.keep_stale,
             set_cookie: settings.set_cookie,
             assumed: settings.rules.of(&lookup.path).ttl(status),
             jitter: settings.jitter,
@@ -526,11 +525,9 @@ impl Lookup {
 pub(crate) fn placing(lookup: &Lookup, register: Rc<Register>, now: Timestamp) -> Effect {
     let known_until = lookup.marker.as_ref().map_or(0, |marker| marker.until);
     let until = register.until.max(known_until);
-    Effect::Update {
-        key: store::marker_name(&lookup.primary),
-        change: Change::new(move |before| register.change(before)),
-        ttl: store::remaining(until, now),
-    }
+    let change = move |before: Option<&[u8]>| register.change(before);
+    let name = store::marker_name(&lookup.primary);
+    store::cell(name, change, store::remaining(until, now))
 }
 
 /// RFC 5861 §4: an error is "any situation that would result in a 500, 502, 503, or 504 HTTP response status code".

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use edgeweir_filter::{Answer, Change, Cx, Effect, Level, ResponseHead};
+use edgeweir_filter::{Answer, Cx, Effect, Level, ResponseHead};
 
 use crate::groups;
 use crate::key::{Key, Target, authority, split};
@@ -184,11 +184,8 @@ impl Core {
         }
         let next = updates.0.front()?;
         let change = Rc::clone(&next.change);
-        Some(Effect::Update {
-            key: next.key.clone(),
-            change: Change::new(move |before| change(before)),
-            ttl: next.ttl,
-        })
+        let change = move |before: Option<&[u8]>| change(before);
+        Some(store::cell(next.key.clone(), change, next.ttl))
     }
 
     /// What came of the change asked for last.

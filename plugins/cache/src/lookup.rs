@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use edgeweir_filter::{
-    Answer, Body, Change, Cx, Effect, Failed, Fields, Reply, RequestHead, Step, Timestamp,
+    Answer, Body, Cx, Effect, Failed, Fields, Reply, RequestHead, Step, Timestamp,
 };
 
 use crate::adopt::Adopt;
@@ -70,11 +70,8 @@ impl Epoch {
 
     /// The update that reads a URI's generation, or makes it.
     pub(crate) fn ask(self, uri: &[u8]) -> Effect {
-        Effect::Update {
-            key: store::epoch_name(uri),
-            change: Change::new(move |before| self.apply(before)),
-            ttl: store::EPOCH,
-        }
+        let change = move |before: Option<&[u8]>| self.apply(before);
+        store::cell(store::epoch_name(uri), change, store::EPOCH)
     }
 
     pub(crate) fn generation(self, before: Option<&[u8]>) -> u64 {
@@ -172,6 +169,7 @@ impl Lookup {
         Place {
             marker: store::marker_name(&self.primary),
             object: store::object_name(&self.primary, at),
+            at,
             edition: marker.edition,
             until: marker.until,
             clock: store::clock_of(self.key.uri_part()),
@@ -218,11 +216,9 @@ impl CacheExchange {
         let fresh = self.core.fresh_generation(cx.now).to_be_bytes();
         let clock = store::clock_of(lookup.key.uri_part());
         self.state = State::Clock(lookup, fresh);
-        Step::Do(Effect::Update {
-            key: store::clock_name(clock),
-            change: Change::new(move |before| before.is_none().then(|| fresh.to_vec())),
-            ttl: store::CLOCK,
-        })
+        let change = move |before: Option<&[u8]>| before.is_none().then(|| fresh.to_vec());
+        let name = store::clock_name(clock);
+        Step::Do(store::cell(name, change, store::CLOCK))
     }
 
     pub(crate) fn got_clock(
@@ -741,11 +737,7 @@ impl Missed {
 
 /// Reads a small shared value: an update that leaves it as it is.
 pub(crate) fn read(key: Bytes) -> Effect {
-    Effect::Update {
-        key,
-        change: Change::new(|_| None),
-        ttl: store::REMEMBERED,
-    }
+    store::cell(key, |_| None, store::REMEMBERED)
 }
 
 pub(crate) fn updated(answer: Answer) -> Result<Option<Bytes>, Failed> {

@@ -22,6 +22,8 @@ pub const PLACES: usize = 8;
 
 const VERSION: u8 = 1;
 const FIXED: usize = 18;
+/// The fingerprint of a place that nothing is stored in; no secondary key has it.
+const VACANT: u16 = 0;
 
 /// Names that are written as one byte; the order is part of the format.
 const KNOWN: [&str; 32] = [
@@ -201,7 +203,7 @@ impl Marker {
                 (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
             });
         let [a, b, c, d, e, f, g, h] = hash.to_be_bytes();
-        u16::from_be_bytes([a ^ c ^ e ^ g, b ^ d ^ f ^ h])
+        u16::from_be_bytes([a ^ c ^ e ^ g, b ^ d ^ f ^ h]).max(VACANT + 1)
     }
 }
 
@@ -269,6 +271,12 @@ impl Register {
 impl Marker {
     fn give_place(&mut self, request: &Fields, max_variants: u8) -> u8 {
         let print = self.fingerprint(request);
+        if let Some(at) = self.places.iter().position(|known| *known == VACANT)
+            && let Some(place) = self.places.get_mut(at)
+        {
+            *place = print;
+            return u8::try_from(at).unwrap_or(0);
+        }
         let taken = u8::try_from(self.places.len()).unwrap_or(u8::MAX);
         if taken < max_variants.min(PLACES as u8) {
             self.places.push(print);
@@ -313,6 +321,17 @@ pub fn epoch(before: Option<&[u8]>, fresh: u64, now: u32, until: u32) -> (Marker
             (Marker { until, ..known }, ages)
         }
     }
+}
+
+/// Tells every worker that what was stored in a place under `generation` is not to be used any more.
+pub fn vacate(before: Option<&[u8]>, generation: u64, place: u8) -> Option<Vec<u8>> {
+    let mut marker = before.and_then(Marker::decode)?;
+    if marker.generation != generation {
+        return None;
+    }
+    *marker.places.get_mut(usize::from(place))? = VACANT;
+    marker.edition = marker.edition.wrapping_add(1);
+    marker.encode()
 }
 
 /// Tells every worker that something was stored under `generation`.

@@ -48,6 +48,7 @@ impl Core {
         match &purge.what {
             What::Key(target) if purge.soft => {
                 let Ok(key) = Key::of_target(target, &self.settings.key) else {
+                    // Too long for a key: nothing is ever stored under it.
                     return;
                 };
                 let name = store::uri_mark_name(key.uri_part());

@@ -33,6 +33,8 @@ reasons! {
         Upgrade = "upgrade",
         /// `If-Match` or `If-Unmodified-Since`: only the origin can evaluate them (RFC 9111 §4.3.2).
         Precondition = "precondition",
+        /// A field names another method, which the origin may act upon.
+        MethodOverride = "method_override",
         /// The cache key would be over its bound.
         KeyTooLong = "key_too_long",
         /// The request names no host: its key would be shared by all of them.

@@ -60,8 +60,10 @@ pub struct Policy<'a> {
     pub targets: &'a [String],
     /// Groups of one response at most.
     pub max_groups: usize,
-    /// Seconds a stale response is kept without a validator, for when the origin can't be reached.
+    /// Seconds a stale response may be used while the origin can't be reached.
     pub unreached: u32,
+    /// Seconds a stale response is kept that may be used stale or validated.
+    pub keep_stale: u32,
     /// Responses with `Set-Cookie` may be stored, cookie and all.
     pub set_cookie: bool,
     /// Seconds a response without explicit freshness is fresh, by a rule for its status.
@@ -168,7 +170,11 @@ impl Storable {
         let tolerated = match (never_stale, lifetime) {
             (true, _) => 0,
             (false, 0) => while_revalidate.max(if_error.unwrap_or(0)),
-            (false, _) => while_revalidate.max(if_error.unwrap_or(policy.unreached)),
+            // Also for a client that takes it stale (`max-stale`).
+            (false, _) => while_revalidate
+                .max(if_error.unwrap_or(0))
+                .max(policy.unreached)
+                .max(policy.keep_stale),
         };
         let secondary = vary::secondary(&names, asked.fields).into();
         Ok(Self {
@@ -347,6 +353,7 @@ mod tests {
             targets: &[],
             max_groups: 64,
             unreached: 0,
+            keep_stale: 0,
             heuristic: Heuristic {
                 percent: 10,
                 longest: 86_400,
@@ -640,6 +647,7 @@ mod tests {
             targets: &[],
             max_groups: 64,
             unreached: 0,
+            keep_stale: 0,
             heuristic: Heuristic {
                 percent: 0,
                 longest: 0,

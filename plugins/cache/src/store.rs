@@ -194,7 +194,9 @@ impl Core {
             value: encoded,
             ttl: remaining(until, cx.now),
         };
-        self.announce(place, stored.generation, store, until, lead, cx);
+        let generation = stored.generation;
+        let change = move |before: Option<&[u8]>| marker::next_edition(before, generation);
+        self.announce(place, store, change, until, lead, cx);
     }
 
     fn write_third(
@@ -239,30 +241,28 @@ impl Core {
         let remove = Effect::Remove {
             key: place.object.clone(),
         };
-        self.announce(place, generation, remove, until, None, cx);
+        let at = place.at;
+        let change = move |before: Option<&[u8]>| marker::vacate(before, generation, at);
+        self.announce(place, remove, change, until, None, cx);
     }
 
-    /// Does it, then moves the key's edition, then its clock: who sees the new time sees the new edition, and who sees
-    /// that finds the new response.
+    /// Does it, then changes the key's marker, then its clock: who sees the new time sees the new marker, and who sees
+    /// that finds what it says.
     fn announce(
         &self,
         place: &Place,
-        generation: u64,
         first: Effect,
+        change: impl Fn(Option<&[u8]>) -> Option<Vec<u8>> + 'static,
         until: u32,
         lead: Option<Lead>,
         cx: &mut Cx<'_>,
     ) {
-        let change = move |before: Option<&[u8]>| marker::next_edition(before, generation);
         if place.alone {
             self.update_alone(&place.marker, change);
             return;
         }
-        let edition = Effect::Update {
-            key: place.marker.clone(),
-            change: Change::new(change),
-            ttl: remaining(until.max(place.until), cx.now),
-        };
+        let ttl = remaining(until.max(place.until), cx.now);
+        let edition = cell(place.marker.clone(), change, ttl);
         let clock = self.tick(place.clock, cx.now);
         cx.spawn(InOrder {
             effects: VecDeque::from([first, edition, clock]),
@@ -273,11 +273,7 @@ impl Core {
     /// Moves a clock: whoever knows something under it reads it anew.
     pub fn tick(&self, clock: u8, now: Timestamp) -> Effect {
         let fresh = self.fresh_generation(now).to_be_bytes();
-        Effect::Update {
-            key: clock_name(clock),
-            change: Change::new(move |_| Some(fresh.to_vec())),
-            ttl: CLOCK,
-        }
+        cell(clock_name(clock), move |_| Some(fresh.to_vec()), CLOCK)
     }
 }
 
@@ -351,6 +347,8 @@ pub struct Place {
     pub marker: Bytes,
     /// The object's name in the shared store, and in the first tier.
     pub object: Bytes,
+    /// Which of the key's places it is.
+    pub at: u8,
     /// The key's edition when this was learnt.
     pub edition: u16,
     /// Until when the key's marker matters, in seconds since the epoch.
@@ -404,6 +402,30 @@ pub fn ban_name(slot: u8, part: u8) -> Bytes {
 /// The name of a clock.
 pub fn clock_name(clock: u8) -> Bytes {
     [&b"cache/c/"[..], &[clock]].concat().into()
+}
+
+/// Changes a shared value. Values of a kind have a table of their own, so that none is ever taken for another's.
+pub fn cell(
+    key: Bytes,
+    change: impl Fn(Option<&[u8]>) -> Option<Vec<u8>> + 'static,
+    ttl: Duration,
+) -> Effect {
+    let table = match key.get(6) {
+        Some(b'm') => "markers",
+        Some(b'e') => "epochs",
+        Some(b'c') => "clocks",
+        Some(b't') => "groups",
+        Some(b'u') => "uris",
+        Some(b'b') => "bans",
+        Some(b'i') => "overview",
+        _ => "turns",
+    };
+    Effect::Update {
+        table,
+        key,
+        change: Change::new(change),
+        ttl,
+    }
 }
 
 /// The name of a key's marker.

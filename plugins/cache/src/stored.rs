@@ -107,7 +107,7 @@ impl Stored {
     /// Whether it may be used although it went stale `-left` seconds ago, when `window` seconds are allowed for that.
     pub fn within(&self, left: i64, window: u32) -> bool {
         // RFC 9111 §4.2.4: not "if it is prohibited by an explicit in-protocol directive".
-        !self.conditions.never_stale && left.saturating_neg() <= i64::from(window)
+        !self.conditions.never_stale && window > 0 && left.saturating_neg() <= i64::from(window)
     }
 
     /// The entity tag, when it is a strong validator (RFC 9110 §8.8.1).

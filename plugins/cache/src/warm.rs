@@ -3,10 +3,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use edgeweir_filter::{Answer, Change, Cx, Effect, Fields, Level, Task};
+use edgeweir_filter::{Answer, Cx, Effect, Fields, Level, Task};
 
 use crate::refresh::Refresh;
-use crate::store::Core;
+use crate::store::{self, Core};
 
 /// How long a list that was begun is not begun again by another worker.
 const TURN: Duration = Duration::from_secs(300);
@@ -75,11 +75,9 @@ impl Task for Warm {
         if !self.core.settings.shared {
             return self.next(cx);
         }
-        Some(Effect::Update {
-            key: format!("cache/w/{:016x}", self.list()).into(),
-            change: Change::new(move |before| before.is_none().then(|| mine.to_vec())),
-            ttl: TURN,
-        })
+        let name = format!("cache/w/{:016x}", self.list()).into();
+        let change = move |before: Option<&[u8]>| before.is_none().then(|| mine.to_vec());
+        Some(store::cell(name, change, TURN))
     }
 
     fn answer(&mut self, answer: Answer, cx: &mut Cx<'_>) -> Option<Effect> {

@@ -474,7 +474,12 @@ impl Script {
                 self.shared.0.borrow_mut().remove(&key);
                 Answer::Stored(Ok(()))
             }
-            (Effect::Update { key, change, ttl }, None) => {
+            (
+                Effect::Update {
+                    key, change, ttl, ..
+                },
+                None,
+            ) => {
                 let before = self.shared.load(&key, self.now);
                 if let Some(after) = change.apply(before.as_deref()) {
                     self.shared.store(key, after.into(), self.now.plus(ttl));

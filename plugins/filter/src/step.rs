@@ -46,6 +46,8 @@ pub enum Effect {
     },
     /// Read, change and write a small value as one atomic operation (compare-and-swap until it holds).
     Update {
+        /// The table it is in, always the same for a key: values of one kind, that may come to be shared (see [`Change`]).
+        table: &'static str,
         /// At most 4 KiB.
         key: Bytes,
         /// The pure change.
@@ -66,7 +68,7 @@ pub enum Effect {
 
 /// A pure function of the value before, safe to call more than once: `None` leaves the value as it is.
 ///
-/// Values are at most 64 bytes. When a table of such values is full, unrelated keys may share one value: a change
+/// Values are at most 64 bytes. When a table of such values is full, unrelated keys of it may share one value: a change
 /// must stay safe (never more permissive) under that.
 pub struct Change(Box<ChangeFn>);
 

@@ -105,7 +105,12 @@ impl Exchange for Limited {
         let (quota, now, cost) = (quota.clone(), cx.now.0, rule.cost);
         let ttl = Duration::from_nanos(quota.span());
         let change = Change::new(move |before| quota.decide(before, now, cost).value);
-        Step::Do(Effect::Update { key, change, ttl })
+        Step::Do(Effect::Update {
+            table: "limits",
+            key,
+            change,
+            ttl,
+        })
     }
 
     fn request_answer(&mut self, answer: Answer, _: &mut RequestHead, cx: &mut Cx<'_>) -> Step {

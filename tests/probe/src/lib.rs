@@ -316,6 +316,7 @@ impl Exchange for Probing {
         }
         if let Some(key) = self.value("count") {
             todo.push(Effect::Update {
+                table: "probe",
                 key: key.to_owned().into(),
                 change: Change::new(|before| Some((number(before) + 1).to_le_bytes().to_vec())),
                 ttl: Duration::from_secs(60),

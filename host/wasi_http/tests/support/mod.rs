@@ -15,34 +15,42 @@ use http_body_util::channel::{Channel, Sender};
 /// The guest component; built at the first call.
 pub fn guest() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT
-        .get_or_init(|| {
-            let manifest =
-                Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"))
-                    .join("tests/guest/Cargo.toml");
-            let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-                .parent()
-                .expect("the target folder")
-                .join("guests-wasi");
-            let status = Command::new(env!("CARGO"))
-                .args([
-                    "build",
-                    "--quiet",
-                    "--release",
-                    "--target",
-                    "wasm32-wasip2",
-                    "--manifest-path",
-                ])
-                .arg(manifest)
-                .env("CARGO_TARGET_DIR", &target)
-                .env_remove("CARGO_ENCODED_RUSTFLAGS")
-                .env_remove("RUSTFLAGS")
-                .status()
-                .expect("cargo runs");
-            assert!(status.success(), "the guest does not build");
-            target.join("wasm32-wasip2/release/wasi_http_test_guest.wasm")
-        })
-        .clone()
+    BUILT.get_or_init(|| build("guest")).clone()
+}
+
+/// The component of a filter in its adapter; built at the first call.
+pub fn filter() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("filter")).clone()
+}
+
+/// Builds the component in a folder of the tests.
+fn build(folder: &str) -> PathBuf {
+    let manifest = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"))
+        .join(format!("tests/{folder}/Cargo.toml"));
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .parent()
+        .expect("the target folder")
+        .join("guests-wasi");
+    let status = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--target",
+            "wasm32-wasip2",
+            "--manifest-path",
+        ])
+        .arg(manifest)
+        .env("CARGO_TARGET_DIR", &target)
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTFLAGS")
+        .status()
+        .expect("cargo runs");
+    assert!(status.success(), "the {folder} does not build");
+    target.join(format!(
+        "wasm32-wasip2/release/wasi_http_test_{folder}.wasm"
+    ))
 }
 
 pub fn plugin() -> Plugin {

@@ -44,7 +44,8 @@ pub struct Root {
     pub agenda: Rc<Agenda>,
     name: &'static str,
     objects: RefCell<Objects<HostData>>,
-    cells: RefCell<Cells<HostData>>,
+    /// A table for each kind of value a filter keeps.
+    cells: RefCell<Vec<(&'static str, Cells<HostData>)>>,
     metrics: RefCell<Vec<(&'static str, Option<u32>)>>,
     /// This VM stored an object: expired ones are to be looked for.
     stored: Cell<bool>,
@@ -67,10 +68,7 @@ impl Root {
                 format!("edgeweir/{name}/{FORMAT}/objects"),
                 Geometry::of(wants.shared_bytes),
             )),
-            cells: RefCell::new(Cells::new(
-                HostData,
-                format!("edgeweir/{name}/{FORMAT}/cells"),
-            )),
+            cells: RefCell::default(),
             metrics: RefCell::default(),
             routes: Routes::default(),
             stored: Cell::new(false),
@@ -232,13 +230,36 @@ impl Root {
             Effect::Remove { key } => {
                 Answer::Stored(objects.and_then(|mut pool| pool.remove(&key)))
             }
-            Effect::Update { key, change, ttl } => {
+            Effect::Update {
+                table,
+                key,
+                change,
+                ttl,
+            } => {
                 let cells = self.cells.try_borrow_mut().map_err(|_| Failed::Unavailable);
-                Answer::Updated(cells.and_then(|mut cells| cells.update(&key, &change, ttl, now)))
+                Answer::Updated(cells.and_then(|mut tables| {
+                    self.table(&mut tables, table)
+                        .ok_or(Failed::Unavailable)?
+                        .update(&key, &change, ttl, now)
+                }))
             }
             Effect::Fetch(_) => Answer::Fetched(Err(Failed::Unsupported)),
             Effect::Wait { .. } => Answer::Waited,
         }
+    }
+
+    fn table<'t>(
+        &self,
+        tables: &'t mut Vec<(&'static str, Cells<HostData>)>,
+        name: &'static str,
+    ) -> Option<&'t mut Cells<HostData>> {
+        let known = tables.iter().position(|(known, _)| *known == name);
+        let at = known.unwrap_or(tables.len());
+        if known.is_none() {
+            let prefix = format!("edgeweir/{}/{FORMAT}/{name}", self.name);
+            tables.push((name, Cells::new(HostData, prefix)));
+        }
+        tables.get_mut(at).map(|(_, cells)| cells)
     }
 
     fn count(&self, name: &'static str, by: u64) {

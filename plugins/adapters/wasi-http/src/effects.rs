@@ -1,6 +1,7 @@
 //! What a filter asks for, done.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use edgeweir_filter::{Answer, Effect, Failed, To};
@@ -21,7 +22,7 @@ const DETACHED: u32 = 64;
 /// The stores and clocks of one instance.
 pub(crate) struct Effects {
     memory: RefCell<Memory>,
-    cells: RefCell<Cells>,
+    cells: RefCell<HashMap<&'static str, Cells>>,
     #[cfg(feature = "spin")]
     key_value: KeyValue,
     fetcher: Option<Fetcher>,
@@ -99,8 +100,15 @@ impl Effects {
                 memory.remove(&key);
                 Answer::Stored(Ok(()))
             }
-            Effect::Update { key, change, ttl } => {
-                Answer::Updated(self.cells.borrow_mut().update(&key, &change, ttl, now))
+            Effect::Update {
+                table,
+                key,
+                change,
+                ttl,
+            } => {
+                let mut tables = self.cells.borrow_mut();
+                let cells = tables.entry(table).or_default();
+                Answer::Updated(cells.update(&key, &change, ttl, now))
             }
             Effect::Fetch(_) => Answer::Fetched(Err(Failed::Unsupported)),
             Effect::Wait { .. } => Answer::Waited,

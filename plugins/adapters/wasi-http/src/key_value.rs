@@ -34,7 +34,7 @@ pub(crate) struct KeyValue {
     /// Not to be tried again before; the instance's memory serves until then.
     closed_until: Cell<Timestamp>,
     said: Cell<bool>,
-    under_way: RefCell<HashMap<u64, UnderWay>>,
+    under_way: RefCell<HashMap<(&'static str, u64), UnderWay>>,
 }
 
 struct Open {
@@ -72,9 +72,12 @@ impl KeyValue {
                 Answer::Stored(self.store(&open, &key, &value, ttl).await)
             }
             Effect::Remove { key } => Answer::Stored(self.remove(&open, &key).await),
-            Effect::Update { key, change, ttl } => {
-                Answer::Updated(self.update(&open, &key, &change, ttl).await)
-            }
+            Effect::Update {
+                table,
+                key,
+                change,
+                ttl,
+            } => Answer::Updated(self.update(&open, table, &key, &change, ttl).await),
             other => return Err(other),
         })
     }
@@ -114,11 +117,13 @@ impl KeyValue {
     async fn update(
         &self,
         open: &Open,
+        table: &'static str,
         key: &Bytes,
         change: &Change,
         ttl: Duration,
     ) -> Result<Option<Bytes>, Failed> {
-        let (number, name, tag) = open.slots.cell(key);
+        let (number, name, tag) = open.slots.cell(table, key);
+        let number = (table, number);
         let _turn = Turn::of(self, number);
         let kept = self.call(open.store.get(name.clone())).await?;
         let latest = self
@@ -208,11 +213,11 @@ impl KeyValue {
 /// One update's share in a set under way; the set is forgotten with the last of them.
 struct Turn<'a> {
     of: &'a KeyValue,
-    number: u64,
+    number: (&'static str, u64),
 }
 
 impl<'a> Turn<'a> {
-    fn of(of: &'a KeyValue, number: u64) -> Self {
+    fn of(of: &'a KeyValue, number: (&'static str, u64)) -> Self {
         of.under_way.borrow_mut().entry(number).or_default().updates += 1;
         Self { of, number }
     }

@@ -2,7 +2,7 @@
 //!
 //! The store's keys are a fixed pool, so it can't grow forever: `edgeweir/<filter>/slot/<n>` with [`SLOTS`] values of at
 //! most [`VALUE`](crate::memory::VALUE) bytes (whoever comes later to a slot takes it), however many bytes the filter wants
-//! of other stores (instances of different configurations must find the same slots), and `edgeweir/<filter>/cells/<n>`
+//! of other stores (instances of different configurations must find the same slots), and `edgeweir/<filter>/<table>/<n>`
 //! with [`SETS`](crate::cells::SETS) sets of cells. The value carries its whole key and its expiry. Which slot a key has
 //! depends on a random seed kept at `edgeweir/<filter>/seed`, so nobody can aim at the slot of another's key.
 
@@ -40,12 +40,12 @@ impl Slots {
     }
 
     /// The number and the place of the set of `key`'s cell, and its tag within.
-    pub fn cell(&self, key: &[u8]) -> (u64, String, u64) {
+    pub fn cell(&self, table: &str, key: &[u8]) -> (u64, String, u64) {
         let tag = self.hash(key);
         let number = tag % SETS;
         (
             number,
-            format!("edgeweir/{}/cells/{number}", self.filter),
+            format!("edgeweir/{}/{table}/{number}", self.filter),
             tag,
         )
     }
