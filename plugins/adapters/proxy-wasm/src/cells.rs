@@ -1,9 +1,11 @@
 //! Small values that are read, changed and written as one operation (`Effect::Update`).
 //!
-//! 1,024 shared keys, each a bucket of at most 16 values of at most 64 bytes: 16,384 values, 1.4 MB at most. A value
-//! is known by 64 bits of a keyed hash, beside the 10 that choose its bucket. When a bucket is full, the keys that found
+//! 4,096 shared keys, each a bucket of at most 16 values of at most 64 bytes: 65,536 values, 5.6 MB at most. A value
+//! is known by 64 bits of a keyed hash, of which 12 choose its bucket. When a bucket is full, the keys that found
 //! no place share one further value, and as long as that one lives every new key starts from it: sharing can only
 //! make a limit stricter, never let a key start over.
+//!
+//! Calls of the host: one for a change that leaves the value as it is, else two.
 
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use edgeweir_filter::{Change, Failed, Timestamp};
 
 use crate::shared::{Expect, Reader, Seed, SharedData};
 
-const BUCKETS: u64 = 1024;
+const BUCKETS: u64 = 4096;
 const CELLS: usize = 16;
 const VALUE_LIMIT: usize = 64;
 /// Compare-and-swap rounds before giving up.
@@ -58,43 +60,44 @@ impl<D: SharedData> Cells<D> {
             None => *self.seed.insert(Seed::of(&mut self.data, &self.prefix)?),
         };
         let (place, name) = seed.hash(key);
-        let bucket = format!("{}/{}", self.prefix, place % BUCKETS);
+        let number = u16::try_from(place % BUCKETS).unwrap_or(0).to_be_bytes();
+        let bucket = [self.prefix.as_bytes(), b"/", &number].concat();
         let until = now.plus(ttl).0;
         for _ in 0..ROUNDS {
-            let found = self.data.get(bucket.as_bytes())?;
+            let found = self.data.get(&bucket)?;
             let expect = found
                 .as_ref()
                 .map_or(Expect::Absent, |(_, version)| Expect::Version(*version));
             let raw = found.map(|(raw, _)| raw).unwrap_or_default();
-            let mut cells = read(&raw, now);
-            let (before, after) = match apply(&cells, name, change) {
-                (before, Some(after)) if after.len() <= VALUE_LIMIT => (before, after),
-                (_, Some(_)) => return Err(Failed::TooLarge),
-                (before, None) => return Ok(before.map(|value| raw.slice_ref(value))),
+            let before = find(&raw, name, now);
+            let answer = |before: Option<&[u8]>| before.map(|value| raw.slice_ref(value));
+            let after = match change.apply(before) {
+                Some(after) if after.len() <= VALUE_LIMIT => after,
+                Some(_) => return Err(Failed::TooLarge),
+                None => return Ok(answer(before)),
             };
+            let mut cells: Vec<Cell<'_>> = alive(&raw, now).collect();
             put(&mut cells, name, &after, until);
-            if self.data.set(bucket.as_bytes(), &written(&cells), expect)? {
-                return Ok(before.map(|value| raw.slice_ref(value)));
+            if self.data.set(&bucket, &written(&cells), expect)? {
+                return Ok(answer(before));
             }
         }
         Err(Failed::Contended)
     }
 }
 
-/// The value a key has: its own, or else that of the overflow, or none; and what becomes of it.
-fn apply<'a>(
-    cells: &[Cell<'a>],
-    name: u64,
-    change: &Change,
-) -> (Option<&'a [u8]>, Option<Vec<u8>>) {
-    let find = |name| {
-        cells
-            .iter()
-            .find(|cell| cell.name == name)
-            .map(|cell| cell.value)
-    };
-    let before = find(name).or_else(|| find(OVERFLOW));
-    (before, change.apply(before))
+/// The value a key has: its own, or else that of the overflow, or none.
+fn find(raw: &[u8], name: u64, now: Timestamp) -> Option<&[u8]> {
+    let mut overflow = None;
+    for cell in alive(raw, now) {
+        if cell.name == name {
+            return Some(cell.value);
+        }
+        if cell.name == OVERFLOW {
+            overflow = Some(cell.value);
+        }
+    }
+    overflow
 }
 
 fn put<'a>(cells: &mut Vec<Cell<'a>>, name: u64, value: &'a [u8], until: u64) {
@@ -119,25 +122,21 @@ fn put<'a>(cells: &mut Vec<Cell<'a>>, name: u64, value: &'a [u8], until: u64) {
 }
 
 /// The cells that are still alive; none of a bucket in another format.
-fn read(raw: &[u8], now: Timestamp) -> Vec<Cell<'_>> {
+fn alive(raw: &[u8], now: Timestamp) -> impl Iterator<Item = Cell<'_>> {
     let mut reader = Reader(raw);
-    let mut cells = Vec::with_capacity(CELLS + 2);
-    if reader.u8() != Some(VERSION) {
-        return cells;
-    }
-    while cells.len() <= CELLS {
-        let (Some(name), Some(until), Some(size)) = (reader.u64(), reader.u64(), reader.u8())
-        else {
-            break;
-        };
-        let Some(value) = reader.bytes(usize::from(size)) else {
-            break;
-        };
-        if until > now.0 {
-            cells.push(Cell { name, until, value });
-        }
-    }
-    cells
+    let known = reader.u8() == Some(VERSION);
+    std::iter::from_fn(move || {
+        Some(Cell {
+            name: reader.u64()?,
+            until: reader.u64()?,
+            value: {
+                let size = reader.u8()?;
+                reader.bytes(usize::from(size))?
+            },
+        })
+    })
+    .take(if known { CELLS + 1 } else { 0 })
+    .filter(move |cell| cell.until > now.0)
 }
 
 fn written(cells: &[Cell<'_>]) -> Vec<u8> {
@@ -262,7 +261,7 @@ mod tests {
         let mut cells = pool(&memory);
         let mut now = Timestamp::from_secs(1);
         let bound = 3;
-        let keys: Vec<String> = (0..60_000).map(|n| format!("k{n}")).collect();
+        let keys: Vec<String> = (0..100_000).map(|n| format!("k{n}")).collect();
         let admitted = |cells: &mut Cells<Memory>, key: &str, now| {
             let before = cells
                 .update(key.as_bytes(), &take(bound), TTL, now)
@@ -280,7 +279,7 @@ mod tests {
         );
         let (count, size) = memory.size();
         assert!(
-            count as u64 <= BUCKETS + 1 && size < 1_500_000,
+            count as u64 <= BUCKETS + 1 && size < 5_700_000,
             "{count} keys, {size} bytes"
         );
         // A key in the overflow does not start over when a place gets free.
