@@ -335,9 +335,14 @@ impl CacheExchange {
         }
         let unique = self.core.fresh_generation(cx.now);
         let name = &self.core.settings.name;
-        Step::Reply(answer::reply(
-            &stored, &lookup, status, name, unique, cx.now,
-        ))
+        let mut reply = answer::reply(&stored, &lookup, status, name, unique, cx.now);
+        // A cookie in the 304 is for this client.
+        if !reply.head.fields.has("set-cookie") {
+            for cookie in head.fields.values("set-cookie") {
+                reply.head.fields.append("set-cookie", cookie.to_vec());
+            }
+        }
+        Step::Reply(reply)
     }
 
     /// RFC 9111 §4.3.5: a response to HEAD freshens the stored GET, or makes it unusable.
@@ -488,6 +493,10 @@ impl Core {
             rerouted: head.rerouted,
             ..ResponseHead::default()
         };
+        if !self.settings.set_cookie {
+            // It is for whoever asked now; the rest of what the 304 says is for all.
+            merged.fields.remove("set-cookie");
+        }
         if let Some(part) = old.part {
             merged
                 .fields

@@ -80,17 +80,31 @@ fn normalised(name: &[u8], value: &[u8]) -> Vec<u8> {
     if !LISTS.contains(&name) {
         return value.trim_ascii().to_vec();
     }
-    let members: Vec<Vec<u8>> = list_members(value)
+    if name == b"accept-language" {
+        return accept_language(value);
+    }
+    let members: Vec<&[u8]> = list_members(value).collect();
+    members.join(&b","[..])
+}
+
+/// Language ranges without case (RFC 9110 §12.5.4), best first, equals in alphabetical order: what order they are listed in
+/// says nothing. §12.5.4: "some recipients treat the order in which language tags are listed as an indication of
+/// descending priority … this behavior cannot be relied upon".
+fn accept_language(value: &[u8]) -> Vec<u8> {
+    let mut ranges: Vec<(u16, Vec<u8>)> = list_members(value)
         .map(|member| {
-            let shown = member.iter().filter(|byte| !byte.is_ascii_whitespace());
-            match name {
-                // RFC 9110 §12.5.4: language ranges are compared without case.
-                b"accept-language" => shown.map(u8::to_ascii_lowercase).collect(),
-                _ => member.to_vec(),
-            }
+            let mut parts = member.split(|&byte| byte == b';');
+            let range = parts.next().unwrap_or_default().trim_ascii();
+            let quality = parts.find_map(quality).unwrap_or(1000);
+            (quality, range.to_ascii_lowercase())
         })
         .collect();
-    members.join(&b","[..])
+    ranges.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    let one = |(quality, range): (u16, Vec<u8>)| {
+        [&range, &b";"[..], quality.to_string().as_bytes()].concat()
+    };
+    let ranges: Vec<Vec<u8>> = ranges.into_iter().map(one).collect();
+    ranges.join(&b","[..])
 }
 
 /// The known codings a request takes, best first, equals in alphabetical order joined by `,`, ranks by `>`; `!` at the
@@ -237,6 +251,13 @@ mod tests {
                 "accept-language",
                 vec![("accept-language", "de,en")],
                 vec![("accept-language", "en,de")],
+                true,
+            ),
+            (
+                "preference of languages",
+                "accept-language",
+                vec![("accept-language", "de,en;q=0.9")],
+                vec![("accept-language", "en,de;q=0.9")],
                 false,
             ),
             ("absent and empty", "x", vec![], vec![("x", "")], false),

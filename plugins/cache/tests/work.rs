@@ -72,6 +72,24 @@ fn a_refresh_that_says_not_modified_freshens() {
 }
 
 #[test]
+fn a_cookie_in_a_304_is_for_the_one_who_asked() {
+    let mut edge = edge("{}");
+    let response = [("cache-control", "max-age=10"), ("etag", "\"1\"")];
+    edge.answers(200, &response, &[b"body"]).run();
+    passes(&mut edge, 15).answers(304, &[response[0], response[1], ("set-cookie", "a=b")], &[]);
+    let seen = get(&mut edge, &[]);
+    assert_eq!(
+        (seen.status, seen.text("set-cookie").as_str()),
+        (200, "a=b")
+    );
+    let hit = get(&mut edge, &[]);
+    assert_eq!(
+        (said(&hit).as_str(), hit.field("set-cookie")),
+        ("edgeweir; hit; ttl=10", None)
+    );
+}
+
+#[test]
 fn a_failed_refresh_leaves_what_is_stored_and_is_tried_again() {
     for answer in [
         Err(Failed::TimedOut),
