@@ -205,15 +205,21 @@ impl<'a> Loader<'a> {
                 OnTrap::Respond => proxy_wasm::OnTrap::Respond,
                 OnTrap::Pass => proxy_wasm::OnTrap::PassThrough,
             },
-            clusters: filter
-                .clusters
-                .iter()
-                .flat_map(|clusters| clusters.get_ref())
-                .map(|(name, authority)| (name.clone(), authority.0.clone()))
-                .collect(),
+            clusters: self.clusters(filter),
             instances: filter.instances.map_or(2, |count| count.size()),
         };
         proxy_wasm::load(&runtime, plugin).await
+    }
+
+    /// The upstreams that speak HTTP/1.1 under their names, as a listener's filters see them, and the filter's own.
+    fn clusters(&self, filter: &Filter) -> BTreeMap<String, String> {
+        let upstreams = self.config.upstreams.iter();
+        let upstreams = upstreams
+            .filter(|(_, upstream)| !upstream.http2)
+            .map(|(name, upstream)| (name.clone(), upstream.address.0.clone()));
+        let own = filter.clusters.iter().flat_map(|own| own.get_ref());
+        let own = own.map(|(name, authority)| (name.clone(), authority.0.clone()));
+        upstreams.chain(own).collect()
     }
 
     async fn component(

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
-use edgeweir_host_chain::{Body, Error, Layer, Meter, Next, Peer, Request, Response, empty};
+use edgeweir_host_chain::{
+    Body, Error, Layer, Meter, Next, Peer, Request, Response, Unreached, empty,
+};
 use http::header::HeaderMap;
 use http::{Method, StatusCode, request};
 use http_body::Body as _;
@@ -113,6 +115,7 @@ impl ProxyWasm {
             peer: parts.extensions.get::<Peer>().map(|peer| peer.0),
             version: parts.version,
             route: parts.extensions.get::<Route>().cloned(),
+            unreached: None,
             started: Instant::now(),
             started_at: SystemTime::now(),
         };
@@ -205,8 +208,10 @@ impl ProxyWasm {
                 // As in Envoy, the plugin sees a failed upstream as a response: it may have something better.
                 tracing::debug!(plugin = %self.common.name, "no response from the next layer: {error}");
                 let text = "upstream connect error or disconnect before headers";
-                LocalResponse::plain(StatusCode::BAD_GATEWAY, text)
-                    .into_response(asked.head, asked.grpc)
+                let mut response = LocalResponse::plain(StatusCode::BAD_GATEWAY, text)
+                    .into_response(asked.head, asked.grpc);
+                response.extensions_mut().insert(Unreached::Closed);
+                response
             }
         };
         self.respond(ending, asked, response).await
@@ -255,10 +260,12 @@ impl ProxyWasm {
         }
         let end = body.is_end_stream() || asked.head || bodiless(parts.status);
         let fields = Fields::of_response(&parts);
+        let unreached = parts.extensions.get::<Unreached>().copied();
         let begun = exchange.enter(|vm| {
             if let Some(stream) = vm.stream(id) {
                 stream.phase = Phase::ResponseHead;
                 stream.response.fields = Some(fields);
+                stream.origin.unreached = unreached;
             }
             vm.on_headers(id, Direction::Response, end)
         });

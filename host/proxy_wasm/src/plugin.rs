@@ -27,7 +27,8 @@ pub struct Limits {
     pub headers: usize,
     /// Bytes of one header map, names and values.
     pub header_bytes: usize,
-    /// Bytes in shared data, and in each shared queue.
+    /// Bytes in shared data, and at most 64 MiB in each shared queue. The default has room for the largest pool that a
+    /// module of this workspace can be configured with; they bound theirs themselves.
     pub shared_data_bytes: usize,
     /// Keys in shared data.
     pub shared_data_keys: usize,
@@ -45,8 +46,8 @@ impl Default for Limits {
             stack_bytes: 1 << 20,
             headers: 1_000,
             header_bytes: 256 << 10,
-            shared_data_bytes: 64 << 20,
-            shared_data_keys: 100_000,
+            shared_data_bytes: 1152 << 20,
+            shared_data_keys: 150_000,
             callouts: 16,
             body_buffer_bytes: 1 << 20,
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
+use edgeweir_host_chain::Unreached;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::Notify;
 
@@ -223,8 +224,26 @@ pub(crate) struct Origin {
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) version: http::Version,
     pub(crate) route: Option<crate::Route>,
+    /// Why the response is not the origin's.
+    pub(crate) unreached: Option<Unreached>,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
+}
+
+impl Origin {
+    /// `response.code_details`, in Envoy's words as far as it has some.
+    pub(crate) fn details(&self) -> &'static str {
+        match self.unreached {
+            None => "via_upstream",
+            Some(Unreached::Refused) => {
+                "upstream_reset_before_response_started{connection_failure}"
+            }
+            Some(Unreached::Closed) => {
+                "upstream_reset_before_response_started{connection_termination}"
+            }
+            Some(Unreached::ConnectTimeout | Unreached::Timeout) => "upstream_response_timeout",
+        }
+    }
 }
 
 impl Stream {

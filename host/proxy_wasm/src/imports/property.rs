@@ -144,6 +144,7 @@ fn response(stream: &Stream, name: &[u8]) -> Option<Vec<u8>> {
     let fields = stream.response.fields.as_ref()?;
     match name {
         b"code" => number(fields.status()?.as_u16().into()),
+        b"code_details" => Some(stream.origin.details().as_bytes().to_vec()),
         b"size" => number(stream.response.seen),
         b"total_size" => number(stream.response.seen + fields.size() as u64),
         _ => None,

@@ -9,6 +9,8 @@ use crate::status::{Reply, Status};
 
 /// The longest name of a metric, bytes.
 const METRIC_NAME: usize = 256;
+/// The most bytes in one shared queue.
+const QUEUE_BYTES: usize = 64 << 20;
 
 pub(super) fn get(
     guest: &mut Guest<'_>,
@@ -95,7 +97,7 @@ pub(super) fn dequeue(guest: &mut Guest<'_>, queue: u32, at: u32, size_at: u32) 
 
 pub(super) fn enqueue(guest: &mut Guest<'_>, queue: u32, data: u32, size: u32) -> Reply {
     let (data, host) = view(guest, data, size)?;
-    let most = host.common.limits.shared_data_bytes;
+    let most = host.common.limits.shared_data_bytes.min(QUEUE_BYTES);
     let owner = host
         .common
         .runtime

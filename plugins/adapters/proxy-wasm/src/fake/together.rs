@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use edgeweir_filter::{
-    Answer, Body, Chain, Cx, Effect, Exchange, Fetch, Filter, Gate, RequestHead, ResponseHead,
-    Step, Task, To,
+    Answer, Body, Chain, Change, Cx, Effect, Exchange, Fetch, Filter, Gate, Reply, RequestHead,
+    ResponseHead, Step, Task, To,
 };
 
 use super::{HOST, done, host, owned};
@@ -83,11 +83,23 @@ impl Exchange for Meet {
             "/many" => (0..70).for_each(|_| cx.spawn(Work("many", To::Onward))),
             "/fetch" => return Step::Do(Effect::Fetch(fetch(To::Onward))),
             "/wait-in-task" => cx.spawn(Waiting),
+            "/hit" => {
+                return Step::Do(Effect::Update {
+                    table: "meet",
+                    key: "marker".into(),
+                    change: Change::new(|_| None),
+                    ttl: Duration::from_secs(1),
+                });
+            }
             _ => {}
         }
         Step::Forward(Body::Pass)
     }
-    fn request_answer(&mut self, answer: Answer, _: &mut RequestHead, _: &mut Cx<'_>) -> Step {
+    fn request_answer(&mut self, answer: Answer, _: &mut RequestHead, cx: &mut Cx<'_>) -> Step {
+        if self.path == "/hit" {
+            cx.count("meet.hit");
+            return Step::Reply(Reply::new(200, &[("age", "1")], "body"));
+        }
         tell(format!("{} {}", self.path, shown(&answer)));
         Step::Forward(Body::Pass)
     }
@@ -372,4 +384,27 @@ fn a_configuration_that_comes_again_loses_no_wait() {
     vm::tick(ROOT);
     assert_eq!(continued(), ["as 3", "continue 0", "as 1"]);
     vm::delete(ROOT);
+}
+
+#[test]
+fn a_hit_from_memory_is_five_calls_of_the_host() {
+    begin();
+    let exchange = |id| {
+        assert_eq!(request(id, "/hit"), 1);
+        response(id);
+        vm::done(id);
+        vm::delete(id);
+        host(|host| std::mem::take(&mut host.calls))
+    };
+    exchange(2);
+    assert_eq!(
+        exchange(3),
+        [
+            "proxy_get_header_map_pairs",
+            "proxy_get_current_time_nanoseconds",
+            "proxy_get_shared_data",
+            "proxy_increment_metric",
+            "proxy_send_local_response",
+        ]
+    );
 }
