@@ -246,7 +246,11 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 fn length(key: u8) -> usize {
-    if key.is_multiple_of(2) { 20_000 } else { 150_000 }
+    if key.is_multiple_of(2) {
+        20_000
+    } else {
+        150_000
+    }
 }
 
 fn perform(memory: &Memory, act: &Act) {

@@ -80,6 +80,11 @@ fn make<F: Configured>(json: &str, source: &str, fetcher: Option<Fetcher>) -> In
             if filter.wants().exact_updates {
                 say(Level::Info, APPROXIMATE);
             }
+            if filter.wants().shared_bytes > 0
+                && let Some(alone) = ALONE
+            {
+                say(Level::Info, alone);
+            }
             Ok(Chain::of(filter))
         }
         Err(error) => {
@@ -104,6 +109,13 @@ const APPROXIMATE: &str = "counts are kept in this instance's memory: a limit ho
 #[cfg(feature = "spin")]
 const APPROXIMATE: &str = "counts are kept in the key-value store by get and set: within an instance they are exact, \
                            between instances that write at once they are approximate";
+
+#[cfg(not(feature = "spin"))]
+const ALONE: Option<&str> = Some(
+    "what is stored is kept in this instance's memory: instances do not share it, and it goes with them",
+);
+#[cfg(feature = "spin")]
+const ALONE: Option<&str> = None;
 
 /// The configuration's text and where it came from.
 async fn configuration(name: &str) -> (String, String) {
