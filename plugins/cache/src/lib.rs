@@ -1,12 +1,19 @@
-//! A shared HTTP cache (RFC 9111, RFC 9110, RFC 9211) as a pure filter.
+//! A shared HTTP cache (RFC 9110, 9111, 5861, 9211, 9213, 9875) as a pure filter.
 //!
-//! Two tiers. The second is the store that an edge's workers or instances share; the first is this instance's own
-//! memory, which saves fetching and decoding a body again. What has to be one across workers is in a marker of at most
-//! 64 bytes per key, read with every lookup and changed by atomic updates only: an invalidation, a newer response or a
-//! new `Vary` counts everywhere at once. Where the edge has no shared store, or it fails, the first tier works alone.
+//! Three tiers. The first is this instance's own memory; the second the store that an edge's workers or instances share;
+//! the third, where one is configured, an HTTP store that outlives the edge. What has to be one across workers is in
+//! values of at most 64 bytes that only atomic updates change:
 //!
-//! A miss streams through while it is captured, up to a bound. Beyond any bound the exchange passes through and says
-//! so: in `Cache-Status`, in a counter, by the same name.
+//! - a *marker* per key: its generation, the fields `Vary` named, and which of at most eight places holds which variant;
+//! - *marks* of groups, URIs, patterns and everything: until when what was asked for is unusable or stale. Nothing is
+//!   searched for: a response is judged by them when it is used;
+//! - 256 *clocks*: one moves with every change that concerns a key. As long as it stands still, what a worker knows of the
+//!   key is right, so a hit from the first tier reads one shared value.
+//!
+//! A miss streams through while it is captured, up to a bound; others that miss the same key in the same worker wait for
+//! it. (Not those in other workers: a lease in shared data would make them wait out the time of a worker that is gone.)
+//! Beyond any bound the exchange passes through and says so: in `Cache-Status`, in a counter, by the same name. Where the
+//! edge has no shared store, or it fails, the first tier works alone.
 //!
 //! ```
 //! use edgeweir_filter::{Script, load};
