@@ -40,6 +40,9 @@ mod exchange;
 mod fill;
 mod flights;
 mod freshness;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod groups;
 mod invalidate;
 mod key;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     Answer, Body, Chain, Cx, Effect, Exchange, Failed, Fetch, Fetched, Fields, Filter, Record,
-    Reply, RequestHead, ResponseHead, Step, Task, Timestamp,
+    Reply, RequestHead, ResponseHead, Step, Task, Timestamp, To,
 };
 
 /// A shared store for scripts, with expiry; clone it into several scripts to play several workers.
@@ -267,7 +267,7 @@ impl Script {
         self.delay = delay;
         self
     }
-    /// What the filter's next own request is answered.
+    /// What the filter's next own request is answered; without it, one that goes onward gets the origin's answer.
     pub fn fetch_answers(&mut self, answer: Result<Fetched, Failed>) -> &mut Self {
         self.fetched.push_back(answer);
         self
@@ -488,8 +488,17 @@ impl Script {
                 Answer::Updated(Ok(before))
             }
             (Effect::Fetch(fetch), _) => {
+                let onward = fetch.to == To::Onward;
                 seen.fetches.push(fetch);
-                Answer::Fetched(self.fetched.pop_front().unwrap_or(Err(Failed::Unsupported)))
+                let answer = self.fetched.pop_front();
+                Answer::Fetched(answer.unwrap_or_else(|| match &self.origin {
+                    Some(head) if onward && !head.unreached => Ok(Reply {
+                        head: head.clone(),
+                        body: self.origin_chunks.concat().into(),
+                    }),
+                    Some(_) if onward => Err(Failed::Unavailable),
+                    _ => Err(Failed::Unsupported),
+                }))
             }
             (Effect::Wait { gate, limit }, _) => {
                 if gate.is_none_or(|gate| !gate.is_open()) {

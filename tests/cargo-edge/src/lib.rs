@@ -1,4 +1,4 @@
-//! The project's own commands, behind the alias `cargo edge`: `build`, `demo`, `test` and `bench`.
+//! The project's own commands, behind the alias `cargo edge`: `build`, `demo`, `test`, `bench` and `fuzz`.
 //!
 //! They bring what they need (Wasm targets by rustup, Envoy by pip into the target folder, wrk from the distribution)
 //! and say so in a line each. As a library it gives tests fresh modules and processes that die with them.
@@ -8,6 +8,7 @@ pub mod bench;
 pub mod build;
 pub mod demo;
 pub mod envoy;
+pub mod fuzz;
 pub mod process;
 pub mod section;
 pub mod test;

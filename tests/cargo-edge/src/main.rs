@@ -1,8 +1,8 @@
-//! `cargo edge build|demo|test|bench`.
+//! `cargo edge build|demo|test|bench|fuzz`.
 
 use std::process::ExitCode;
 
-use cargo_edge::{bench, build, demo, test};
+use cargo_edge::{bench, build, demo, fuzz, test};
 use clap::{Parser, Subcommand};
 
 /// Builds, shows, tests and measures Edgeweir.
@@ -19,7 +19,8 @@ Examples:
   cargo edge build minify          one filter only
   cargo edge demo                  all four filters in front of a built-in origin
   cargo edge test                  every test, the real Envoy among them
-  cargo edge bench --quick         side by side: Envoy alone, with each filter, and the host";
+  cargo edge bench --quick         side by side: Envoy alone, with each filter, and the host
+  cargo edge fuzz dates            libFuzzer on one parser, a million executions";
 
 #[derive(Subcommand)]
 enum Command {
@@ -42,6 +43,8 @@ enum Command {
     },
     /// Measure Envoy and the host, plain and with each filter, side by side.
     Bench(bench::Options),
+    /// Run libFuzzer on the cache's parsers, with stable Rust.
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Demo { args } => demo::command(&args),
         Command::Test { args } => test::command(&args),
         Command::Bench(options) => bench::command(&options),
+        Command::Fuzz(options) => fuzz::command(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

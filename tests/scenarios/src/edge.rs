@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use std::{io, net::SocketAddr};
 
 use anyhow::Result;
@@ -49,6 +49,23 @@ impl Edge {
                 seen.upstream = server.received(&self.segment);
                 Ok(seen)
             }
+        }
+    }
+
+    /// Does something under a first segment of its own, so that what its origin does is not this scenario's.
+    pub fn aside<T>(&mut self, part: &str, run: impl FnOnce(&mut Self) -> T) -> T {
+        let own = format!("{}.{part}", self.segment);
+        let before = std::mem::replace(&mut self.segment, own);
+        let done = run(self);
+        self.segment = before;
+        done
+    }
+
+    /// What time the edge takes it for.
+    pub fn now(&self) -> SystemTime {
+        match &self.way {
+            Way::Pure(pure) => pure.now(),
+            Way::Socket(_) => SystemTime::now(),
         }
     }
 

@@ -107,6 +107,14 @@ impl Origin {
             cut: false,
         }
     }
+    /// Takes the request and closes the connection without a word.
+    pub fn gone() -> Self {
+        Self::status(0)
+    }
+    /// Whether it closes the connection without a word.
+    pub fn is_gone(&self) -> bool {
+        self.status == 0
+    }
     /// 200 with a media type and a body.
     pub fn ok(media_type: &str, body: impl AsRef<[u8]>) -> Self {
         Self::status(200)

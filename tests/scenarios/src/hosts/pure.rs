@@ -1,6 +1,6 @@
 //! The pure contract: two workers in turn, with one shared store.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, anyhow, bail};
 use edgeweir_filter::{
@@ -28,6 +28,12 @@ impl Pure {
         for worker in &mut self.workers {
             worker.pass(time);
         }
+    }
+
+    /// What time it is there.
+    pub fn now(&self) -> SystemTime {
+        let [worker, _] = &self.workers;
+        UNIX_EPOCH + Duration::from_secs(worker.now().as_secs())
     }
 
     /// One exchange; `prefix` bytes of the path are the scenario's own.
@@ -72,6 +78,11 @@ impl Pure {
         if origin.cut {
             worker.cut();
         }
+        if origin.is_gone() {
+            // What an adapter shows a filter then.
+            let body: &[u8] = b"the edge's own words";
+            worker.answers(503, &[], &[body]).unreached();
+        }
         let before = worker.now();
         let seen = worker.run();
         other.pass(worker.now().since(before));
@@ -95,6 +106,7 @@ impl Pure {
             upstream: seen
                 .upstream
                 .iter()
+                .chain(seen.fetches.iter().map(|fetch| &fetch.head))
                 .map(|head| Received {
                     method: String::from_utf8_lossy(&head.method).into_owned(),
                     path: String::from_utf8_lossy(&head.path)

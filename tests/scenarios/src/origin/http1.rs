@@ -114,6 +114,9 @@ fn fields(
 /// Does as told; whether the connection stays open.
 fn respond(writer: &mut TcpStream, origin: &Origin, is_head: bool) -> io::Result<bool> {
     thread::sleep(origin.delay);
+    if origin.is_gone() {
+        return Ok(false);
+    }
     let mut head = format!("HTTP/1.1 {} Said\r\n", origin.status).into_bytes();
     for (name, value) in &origin.fields {
         head.extend_from_slice(name.as_bytes());

@@ -2,18 +2,23 @@
 
 #![allow(missing_docs, reason = "the names of the scenarios say what they hold")]
 
+mod attacks;
 mod bodies;
 mod cache;
 mod cache_load;
 mod cache_load_reload;
 mod chain;
+mod collapsing;
 mod compress;
 mod configuration;
 mod connections;
 mod examples;
 mod layering;
 mod minify;
+mod purge;
 mod ratelimit;
+mod refresh;
+mod requirements;
 
 use serde_json::{Value, json};
 
