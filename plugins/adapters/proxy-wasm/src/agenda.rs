@@ -10,6 +10,7 @@ use edgeweir_filter::{Gate, Timestamp};
 use crate::hostcalls;
 use crate::tasks::{Begun, Task};
 use crate::vm;
+use crate::vm::AT_ONCE;
 
 /// How long the first piece of a body waits for the next one (see [`Flow`](crate::body::Flow)).
 const RELEASE_MS: u32 = 10;
@@ -47,6 +48,8 @@ pub struct Agenda {
     /// Asks for a tick every second, whatever else there is.
     sweeps: Cell<bool>,
     tick: Cell<u32>,
+    /// How many waits may still be ended before the next tick.
+    turns: Cell<u32>,
 }
 
 /// What an answer is waited for with; dropped, nothing is waited for any more.
@@ -117,6 +120,7 @@ impl Agenda {
             last_task: Cell::new(0),
             sweeps: Cell::new(false),
             tick: Cell::new(0),
+            turns: Cell::new(AT_ONCE),
         })
     }
 
@@ -157,6 +161,22 @@ impl Agenda {
     /// The next wait whose gate opened.
     pub fn woken(&self) -> Option<Ticket> {
         self.woken.try_borrow_mut().ok()?.pop_front()
+    }
+
+    /// So many waits may be ended until the next tick.
+    pub fn renew_turns(&self, turns: u32) {
+        self.turns.set(turns);
+    }
+
+    /// Whether one more wait may be ended before the next tick; counts it.
+    pub fn take_turn(&self) -> bool {
+        let left = self.turns.get().checked_sub(1);
+        left.inspect(|left| self.turns.set(*left)).is_some()
+    }
+
+    /// The last turn was not needed.
+    pub fn return_turn(&self) {
+        self.turns.set(self.turns.get().saturating_add(1));
     }
 
     /// Whether a gate opened that somebody waits at.

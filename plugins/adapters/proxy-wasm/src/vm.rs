@@ -14,8 +14,11 @@ use crate::root::{self, Root};
 use crate::stream::{Action, Stream};
 use crate::tasks;
 
-/// How many waits whose gate opened are ended in one callback; the rest follows 1 ms later.
-const AT_ONCE: usize = 256;
+/// How many waits are ended between two ticks; the rest follows with the next, 1 ms later.
+///
+/// Envoy lets a stream go on after the callback, and the next one out of that one's own callbacks: every stream is a
+/// few frames deeper on the stack. At about 300 there is no more of it, and the VM is lost.
+pub const AT_ONCE: u32 = 32;
 
 /// When streams and tasks go on whose gate opened in a callback.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -157,7 +160,7 @@ fn stir(agenda: &Rc<Agenda>, siblings: Siblings, own: u32) {
 
 /// Lets streams and tasks go on whose gate opened.
 fn wake(agenda: &Rc<Agenda>) {
-    for _ in 0..AT_ONCE {
+    while agenda.has_woken() && agenda.take_turn() {
         let Some(ticket) = agenda.woken() else {
             return;
         };
@@ -287,7 +290,12 @@ pub fn tick(id: u32) {
     };
     let (now, agenda) = (hostcalls::now(), &root.agenda);
     tasks::begin(agenda);
-    while let Some(ticket) = agenda.due(now) {
+    agenda.renew_turns(AT_ONCE);
+    while agenda.take_turn() {
+        let Some(ticket) = agenda.due(now) else {
+            agenda.return_turn();
+            break;
+        };
         resume(agenda, ticket, Answer::Waited);
     }
     for stream in agenda.holding() {

@@ -98,8 +98,10 @@ fn a_hundred_thousand_keys_leave_memory_flat() {
 }
 
 #[test]
-fn five_hundred_misses_for_one_key_ask_once_per_worker() {
-    const CLIENTS: usize = 500;
+fn eight_hundred_misses_for_one_key_ask_once_per_worker() {
+    // About 400 for each worker: streams that wait go on out of one another's callbacks, and at about 300 deep a worker's
+    // stack was at its end.
+    const CLIENTS: usize = 800;
     let origin = Upstream::start(|_| {
         thread::sleep(Duration::from_millis(700));
         page("cache-control: max-age=3600\r\n", b"once")
@@ -111,11 +113,23 @@ fn five_hundred_misses_for_one_key_ask_once_per_worker() {
     for client in &mut clients {
         client.send(&get("/one"), "/one").expect("it is sent");
     }
-    for client in &mut clients {
-        let seen = client.receive(false).expect("a response");
-        assert_eq!((seen.status, seen.body_text().as_str()), (200, "once"));
+    let mut other = Vec::new();
+    for (at, client) in clients.iter_mut().enumerate() {
+        match client.receive(false) {
+            Ok(seen) if (seen.status, &seen.body[..]) == (200, b"once") => {}
+            Ok(seen) => other.push(format!("{at}: {} {}", seen.status, seen.body_text())),
+            Err(error) => {
+                other.push(format!("{at}: {error}"));
+                break;
+            }
+        }
     }
     let asked = origin.asked();
+    assert!(
+        other.is_empty(),
+        "{asked} requests to the origin, these clients saw something else: {other:?}; the log: {}",
+        hosts::tail(&edge.log)
+    );
     assert!((1..=2).contains(&asked), "{asked} requests to the origin");
 }
 

@@ -293,22 +293,47 @@ fn out_of_a_headers_callback_they_go_on_with_a_tick() {
 }
 
 #[test]
-fn many_who_wait_go_on_in_several_callbacks() {
+fn many_who_wait_go_on_a_few_with_each_tick() {
     begin();
     request(2, "/lead");
     for id in 10..410 {
         request(id, "/follow");
     }
     done();
+    let went_on = |what: Vec<String>| what.iter().filter(|what| *what == "continue 0").count();
     response(2);
     let first = done();
-    assert_eq!(
-        first.iter().filter(|what| *what == "continue 0").count(),
-        256
-    );
     assert_eq!(first.last().map(String::as_str), Some("tick 1"));
-    vm::tick(ROOT);
-    assert_eq!(told().len(), 400);
+    let few = went_on(first);
+    assert_eq!(few, vm::AT_ONCE as usize);
+    // The host is still within the first callback when those who went on are done: no more of them.
+    for id in 10..20 {
+        vm::done(id);
+    }
+    assert_eq!(went_on(done()), 0);
+    for _ in 0..400_usize.div_ceil(few) - 1 {
+        assert_eq!(told().len(), few);
+        vm::tick(ROOT);
+        assert!(went_on(done()) <= few);
+    }
+    assert_eq!(told().len(), 400 % few);
+}
+
+#[test]
+fn many_limits_that_end_together_are_a_few_with_each_tick() {
+    begin();
+    for id in 10..110 {
+        request(id, "/follow");
+    }
+    host(|host| host.time += 3600 * SECOND);
+    let mut all = 0;
+    for _ in 0..100_usize.div_ceil(vm::AT_ONCE as usize) {
+        vm::tick(ROOT);
+        let told = told().len();
+        assert!(told <= vm::AT_ONCE as usize);
+        all += told;
+    }
+    assert_eq!(all, 100);
 }
 
 #[test]
