@@ -6,6 +6,7 @@ mod bodies;
 mod cache;
 mod cache_load;
 mod cache_load_reload;
+mod cache_tiers;
 mod chain;
 mod compress;
 mod configuration;
