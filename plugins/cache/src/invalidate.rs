@@ -8,8 +8,9 @@ use bytes::Bytes;
 use edgeweir_filter::{Answer, Cx, Effect, Level, ResponseHead};
 
 use crate::groups;
-use crate::key::{Key, Target, authority, split};
+use crate::key::{Key, Target, authority, host_and_path, split};
 use crate::marker;
+use crate::operate::encoded;
 use crate::standing::{self, Ban, Mark, Overview, Wide};
 use crate::store::{self, Core};
 
@@ -96,10 +97,22 @@ impl Core {
             then: None,
         });
         self.push_tick(store::clock_of(uri), updates, cx);
-        if let Some(third) = &self.settings.l3 {
+        self.forget_third(&key, cx);
+    }
+
+    /// Makes the third tier forget all that is kept under a URI.
+    pub(crate) fn forget_third(&self, key: &Key, cx: &mut Cx<'_>) {
+        let Some(third) = &self.settings.l3 else {
+            return;
+        };
+        if self.settings.key.has_extra() {
+            // Which other parts its keys have nobody knows: all queries of the path go. A `*` in it takes more with it.
+            let uri = host_and_path(key.uri_part()).unwrap_or_default();
+            third.invalidate(&format!("pattern={}", encoded(&uri)), cx);
+        } else {
             let variants = 0..self.settings.max_variants;
             let names = variants.map(|at| store::object_name(&key.primary(0), at));
-            cx.detach(third.forget(names));
+            third.forget(names, cx);
         }
     }
 
@@ -117,7 +130,7 @@ impl Core {
         }
         if let Some(third) = &self.settings.l3 {
             let listed: Vec<String> = groups.iter().map(|group| format!("{group:016x}")).collect();
-            cx.detach(third.invalidate(&format!("groups={}", listed.join(","))));
+            third.invalidate(&format!("groups={}", listed.join(",")), cx);
         }
         self.push_wide(Wide::Marks, updates, cx);
     }

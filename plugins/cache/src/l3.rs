@@ -9,9 +9,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use edgeweir_filter::{ConfigError, Effect, Fetch, Fetched, Fields, RequestHead, To, bounded};
+use edgeweir_filter::{
+    Answer, ConfigError, Cx, Effect, Fetch, Fetched, Fields, RequestHead, Task, To, bounded,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+/// The longest a write or an invalidation takes: no client waits for it, and a lost one is worse than a slow one.
+const TELL: Duration = Duration::from_secs(5);
 
 /// When what is stored is written to the third tier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
@@ -129,7 +134,7 @@ pub struct About<'a> {
 impl L3 {
     /// Asks for what is kept under a name.
     pub fn read(&self, name: &[u8]) -> Effect {
-        self.fetch("GET", &digits(name), &[], Bytes::new())
+        self.fetch("GET", &digits(name), &[], Bytes::new(), self.timeout)
     }
 
     /// Keeps a value for `ttl`. It carries its whole name: the digits alone could be another one's.
@@ -148,18 +153,25 @@ impl L3 {
             ("edgeweir-groups", &groups),
             ("edgeweir-uri", &uri),
         ];
-        self.fetch("PUT", &digits(name), &fields, body.into())
+        self.fetch("PUT", &digits(name), &fields, body.into(), TELL)
     }
 
     /// Forgets names.
-    pub fn forget(&self, names: impl Iterator<Item = Bytes>) -> Effect {
+    pub fn forget(&self, names: impl Iterator<Item = Bytes>, cx: &mut Cx<'_>) {
         let listed: Vec<String> = names.map(|name| digits(&name)).collect();
-        self.invalidate(&format!("names={}", listed.join(",")))
+        self.invalidate(&format!("names={}", listed.join(",")), cx);
     }
 
     /// Makes what a query names unusable.
-    pub fn invalidate(&self, query: &str) -> Effect {
-        self.fetch("POST", &format!("invalidate?{query}"), &[], Bytes::new())
+    pub fn invalidate(&self, query: &str, cx: &mut Cx<'_>) {
+        let path = format!("invalidate?{query}");
+        cx.spawn(Tell(Some(self.fetch(
+            "POST",
+            &path,
+            &[],
+            Bytes::new(),
+            TELL,
+        ))));
     }
 
     fn fetch(
@@ -168,6 +180,7 @@ impl L3 {
         rest: &str,
         fields: &[(&str, &str)],
         body: Bytes,
+        timeout: Duration,
     ) -> Effect {
         let mut fields = Fields::of(fields);
         if let Some(authorization) = &self.authorization {
@@ -185,8 +198,29 @@ impl L3 {
                 ..RequestHead::default()
             },
             body,
-            timeout: self.timeout,
+            timeout,
         })
+    }
+}
+
+/// Something the store is told while nobody waits; when that fails it is counted.
+pub struct Tell(pub Option<Effect>);
+
+impl Task for Tell {
+    fn start(&mut self, _: &mut Cx<'_>) -> Option<Effect> {
+        self.0.take()
+    }
+
+    fn answer(&mut self, answer: Answer, cx: &mut Cx<'_>) -> Option<Effect> {
+        told(&answer, cx);
+        None
+    }
+}
+
+/// Counts a write or an invalidation that failed.
+pub fn told(answer: &Answer, cx: &mut Cx<'_>) {
+    if !matches!(answer, Answer::Fetched(Ok(reply)) if (200..300).contains(&reply.head.status)) {
+        cx.count("cache.l3.failed");
     }
 }
 

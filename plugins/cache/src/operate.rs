@@ -54,6 +54,8 @@ impl Core {
                 let name = store::uri_mark_name(key.uri_part());
                 updates.push(name, store::MARKED, move |before| Some(mark.over(before)));
                 self.push_wide(Wide::Marks, updates, cx);
+                // It keeps no marks, and what it has would be fresh after a restart.
+                self.forget_third(&key, cx);
             }
             What::Key(target) => self.invalidate_key(target, updates, cx),
             What::Groups(names) => {
@@ -69,7 +71,7 @@ impl Core {
                 if let Some(ban) = Ban::new(mark, pattern.as_bytes()) {
                     self.ban(&ban, updates, cx);
                 }
-                self.tell_third(&format!("pattern={}", encoded(pattern)), cx);
+                self.tell_third(&format!("pattern={}", encoded(pattern.as_bytes())), cx);
             }
             What::All => {
                 self.push_wide(Wide::All(mark), updates, cx);
@@ -80,7 +82,7 @@ impl Core {
 
     fn tell_third(&self, query: &str, cx: &mut Cx<'_>) {
         if let Some(third) = &self.settings.l3 {
-            cx.detach(third.invalidate(query));
+            third.invalidate(query, cx);
         }
     }
 
@@ -158,12 +160,12 @@ fn answer(body: &Value) -> Reply {
 }
 
 /// Percent-encoding of all but unreserved characters (RFC 3986 §2.3).
-fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &[u8]) -> String {
     let one = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
             char::from(byte).to_string()
         }
         other => format!("%{other:02X}"),
     };
-    text.bytes().map(one).collect()
+    text.iter().copied().map(one).collect()
 }

@@ -12,7 +12,7 @@ use edgeweir_filter::{Answer, Change, Cx, Effect, Task, Timestamp};
 
 use crate::config::Settings;
 use crate::flights::{Flights, Lead};
-use crate::l3::About;
+use crate::l3::{self, About, Tell};
 use crate::marker;
 use crate::memory::Memory;
 use crate::standing::Ban;
@@ -218,7 +218,7 @@ impl Core {
                     groups: &stored.groups,
                 };
                 let ttl = remaining(until, cx.now);
-                cx.detach(l3.write(&place.object, encoded, &about, ttl));
+                cx.spawn(Tell(Some(l3.write(&place.object, encoded, &about, ttl))));
             }
             Some(wait) => cx.spawn(Behind {
                 core: Rc::clone(self),
@@ -236,7 +236,7 @@ impl Core {
     pub fn forget(&self, place: &Place, generation: u64, until: u32, cx: &mut Cx<'_>) {
         self.memory.borrow_mut().remove(&place.object);
         if let Some(l3) = &self.settings.l3 {
-            cx.detach(l3.forget([place.object.clone()].into_iter()));
+            l3.forget([place.object.clone()].into_iter(), cx);
         }
         let remove = Effect::Remove {
             key: place.object.clone(),
@@ -320,9 +320,7 @@ impl Task for Behind {
 
     fn answer(&mut self, answer: Answer, cx: &mut Cx<'_>) -> Option<Effect> {
         let Answer::Waited = answer else {
-            if !matches!(answer, Answer::Fetched(Ok(reply)) if reply.head.status < 300) {
-                cx.count("cache.l3.failed");
-            }
+            l3::told(&answer, cx);
             return None;
         };
         let l3 = self.core.settings.l3.as_ref()?;

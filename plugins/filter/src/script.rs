@@ -36,6 +36,8 @@ impl SharedMemory {
     }
 }
 
+type FetchFn = dyn Fn(&Fetch) -> Result<Fetched, Failed>;
+
 /// Drives a filter through exchanges, answering its effects from memory.
 pub struct Script {
     chain: Chain,
@@ -50,6 +52,7 @@ pub struct Script {
     cut: bool,
     delay: Duration,
     fetched: VecDeque<Result<Fetched, Failed>>,
+    fetcher: Option<Box<FetchFn>>,
     store_down: bool,
     /// Spawned and not run yet.
     tasks: Vec<Box<dyn Task>>,
@@ -129,6 +132,7 @@ impl Script {
             cut: false,
             delay: Duration::ZERO,
             fetched: VecDeque::new(),
+            fetcher: None,
             store_down: false,
             tasks: Vec::new(),
             held: false,
@@ -270,6 +274,14 @@ impl Script {
     /// What the filter's next own request is answered; without it, one that goes onward gets the origin's answer.
     pub fn fetch_answers(&mut self, answer: Result<Fetched, Failed>) -> &mut Self {
         self.fetched.push_back(answer);
+        self
+    }
+    /// Answers the filter's own requests for which `fetch_answers` has none.
+    pub fn fetch_with(
+        &mut self,
+        answer: impl Fn(&Fetch) -> Result<Fetched, Failed> + 'static,
+    ) -> &mut Self {
+        self.fetcher = Some(Box::new(answer));
         self
     }
     /// Turns the shared store off or on.
@@ -489,16 +501,20 @@ impl Script {
             }
             (Effect::Fetch(fetch), _) => {
                 let onward = fetch.to == To::Onward;
+                let answer = match (self.fetched.pop_front(), &self.fetcher) {
+                    (Some(answer), _) => answer,
+                    (None, Some(fetcher)) if !onward => fetcher(&fetch),
+                    (None, _) => match &self.origin {
+                        Some(head) if onward && !head.unreached => Ok(Reply {
+                            head: head.clone(),
+                            body: self.origin_chunks.concat().into(),
+                        }),
+                        Some(_) if onward => Err(Failed::Unavailable),
+                        _ => Err(Failed::Unsupported),
+                    },
+                };
                 seen.fetches.push(fetch);
-                let answer = self.fetched.pop_front();
-                Answer::Fetched(answer.unwrap_or_else(|| match &self.origin {
-                    Some(head) if onward && !head.unreached => Ok(Reply {
-                        head: head.clone(),
-                        body: self.origin_chunks.concat().into(),
-                    }),
-                    Some(_) if onward => Err(Failed::Unavailable),
-                    _ => Err(Failed::Unsupported),
-                }))
+                Answer::Fetched(answer)
             }
             (Effect::Wait { gate, limit }, _) => {
                 if gate.is_none_or(|gate| !gate.is_open()) {

@@ -14,6 +14,7 @@ use crate::{Origin, Request, Seen, Setup, client, origin};
 pub struct Edge {
     host: Host,
     segment: String,
+    setup: Setup,
     way: Way,
 }
 
@@ -69,6 +70,19 @@ impl Edge {
         }
     }
 
+    /// The same again, without anything it had in memory.
+    pub fn restart(&mut self) {
+        let fresh = match self.host {
+            Host::Pure => Pure::new(&self.setup).map(|pure| Some(Way::Pure(Box::new(pure)))),
+            host => hosts::start(host, &self.setup).map(|running| running.map(Way::Socket)),
+        };
+        match fresh {
+            Ok(Some(way)) => self.way = way,
+            Ok(None) => panic!("{} is not there any more", self.host),
+            Err(error) => panic!("it does not start again: {error:#}"),
+        }
+    }
+
     /// Lets time pass.
     pub fn pass(&mut self, time: Duration) {
         match &mut self.way {
@@ -110,7 +124,12 @@ impl Edge {
             },
         };
         let segment = format!("{scenario}.{}", host.name());
-        Ok(Some(Self { host, segment, way }))
+        Ok(Some(Self {
+            host,
+            segment,
+            setup: setup.clone(),
+            way,
+        }))
     }
 }
 

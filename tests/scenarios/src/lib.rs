@@ -22,6 +22,7 @@ pub mod load;
 mod message;
 pub mod origin;
 mod setup;
+pub mod store;
 
 pub use edge::{Edge, hosts_that_ran, on_each_host};
 pub use hosts::Host;

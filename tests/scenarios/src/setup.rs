@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::Host;
+use crate::store::Store;
 
 /// A filter with its configuration.
 #[derive(Clone, PartialEq, Debug)]
@@ -50,12 +51,14 @@ pub fn edge(config: Value) -> Filter {
 }
 
 /// The filters, the outermost first, and what the origin speaks.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Setup {
     /// The filters.
     pub filters: Vec<Filter>,
     /// The origin speaks HTTP/2 with prior knowledge.
     pub http2_origin: bool,
+    /// A store that the filters may reach: its address is its name on every host.
+    pub store: Option<Store>,
     skipped: Vec<(Host, &'static str)>,
 }
 
@@ -70,6 +73,11 @@ impl Setup {
     /// The origin speaks HTTP/2 with prior knowledge.
     pub fn http2_origin(mut self) -> Self {
         self.http2_origin = true;
+        self
+    }
+    /// The filters may reach this store under the name of its address.
+    pub fn store(mut self, store: &Store) -> Self {
+        self.store = Some(store.clone());
         self
     }
     /// Not on this host, because; the reason is printed with the hosts that ran.
@@ -89,10 +97,15 @@ impl Setup {
             .iter()
             .map(|filter| format!("{}={}", filter.name, filter.config))
             .collect();
+        let store = self
+            .store
+            .as_ref()
+            .map(|store| format!("+{}", store.address));
         format!(
-            "{}{}",
+            "{}{}{}",
             filters.join("+"),
-            if self.http2_origin { "+h2" } else { "" }
+            if self.http2_origin { "+h2" } else { "" },
+            store.unwrap_or_default()
         )
     }
 }

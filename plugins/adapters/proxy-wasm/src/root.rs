@@ -5,7 +5,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::Duration;
 
-use edgeweir_filter::{Answer, Chain, Effect, Failed, Filter, Gate, Level, Record, Timestamp, To};
+use edgeweir_filter::{
+    Answer, Chain, Cx, Effect, Failed, Filter, Gate, Level, Record, Timestamp, To,
+};
 
 use crate::agenda::{Agenda, Pending, Ticket};
 use crate::callout::{self, Call};
@@ -29,6 +31,9 @@ pub enum Performed {
     /// It comes later, for as long as this is kept.
     Pending(Pending),
 }
+
+/// A task that has begun, and the effect it waits for.
+pub type Started = (Box<dyn edgeweir_filter::Task>, Effect);
 
 /// A configured filter.
 pub struct Root {
@@ -94,9 +99,30 @@ impl Root {
         }
     }
 
-    /// Publishes what a call left behind, and starts the effects nobody waits for; those that take time are left in
-    /// `record` as tasks.
-    pub fn settle(&self, record: &mut Record, now: Timestamp) {
+    /// Publishes what a call left behind, does the effects nobody waits for, and runs the tasks it asked for as far as
+    /// that is possible at once; what comes back are those that have to wait for something, with what that is.
+    pub fn settle(&self, record: &mut Record, now: Timestamp) -> Vec<Started> {
+        let mut waiting = Vec::new();
+        self.publish(record, now);
+        while !record.tasks.is_empty() {
+            for mut steps in std::mem::take(&mut record.tasks) {
+                let mut effect = steps.start(&mut Cx::new(now, record));
+                self.publish(record, now);
+                while let Some(next) = effect.take() {
+                    if matches!(next, Effect::Fetch(_) | Effect::Wait { .. }) {
+                        waiting.push((steps, next));
+                        break;
+                    }
+                    let answer = self.perform_at_once(next, now);
+                    effect = steps.answer(answer, &mut Cx::new(now, record));
+                    self.publish(record, now);
+                }
+            }
+        }
+        waiting
+    }
+
+    fn publish(&self, record: &mut Record, now: Timestamp) {
         for (level, line) in record.logs.drain(..) {
             self.log(level, &line);
         }
@@ -125,19 +151,29 @@ impl Root {
         }
     }
 
-    /// Takes over the tasks a call asked for; they begin with the next tick.
-    pub fn spawn(self: &Rc<Self>, record: &mut Record, onward: Option<Cluster>) {
-        for steps in record.tasks.drain(..) {
-            if self.agenda.tasks() >= TASKS {
-                self.count("tasks_dropped", 1);
-                continue;
-            }
-            self.agenda.enqueue(Task {
-                root: Rc::clone(self),
-                steps,
-                onward: onward.clone(),
-            });
+    /// Takes over tasks that wait for something; they go on with the next tick.
+    pub fn spawn(self: &Rc<Self>, tasks: Vec<Started>, onward: Option<Cluster>) {
+        for (steps, first) in tasks {
+            self.enqueue(steps, Some(first), onward.clone());
         }
+    }
+
+    fn enqueue(
+        self: &Rc<Self>,
+        steps: Box<dyn edgeweir_filter::Task>,
+        first: Option<Effect>,
+        onward: Option<Cluster>,
+    ) {
+        if self.agenda.tasks() >= TASKS {
+            self.count("tasks_dropped", 1);
+            return;
+        }
+        self.agenda.enqueue(Task {
+            root: Rc::clone(self),
+            steps,
+            first,
+            onward,
+        });
     }
 
     /// Clears what a larger pool before left in the host.
@@ -155,11 +191,9 @@ impl Root {
 
     /// Takes over the filter's startup tasks.
     pub fn start(self: &Rc<Self>) {
-        let mut record = Record {
-            tasks: self.chain.startup(),
-            ..Record::default()
-        };
-        self.spawn(&mut record, None);
+        for steps in self.chain.startup() {
+            self.enqueue(steps, None, None);
+        }
     }
 
     /// Performs an effect for `ticket`, as far as that is possible at once; [`To::Onward`] is `onward`.

@@ -268,10 +268,10 @@ impl Stream {
     }
 
     fn settle(&mut self, now: Timestamp) {
-        self.root.settle(&mut self.record, now);
-        if !self.record.tasks.is_empty() {
+        let started = self.root.settle(&mut self.record, now);
+        if !started.is_empty() {
             let onward = self.onward();
-            self.root.spawn(&mut self.record, onward);
+            self.root.spawn(started, onward);
         }
     }
 

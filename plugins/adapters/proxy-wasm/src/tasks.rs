@@ -21,6 +21,8 @@ pub struct Task {
     pub root: Rc<Root>,
     /// What it does.
     pub steps: Box<dyn edgeweir_filter::Task>,
+    /// What it waits for, when it has begun.
+    pub first: Option<Effect>,
     /// Where the exchange that asked for it goes, when one did and that is known.
     pub onward: Option<Cluster>,
 }
@@ -50,7 +52,7 @@ impl edgeweir_filter::Task for Single {
     }
 }
 
-/// Begins what is ready. Called from a tick alone, with the root as the effective context: a call made from another
+/// Goes on with what is ready. Called from a tick alone, with the root as the effective context: a call made from another
 /// callback might be a stream's, and end with it.
 pub fn begin(agenda: &Rc<Agenda>) {
     // Those that a task asks for begin too, so there is a bound; the next tick goes on.
@@ -60,7 +62,10 @@ pub fn begin(agenda: &Rc<Agenda>) {
         };
         let mut record = Record::default();
         let now = hostcalls::now();
-        let effect = task.steps.start(&mut Cx::new(now, &mut record));
+        let effect = match task.first.take() {
+            Some(effect) => Some(effect),
+            None => task.steps.start(&mut Cx::new(now, &mut record)),
+        };
         run(agenda, number, 0, task, effect, record);
     }
 }
@@ -92,9 +97,8 @@ fn run(
 ) {
     let now = hostcalls::now();
     loop {
-        task.root.settle(&mut record, now);
-        let onward = task.onward.clone();
-        task.root.spawn(&mut record, onward);
+        let started = task.root.settle(&mut record, now);
+        task.root.spawn(started, task.onward.clone());
         let Some(next) = effect.take() else {
             return;
         };

@@ -1,3 +1,3 @@
 //! The cache filter as a wasi:http middleware component.
 
-edgeweir_adapter_wasi_http::component!(edgeweir_cache::Cache);
+edgeweir_adapter_wasi_http::component!(edgeweir_cache::Cache, fetch);

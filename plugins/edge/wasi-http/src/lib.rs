@@ -1,3 +1,3 @@
 //! The edge filter as a wasi:http middleware component.
 
-edgeweir_adapter_wasi_http::component!(edgeweir_edge::Edge);
+edgeweir_adapter_wasi_http::component!(edgeweir_edge::Edge, fetch);

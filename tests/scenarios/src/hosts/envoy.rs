@@ -12,7 +12,7 @@ use cargo_edge::{
     envoy::{listener, wasm},
     tools, workspace,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Host, Running};
 use crate::{Setup, origin};
@@ -86,5 +86,25 @@ pub fn spawn(folder: &Path, name: &str, config: &str, workers: u32) -> Result<(H
 pub fn bootstrap(setup: &Setup, modules: &Path, origin: SocketAddr) -> Value {
     let filters = setup.filters.iter();
     let filters = filters.map(|filter| wasm(filter.name, &filter.config.to_string(), modules));
-    cargo_edge::envoy::bootstrap(filters.collect(), origin, setup.http2_origin)
+    let mut all = cargo_edge::envoy::bootstrap(filters.collect(), origin, setup.http2_origin);
+    if let Some(store) = &setup.store
+        && let Some(clusters) = all["static_resources"]["clusters"].as_array_mut()
+    {
+        let name = store.address.to_string();
+        clusters.push(json!({
+            "name": name,
+            "type": "STATIC",
+            "connect_timeout": "1s",
+            "load_assignment": {
+                "cluster_name": name,
+                "endpoints": [{
+                    "lb_endpoints": [{ "endpoint": { "address": { "socket_address": {
+                        "address": store.address.ip().to_string(),
+                        "port_value": store.address.port()
+                    } } } }]
+                }]
+            }
+        }));
+    }
+    all
 }

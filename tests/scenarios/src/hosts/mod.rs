@@ -118,7 +118,8 @@ pub fn running(host: Host, setup: &Setup) -> Result<Option<Running>> {
     started.clone().map_err(|error| anyhow!(error))
 }
 
-fn start(host: Host, setup: &Setup) -> Result<Option<Running>> {
+/// A host of one's own. `None` when this machine has no such host.
+pub fn start(host: Host, setup: &Setup) -> Result<Option<Running>> {
     match host {
         Host::Pure => Ok(None),
         Host::ProxyWasm | Host::WasiHttp => edgeweir::start(host, setup).map(Some),

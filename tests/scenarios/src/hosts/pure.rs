@@ -123,7 +123,11 @@ impl Pure {
 
 fn worker(setup: &Setup, shared: &SharedMemory) -> Result<Script> {
     let filters: Result<Vec<_>> = setup.filters.iter().map(contract).collect();
-    Ok(Script::new(Chain::new("scenario", filters?)).sharing(shared))
+    let mut script = Script::new(Chain::new("scenario", filters?)).sharing(shared);
+    if let Some(store) = setup.store.clone() {
+        script.fetch_with(move |fetch| store.fetch(fetch));
+    }
+    Ok(script)
 }
 
 fn contract(filter: &Filter) -> Result<Box<dyn Contract>> {

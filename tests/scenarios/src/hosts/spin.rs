@@ -41,6 +41,10 @@ pub fn start(setup: &Setup) -> Result<Option<Running>> {
 fn manifest(setup: &Setup) -> String {
     let modules = cargo_edge::workspace::edge_dir();
     let origin = origin::server().http1;
+    let store = setup.store.as_ref();
+    let store = store.map_or(String::new(), |store| {
+        format!(", \"http://{}\"", store.address)
+    });
     let mut components = String::new();
     let mut environment = format!("EDGEWEIR_ORIGIN = \"http://{origin}\"");
     let mut middleware = Vec::new();
@@ -58,7 +62,7 @@ fn manifest(setup: &Setup) -> String {
             name.to_ascii_uppercase()
         ));
         middleware.push(format!(
-            "{{ component = \"{name}\", inherit_configuration = [\"environment\", \"key_value_stores\", \"variables\"] }}"
+            "{{ component = \"{name}\", inherit_configuration = [\"environment\", \"key_value_stores\", \"variables\", \"allowed_outbound_hosts\"] }}"
         ));
         components.push_str(&format!(
             "\n[component.{name}]\nsource = {:?}\n",
@@ -69,7 +73,7 @@ fn manifest(setup: &Setup) -> String {
         "spin_manifest_version = 2\n\n[application]\nname = \"scenario\"\nversion = \"0.1.0\"\n\n\
          [[trigger.http]]\nroute = \"/...\"\ncomponent = \"origin\"\n\
          dependencies.middleware = [{}]\n\n\
-         [component.origin]\nsource = {:?}\nallowed_outbound_hosts = [\"http://{origin}\"]\n\
+         [component.origin]\nsource = {:?}\nallowed_outbound_hosts = [\"http://{origin}\"{store}]\n\
          key_value_stores = [\"default\"]\nenvironment = {{ {environment} }}\n{components}",
         middleware.join(", "),
         modules.join("gateway.wasi-http.wasm").display().to_string(),

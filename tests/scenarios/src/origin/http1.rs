@@ -42,7 +42,7 @@ fn serve(stream: TcpStream, slots: &Slots) -> io::Result<()> {
 }
 
 /// Reads a request whole; `None` at the end of the connection. The flag says that the edge wants it closed after.
-fn receive(
+pub(crate) fn receive(
     reader: &mut BufReader<TcpStream>,
     writer: &mut TcpStream,
 ) -> io::Result<Option<(Received, bool)>> {

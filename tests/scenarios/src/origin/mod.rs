@@ -8,6 +8,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+pub(crate) use http1::receive;
+
 use crate::{Origin, Received};
 
 /// The origin of this program, on two ports.

@@ -7,6 +7,7 @@ mod bodies;
 mod cache;
 mod cache_load;
 mod cache_load_reload;
+mod cache_tiers;
 mod chain;
 mod collapsing;
 mod compress;
