@@ -94,6 +94,11 @@ impl Store {
         self.len() == 0
     }
 
+    /// Whether something is kept whose host and path end so.
+    pub fn has(&self, path: &str) -> bool {
+        self.state().kept.values().any(|it| it.uri.ends_with(path))
+    }
+
     /// How many requests began so (`GET `, `POST /cache/invalidate?groups=`).
     pub fn asked(&self, start: &str) -> usize {
         let state = self.state();
