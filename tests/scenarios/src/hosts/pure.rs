@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, anyhow, bail};
 use edgeweir_filter::{
-    Chain, ConfigError, Configured, Filter as Contract, Script, SharedMemory, load,
+    Chain, ConfigError, Configured, Filter as Contract, Script, SharedMemory, To, load,
 };
 
 use crate::{Filter, Framing, Origin, Received, Request, Seen, Setup};
@@ -89,6 +89,8 @@ impl Pure {
         let reached = seen.upstream.is_some();
         let bodiless = request.method == "HEAD" || matches!(seen.status, 204 | 304);
         let mut total = 0;
+        // What is sent to a place of its own name does not reach the origin.
+        let onward = seen.fetches.iter().filter(|it| it.to == To::Onward);
         Seen {
             status: seen.status,
             fields: owned(&seen.fields),
@@ -106,7 +108,7 @@ impl Pure {
             upstream: seen
                 .upstream
                 .iter()
-                .chain(seen.fetches.iter().map(|fetch| &fetch.head))
+                .chain(onward.map(|fetch| &fetch.head))
                 .map(|head| Received {
                     method: String::from_utf8_lossy(&head.method).into_owned(),
                     path: String::from_utf8_lossy(&head.path)
