@@ -169,6 +169,12 @@ impl Denied {
     }
 }
 
+/// The answer to an invalidation that the other workers can't be told of.
+pub fn unheard() -> Reply {
+    let detail = "the shared store does not answer: only this worker knows of the invalidation";
+    Denied::new(503, "unavailable", detail).reply()
+}
+
 /// The command of a request to the cache itself, or why not; `None` when it is none.
 pub fn command(head: &RequestHead, settings: &AdminSettings) -> Option<Result<Command, Denied>> {
     let is_purge = head.method == "PURGE";

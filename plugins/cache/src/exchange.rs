@@ -104,6 +104,7 @@ impl CacheExchange {
                 Step::Do(effect)
             }
             None => match reply {
+                Some(_) if updates.failed => Step::Reply(admin::unheard()),
                 Some(reply) => Step::Reply(*reply),
                 None => Step::Forward(Body::Pass),
             },

@@ -19,7 +19,11 @@ type ThenFn = dyn FnOnce(Option<&[u8]>) -> Updates;
 
 /// Changes of shared values, one after the other.
 #[derive(Default)]
-pub(crate) struct Updates(VecDeque<Pending>);
+pub(crate) struct Updates {
+    pending: VecDeque<Pending>,
+    /// One of them did not reach the shared store.
+    pub failed: bool,
+}
 
 struct Pending {
     key: Bytes,
@@ -38,7 +42,7 @@ impl Updates {
         ttl: Duration,
         change: impl Fn(Option<&[u8]>) -> Option<Vec<u8>> + 'static,
     ) {
-        self.0.push_back(Pending {
+        self.pending.push_back(Pending {
             key,
             change: Rc::new(change),
             ttl,
@@ -49,8 +53,8 @@ impl Updates {
 
     /// What is to be done first, in order.
     fn put_first(&mut self, others: Self) {
-        for pending in others.0.into_iter().rev() {
-            self.0.push_front(pending);
+        for pending in others.pending.into_iter().rev() {
+            self.pending.push_front(pending);
         }
     }
 }
@@ -89,7 +93,7 @@ impl Core {
         };
         let until = store::seconds_at(cx.now.plus(ttl));
         let fresh = self.fresh_generation(cx.now);
-        updates.0.push_back(Pending {
+        updates.pending.push_back(Pending {
             key: name,
             change: Rc::new(move |_| marker::invalidate(fresh, until)),
             ttl,
@@ -148,7 +152,7 @@ impl Core {
         let (fresh, now) = (self.fresh_generation(cx.now), cx.now);
         let parts = ban.parts(self.fresh_generation(now) as u32);
         let wide = Wide::Reserve(now);
-        updates.0.push_back(Pending {
+        updates.pending.push_back(Pending {
             key: store::wide_name(),
             change: Rc::new(move |before| Some(standing::change(before, wide, fresh))),
             ttl: store::MARKED,
@@ -188,14 +192,14 @@ impl Core {
     /// The next change to ask for; `None` when all are done. Without a shared store they are done here.
     pub(crate) fn next_update(&self, updates: &mut Updates, _cx: &mut Cx<'_>) -> Option<Effect> {
         if !self.settings.shared {
-            while let Some(pending) = updates.0.pop_front() {
+            while let Some(pending) = updates.pending.pop_front() {
                 let before = self.update_alone(&pending.key, |before| (pending.change)(before));
                 if let Some(then) = pending.then {
                     updates.put_first(then(before.as_deref()));
                 }
             }
         }
-        let next = updates.0.front()?;
+        let next = updates.pending.front()?;
         let change = Rc::clone(&next.change);
         let change = move |before: Option<&[u8]>| change(before);
         Some(store::cell(next.key.clone(), change, next.ttl))
@@ -203,7 +207,7 @@ impl Core {
 
     /// What came of the change asked for last.
     pub(crate) fn updated(&self, updates: &mut Updates, answer: &Answer, cx: &mut Cx<'_>) {
-        let Some(done) = updates.0.pop_front() else {
+        let Some(done) = updates.pending.pop_front() else {
             return;
         };
         match answer {
@@ -216,7 +220,7 @@ impl Core {
                 };
                 let until = store::seconds_at(cx.now.plus(done.ttl));
                 if let Some(longer) = marker::outlives(before.as_deref(), until) {
-                    updates.0.push_front(Pending {
+                    updates.pending.push_front(Pending {
                         key: done.key,
                         change: Rc::new(move |b| marker::prolong(b, generation, longer)),
                         ttl: store::remaining(longer, cx.now),
@@ -228,6 +232,7 @@ impl Core {
             other => {
                 // The other workers can't be told: this one at least knows, for as long as it works alone.
                 cx.count("cache.invalidation_failed");
+                updates.failed = true;
                 let why = match other {
                     Answer::Updated(Err(failed)) => failed.name(),
                     _ => "unsupported",

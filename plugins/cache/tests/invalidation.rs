@@ -1,0 +1,327 @@
+//! Invalidation of more than one key, seen by two workers: by whom it is done does not matter.
+
+use std::time::Duration;
+
+use edgeweir_cache::Cache;
+use edgeweir_filter::{Script, Seen, load};
+
+const TOKEN: &str = "Bearer 0123456789abcdef";
+const CONFIG: &str = r#"{
+    "admin": { "token": "0123456789abcdef" },
+    "dependencies": { "menu": ["page"], "page": ["home", "menu"] }
+}"#;
+
+fn worker(json: &str) -> Script {
+    Script::new(load::<Cache>(json.as_bytes()).expect("a valid configuration"))
+}
+
+/// Two workers of one edge.
+fn workers() -> (Script, Script) {
+    let one = worker(CONFIG);
+    let two = worker(CONFIG).sharing(&one.shared);
+    (one, two)
+}
+
+fn keep(edge: &mut Script, path: &str, fields: &[(&str, &str)]) {
+    let fields = [
+        &[("cache-control", "max-age=600"), ("etag", "\"1\"")],
+        fields,
+    ]
+    .concat();
+    edge.answers(200, &fields, &[b"old"]);
+    let seen = edge.request(&["GET", path], &[]).run();
+    assert!(seen.text("cache-status").contains("; stored"), "{path}");
+}
+
+fn is_hit(edge: &mut Script, path: &str) -> bool {
+    edge.answers(500, &[], &[]);
+    edge.request(&["GET", path], &[]).run().status == 200
+}
+
+fn admin(edge: &mut Script, line: &[&str], fields: &[(&str, &str)]) -> Seen {
+    let fields = [&[("authorization", TOKEN)], fields].concat();
+    let seen = edge.request(line, &fields).run();
+    assert!(seen.upstream.is_none(), "not for the origin");
+    seen
+}
+
+fn purge(edge: &mut Script, query: &str) -> String {
+    let path = format!("/.edgeweir/cache/purge?{query}");
+    let seen = admin(edge, &["POST", &path], &[]);
+    assert_eq!(seen.status, 200, "{query}: {}", seen.body_text());
+    seen.body_text()
+}
+
+#[test]
+fn what_a_purge_reaches() {
+    let all = ["/a", "/a?x", "/b", "/img/c.png", "/img/d.jpg"];
+    for (query, gone) in [
+        ("key=/a", vec!["/a"]),
+        ("key=https://example.com/b", vec!["/b"]),
+        ("key=http://example.com/b", vec![]),
+        ("tag=red", vec!["/a", "/b"]),
+        ("tag=red&tag=blue", vec!["/a", "/b", "/img/c.png"]),
+        ("prefix=/img/", vec!["/img/c.png", "/img/d.jpg"]),
+        ("prefix=other.example/img/", vec![]),
+        ("pattern=*.png", vec!["/img/c.png"]),
+        ("pattern=example.com/?", vec!["/a", "/a?x", "/b"]),
+        ("all=1", all.to_vec()),
+    ] {
+        let (mut one, mut two) = workers();
+        keep(&mut one, "/a", &[("surrogate-key", "red green")]);
+        keep(&mut one, "/a?x", &[]);
+        keep(&mut one, "/b", &[("cache-tag", "red")]);
+        keep(&mut one, "/img/c.png", &[("cache-tag", "blue")]);
+        keep(&mut one, "/img/d.jpg", &[]);
+        for path in all {
+            assert!(is_hit(&mut two, path), "{path} is shared");
+        }
+        one.pass(Duration::from_secs(1));
+        two.pass(Duration::from_secs(1));
+        purge(&mut two, &format!("{query}&dry_run=1"));
+        for path in all {
+            assert!(is_hit(&mut one, path), "{query}: a dry run touches nothing");
+        }
+        purge(&mut two, query);
+        for path in all {
+            let expected = !gone.contains(&path);
+            assert_eq!(is_hit(&mut one, path), expected, "{query}: {path}");
+            assert_eq!(is_hit(&mut two, path), expected, "{query}: {path}");
+        }
+        // What is stored afterwards stays.
+        one.pass(Duration::from_secs(1));
+        two.pass(Duration::from_secs(1));
+        for path in gone {
+            keep(&mut one, path, &[("surrogate-key", "red blue")]);
+            assert!(is_hit(&mut two, path), "{query}: {path} anew");
+        }
+    }
+}
+
+#[test]
+fn a_soft_purge_makes_stale_each_in_its_time() {
+    let (mut one, mut two) = workers();
+    for at in 0..20 {
+        keep(&mut one, &format!("/{at}"), &[("cache-tag", "red")]);
+    }
+    one.pass(Duration::from_secs(1));
+    purge(&mut one, "tag=red&soft=1&spread=30");
+    two.pass(Duration::from_secs(1));
+    let validated = |edge: &mut Script, at: i32| {
+        edge.answers(500, &[], &[]);
+        let path = format!("/{at}");
+        let seen = edge.request(&["GET", &path], &[]).run();
+        seen.upstream
+            .is_some_and(|head| head.fields.has("if-none-match"))
+    };
+    let now = (0..20).filter(|at| validated(&mut two, *at)).count();
+    assert!(now < 10, "{now} at once");
+    two.pass(Duration::from_secs(15));
+    let later = (0..20).filter(|at| validated(&mut two, *at)).count();
+    assert!((3..18).contains(&later), "{later} after half the time");
+    two.pass(Duration::from_secs(16));
+    assert_eq!((0..20).filter(|at| validated(&mut two, *at)).count(), 20);
+    // Validated, it is as good as new.
+    two.answers(
+        304,
+        &[("cache-control", "max-age=600"), ("etag", "\"1\"")],
+        &[],
+    );
+    two.request(&["GET", "/3"], &[]).run();
+    assert!(is_hit(&mut two, "/3"));
+}
+
+#[test]
+fn groups_cascade() {
+    let (mut one, mut two) = workers();
+    for name in ["menu", "page", "home", "other"] {
+        keep(&mut one, &format!("/{name}"), &[("cache-tag", name)]);
+    }
+    one.pass(Duration::from_secs(1));
+    two.pass(Duration::from_secs(1));
+    purge(&mut one, "tag=menu");
+    for (name, expected) in [
+        ("menu", false),
+        ("page", false),
+        ("home", false),
+        ("other", true),
+    ] {
+        assert_eq!(is_hit(&mut two, &format!("/{name}")), expected, "{name}");
+    }
+}
+
+#[test]
+fn purge_by_method_and_who_may() {
+    let (mut one, mut two) = workers();
+    keep(&mut one, "/a", &[("surrogate-key", "red")]);
+    keep(&mut one, "/b", &[("surrogate-key", "red")]);
+    for (authorization, status) in [("", 401), ("Bearer x", 401), ("Basic eA==", 401)] {
+        let seen = two
+            .request(&["PURGE", "/a"], &[("authorization", authorization)])
+            .run();
+        assert_eq!((seen.status, seen.upstream.is_none()), (status, true));
+    }
+    assert!(is_hit(&mut one, "/a"));
+    one.pass(Duration::from_secs(1));
+    two.pass(Duration::from_secs(1));
+    assert_eq!(admin(&mut two, &["PURGE", "/a"], &[]).status, 200);
+    assert!(!is_hit(&mut one, "/a") && is_hit(&mut one, "/b"));
+    assert_eq!(
+        admin(&mut two, &["PURGE", "/"], &[("surrogate-key", "red")]).status,
+        200
+    );
+    assert!(!is_hit(&mut one, "/b"));
+    // Without a token it is refused, and no path is special.
+    let mut off = worker("{}");
+    keep(&mut off, "/a", &[]);
+    assert_eq!(
+        off.request(&["PURGE", "/a"], &[("authorization", TOKEN)])
+            .run()
+            .status,
+        403
+    );
+    assert!(is_hit(&mut off, "/a"));
+    let path = ["GET", "/.edgeweir/cache/stats"];
+    assert!(
+        off.request(&path, &[("authorization", TOKEN)])
+            .run()
+            .upstream
+            .is_some()
+    );
+}
+
+#[test]
+fn a_response_on_its_way_when_the_purge_comes_is_not_used() {
+    for query in ["tag=red", "prefix=/", "all=1", "key=/a&soft=1"] {
+        let (mut one, mut two) = workers();
+        keep(&mut two, "/a", &[]);
+        purge(&mut two, "key=/a");
+        one.pass(Duration::from_secs(1));
+        // It was asked for before, and comes two seconds later.
+        one.delay(Duration::from_secs(2));
+        keep(&mut one, "/a", &[("surrogate-key", "red")]);
+        two.pass(Duration::from_secs(2));
+        purge(&mut two, query);
+        two.pass(Duration::from_secs(2));
+        two.answers(500, &[], &[]);
+        let seen = two.request(&["GET", "/a"], &[]).run();
+        assert!(
+            seen.upstream.is_some(),
+            "{query}: {}",
+            seen.text("cache-status")
+        );
+    }
+}
+
+#[test]
+fn one_ban_too_many_makes_everything_before_it_unusable() {
+    let (mut one, mut two) = workers();
+    keep(&mut one, "/kept", &[]);
+    for at in 0..64 {
+        one.pass(Duration::from_secs(1));
+        purge(&mut one, &format!("prefix=/nothing/{at}/"));
+    }
+    two.pass(Duration::from_secs(65));
+    assert!(is_hit(&mut two, "/kept"), "none of them was about it");
+    one.pass(Duration::from_secs(1));
+    purge(&mut one, "prefix=/nothing/more/");
+    assert!(!is_hit(&mut two, "/kept"));
+    one.pass(Duration::from_secs(1));
+    two.pass(Duration::from_secs(2));
+    keep(&mut one, "/kept", &[]);
+    keep(&mut one, "/x/y", &[]);
+    one.pass(Duration::from_secs(1));
+    purge(&mut one, "prefix=/x/");
+    assert!(
+        is_hit(&mut two, "/kept") && !is_hit(&mut two, "/x/y"),
+        "and on it goes"
+    );
+}
+
+#[test]
+fn unsafe_responses_invalidate_groups_of_their_origin() {
+    for (method, status, invalidates) in [
+        ("POST", 200, true),
+        ("POST", 500, false),
+        ("GET", 200, false),
+    ] {
+        let (mut one, mut two) = workers();
+        keep(&mut one, "/a", &[("cache-groups", "\"cart\"")]);
+        one.pass(Duration::from_secs(1));
+        two.pass(Duration::from_secs(1));
+        two.answers(status, &[("cache-group-invalidation", "\"cart\"")], &[]);
+        two.request(&[method, "/other"], &[]).run();
+        assert_eq!(is_hit(&mut one, "/a"), !invalidates, "{method} {status}");
+        two.answers(200, &[("cache-group-invalidation", "\"cart\"")], &[]);
+    }
+}
+
+#[test]
+fn without_a_shared_store_a_worker_invalidates_for_itself() {
+    let config = r#"{ "shared": false, "admin": { "token": "0123456789abcdef" } }"#;
+    for query in ["key=/a", "tag=red", "prefix=/", "all=1"] {
+        let mut alone = worker(config);
+        keep(&mut alone, "/a", &[("cache-tag", "red")]);
+        assert!(is_hit(&mut alone, "/a"));
+        alone.pass(Duration::from_secs(1));
+        purge(&mut alone, query);
+        assert!(!is_hit(&mut alone, "/a"), "{query}");
+    }
+}
+
+#[test]
+fn a_purge_that_reaches_nobody_says_so() {
+    let (mut one, _) = workers();
+    one.store_down(true);
+    let seen = admin(&mut one, &["PURGE", "/a"], &[]);
+    assert!(seen.counted("cache.invalidation_failed") > 0);
+    assert_eq!(seen.status, 503, "{}", seen.body_text());
+}
+
+#[test]
+fn users_of_one_uri_are_purged_together() {
+    let config =
+        r#"{ "admin": { "token": "0123456789abcdef" }, "key": { "user_context": "x-user" } }"#;
+    for query in ["key=/a", "key=/a&soft=1", "tag=red", "prefix=/"] {
+        let mut edge = worker(config);
+        for user in ["ann", "bob"] {
+            edge.answers(
+                200,
+                &[("cache-control", "max-age=600"), ("cache-tag", "red")],
+                &[b"x"],
+            );
+            edge.request(&["GET", "/a"], &[("x-user", user)]).run();
+            assert!(
+                edge.request(&["GET", "/a"], &[("x-user", user)])
+                    .run()
+                    .upstream
+                    .is_none()
+            );
+        }
+        edge.pass(Duration::from_secs(1));
+        purge(&mut edge, query);
+        for user in ["ann", "bob"] {
+            let seen = edge.request(&["GET", "/a"], &[("x-user", user)]).run();
+            assert!(seen.upstream.is_some(), "{query}: {user}");
+        }
+    }
+}
+
+#[test]
+fn a_response_of_too_many_groups_is_not_stored() {
+    let (mut one, _) = workers();
+    let many: Vec<String> = (0..65).map(|at| format!("g{at}")).collect();
+    one.answers(
+        200,
+        &[
+            ("cache-control", "max-age=600"),
+            ("cache-tag", &many.join(",")),
+        ],
+        &[b"x"],
+    );
+    let seen = one.request(&["GET", "/a"], &[]).run();
+    assert!(
+        seen.text("cache-status")
+            .ends_with("detail=too_many_groups")
+    );
+}
