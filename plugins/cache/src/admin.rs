@@ -169,9 +169,9 @@ impl Denied {
     }
 }
 
-/// The answer to an invalidation that the other workers can't be told of.
+/// The answer to an invalidation that the shared store did not take, or only in part.
 pub fn unheard() -> Reply {
-    let detail = "the shared store does not answer: only this worker knows of the invalidation";
+    let detail = "the shared store did not take all of the invalidation: other workers may not know of it, send it again";
     Denied::new(503, "unavailable", detail).reply()
 }
 

@@ -192,12 +192,7 @@ impl Core {
     /// The next change to ask for; `None` when all are done. Without a shared store they are done here.
     pub(crate) fn next_update(&self, updates: &mut Updates, _cx: &mut Cx<'_>) -> Option<Effect> {
         if !self.settings.shared {
-            while let Some(pending) = updates.pending.pop_front() {
-                let before = self.update_alone(&pending.key, |before| (pending.change)(before));
-                if let Some(then) = pending.then {
-                    updates.put_first(then(before.as_deref()));
-                }
-            }
+            self.do_alone(updates);
         }
         let next = updates.pending.front()?;
         let change = Rc::clone(&next.change);
@@ -212,6 +207,7 @@ impl Core {
         };
         match answer {
             Answer::Updated(Ok(before)) => {
+                self.memory.borrow_mut().no_longer_alone();
                 if let Some(then) = done.then {
                     updates.put_first(then(before.as_deref()));
                 }
@@ -230,16 +226,32 @@ impl Core {
                 }
             }
             other => {
-                // The other workers can't be told: this one at least knows, for as long as it works alone.
                 cx.count("cache.invalidation_failed");
-                updates.failed = true;
-                let why = match other {
-                    Answer::Updated(Err(failed)) => failed.name(),
-                    _ => "unsupported",
-                };
-                let line = "cache: an invalidation did not reach the shared store";
-                cx.log(Level::Warn, format!("{line}: {why}"));
-                self.update_alone(&done.key, |before| (done.change)(before));
+                // One line for all of its changes.
+                if !std::mem::replace(&mut updates.failed, true) {
+                    let why = match other {
+                        Answer::Updated(Err(failed)) => failed.name(),
+                        _ => "unsupported",
+                    };
+                    let line = "cache: an invalidation did not reach the shared store";
+                    cx.log(Level::Warn, format!("{line}: {why}"));
+                }
+                // The other workers can't be told: this one at least knows, for as long as it works alone. What follows
+                // from the change is done here too: a place reserved here says nothing of the shared store's.
+                self.do_alone(&mut Updates {
+                    pending: VecDeque::from([done]),
+                    failed: true,
+                });
+            }
+        }
+    }
+
+    /// Makes changes in this instance only, and those that follow from them.
+    fn do_alone(&self, updates: &mut Updates) {
+        while let Some(pending) = updates.pending.pop_front() {
+            let before = self.update_alone(&pending.key, |before| (pending.change)(before));
+            if let Some(then) = pending.then {
+                updates.put_first(then(before.as_deref()));
             }
         }
     }

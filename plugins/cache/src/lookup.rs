@@ -237,7 +237,10 @@ impl CacheExchange {
             }
         };
         let key = lookup.key.primary(0);
-        let known = self.core.memory.borrow_mut().known(&key, &clock, cx.now);
+        let mut memory = self.core.memory.borrow_mut();
+        memory.no_longer_alone();
+        let known = memory.known(&key, &clock, cx.now);
+        drop(memory);
         lookup.clock = Some(clock);
         match known {
             Some(known) => {

@@ -248,6 +248,14 @@ impl Memory {
             self.markers.pop_lru();
         }
     }
+
+    /// The shared store answers: what this instance decided without it is over. Kept until the store fails again, it would
+    /// bring back what was invalidated or replaced meanwhile.
+    pub fn no_longer_alone(&mut self) {
+        if !self.markers.is_empty() {
+            self.markers.clear();
+        }
+    }
 }
 
 #[cfg(test)]

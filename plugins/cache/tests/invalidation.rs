@@ -269,13 +269,55 @@ fn without_a_shared_store_a_worker_invalidates_for_itself() {
     }
 }
 
+const EVERY_WAY: [&str; 8] = [
+    "key=/a",
+    "key=/a&soft=1",
+    "tag=red",
+    "tag=red&soft=1",
+    "prefix=/",
+    "pattern=*a",
+    "all=1",
+    "all=1&soft=1",
+];
+
 #[test]
-fn a_purge_that_reaches_nobody_says_so() {
-    let (mut one, _) = workers();
-    one.store_down(true);
-    let seen = admin(&mut one, &["PURGE", "/a"], &[]);
-    assert!(seen.counted("cache.invalidation_failed") > 0);
-    assert_eq!(seen.status, 503, "{}", seen.body_text());
+fn a_purge_that_reaches_nobody_says_so_and_is_for_this_worker() {
+    for query in EVERY_WAY {
+        let (mut one, _) = workers();
+        one.store_down(true);
+        keep(&mut one, "/a", &[("cache-tag", "red")]);
+        assert!(is_hit(&mut one, "/a"), "{query}: it works alone");
+        one.pass(Duration::from_secs(1));
+        let path = format!("/.edgeweir/cache/purge?{query}");
+        let seen = admin(&mut one, &["POST", &path], &[]);
+        assert_eq!(seen.status, 503, "{query}: {}", seen.body_text());
+        assert!(seen.counted("cache.invalidation_failed") > 0, "{query}");
+        assert_eq!(seen.record.logs.len(), 1, "{query}: {:?}", seen.record.logs);
+        assert!(!is_hit(&mut one, "/a"), "{query}");
+    }
+}
+
+#[test]
+fn what_was_purged_between_two_outages_stays_so() {
+    for query in EVERY_WAY {
+        for (name, by_other, asked) in [
+            ("by this worker", false, false),
+            ("by another, and this one answers requests", true, true),
+        ] {
+            let (mut one, mut two) = workers();
+            one.store_down(true);
+            keep(&mut one, "/a", &[("cache-tag", "red")]);
+            one.store_down(false);
+            one.pass(Duration::from_secs(1));
+            two.pass(Duration::from_secs(1));
+            purge(if by_other { &mut two } else { &mut one }, query);
+            if asked {
+                is_hit(&mut one, "/other");
+            }
+            one.store_down(true);
+            assert!(!is_hit(&mut one, "/a"), "{query} {name}");
+        }
+    }
 }
 
 #[test]
