@@ -165,6 +165,13 @@ pub fn readable(head: &RequestHead, settings: &KeySettings) -> String {
         .collect()
 }
 
+/// Whether a key is of a URI, whatever else is in it. A query makes it another URI.
+pub fn is_of(primary: &[u8], uri: &[u8]) -> bool {
+    primary
+        .strip_prefix(uri)
+        .is_some_and(|rest| rest.first() != Some(&QUERY))
+}
+
 /// Host and path in the bytes of a key.
 pub fn host_and_path(primary: &[u8]) -> Option<Vec<u8>> {
     let mut rest = primary;

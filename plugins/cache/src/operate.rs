@@ -104,7 +104,7 @@ impl Core {
         };
         let is_meant = |primary: &[u8], stored: &Stored| match what {
             What::All => true,
-            What::Key(_) => primary.starts_with(&uri) && !uri.is_empty(),
+            What::Key(_) => !uri.is_empty() && key::is_of(primary, &uri),
             What::Groups(_) => stored.groups.iter().any(|group| groups.contains(group)),
             What::Pattern(pattern) => {
                 key::host_and_path(primary).is_some_and(|uri| matches(pattern.as_bytes(), &uri))

@@ -99,6 +99,33 @@ fn what_a_purge_reaches() {
 }
 
 #[test]
+fn a_dry_run_says_what_this_worker_holds() {
+    let (mut one, mut two) = workers();
+    keep(&mut one, "/a", &[("surrogate-key", "home")]);
+    keep(&mut one, "/b?x=1", &[]);
+    let said = |edge: &mut Script, query: &str| -> serde_json::Value {
+        serde_json::from_str(&purge(edge, &format!("{query}&dry_run=1"))).expect("JSON")
+    };
+    for (query, held) in [
+        ("key=/a", vec!["example.com/a"]),
+        ("key=/b", vec![]),
+        ("tag=menu", vec!["example.com/a"]),
+        ("tag=other", vec![]),
+        ("prefix=/b", vec!["example.com/b"]),
+        ("pattern=*.com/?", vec!["example.com/a", "example.com/b"]),
+        ("all=1", vec!["example.com/a", "example.com/b"]),
+    ] {
+        let mut answer = said(&mut one, query);
+        let shown = answer["for_example"].as_array_mut().expect("a list");
+        shown.sort_by_key(ToString::to_string);
+        assert_eq!(*shown, held, "{query}");
+        assert_eq!(answer["held_here"], held.len(), "{query}");
+        assert_eq!(answer["invalidated"], false, "{query}");
+        assert_eq!(said(&mut two, query)["held_here"], 0, "{query}: not here");
+    }
+}
+
+#[test]
 fn a_soft_purge_makes_stale_each_in_its_time() {
     let (mut one, mut two) = workers();
     for at in 0..20 {
@@ -171,6 +198,19 @@ fn purge_by_method_and_who_may() {
         200
     );
     assert!(!is_hit(&mut one, "/b"));
+    // Groups by method: with those that depend on them, and soft.
+    one.pass(Duration::from_secs(1));
+    two.pass(Duration::from_secs(1));
+    keep(&mut one, "/c", &[("surrogate-key", "home")]);
+    one.pass(Duration::from_secs(1));
+    two.pass(Duration::from_secs(1));
+    let fields = [("surrogate-key", "menu other"), ("edgeweir-soft", "1")];
+    assert_eq!(admin(&mut two, &["PURGE", "/"], &fields).status, 200);
+    one.answers(304, &[("cache-control", "max-age=600")], &[]);
+    let seen = one.request(&["GET", "/c"], &[]).run();
+    let upstream = seen.upstream.as_ref().expect("validated");
+    assert_eq!(upstream.fields.text("if-none-match"), Some("\"1\""));
+    assert_eq!(seen.body_text(), "old");
     // Without a token it is refused, and no path is special.
     let mut off = worker("{}");
     keep(&mut off, "/a", &[]);
@@ -188,29 +228,6 @@ fn purge_by_method_and_who_may() {
             .upstream
             .is_some()
     );
-}
-
-#[test]
-fn a_response_on_its_way_when_the_purge_comes_is_not_used() {
-    for query in ["tag=red", "prefix=/", "all=1", "key=/a&soft=1"] {
-        let (mut one, mut two) = workers();
-        keep(&mut two, "/a", &[]);
-        purge(&mut two, "key=/a");
-        one.pass(Duration::from_secs(1));
-        // It was asked for before, and comes two seconds later.
-        one.delay(Duration::from_secs(2));
-        keep(&mut one, "/a", &[("surrogate-key", "red")]);
-        two.pass(Duration::from_secs(2));
-        purge(&mut two, query);
-        two.pass(Duration::from_secs(2));
-        two.answers(500, &[], &[]);
-        let seen = two.request(&["GET", "/a"], &[]).run();
-        assert!(
-            seen.upstream.is_some(),
-            "{query}: {}",
-            seen.text("cache-status")
-        );
-    }
 }
 
 #[test]
@@ -341,7 +358,8 @@ fn users_of_one_uri_are_purged_together() {
             );
         }
         edge.pass(Duration::from_secs(1));
-        purge(&mut edge, query);
+        let said = purge(&mut edge, query);
+        assert!(said.contains(r#""held_here":2"#), "{query}: {said}");
         for user in ["ann", "bob"] {
             let seen = edge.request(&["GET", "/a"], &[("x-user", user)]).run();
             assert!(seen.upstream.is_some(), "{query}: {user}");
@@ -351,19 +369,47 @@ fn users_of_one_uri_are_purged_together() {
 
 #[test]
 fn a_response_of_too_many_groups_is_not_stored() {
+    for (count, refused) in [(64, false), (65, true), (20_000, true)] {
+        let (mut one, _) = workers();
+        let many: Vec<String> = (0..count).map(|at| format!("g{at}")).collect();
+        for (field, separator) in [("cache-tag", ","), ("surrogate-key", " ")] {
+            let fields = [
+                ("cache-control", "max-age=600"),
+                (field, &many.join(separator)),
+            ];
+            one.answers(200, &fields, &[b"x"]);
+            let path = format!("/{field}");
+            let seen = one.request(&["GET", &path], &[]).run();
+            let status = seen.text("cache-status");
+            let named = status.ends_with("detail=too_many_groups");
+            assert_eq!(named, refused, "{count}: {status}");
+            let counted = seen.counted("cache.refused.too_many_groups");
+            assert_eq!(counted, u64::from(refused), "{count}");
+            assert_eq!(is_hit(&mut one, &path), !refused, "{count}");
+        }
+    }
+}
+
+#[test]
+fn what_a_purge_may_name_is_bounded() {
     let (mut one, _) = workers();
-    let many: Vec<String> = (0..65).map(|at| format!("g{at}")).collect();
-    one.answers(
-        200,
-        &[
-            ("cache-control", "max-age=600"),
-            ("cache-tag", &many.join(",")),
-        ],
-        &[b"x"],
-    );
-    let seen = one.request(&["GET", "/a"], &[]).run();
-    assert!(
-        seen.text("cache-status")
-            .ends_with("detail=too_many_groups")
-    );
+    keep(&mut one, "/a", &[("cache-tag", "red")]);
+    let tags = |count: usize| vec!["tag=red"; count].join("&");
+    for (query, status) in [
+        (tags(101), 400),
+        (format!("tag={}", "x".repeat(257)), 400),
+        (format!("prefix=/{}", "x".repeat(200)), 400),
+        ("tag=red&spread=10".to_owned(), 400),
+        ("tag=red&soft=1&spread=3601".to_owned(), 400),
+        ("tag=red&all=1".to_owned(), 400),
+        (String::new(), 400),
+        (tags(100), 200),
+    ] {
+        assert!(is_hit(&mut one, "/a"), "before {query}");
+        one.pass(Duration::from_secs(1));
+        let path = format!("/.edgeweir/cache/purge?{query}");
+        let seen = admin(&mut one, &["POST", &path], &[]);
+        assert_eq!(seen.status, status, "{query}: {}", seen.body_text());
+    }
+    assert!(!is_hit(&mut one, "/a"));
 }
