@@ -3,7 +3,7 @@
 
 use crate::hostcalls::{self, Side};
 use crate::stream::Action;
-use crate::vm::{self, Siblings};
+use crate::vm;
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_abi_version_0_2_1() {}
@@ -35,44 +35,36 @@ extern "C" fn proxy_on_tick(root: u32) {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_headers(context: u32, _: u32, end: u32) -> u32 {
-    vm::stream(context, Siblings::Later, |stream| {
-        stream.on_request(end != 0)
-    })
+    vm::stream(context, |stream| stream.on_request(end != 0))
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_body(context: u32, size: usize, end: u32) -> u32 {
-    vm::stream(context, Siblings::Now, |stream| {
+    vm::stream(context, |stream| {
         stream.on_body(Side::Request, size, end != 0)
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_trailers(context: u32, _: u32) -> u32 {
-    vm::stream(context, Siblings::Now, |stream| {
-        stream.on_trailers(Side::Request)
-    })
+    vm::stream(context, |stream| stream.on_trailers(Side::Request))
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_headers(context: u32, _: u32, end: u32) -> u32 {
-    vm::stream(context, Siblings::Later, |stream| {
-        stream.on_response(end != 0)
-    })
+    vm::stream(context, |stream| stream.on_response(end != 0))
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_body(context: u32, size: usize, end: u32) -> u32 {
-    vm::stream(context, Siblings::Now, |stream| {
+    vm::stream(context, |stream| {
         stream.on_body(Side::Response, size, end != 0)
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_trailers(context: u32, _: u32) -> u32 {
-    vm::stream(context, Siblings::Now, |stream| {
-        stream.on_trailers(Side::Response)
-    })
+    vm::stream(context, |stream| stream.on_trailers(Side::Response))
 }
 
 #[unsafe(no_mangle)]
@@ -94,7 +86,7 @@ extern "C" fn proxy_on_done(context: u32) -> u32 {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_log(context: u32) {
-    vm::stream(context, Siblings::Later, |stream| {
+    vm::stream(context, |stream| {
         stream.on_log();
         Action::Continue
     });

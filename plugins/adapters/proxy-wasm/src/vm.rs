@@ -20,15 +20,6 @@ use crate::tasks;
 /// few frames deeper on the stack. At about 300 there is no more of it, and the VM is lost.
 pub const AT_ONCE: u32 = 32;
 
-/// When streams and tasks go on whose gate opened in a callback.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Siblings {
-    /// At its end.
-    Now,
-    /// With a tick: out of a headers callback a host may not let other streams go on.
-    Later,
-}
-
 /// The filter type of this module.
 #[derive(Clone, Copy)]
 pub struct Module {
@@ -135,7 +126,7 @@ pub fn configure(id: u32, size: usize) -> bool {
 }
 
 /// Runs a callback on a stream; a context that is unknown here passes everything on.
-pub fn stream(id: u32, siblings: Siblings, call: impl FnOnce(&mut Stream) -> Action) -> u32 {
+pub fn stream(id: u32, call: impl FnOnce(&mut Stream) -> Action) -> u32 {
     let Some(mut stream) = take(id) else {
         return Action::Continue as u32;
     };
@@ -144,21 +135,13 @@ pub fn stream(id: u32, siblings: Siblings, call: impl FnOnce(&mut Stream) -> Act
     let stirred = agenda.is_stirred().then(|| Rc::clone(agenda));
     put(id, stream);
     if let Some(agenda) = stirred {
-        stir(&agenda, siblings, id);
+        agenda.schedule(hostcalls::now());
     }
     action as u32
 }
 
-/// Something is to happen as soon as it may, after a callback of the context `own`.
-fn stir(agenda: &Rc<Agenda>, siblings: Siblings, own: u32) {
-    if siblings == Siblings::Now && agenda.has_woken() {
-        wake(agenda);
-        let _ = hostcalls::set_context(own);
-    }
-    agenda.schedule(hostcalls::now());
-}
-
-/// Lets streams and tasks go on whose gate opened.
+/// Lets streams and tasks go on whose gate opened. Called from a tick alone: out of another stream's callback a host may not
+/// finish that one (Envoy leaves the stream whose body callback it was without its end).
 fn wake(agenda: &Rc<Agenda>) {
     while agenda.has_woken() && agenda.take_turn() {
         let Some(ticket) = agenda.woken() else {
@@ -195,7 +178,7 @@ pub fn done(id: u32) {
     let agenda = Rc::clone(&stream.root().agenda);
     drop(stream);
     if agenda.is_stirred() {
-        stir(&agenda, Siblings::Now, id);
+        agenda.schedule(hostcalls::now());
     }
 }
 
@@ -227,7 +210,7 @@ pub fn delete(id: u32) {
         root.agenda.clear();
     }
     if let Some(agenda) = agenda.filter(|agenda| agenda.is_stirred()) {
-        stir(&agenda, Siblings::Later, id);
+        agenda.schedule(hostcalls::now());
     }
 }
 
@@ -256,7 +239,7 @@ pub fn called(own: u32, token: u32, fields: u32, size: usize) {
     resume(&call.agenda, call.ticket, Answer::Fetched(answer));
     let _ = hostcalls::set_context(own);
     if call.agenda.is_stirred() {
-        stir(&call.agenda, Siblings::Now, own);
+        call.agenda.schedule(hostcalls::now());
     }
 }
 

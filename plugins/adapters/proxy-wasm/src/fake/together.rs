@@ -10,7 +10,7 @@ use edgeweir_filter::{
 
 use super::{HOST, done, host, owned};
 use crate::hostcalls::Side;
-use crate::vm::{self, Module, Siblings};
+use crate::vm::{self, Module};
 
 const ROOT: u32 = 1;
 const SECOND: u64 = 1_000_000_000;
@@ -181,7 +181,7 @@ fn request(id: u32, path: &str) -> u32 {
         host.maps
             .insert(0, owned(&[(":method", "GET"), (":path", path)]))
     });
-    vm::stream(id, Siblings::Later, |stream| stream.on_request(true))
+    vm::stream(id, |stream| stream.on_request(true))
 }
 
 fn response(id: u32) {
@@ -190,10 +190,8 @@ fn response(id: u32) {
         host.maps.insert(2, head);
         host.buffers.insert(1, b"x".to_vec());
     });
-    vm::stream(id, Siblings::Later, |stream| stream.on_response(false));
-    vm::stream(id, Siblings::Now, |stream| {
-        stream.on_body(Side::Response, 1, true)
-    });
+    vm::stream(id, |stream| stream.on_response(false));
+    vm::stream(id, |stream| stream.on_body(Side::Response, 1, true));
 }
 
 fn answer(own: u32, token: u32, status: &str) {
@@ -227,9 +225,11 @@ fn a_leaders_body_lets_those_who_wait_go_on_once() {
     assert_eq!((request(3, "/follow"), request(4, "/follow")), (1, 1));
     done();
     response(2);
+    assert_eq!(continued(), [""; 0], "not out of the leader's callback");
+    vm::tick(ROOT);
     assert_eq!(
         continued(),
-        ["as 3", "continue 0", "as 4", "continue 0", "as 2"]
+        ["as 3", "continue 0", "as 4", "continue 0", "as 1"]
     );
     later(2 * SECOND);
     vm::tick(ROOT);
@@ -248,7 +248,8 @@ fn a_leader_that_ends_lets_the_others_go_on() {
     request(3, "/follow");
     done();
     vm::done(2);
-    assert_eq!(continued(), ["as 3", "continue 0", "as 2"]);
+    vm::tick(ROOT);
+    assert_eq!(continued(), ["as 3", "continue 0", "as 1"]);
     vm::delete(2);
     assert_eq!(request(4, "/follow"), 0, "an open gate is no wait");
 }
@@ -275,7 +276,8 @@ fn a_wait_over_by_its_limit_is_not_over_again() {
     vm::tick(ROOT);
     assert_eq!(continued(), ["as 3", "continue 0", "as 1"]);
     response(2);
-    assert_eq!(continued(), ["as 2"]);
+    vm::tick(ROOT);
+    assert_eq!(continued(), ["as 1"]);
     assert_eq!(told(), ["/follow waited"]);
 }
 
@@ -302,9 +304,9 @@ fn many_who_wait_go_on_a_few_with_each_tick() {
     done();
     let went_on = |what: Vec<String>| what.iter().filter(|what| *what == "continue 0").count();
     response(2);
-    let first = done();
-    assert_eq!(first.last().map(String::as_str), Some("tick 1"));
-    let few = went_on(first);
+    assert_eq!(done().last().map(String::as_str), Some("tick 1"));
+    vm::tick(ROOT);
+    let few = went_on(done());
     assert_eq!(few, vm::AT_ONCE as usize);
     // The host is still within the first callback when those who went on are done: no more of them.
     for id in 10..20 {
@@ -395,6 +397,7 @@ fn tasks_are_bounded_and_wait_at_gates_too() {
     vm::tick(ROOT);
     request(4, "/lead");
     response(4);
+    vm::tick(ROOT);
     assert_eq!(told(), ["task waited"]);
 }
 
