@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use crate::{Effect, Task, Timestamp};
 
@@ -43,17 +44,46 @@ impl fmt::Debug for Record {
 }
 
 /// The context of one call.
-#[derive(Debug)]
 pub struct Cx<'a> {
     /// The time of the call.
     pub now: Timestamp,
     record: &'a mut Record,
+    clock: Option<&'a dyn Fn() -> Timestamp>,
+}
+
+impl fmt::Debug for Cx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cx")
+            .field("now", &self.now)
+            .field("record", &self.record)
+            .field("timed", &self.clock.is_some())
+            .finish()
+    }
 }
 
 impl<'a> Cx<'a> {
     /// A context at a time, leaving its traces in `record`.
     pub fn new(now: Timestamp, record: &'a mut Record) -> Self {
-        Self { now, record }
+        Self {
+            now,
+            record,
+            clock: None,
+        }
+    }
+    /// With a clock for [`lap`](Self::lap): the one that gave `now`, or one that never goes back.
+    #[must_use]
+    pub fn timed(self, clock: &'a dyn Fn() -> Timestamp) -> Self {
+        Self {
+            clock: Some(clock),
+            ..self
+        }
+    }
+    /// The time since the call began; zero where the adapter gives no clock, or when that went back.
+    ///
+    /// It is for measuring what work costs, and for nothing that a response depends on. A reading costs 0.1 µs in Envoy.
+    pub fn lap(&self) -> Duration {
+        self.clock
+            .map_or(Duration::ZERO, |clock| clock().since(self.now))
     }
     /// Counts one. Names are fixed at compile time, so that metrics stay bounded.
     pub fn count(&mut self, name: &'static str) {

@@ -51,6 +51,7 @@ pub struct Script {
     origin_trailers: Option<Fields>,
     cut: bool,
     delay: Duration,
+    lap: Duration,
     fetched: VecDeque<Result<Fetched, Failed>>,
     fetcher: Option<Box<FetchFn>>,
     store_down: bool,
@@ -131,6 +132,7 @@ impl Script {
             origin_trailers: None,
             cut: false,
             delay: Duration::ZERO,
+            lap: Duration::ZERO,
             fetched: VecDeque::new(),
             fetcher: None,
             store_down: false,
@@ -271,6 +273,11 @@ impl Script {
         self.delay = delay;
         self
     }
+    /// Time that every call of the filter takes, by [`Cx::lap`].
+    pub fn lap(&mut self, lap: Duration) -> &mut Self {
+        self.lap = lap;
+        self
+    }
     /// What the filter's next own request is answered; without it, one that goes onward gets the origin's answer.
     pub fn fetch_answers(&mut self, answer: Result<Fetched, Failed>) -> &mut Self {
         self.fetched.push_back(answer);
@@ -322,14 +329,24 @@ impl Script {
         seen
     }
 
+    /// The clock at the end of a call.
+    fn reading(&self) -> impl Fn() -> Timestamp + use<> {
+        let end = self.now.plus(self.lap);
+        move || end
+    }
+
     fn finish_tasks(&mut self, seen: &mut Seen) {
         while !self.tasks.is_empty() {
             let mut task = self.tasks.remove(0);
-            let mut next = task.start(&mut Cx::new(self.now, &mut seen.record));
+            let mut next =
+                task.start(&mut Cx::new(self.now, &mut seen.record).timed(&self.reading()));
             self.settle(seen);
             while let Some(effect) = next {
                 let answer = self.perform(effect, seen);
-                next = task.answer(answer, &mut Cx::new(self.now, &mut seen.record));
+                next = task.answer(
+                    answer,
+                    &mut Cx::new(self.now, &mut seen.record).timed(&self.reading()),
+                );
                 self.settle(seen);
             }
         }
@@ -348,14 +365,18 @@ impl Script {
         let mut seen = Seen::default();
         let mut exchange = self.chain.start();
         let mut request = self.request.clone();
-        let mut step = exchange.request(&mut request, &mut Cx::new(self.now, &mut seen.record));
+        let mut step = exchange.request(
+            &mut request,
+            &mut Cx::new(self.now, &mut seen.record).timed(&self.reading()),
+        );
         let body = loop {
             match step {
                 Step::Forward(body) => break body,
                 Step::Reply(reply) => return self.finish(seen, reply),
                 Step::Do(effect) => {
                     let answer = self.perform(effect, &mut seen);
-                    let mut cx = Cx::new(self.now, &mut seen.record);
+                    let reading = self.reading();
+                    let mut cx = Cx::new(self.now, &mut seen.record).timed(&reading);
                     step = exchange.request_answer(answer, &mut request, &mut cx);
                 }
             }
@@ -372,7 +393,7 @@ impl Script {
                 chunk,
                 at == last,
                 &mut out,
-                &mut Cx::new(self.now, &mut seen.record),
+                &mut Cx::new(self.now, &mut seen.record).timed(&self.reading()),
             );
             seen.upstream_body
                 .extend_from_slice(if body == Body::Observe { chunk } else { &out });
@@ -383,14 +404,18 @@ impl Script {
         self.now = self.now.plus(self.delay);
         let mut head = self.origin.clone().unwrap_or_default();
         head.end = head.end || is_head || matches!(head.status, 204 | 304);
-        let mut step = exchange.response(&mut head, &mut Cx::new(self.now, &mut seen.record));
+        let mut step = exchange.response(
+            &mut head,
+            &mut Cx::new(self.now, &mut seen.record).timed(&self.reading()),
+        );
         let body = loop {
             match step {
                 Step::Forward(body) => break body,
                 Step::Reply(reply) => return self.finish(seen, reply),
                 Step::Do(effect) => {
                     let answer = self.perform(effect, &mut seen);
-                    let mut cx = Cx::new(self.now, &mut seen.record);
+                    let reading = self.reading();
+                    let mut cx = Cx::new(self.now, &mut seen.record).timed(&reading);
                     step = exchange.response_answer(answer, &mut head, &mut cx);
                 }
             }
@@ -416,7 +441,10 @@ impl Script {
         if separate_end && !self.cut {
             self.push(body, &[], true, exchange, seen);
             if let Some(mut trailers) = self.origin_trailers.clone() {
-                exchange.response_trailers(&mut trailers, &mut Cx::new(self.now, &mut seen.record));
+                exchange.response_trailers(
+                    &mut trailers,
+                    &mut Cx::new(self.now, &mut seen.record).timed(&self.reading()),
+                );
                 seen.trailers = Some(trailers);
             }
         }
@@ -437,7 +465,7 @@ impl Script {
                 chunk,
                 end,
                 &mut out,
-                &mut Cx::new(self.now, &mut seen.record),
+                &mut Cx::new(self.now, &mut seen.record).timed(&self.reading()),
             );
         }
         let sent = if body == Body::Transform {

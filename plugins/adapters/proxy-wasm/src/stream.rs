@@ -99,9 +99,10 @@ impl Stream {
         self.begun = true;
         self.is_head = head.method == "HEAD";
         let now = hostcalls::now();
-        let step = self
-            .exchange
-            .request(&mut head, &mut Cx::new(now, &mut self.record));
+        let step = self.exchange.request(
+            &mut head,
+            &mut Cx::new(now, &mut self.record).timed(&hostcalls::now),
+        );
         match self.run_request(step, head, received, now) {
             Outcome::Forward => Action::Continue,
             Outcome::Replied | Outcome::Waiting => Action::Pause,
@@ -126,9 +127,10 @@ impl Stream {
         head.unreached = heads::unreached(head.status);
         let sent = self.sent.as_mut();
         head.rerouted = sent.is_some_and(|sent| self.root.routes.rewrites(sent));
-        let step = self
-            .exchange
-            .response(&mut head, &mut Cx::new(now, &mut self.record));
+        let step = self.exchange.response(
+            &mut head,
+            &mut Cx::new(now, &mut self.record).timed(&hostcalls::now),
+        );
         match self.run_response(step, head, received, now) {
             Outcome::Forward => Action::Continue,
             Outcome::Replied | Outcome::Waiting => Action::Pause,
@@ -177,7 +179,7 @@ impl Stream {
                 let step = self.exchange.request_answer(
                     answer,
                     &mut head,
-                    &mut Cx::new(now, &mut self.record),
+                    &mut Cx::new(now, &mut self.record).timed(&hostcalls::now),
                 );
                 (Side::Request, self.run_request(step, head, received, now))
             }
@@ -185,7 +187,7 @@ impl Stream {
                 let step = self.exchange.response_answer(
                     answer,
                     &mut head,
-                    &mut Cx::new(now, &mut self.record),
+                    &mut Cx::new(now, &mut self.record).timed(&hostcalls::now),
                 );
                 (Side::Response, self.run_response(step, head, received, now))
             }
@@ -228,7 +230,7 @@ impl Stream {
                     Some(answer) => self.exchange.request_answer(
                         answer,
                         &mut head,
-                        &mut Cx::new(now, &mut self.record),
+                        &mut Cx::new(now, &mut self.record).timed(&hostcalls::now),
                     ),
                 },
             };
@@ -260,7 +262,7 @@ impl Stream {
                     Some(answer) => self.exchange.response_answer(
                         answer,
                         &mut head,
-                        &mut Cx::new(now, &mut self.record),
+                        &mut Cx::new(now, &mut self.record).timed(&hostcalls::now),
                     ),
                 },
             };
@@ -390,7 +392,7 @@ impl Stream {
         }
         let now = hostcalls::now();
         let result = flow.push(size, end, &mut |chunk, end, out| {
-            let mut cx = Cx::new(now, record);
+            let mut cx = Cx::new(now, record).timed(&hostcalls::now);
             match side {
                 Side::Request => exchange.request_body(chunk, end, out, &mut cx),
                 Side::Response => exchange.response_body(chunk, end, out, &mut cx),
@@ -414,7 +416,7 @@ impl Stream {
         let now = hostcalls::now();
         let (flow, exchange, record) = self.flow(side);
         let result = flow.finish(&mut |chunk, end, out| {
-            let mut cx = Cx::new(now, record);
+            let mut cx = Cx::new(now, record).timed(&hostcalls::now);
             match side {
                 Side::Request => exchange.request_body(chunk, end, out, &mut cx),
                 Side::Response => exchange.response_body(chunk, end, out, &mut cx),
@@ -438,8 +440,10 @@ impl Stream {
         if side == Side::Response
             && let Ok((mut trailers, received)) = heads::trailers()
         {
-            self.exchange
-                .response_trailers(&mut trailers, &mut Cx::new(now, &mut self.record));
+            self.exchange.response_trailers(
+                &mut trailers,
+                &mut Cx::new(now, &mut self.record).timed(&hostcalls::now),
+            );
             self.written(heads::write_trailers(&trailers, &received));
         }
         self.settle(now);

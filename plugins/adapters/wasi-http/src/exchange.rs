@@ -76,7 +76,7 @@ impl Session {
         let now = time::now();
         let mut state = self.state.borrow_mut();
         let State { exchange, record } = &mut *state;
-        let outcome = call(exchange, &mut Cx::new(now, record));
+        let outcome = call(exchange, &mut Cx::new(now, record).timed(&time::now));
         self.instance.publish(now, record);
         outcome
     }
