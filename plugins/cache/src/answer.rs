@@ -128,6 +128,7 @@ pub fn reply(
     now: Timestamp,
 ) -> Reply {
     let mut fields = stored.fields.clone();
+    fields.reserve(2);
     // RFC 9111 §4: "MUST generate an Age header field, replacing any present in the response with a value equal to the
     // stored response's current_age".
     fields.set("age", stored.age(now).to_string());

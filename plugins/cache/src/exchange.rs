@@ -155,11 +155,12 @@ impl Exchange for CacheExchange {
         if core.settings.rules.of(head.path_only()).bypass() {
             return self.bypass(Bypass::Rule, cx);
         }
-        let key = match Key::of(head, &core.settings.key) {
+        let target = Target::of(head);
+        let key = match Key::with_target(&target, head, &core.settings.key) {
             Ok(key) => key,
             Err(reason) => return self.bypass(reason, cx),
         };
-        let lookup = Lookup::new(key, head, &core.settings, method == Method::Head);
+        let lookup = Lookup::new(key, target, head, &core.settings, method == Method::Head);
         core.look_ahead(&lookup, head, cx);
         self.look_up(Box::new(lookup), head, cx)
     }

@@ -525,7 +525,7 @@ impl Lookup {
             fields: &self.request,
             no_store: self.asked.no_store,
             is_head: self.is_head,
-            origin: &self.origin,
+            origin: self.origin(),
         }
     }
 }

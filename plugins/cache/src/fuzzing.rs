@@ -211,9 +211,9 @@ fn decoded(path: &[u8]) -> Vec<u8> {
 pub fn location(data: &[u8]) {
     let mut parts = data.splitn(2, |&byte| byte == b'\n');
     let asked = Target {
-        scheme: b"https".to_vec(),
-        authority: b"a.example".to_vec(),
-        path: [b"/", parts.next().unwrap_or_default()].concat(),
+        scheme: Bytes::from("https"),
+        authority: Bytes::from("a.example"),
+        path: [b"/", parts.next().unwrap_or_default()].concat().into(),
     };
     let head = ResponseHead {
         status: 201,

@@ -316,7 +316,7 @@ fn resolve(base: &Target, reference: &[u8]) -> Option<Target> {
     let reference = reference.split(|&byte| byte == b'#').next()?;
     let at = |path: Vec<u8>| {
         Some(Target {
-            path,
+            path: path.into(),
             ..base.clone()
         })
     };
@@ -351,13 +351,13 @@ fn on_host(base: &Target, rest: &[u8]) -> Option<Target> {
         .position(|byte| matches!(byte, b'/' | b'?'))
         .unwrap_or(rest.len());
     let (host, path) = rest.split_at(end);
-    if authority(&base.scheme, host) != base.authority {
+    if authority(&base.scheme, &Bytes::copy_from_slice(host)) != base.authority {
         return None;
     }
     let (path, query) = split(path);
     let path = if path.is_empty() { b"/" } else { path };
     Some(Target {
-        path: joined(without_dot_segments(path), query),
+        path: joined(without_dot_segments(path), query).into(),
         ..base.clone()
     })
 }
@@ -422,9 +422,9 @@ mod tests {
 
     fn base() -> Target {
         Target {
-            scheme: b"https".to_vec(),
-            authority: b"a.example".to_vec(),
-            path: b"/x/y?q".to_vec(),
+            scheme: Bytes::from("https"),
+            authority: Bytes::from("a.example"),
+            path: Bytes::from("/x/y?q"),
         }
     }
 

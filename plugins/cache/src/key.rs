@@ -3,6 +3,8 @@
 //! A key is a row of parts, each a tag, its length in four bytes and its bytes, so that no two rows are equal by
 //! concatenation. GET and HEAD share a key, everything else is never looked up.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use edgeweir_filter::RequestHead;
 
@@ -35,22 +37,22 @@ pub struct Key {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
     /// `http` or `https`, lower case.
-    pub scheme: Vec<u8>,
+    pub scheme: Bytes,
     /// Lower case, without a default port.
-    pub authority: Vec<u8>,
+    pub authority: Bytes,
     /// Path and query as received.
-    pub path: Vec<u8>,
+    pub path: Bytes,
 }
 
 impl Target {
     /// The target of a request.
     pub fn of(head: &RequestHead) -> Self {
-        let scheme = head.scheme.to_ascii_lowercase();
+        let scheme = lower(&head.scheme);
         let authority = authority(&scheme, &head.authority);
         Self {
             scheme,
             authority,
-            path: head.path.to_vec(),
+            path: head.path.clone(),
         }
     }
 
@@ -63,7 +65,16 @@ impl Target {
 impl Key {
     /// The key of a request under the settings.
     pub fn of(head: &RequestHead, settings: &KeySettings) -> Result<Self, Bypass> {
-        let uri = Self::uri(&Target::of(head), settings)?;
+        Self::with_target(&Target::of(head), head, settings)
+    }
+
+    /// The same where the request's target is known.
+    pub fn with_target(
+        target: &Target,
+        head: &RequestHead,
+        settings: &KeySettings,
+    ) -> Result<Self, Bypass> {
+        let uri = Self::uri(target, settings)?;
         let mut extra = Parts::default();
         for name in &settings.headers {
             match head.fields.joined(name) {
@@ -108,17 +119,23 @@ impl Key {
         if target.authority.is_empty() {
             return Err(Bypass::NoAuthority);
         }
-        let mut parts = Parts::default();
-        parts.add(GET_CLASS, b"");
-        parts.add(SCHEME, &target.scheme);
-        parts.add(AUTHORITY, &target.authority);
         let (path, query) = split(&target.path);
-        parts.add(
-            PATH,
-            &normal_percent(if path.is_empty() { b"/" } else { path }),
-        );
-        if let Some(query) = query.and_then(|query| chosen_query(query, settings)) {
-            parts.add(QUERY, &query);
+        let path = normal_percent(if path.is_empty() { b"/" } else { path });
+        let query = query.and_then(|query| chosen_query(query, settings));
+        let all = [
+            (GET_CLASS, &b""[..]),
+            (SCHEME, &target.scheme),
+            (AUTHORITY, &target.authority),
+            (PATH, &path),
+        ];
+        let all = all.iter().copied();
+        let all = all.chain(query.as_deref().map(|query| (QUERY, query)));
+        // In one piece of memory of just that size.
+        let mut parts = Parts(Vec::with_capacity(
+            all.clone().map(|(_, part)| part.len() + 5).sum(),
+        ));
+        for (tag, part) in all {
+            parts.add(tag, part);
         }
         if parts.0.len() > LONGEST_KEY {
             return Err(Bypass::KeyTooLong);
@@ -194,8 +211,8 @@ pub fn host_and_path(primary: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Lower case, without userinfo, a default port or an empty one (RFC 3986 §6.2.2.1, §6.2.3).
-pub fn authority(scheme: &[u8], authority: &[u8]) -> Vec<u8> {
-    let lower = authority.trim_ascii().to_ascii_lowercase();
+pub fn authority(scheme: &[u8], authority: &Bytes) -> Bytes {
+    let lower = lower(&authority.slice_ref(authority.trim_ascii()));
     let default: &[u8] = match scheme {
         b"https" => b":443",
         b"http" => b":80",
@@ -206,7 +223,14 @@ pub fn authority(scheme: &[u8], authority: &[u8]) -> Vec<u8> {
         .or_else(|| lower.strip_suffix(b":"))
         .unwrap_or(&lower);
     // Inside brackets a colon is part of the address: `[::]` keeps it, `[::1]:443` loses its port.
-    host.to_vec()
+    lower.slice_ref(host)
+}
+
+fn lower(text: &Bytes) -> Bytes {
+    match text.iter().any(u8::is_ascii_uppercase) {
+        true => text.to_ascii_lowercase().into(),
+        false => text.clone(),
+    }
 }
 
 /// Splits a request target at its first `?`.
@@ -219,7 +243,10 @@ pub fn split(target: &[u8]) -> (&[u8], Option<&[u8]>) {
 
 /// Percent-encoding normalised where RFC 3986 §6.2.2 says that it changes nothing: upper-case digits, unreserved
 /// characters decoded. An encoded dot stays: a decoded one could make a dot segment that an origin reads otherwise.
-fn normal_percent(text: &[u8]) -> Vec<u8> {
+fn normal_percent(text: &[u8]) -> Cow<'_, [u8]> {
+    if !text.contains(&b'%') {
+        return Cow::Borrowed(text);
+    }
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&byte, after)) = rest.split_first() {
@@ -240,7 +267,7 @@ fn normal_percent(text: &[u8]) -> Vec<u8> {
             out.extend_from_slice(&[b'%', high.to_ascii_uppercase(), low.to_ascii_uppercase()]);
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -250,7 +277,7 @@ fn hex(digit: u8) -> Option<u8> {
 }
 
 /// The query as the settings want it; `None` when nothing of it is left under a choice.
-fn chosen_query(query: &[u8], settings: &KeySettings) -> Option<Vec<u8>> {
+fn chosen_query<'q>(query: &'q [u8], settings: &KeySettings) -> Option<Cow<'q, [u8]>> {
     let query = normal_percent(query);
     if settings.query_include.is_none() && settings.query_exclude.is_empty() && !settings.query_sort
     {
@@ -274,7 +301,7 @@ fn chosen_query(query: &[u8], settings: &KeySettings) -> Option<Vec<u8>> {
         // By name only, and stable: the order of one name's values can matter.
         pairs.sort_by_key(|pair| pair.split(|&byte| byte == b'=').next().unwrap_or_default());
     }
-    Some(pairs.join(&b'&'))
+    Some(pairs.join(&b'&').into())
 }
 
 /// The values of a cookie, in order (RFC 6265 §4.2.1).
@@ -509,7 +536,7 @@ mod tests {
         #[test]
         fn normalising_twice_changes_nothing(text: Vec<u8>) {
             let once = normal_percent(&text);
-            prop_assert_eq!(normal_percent(&once), once);
+            prop_assert_eq!(&normal_percent(&once), &once);
         }
     }
 }

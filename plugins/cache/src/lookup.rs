@@ -1,5 +1,6 @@
 //! The request's side: from the key to a stored response, or to the origin.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -36,9 +37,12 @@ pub(crate) struct Lookup {
     pub request: Fields,
     /// The path, for the rules.
     pub path: Bytes,
-    /// Scheme and authority, normalised.
-    pub origin: Bytes,
+    /// Where it is aimed at, normalised.
+    pub target: Target,
+    origin: OnceCell<Bytes>,
     pub is_head: bool,
+    /// When the tiers were begun to be asked.
+    pub began: Timestamp,
     /// There is a third tier.
     pub has_third: bool,
     /// The shared store is off, or failed in this exchange.
@@ -103,7 +107,13 @@ pub(crate) struct Sent {
 }
 
 impl Lookup {
-    pub fn new(key: Key, head: &RequestHead, settings: &Settings, is_head: bool) -> Self {
+    pub fn new(
+        key: Key,
+        target: Target,
+        head: &RequestHead,
+        settings: &Settings,
+        is_head: bool,
+    ) -> Self {
         let mut asked = RequestDirectives::of(&head.fields);
         if !settings.request_directives {
             asked = RequestDirectives {
@@ -116,9 +126,11 @@ impl Lookup {
             key,
             asked,
             request: head.fields.clone(),
-            path: Bytes::copy_from_slice(head.path_only()),
-            origin: Target::of(head).origin().into(),
+            path: head.path.slice_ref(head.path_only()),
+            target,
+            origin: OnceCell::new(),
             is_head,
+            began: Timestamp::default(),
             has_third: settings.l3.is_some(),
             alone: !settings.shared,
             clock: None,
@@ -138,8 +150,10 @@ impl Lookup {
             asked: RequestDirectives::default(),
             request: self.request.clone(),
             path: self.path.clone(),
+            target: self.target.clone(),
             origin: self.origin.clone(),
             is_head: false,
+            began: self.began,
             has_third: self.has_third,
             alone: self.alone,
             clock: self.clock.clone(),
@@ -147,6 +161,17 @@ impl Lookup {
             waited: None,
             shown_key: None,
         }
+    }
+
+    /// Nanoseconds since it was begun.
+    pub fn took(&self, cx: &Cx<'_>) -> u64 {
+        let took = cx.now.since(self.began).saturating_add(cx.lap());
+        u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Scheme and authority, normalised.
+    pub fn origin(&self) -> &Bytes {
+        self.origin.get_or_init(|| self.target.origin().into())
     }
 
     /// A member of `Cache-Status` to start from.
@@ -167,7 +192,7 @@ impl Lookup {
     /// Where a variant is kept.
     pub fn place_at(&self, marker: &Marker, at: u8) -> Place {
         Place {
-            marker: store::marker_name(&self.primary),
+            primary: self.primary.clone(),
             object: store::object_name(&self.primary, at),
             at,
             edition: marker.edition,
@@ -206,10 +231,11 @@ impl Lookup {
 impl CacheExchange {
     pub(crate) fn look_up(
         &mut self,
-        lookup: Box<Lookup>,
+        mut lookup: Box<Lookup>,
         head: &mut RequestHead,
         cx: &mut Cx<'_>,
     ) -> Step {
+        lookup.began = cx.now;
         if lookup.alone {
             return self.ask_epoch(lookup, head, cx);
         }
@@ -368,6 +394,7 @@ impl CacheExchange {
             .get(&place.object, generation, edition, cx.now);
         if let Some(stored) = found {
             cx.count("cache.l1.hit");
+            cx.add("cache.l1.lookup_ns", lookup.took(cx));
             return self.found(lookup, stored, place, head, cx);
         }
         if lookup.alone {
@@ -428,6 +455,7 @@ impl CacheExchange {
             return self.forward(lookup, Missed::Empty, None, head, cx);
         }
         cx.count("cache.l2.hit");
+        cx.add("cache.l2.lookup_ns", lookup.took(cx));
         self.promote(&place, &stored, bytes.len(), cx);
         self.found(lookup, stored, place, head, cx)
     }
@@ -498,6 +526,7 @@ impl CacheExchange {
             return self.forward(lookup, missed, None, head, cx);
         };
         cx.count("cache.l3.hit");
+        cx.add("cache.l3.lookup_ns", lookup.took(cx));
         let stored = Rc::new(stored);
         if let Some(adopt) = Adopt::of(&self.core, &lookup, &stored, cx) {
             cx.spawn(adopt);
@@ -676,6 +705,7 @@ impl CacheExchange {
     ) -> Step {
         cx.count("cache.miss");
         cx.count(missed.counter());
+        cx.add("cache.miss.lookup_ns", lookup.took(cx));
         // What is for somebody with an Authorization is not validated by somebody else's answer, and a part not in place
         // of another part.
         let validates = !matches!(missed, Missed::Authorization | Missed::Part)

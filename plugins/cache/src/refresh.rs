@@ -11,7 +11,7 @@ use edgeweir_filter::{
 use crate::conditional;
 use crate::flights::Lead;
 use crate::freshness::{Times, format_date};
-use crate::key::Key;
+use crate::key::{Key, Target};
 use crate::lookup::{Epoch, Found, Lookup, read, updated};
 use crate::marker::{Marker, Register};
 use crate::reason::{Bypass, Refused};
@@ -113,8 +113,9 @@ impl Refresh {
         for name in NOT_SENT {
             head.fields.remove(name);
         }
-        let key = Key::of(&head, &core.settings.key)?;
-        let lookup = Lookup::new(key, &head, &core.settings, false);
+        let target = Target::of(&head);
+        let key = Key::with_target(&target, &head, &core.settings.key)?;
+        let lookup = Lookup::new(key, target, &head, &core.settings, false);
         Ok(Self {
             core: Rc::clone(core),
             lookup,
@@ -292,14 +293,14 @@ impl Core {
             return;
         };
         let mut successors = self.successors.borrow_mut();
-        if successors.observe(client, &lookup.origin, &head.path, cx.now) {
+        if successors.observe(client, lookup.origin(), &head.path, cx.now) {
             cx.count("cache.prefetch_used");
         }
-        let next = successors.predict(&lookup.origin, &head.path);
+        let next = successors.predict(lookup.origin(), &head.path);
         let Some(path) = next.filter(|_| settings.background.enabled) else {
             return;
         };
-        if !self.prefetches.borrow_mut().take(cx.now) || !successors.begin(&lookup.origin, &path) {
+        if !self.prefetches.borrow_mut().take(cx.now) || !successors.begin(lookup.origin(), &path) {
             return;
         }
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();

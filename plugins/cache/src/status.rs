@@ -65,16 +65,23 @@ impl Status {
     /// Appends this cache's member. RFC 9211 §2: "the first member … represents the cache closest to the origin server,
     /// and the last member … the cache closest to the user".
     pub fn append_to(&self, fields: &mut Fields, name: &str) {
-        let mut value = fields.joined("cache-status").unwrap_or_default();
-        if !value.is_empty() {
-            value.extend_from_slice(b", ");
-        }
-        value.extend_from_slice(self.member(name).as_bytes());
+        let member = self.member(name);
+        let value = match fields.joined("cache-status") {
+            Some(mut value) => {
+                if !value.is_empty() {
+                    value.extend_from_slice(b", ");
+                }
+                value.extend_from_slice(member.as_bytes());
+                value
+            }
+            None => member.into_bytes(),
+        };
         fields.set("cache-status", value);
     }
 
     fn member(&self, name: &str) -> String {
-        let mut text = name.to_owned();
+        let mut text = String::with_capacity(name.len() + 64);
+        text.push_str(name);
         if self.hit {
             text.push_str("; hit");
         }

@@ -258,11 +258,11 @@ impl Core {
         cx: &mut Cx<'_>,
     ) {
         if place.alone {
-            self.update_alone(&place.marker, change);
+            self.update_alone(&place.marker(), change);
             return;
         }
         let ttl = remaining(until.max(place.until), cx.now);
-        let edition = cell(place.marker.clone(), change, ttl);
+        let edition = cell(place.marker(), change, ttl);
         let clock = self.tick(place.clock, cx.now);
         cx.spawn(InOrder {
             effects: VecDeque::from([first, edition, clock]),
@@ -341,8 +341,8 @@ impl Task for Behind {
 /// Where a variant is kept.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// The marker's name in the shared store.
-    pub marker: Bytes,
+    /// The key.
+    pub primary: Bytes,
     /// The object's name in the shared store, and in the first tier.
     pub object: Bytes,
     /// Which of the key's places it is.
@@ -357,6 +357,13 @@ pub struct Place {
     pub uri: Bytes,
     /// The shared store is not used.
     pub alone: bool,
+}
+
+impl Place {
+    /// The marker's name in the shared store.
+    pub fn marker(&self) -> Bytes {
+        marker_name(&self.primary)
+    }
 }
 
 /// The clock of a URI: there are 256, and a change under one makes workers read anew what they know of all keys
@@ -399,7 +406,19 @@ pub fn ban_name(slot: u8, part: u8) -> Bytes {
 
 /// The name of a clock.
 pub fn clock_name(clock: u8) -> Bytes {
-    [&b"cache/c/"[..], &[clock]].concat().into()
+    // Evaluated at compile time: an index out of bounds would not build.
+    #[allow(clippy::indexing_slicing)]
+    const NAMES: [[u8; 9]; 256] = {
+        let mut names = [*b"cache/c/?"; 256];
+        let mut clock = 0;
+        while clock < names.len() {
+            names[clock][8] = clock as u8;
+            clock += 1;
+        }
+        names
+    };
+    static CLOCKS: [[u8; 9]; 256] = NAMES;
+    Bytes::from_static(CLOCKS.get(usize::from(clock)).map_or(&[], |name| &name[..]))
 }
 
 /// Changes a shared value. Values of a kind have a table of their own, so that none is ever taken for another's.

@@ -357,6 +357,22 @@ fn at_most_eight_variants() {
 }
 
 #[test]
+fn the_time_of_a_lookup_counts_for_the_tier_that_answered() {
+    let (mut one, mut two) = workers("{}");
+    let took = |seen: &Seen| {
+        ["miss", "l2", "l1"].map(|tier| {
+            let name = format!("cache.{tier}.lookup_ns");
+            seen.counted(&name)
+        })
+    };
+    one.lap(Duration::from_nanos(300));
+    two.lap(Duration::from_nanos(200));
+    assert_eq!(took(&one.run()), [300, 0, 0]);
+    assert_eq!(took(&two.run()), [0, 200, 0]);
+    assert_eq!(took(&two.run()), [0, 0, 200]);
+}
+
+#[test]
 fn what_one_worker_stores_the_other_serves() {
     let (mut one, mut two) = workers("{}");
     one.run();

@@ -1,5 +1,7 @@
 //! Field lines as bytes, in the order they came.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 
 /// The field lines of a message: names in lower case, values as bytes, order kept.
@@ -8,7 +10,8 @@ use bytes::Bytes;
 /// in: RFC 9110 §5.5 asks that CR, LF and NUL be rejected or replaced with SP; names that are no token are dropped.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Fields {
-    lines: Vec<(Bytes, Bytes)>,
+    /// Shared by clones until one of them is changed.
+    lines: Rc<Vec<(Bytes, Bytes)>>,
     changed: Vec<Bytes>,
 }
 
@@ -20,7 +23,7 @@ impl Fields {
             .map(|(name, value)| (lowered(name), value))
             .collect();
         Self {
-            lines,
+            lines: Rc::new(lines),
             changed: Vec::new(),
         }
     }
@@ -83,18 +86,19 @@ impl Fields {
             return;
         };
         self.mark(&name);
-        match self.lines.iter().position(|(n, _)| *n == name) {
+        let lines = Rc::make_mut(&mut self.lines);
+        match lines.iter().position(|(n, _)| *n == name) {
             Some(first) => {
                 let mut at = 0;
-                self.lines.retain(|(n, _)| {
+                lines.retain(|(n, _)| {
                     at += 1;
                     at - 1 <= first || *n != name
                 });
-                if let Some(line) = self.lines.get_mut(first) {
+                if let Some(line) = lines.get_mut(first) {
                     line.1 = value;
                 }
             }
-            None => self.lines.push((name, value)),
+            None => lines.push((name, value)),
         }
     }
 
@@ -104,18 +108,17 @@ impl Fields {
             return;
         };
         self.mark(&name);
-        self.lines.push((name, value));
+        Rc::make_mut(&mut self.lines).push((name, value));
     }
 
     /// Removes all lines of a field; returns whether there was one.
     pub fn remove(&mut self, name: &str) -> bool {
-        let before = self.lines.len();
-        self.lines.retain(|(n, _)| n != name.as_bytes());
-        let removed = self.lines.len() != before;
-        if removed {
-            self.mark(&Bytes::copy_from_slice(name.as_bytes()));
+        if !self.has(name) {
+            return false;
         }
-        removed
+        Rc::make_mut(&mut self.lines).retain(|(n, _)| n != name.as_bytes());
+        self.mark(&Bytes::copy_from_slice(name.as_bytes()));
+        true
     }
 
     /// Adds a member to a list-based field unless it is there already (compared without case).
@@ -137,6 +140,16 @@ impl Fields {
             None => member.as_bytes().to_vec(),
         };
         self.set(name, value);
+    }
+
+    /// Makes room for so many more lines, in one piece.
+    pub fn reserve(&mut self, more: usize) {
+        if let Some(lines) = Rc::get_mut(&mut self.lines) {
+            return lines.reserve(more);
+        }
+        let mut lines = Vec::with_capacity(self.lines.len().saturating_add(more));
+        lines.extend_from_slice(&self.lines);
+        self.lines = Rc::new(lines);
     }
 
     /// All lines in order.

@@ -64,7 +64,9 @@ pub fn pairs<'a>(lines: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<u8> {
     let size = |part: &[u8]| u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes();
     let lines: Vec<_> = lines.collect();
     let count = u32::try_from(lines.len()).unwrap_or(u32::MAX);
-    let mut out = count.to_le_bytes().to_vec();
+    let length = lines.iter().map(|(n, v)| n.len() + v.len() + 10);
+    let mut out = Vec::with_capacity(4 + length.sum::<usize>());
+    out.extend_from_slice(&count.to_le_bytes());
     for (name, value) in &lines {
         out.extend_from_slice(&size(name));
         out.extend_from_slice(&size(value));
