@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::Fields;
+use crate::{Emergency, Fields};
 
 /// The head of a request.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct RequestHead {
     /// Whether the request ends with its head: no body follows. Where the edge does not show how a message is framed
     /// (wasi:http), a GET or HEAD without `content-length` is taken to end.
     pub end: bool,
+    /// How short the machine is of resources. Filled only for a filter that wants it.
+    pub emergency: Emergency,
     /// Set by a filter that decided by `end`: should there be content after all, it must not go on.
     pub bodiless: bool,
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    Answer, Body, Chain, Cx, Effect, Exchange, Failed, Fetch, Fetched, Fields, Filter, Record,
-    Reply, RequestHead, ResponseHead, Step, Task, Timestamp, To,
+    Answer, Body, Chain, Cx, Effect, Emergency, Exchange, Failed, Fetch, Fetched, Fields, Filter,
+    Record, Reply, RequestHead, ResponseHead, Step, Task, Timestamp, To,
 };
 
 /// A shared store for scripts, with expiry; clone it into several scripts to play several workers.
@@ -185,6 +185,7 @@ impl Script {
             path: part(1, "/"),
             fields: Fields::received(lines),
             peer: Some(Bytes::from("192.0.2.1")),
+            emergency: Emergency::NONE,
             end: true,
             bodiless: false,
         };
@@ -194,6 +195,13 @@ impl Script {
     /// The client's address for the next request.
     pub fn peer(&mut self, address: &str) -> &mut Self {
         self.request.peer = Some(Bytes::copy_from_slice(address.as_bytes()));
+        self
+    }
+    /// The emergency level at the next request, for a filter that wants it.
+    pub fn emergency(&mut self, level: u8) -> &mut Self {
+        if self.chain.wants().emergency {
+            self.request.emergency = Emergency::new(level);
+        }
         self
     }
     /// The next request's body, cut as said.

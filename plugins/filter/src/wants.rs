@@ -7,6 +7,8 @@ pub struct Wants {
     pub peer: bool,
     /// [`ResponseHead::rerouted`](crate::ResponseHead::rerouted) is to be filled: a hostcall or two per response.
     pub route: bool,
+    /// [`RequestHead::emergency`](crate::RequestHead::emergency) is to be filled.
+    pub emergency: bool,
     /// Decisions need [`Effect::Update`](crate::Effect::Update) to be exact; an adapter that can't says so at load.
     pub exact_updates: bool,
     /// Bytes of values that [`Effect::Store`](crate::Effect::Store) is to have room for; 0 when none is ever stored.
@@ -19,6 +21,7 @@ impl Wants {
         Self {
             peer: self.peer || other.peer,
             route: self.route || other.route,
+            emergency: self.emergency || other.emergency,
             exact_updates: self.exact_updates || other.exact_updates,
             shared_bytes: self.shared_bytes.saturating_add(other.shared_bytes),
         }

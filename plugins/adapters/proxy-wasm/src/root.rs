@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use edgeweir_filter::{
-    Answer, Chain, Cx, Effect, Failed, Filter, Gate, Level, Record, Timestamp, To,
+    Answer, Chain, Cx, Effect, Emergency, Failed, Filter, Gate, Level, Record, Timestamp, To,
 };
 
 use crate::agenda::{Agenda, Pending, Ticket};
@@ -21,6 +21,9 @@ use crate::vm;
 
 /// Format of everything in shared data: another number, other keys.
 const FORMAT: &str = "v2";
+/// The shared value that holds the emergency level as a digit, for every module of this `vm_id`.
+const EMERGENCY_KEY: &[u8] = b"edgeweir.emergency";
+const EMERGENCY_READ: Duration = Duration::from_millis(100);
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(5);
 
@@ -41,6 +44,8 @@ pub struct Root {
     pub chain: Chain,
     /// Whether requests carry the client's address.
     pub wants_peer: bool,
+    /// The emergency level as last read, and when; nothing for a filter that does not want it.
+    emergency: Option<Cell<(Emergency, Timestamp)>>,
     /// Whether responses say that the request was sent elsewhere.
     pub wants_route: bool,
     /// What is known of where requests go.
@@ -65,6 +70,7 @@ impl Root {
         let wants = chain.wants();
         Self {
             wants_peer: wants.peer,
+            emergency: wants.emergency.then(Cell::default),
             wants_route: wants.route,
             chain,
             name,
@@ -86,6 +92,20 @@ impl Root {
     /// Writes a line to the host's log under the filter's name.
     pub fn log(&self, level: Level, line: &str) {
         log(self.name, level, line);
+    }
+
+    /// How short the machine is of resources, as of at most 100 ms ago; `None` for a filter that does not want to know.
+    pub fn emergency(&self, now: Timestamp) -> Option<Emergency> {
+        let read = self.emergency.as_ref()?;
+        let (known, at) = read.get();
+        if at != Timestamp::default() && now.since(at) < EMERGENCY_READ {
+            return Some(known);
+        }
+        let shared = hostcalls::shared(EMERGENCY_KEY).ok().flatten();
+        let level = shared.and_then(|(value, _)| Emergency::parse(&value));
+        let level = level.unwrap_or_default();
+        read.set((level, now));
+        Some(level)
     }
 
     /// Logs the filter's notes, from one of the workers' VMs.

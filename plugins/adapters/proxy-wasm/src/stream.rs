@@ -99,6 +99,9 @@ impl Stream {
         self.begun = true;
         self.is_head = head.method == "HEAD";
         let now = hostcalls::now();
+        if let Some(known) = self.root.emergency(now) {
+            head.emergency = known.raised_by(&head.fields);
+        }
         let step = self.exchange.request(
             &mut head,
             &mut Cx::new(now, &mut self.record).timed(&hostcalls::now),

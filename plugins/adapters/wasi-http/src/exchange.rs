@@ -117,7 +117,7 @@ impl Session {
 }
 
 async fn serve(instance: Rc<Instance>, request: Request) -> Result<Response, ErrorCode> {
-    let head = message::request_head(&request, instance.wants_peer);
+    let head = message::request_head(&request, instance.wants);
     let is_head = head.method == "HEAD";
     let session = match &instance.chain {
         Ok(chain) => Session::new(&instance, chain.start()),

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::mem;
 use std::rc::Rc;
 
-use edgeweir_filter::{Chain, Configured, Cx, Filter, Level, Record, Timestamp, load};
+use edgeweir_filter::{Chain, Configured, Cx, Filter, Level, Record, Timestamp, Wants, load};
 
 use crate::effects::Effects;
 use crate::fetch::Fetcher;
@@ -23,8 +23,8 @@ pub(crate) struct Instance {
     pub(crate) name: &'static str,
     /// The filter, or why its configuration was refused.
     pub(crate) chain: Result<Chain, String>,
-    /// Whether the filter wants the client's address.
-    pub(crate) wants_peer: bool,
+    /// What the filter wants of a request.
+    pub(crate) wants: Wants,
     /// Its stores.
     pub(crate) effects: Rc<Effects>,
     /// Room for its tasks.
@@ -96,7 +96,7 @@ fn make<F: Configured>(json: &str, source: &str, fetcher: Option<Fetcher>) -> In
     let wants = chain.as_ref().map(Chain::wants).unwrap_or_default();
     Instance {
         name: F::NAME,
-        wants_peer: wants.peer,
+        wants,
         chain,
         effects: Rc::new(Effects::new(F::NAME, fetcher, wants.shared_bytes)),
         tasks: Room::new(TASKS),

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
-use edgeweir_filter::{Fields, RequestHead, ResponseHead};
+use edgeweir_filter::{Emergency, Fields, RequestHead, ResponseHead, Wants};
 
 use crate::bindings::wasi::http::types::{
     self as wasi, HeaderError, Method, Request, Response, Scheme,
@@ -31,8 +31,9 @@ impl Refused {
     }
 }
 
-/// A received request's head. `peer` is filled when asked for.
-pub(crate) fn request_head(request: &Request, wants_peer: bool) -> RequestHead {
+/// A received request's head, with what the filter wants of it. The emergency level comes in a field, from a host that
+/// watches its resources.
+pub(crate) fn request_head(request: &Request, wants: Wants) -> RequestHead {
     let fields = received(&request.get_headers());
     let authority = match request.get_authority() {
         Some(authority) => Bytes::from(authority),
@@ -43,7 +44,11 @@ pub(crate) fn request_head(request: &Request, wants_peer: bool) -> RequestHead {
     };
     let method = method_bytes(request.get_method());
     let end = ends_with_head(&method, &fields);
-    let peer = if wants_peer { peer(&fields) } else { None };
+    let peer = if wants.peer { peer(&fields) } else { None };
+    let emergency = match wants.emergency {
+        true => Emergency::NONE.raised_by(&fields),
+        false => Emergency::NONE,
+    };
     RequestHead {
         scheme: scheme_bytes(request.get_scheme()),
         path: request
@@ -53,6 +58,7 @@ pub(crate) fn request_head(request: &Request, wants_peer: bool) -> RequestHead {
         authority,
         fields,
         peer,
+        emergency,
         end,
         bodiless: false,
     }

@@ -1,0 +1,65 @@
+//! How short the machine is of resources, as far as filters are told.
+
+use crate::Fields;
+
+/// The emergency level: 0 is normal, 3 the worst. Filters do less the higher it is: cheaper coding levels, longer use of
+/// stale responses, tighter limits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Emergency(u8);
+
+impl Emergency {
+    /// Nothing is short.
+    pub const NONE: Self = Self(0);
+    /// The worst level.
+    pub const WORST: Self = Self(3);
+    /// The request field that may say the level, a digit.
+    pub const FIELD: &str = "edgeweir-emergency";
+
+    /// A level; what is above the worst is the worst.
+    pub const fn new(level: u8) -> Self {
+        if level > Self::WORST.0 {
+            return Self::WORST;
+        }
+        Self(level)
+    }
+
+    /// The level as a number, 0 to 3.
+    pub const fn level(self) -> u8 {
+        self.0
+    }
+
+    /// From the text of a shared value or a field: one digit. Anything else is no level.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        match text.trim_ascii() {
+            [digit @ b'0'..=b'3'] => Some(Self(digit - b'0')),
+            _ => None,
+        }
+    }
+
+    /// With what a request's fields say. They can raise what is known, never lower it: a client that forges the field makes
+    /// its own exchange cheaper, and nothing else. It goes on, for the filters that follow.
+    pub fn raised_by(self, fields: &Fields) -> Self {
+        let said = fields.values(Self::FIELD).filter_map(Self::parse).max();
+        said.map_or(self, |said| said.max(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_raises_and_never_lowers() {
+        for (name, known, said, want) in [
+            ("nothing is said", 1, &[][..], 1),
+            ("higher", 1, &["3"], 3),
+            ("lower", 2, &["0"], 2),
+            ("the highest counts", 0, &["1", "2"], 2),
+            ("no level", 1, &["4", "", "2, 3", "-1"], 1),
+        ] {
+            let lines: Vec<_> = said.iter().map(|said| (Emergency::FIELD, *said)).collect();
+            let level = Emergency::new(known).raised_by(&Fields::of(&lines));
+            assert_eq!(level, Emergency::new(want), "{name}");
+        }
+    }
+}
