@@ -50,6 +50,8 @@ pub struct Case {
     pub gzip: bool,
     /// Envoy's own filter that does the same, compared with too.
     pub native: bool,
+    /// Most requests are to be refused: what is not 2xx is a response like the others.
+    pub refuses: bool,
     /// Checked beforehand: a word that must be in the response's head, so that what is measured happens at all.
     pub shows: &'static str,
 }
@@ -83,7 +85,7 @@ pub fn all() -> Vec<Case> {
         "ratelimit",
         limit(),
         "ratelimit:",
-        Some((local_ratelimit(), "")),
+        Some((local_ratelimit(1_000_000), "")),
     ));
     let empty = case(
         "1 KiB",
@@ -103,6 +105,7 @@ pub fn all() -> Vec<Case> {
         "",
     );
     all.insert(2, bare);
+    all.extend(refused());
     for (name, path) in [("1 KiB hit", "/cached-1k"), ("100 KiB hit", "/cached-100k")] {
         all.extend(workload(
             name,
@@ -259,8 +262,54 @@ fn case(
         path,
         gzip,
         native: false,
+        refuses: false,
         shows,
     }
+}
+
+/// The limiter and Envoy's own at so many requests a second, far fewer than are asked for.
+fn refused() -> Vec<Case> {
+    let workload = "1 KiB, most refused";
+    let ours = json!({ "rules": [{ "key": ["client"], "limits": [{ "rate": "1000/second" }] }] });
+    let mut cases = vec![
+        case(
+            workload,
+            "Envoy, plain",
+            Proxy::Native(Vec::new()),
+            "/1k",
+            false,
+            "",
+        ),
+        case(
+            workload,
+            "Envoy, ours",
+            Proxy::Envoy(vec![("ratelimit", ours.clone())]),
+            "/1k",
+            false,
+            "ratelimit:",
+        ),
+        case(
+            workload,
+            "Envoy, its own",
+            Proxy::Native(vec![local_ratelimit(1_000)]),
+            "/1k",
+            false,
+            "",
+        ),
+        case(
+            workload,
+            "host, module",
+            Proxy::Modules(vec![("ratelimit", ours)]),
+            "/1k",
+            false,
+            "ratelimit:",
+        ),
+    ];
+    for case in cases.iter_mut().skip(1) {
+        case.refuses = true;
+        case.native = matches!(&case.proxy, Proxy::Native(_));
+    }
+    cases
 }
 
 /// A limit that is never reached.
@@ -268,14 +317,14 @@ fn limit() -> Value {
     json!({ "rules": [{ "key": ["client"], "limits": [{ "rate": "1000000/second" }] }] })
 }
 
-fn local_ratelimit() -> Value {
+fn local_ratelimit(per_second: u32) -> Value {
     let always = json!({ "default_value": { "numerator": 100, "denominator": "HUNDRED" } });
     json!({
         "name": "envoy.filters.http.local_ratelimit",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
             "stat_prefix": "limit",
-            "token_bucket": { "max_tokens": 1_000_000, "tokens_per_fill": 1_000_000, "fill_interval": "1s" },
+            "token_bucket": { "max_tokens": per_second, "tokens_per_fill": per_second, "fill_interval": "1s" },
             "filter_enabled": always,
             "filter_enforced": always
         }

@@ -15,6 +15,8 @@ mod configuration;
 mod connections;
 mod examples;
 mod layering;
+mod limits;
+mod limits_load;
 mod minify;
 mod purge;
 mod ratelimit;
