@@ -78,6 +78,12 @@ impl Plan {
         self.coding
     }
 
+    /// The same at the coding's lowest level, which takes the least time and no more memory.
+    pub(crate) fn at_lowest_level(self) -> Self {
+        let level = u8::from(self.coding != Coding::Brotli);
+        Self { level, ..self }
+    }
+
     /// The most bytes an encoder of this plan holds, its output aside (a test counts what is really allocated).
     ///
     /// gzip and deflate: 0.4 MiB. brotli with the default window of 20 bits: level 0 0.4 MiB, 1 1 MiB, 2 to 5 4 to 5 MiB,

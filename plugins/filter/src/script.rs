@@ -1,6 +1,6 @@
 //! Runs a filter without any host: one exchange at a time, with the time and the chunks a test says.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
@@ -281,7 +281,7 @@ impl Script {
         self.delay = delay;
         self
     }
-    /// Time that every call of the filter takes, by [`Cx::lap`].
+    /// Time that passes before each reading of [`Cx::lap`] in a call of the filter.
     pub fn lap(&mut self, lap: Duration) -> &mut Self {
         self.lap = lap;
         self
@@ -337,10 +337,13 @@ impl Script {
         seen
     }
 
-    /// The clock at the end of a call.
+    /// The clock of a call: each reading is a lap after the one before.
     fn reading(&self) -> impl Fn() -> Timestamp + use<> {
-        let end = self.now.plus(self.lap);
-        move || end
+        let (last, lap) = (Cell::new(self.now), self.lap);
+        move || {
+            last.set(last.get().plus(lap));
+            last.get()
+        }
     }
 
     fn finish_tasks(&mut self, seen: &mut Seen) {
