@@ -82,6 +82,7 @@ impl Filter for Probe {
             route: true,
             exact_updates: true,
             shared_bytes: 64 << 20,
+            ..Wants::default()
         }
     }
     fn startup(&self) -> Vec<Box<dyn Task>> {
