@@ -151,6 +151,7 @@ impl Exchange for Coded {
         self.shared.govern(piece.spent, cx.now.plus(lap));
         if pushed.is_err() {
             cx.count("compress.failed");
+            cx.cut(502);
             let line = format!("the {} encoder failed; the body is cut", coding.token());
             cx.log(Level::Error, line);
         } else if end {

@@ -75,6 +75,8 @@ pub struct Seen {
     pub upstream: Option<RequestHead>,
     /// The request's body as the origin got it.
     pub upstream_body: Vec<u8>,
+    /// The filter gave the request's or the response's body up.
+    pub cut: bool,
     /// Counters and log lines.
     pub record: Record,
     /// Own requests the filter sent.
@@ -406,6 +408,10 @@ impl Script {
                 &mut out,
                 &mut Cx::new(self.now, &mut seen.record).timed(&self.reading()),
             );
+            if let Some(status) = seen.record.cut.take() {
+                seen.cut = true;
+                return self.finish(seen, Reply::new(status, &[], ""));
+            }
             seen.upstream_body
                 .extend_from_slice(if body == Body::Observe { chunk } else { &out });
         }
@@ -447,9 +453,11 @@ impl Script {
         let last = chunks.len().saturating_sub(1);
         for (at, chunk) in chunks.iter().enumerate() {
             let end = !self.cut && !separate_end && at == last;
-            self.push(body, chunk, end, exchange, seen);
+            if !seen.cut {
+                self.push(body, chunk, end, exchange, seen);
+            }
         }
-        if separate_end && !self.cut {
+        if separate_end && !self.cut && !seen.cut {
             self.push(body, &[], true, exchange, seen);
             if let Some(mut trailers) = self.origin_trailers.clone() {
                 exchange.response_trailers(
@@ -487,6 +495,7 @@ impl Script {
         if !sent.is_empty() {
             seen.chunks.push(sent);
         }
+        seen.cut |= seen.record.cut.take().is_some();
         self.settle(seen);
     }
 
