@@ -5,6 +5,8 @@ use serde::Deserialize;
 
 use crate::Coding;
 use crate::breach::{Breach, Cookies};
+use crate::decode::DecodeConfig;
+use crate::dictionary::DictionariesConfig;
 use crate::etag::Etags;
 use crate::media_type;
 use crate::preset::Preset;
@@ -61,6 +63,10 @@ pub struct Config {
     /// coded, and up again later. Default 100: no bound. It needs an edge with a clock.
     #[schemars(range(min = 1, max = 100))]
     pub cpu_percent: u32,
+    /// Taking codings off. Default: none.
+    pub decode: DecodeConfig,
+    /// Shared dictionaries (RFC 9842), for origins that say which responses are some.
+    pub dictionaries: DictionariesConfig,
     /// Say in `Server-Timing` what was done: the coding and its level, or why there is none. Default false.
     pub server_timing: bool,
     /// Bytes that all encoders of a worker or instance may hold together, 1 MiB to 2 GiB. Default 256 MiB. A response that
@@ -93,6 +99,8 @@ impl Default for Config {
             breach_bytes: 128,
             etag: Etags::Weak,
             cpu_percent: 100,
+            decode: DecodeConfig::default(),
+            dictionaries: DictionariesConfig::default(),
             server_timing: false,
             memory_bytes: 256 * 1024 * 1024,
             remove_accept_encoding: false,

@@ -21,6 +21,8 @@ pub enum Skipped {
     NoTransform,
     /// The origin applied a content coding.
     Coded,
+    /// It was decoded for what follows.
+    Decoded,
     /// The body is empty.
     Empty,
     /// There is no `Content-Type`.
@@ -53,13 +55,14 @@ pub enum Skipped {
 
 impl Skipped {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Disabled,
         Self::NoContent,
         Self::NotModified,
         Self::Partial,
         Self::NoTransform,
         Self::Coded,
+        Self::Decoded,
         Self::Empty,
         Self::NoMediaType,
         Self::MediaType,
@@ -85,6 +88,7 @@ impl Skipped {
             Self::Partial => "compress.skipped.partial",
             Self::NoTransform => "compress.skipped.no_transform",
             Self::Coded => "compress.skipped.coded",
+            Self::Decoded => "compress.skipped.decoded",
             Self::Empty => "compress.skipped.empty",
             Self::NoMediaType => "compress.skipped.no_media_type",
             Self::MediaType => "compress.skipped.media_type",

@@ -65,16 +65,18 @@ pub(crate) fn coded(head: &mut ResponseHead, coding: Coding, etags: Etags, varie
 /// Makes the `ETag` of a 304 the one of the 200 that the client holds; answers whether that is the plain one.
 ///
 /// RFC 9110 §15.4.5: a 304 has the `ETag` "that would have been sent in a 200"; RFC 9111 §4.3.4: one that the stored
-/// response does not have would freshen nothing. `liked` are the codings that a 200 could have now, best first.
+/// response does not have would freshen nothing. `liked` are the codings that a 200 could have now, best first;
+/// without `changes` it would be plain.
 pub(crate) fn not_modified(
     head: &mut ResponseHead,
     asked: Option<&[u8]>,
     liked: &[Coding],
+    changes: bool,
     etags: Etags,
 ) -> bool {
     let Some(tag) = head.fields.get("etag").map(Bytes::copy_from_slice) else {
         // By date: it may be coded or not.
-        return liked.is_empty();
+        return !changes;
     };
     let held = |tag: &[u8]| asked.is_some_and(|asked| list_members(asked).any(|one| one == tag));
     let plain = tag.starts_with(b"\"") && held(&tag);
@@ -87,7 +89,7 @@ pub(crate) fn not_modified(
             return false;
         }
     }
-    if liked.is_empty() {
+    if !changes {
         return true;
     }
     if !plain {
@@ -195,7 +197,7 @@ mod tests {
             ("\"b\"", "\"a\"", true),
         ] {
             let mut head = head("\"a\"");
-            let held = not_modified(&mut head, Some(asked.as_bytes()), &[], Suffix);
+            let held = not_modified(&mut head, Some(asked.as_bytes()), &[], false, Suffix);
             assert_eq!(
                 (head.fields.text("etag"), held),
                 (Some(want), plain),
@@ -276,7 +278,13 @@ mod tests {
             ),
         ] {
             let mut head = head(tag);
-            let held = not_modified(&mut head, asked.map(str::as_bytes), &[Gzip, Brotli], etags);
+            let held = not_modified(
+                &mut head,
+                asked.map(str::as_bytes),
+                &[Gzip, Brotli],
+                true,
+                etags,
+            );
             assert_eq!(
                 (head.fields.text("etag"), held),
                 (Some(want), plain),

@@ -5,59 +5,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edgeweir_filter::representation;
-use edgeweir_filter::{
-    Body, Cx, Emergency, Exchange, Fields, Level, RequestHead, ResponseHead, Step,
-};
+use edgeweir_filter::{Body, Cx, Emergency, Exchange, Fields, RequestHead, ResponseHead, Step};
 
 use crate::breach::{self, Breach};
-use crate::budget::Reservation;
-use crate::gain::{self, Key};
+use crate::decode::{self, Applied, DecodeResponses, Unpacker};
 use crate::governor::Ease;
-use crate::measure::{self, Tally, size};
-use crate::policy::Policy;
-use crate::{AcceptEncoding, Coding, Encoder, EncoderFailed, Plan, Shared, Skipped};
-use crate::{eligible, etag};
-
-/// What of the request matters for its response.
-struct Request {
-    policy: Rc<Policy>,
-    is_head: bool,
-    is_connect: bool,
-    no_transform: bool,
-    /// It is of somebody who is known.
-    personal: bool,
-    emergency: Emergency,
-    /// `None` when there is no such field.
-    accept: Option<AcceptEncoding>,
-    if_none_match: Option<Vec<u8>>,
-    gain: Key,
-}
-
-/// A coding, and the levels that it was to have and has.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Choice {
-    plan: Plan,
-    configured: u8,
-    level: u8,
-    /// Padding is added, of at least 9 bytes.
-    padding: Option<usize>,
-}
-
-/// A body on its way through an encoder.
-struct Stream {
-    choice: Choice,
-    encoder: Option<Encoder>,
-    tally: Tally,
-    _room: Reservation,
-}
+use crate::request::{Decoding, Request, Why};
+use crate::stream::{Broken, Choice, Stream, Unpacking, Works};
+use crate::{Coding, Dictionary, Shared, Skipped};
+use crate::{eligible, etag, measure};
 
 /// One exchange.
 pub(crate) struct Coded {
     shared: Rc<Shared>,
     request: Option<Request>,
-    stream: Option<Stream>,
-    /// The head says that the content is coded.
-    coded: bool,
+    /// The request's body is decoded.
+    unpacking: Option<Unpacking>,
+    works: Works,
+    /// The head says other content than the origin's.
+    changed: bool,
     /// What coding took, once the body is whole.
     spent: Duration,
 }
@@ -67,37 +33,46 @@ impl Coded {
         Self {
             shared,
             request: None,
-            stream: None,
-            coded: false,
+            unpacking: None,
+            works: Works::default(),
+            changed: false,
             spent: Duration::ZERO,
         }
     }
 }
 
 impl Exchange for Coded {
-    fn request(&mut self, head: &mut RequestHead, _: &mut Cx<'_>) -> Step {
+    fn request(&mut self, head: &mut RequestHead, cx: &mut Cx<'_>) -> Step {
+        let request = Request::of(head, &self.shared);
         let settings = &self.shared.settings;
-        let fields = &mut head.fields;
-        let accept = fields
-            .has("accept-encoding")
-            .then(|| AcceptEncoding::parse(fields));
-        let if_none_match = fields.joined("if-none-match");
-        etag::to_origin(settings.etag, fields);
-        self.request = Some(Request {
-            is_head: head.method == "HEAD",
-            is_connect: head.method == "CONNECT",
-            no_transform: representation::no_transform(fields),
-            personal: breach::is_personal(fields),
-            emergency: head.emergency,
-            accept,
-            if_none_match,
-            gain: self.shared.gains.key(&head.authority, &head.path),
-            policy: Rc::clone(settings.policy(head.path_only())),
-        });
+        etag::to_origin(settings.etag, &mut head.fields);
         if settings.remove_accept_encoding {
             head.fields.remove("accept-encoding");
         }
-        Step::Forward(Body::Pass)
+        let open = !head.end && !request.is_connect && !request.no_transform;
+        self.request = Some(request);
+        match Applied::of(&head.fields) {
+            Applied::One(coding) if open && settings.decode.requests => {
+                Step::Forward(self.decode_request(coding, head, cx))
+            }
+            Applied::Other if open && settings.decode.refuse_unknown => {
+                cx.count("compress.request.unsupported");
+                Step::Reply(decode::unsupported())
+            }
+            _ => Step::Forward(Body::Pass),
+        }
+    }
+
+    fn request_body(&mut self, chunk: &[u8], end: bool, out: &mut Vec<u8>, cx: &mut Cx<'_>) {
+        // Once it failed nothing more of it is shown.
+        let Some(unpacking) = &mut self.unpacking else {
+            return;
+        };
+        if let Err(why) = unpacking.push(chunk, end, out) {
+            out.clear();
+            self.unpacking = None;
+            Broken::Undecodable(why).tell(why.status(), cx);
+        }
     }
 
     fn response(&mut self, head: &mut ResponseHead, cx: &mut Cx<'_>) -> Step {
@@ -105,72 +80,64 @@ impl Exchange for Coded {
             debug_assert!(false, "a response without a request");
             return Step::Forward(Body::Pass);
         };
-        let decided = self.decide(&request, head, cx);
+        let decided = self.decode_and_decide(&request, head, cx);
         if self.shared.settings.server_timing {
             head.fields.append("server-timing", timing(&decided));
         }
-        let body = match decided {
+        match decided {
             Ok(choice) => {
-                self.coded = true;
-                let coding = choice.plan.coding();
-                cx.count(measure::coded(coding));
+                self.changed = true;
+                cx.count(measure::coded(choice.coding));
                 if choice.level < choice.configured {
                     cx.count("compress.lowered");
                 }
-                let token = Bytes::from_static(coding.token().as_bytes());
+                if choice.dictionary.is_some() {
+                    cx.count("compress.dictionary.used");
+                }
+                let token = Bytes::from_static(choice.token().as_bytes());
                 head.fields.set("content-encoding", token);
-                let varied = choice.padding.is_some();
-                etag::coded(head, coding, self.shared.settings.etag, varied);
-                self.stream.as_ref().map_or(Body::Pass, |_| Body::Transform)
+                // Bytes that depend on chance, or on what the client has, have no strong tag.
+                let varied = choice.padding.is_some() || choice.dictionary.is_some();
+                etag::coded(head, choice.coding, self.shared.settings.etag, varied);
             }
-            Err(skipped) => {
-                cx.count(skipped.counter());
-                Body::Pass
-            }
-        };
+            Err(skipped) => cx.count(skipped.counter()),
+        }
         self.request = Some(request);
-        Step::Forward(body)
+        Step::Forward(match &self.works {
+            Works {
+                unpacking: None,
+                stream: None,
+                capture: None,
+            } => Body::Pass,
+            Works {
+                unpacking: None,
+                stream: None,
+                ..
+            } => Body::Observe,
+            _ => Body::Transform,
+        })
     }
 
     fn response_body(&mut self, chunk: &[u8], end: bool, out: &mut Vec<u8>, cx: &mut Cx<'_>) {
-        let Some(stream) = &mut self.stream else {
-            // Failed before, or called after the end: plain bytes would not be of the coding that the head names.
-            debug_assert!(self.coded, "a body without a decision");
-            return;
-        };
-        let (begun, before) = (cx.lap(), out.len());
-        let pushed = stream.push(chunk, end, out, cx);
+        let begun = cx.lap();
+        let pushed = self.works.push(chunk, end, out, cx);
         let lap = cx.lap();
-        let coding = stream.choice.plan.coding();
-        let piece = Tally {
-            plain: size(chunk.len()),
-            coded: size(out.len() - before),
-            spent: lap.saturating_sub(begun),
-        };
-        stream.tally.add(coding, piece, cx);
-        self.shared.govern(piece.spent, cx.now.plus(lap));
-        if pushed.is_err() {
-            cx.count("compress.failed");
-            cx.cut(502);
-            let line = format!("the {} encoder failed; the body is cut", coding.token());
-            cx.log(Level::Error, line);
-        } else if end {
-            let tally = stream.tally;
-            tally.end(cx);
-            self.spent = tally.spent;
-            if let Some(request) = &self.request {
-                let percent = request.policy.max_ratio_percent;
-                let gains = &self.shared.gains;
-                gains.learn(request.gain, tally.plain, tally.coded, percent);
-            }
+        let spent = lap.saturating_sub(begun);
+        self.shared.govern(spent, cx.now.plus(lap));
+        if let Some(stream) = &mut self.works.stream {
+            stream.tally.took(stream.choice.coding, spent, cx);
         }
-        if end || pushed.is_err() {
-            self.stream = None;
+        if let Err(broken) = pushed {
+            broken.tell(502, cx);
+            self.works = Works::default();
+        } else if end {
+            let works = std::mem::take(&mut self.works);
+            self.learn(works, cx);
         }
     }
 
     fn response_trailers(&mut self, trailers: &mut Fields, _: &mut Cx<'_>) {
-        if self.coded {
+        if self.changed {
             representation::drop_digests(trailers);
             if self.shared.settings.server_timing {
                 let millis = self.spent.as_secs_f64() * 1000.0;
@@ -182,17 +149,81 @@ impl Exchange for Coded {
 }
 
 impl Coded {
+    /// Takes the coding off a request's body, where there is room.
+    fn decode_request(&mut self, coding: Coding, head: &mut RequestHead, cx: &mut Cx<'_>) -> Body {
+        let Some(room) = self.shared.budget.take(Unpacker::memory(coding)) else {
+            cx.count("compress.request.memory");
+            return Body::Pass;
+        };
+        cx.count("compress.request.decoded");
+        let ratio = self.shared.settings.decode.max_ratio;
+        self.unpacking = Some(Unpacking::new(coding, ratio, room));
+        for field in ["content-encoding", "content-length"] {
+            head.fields.remove(field);
+        }
+        representation::drop_digests(&mut head.fields);
+        Body::Transform
+    }
+
+    /// Takes a coding off where that is asked for, then decides as if it had never been there.
+    fn decode_and_decide(
+        &mut self,
+        request: &Request,
+        head: &mut ResponseHead,
+        cx: &mut Cx<'_>,
+    ) -> Result<Choice, Skipped> {
+        let shared = Rc::clone(&self.shared);
+        let config = &shared.settings.decode;
+        let Some(Decoding { coding, why }) = request.decoding(head, config) else {
+            if config.responses == DecodeResponses::ForClient
+                && matches!(Applied::of(&head.fields), Applied::One(_))
+            {
+                // Another client gets it plain.
+                vary(head);
+            }
+            return self.decide(request, head, cx);
+        };
+        if why != Why::Filters {
+            vary(head);
+        }
+        let Some(room) = shared.budget.take(Unpacker::memory(coding)) else {
+            return Err(Skipped::Memory);
+        };
+        let before = head.clone();
+        head.fields.remove("content-encoding");
+        representation::transformed(head);
+        let decided = match why {
+            Why::Filters => Err(Skipped::Decoded),
+            Why::Client | Why::Better => self.decide(request, head, cx),
+        };
+        if why == Why::Better && decided.is_err() {
+            *head = before;
+            self.works = Works::default();
+            return Err(Skipped::Coded);
+        }
+        self.changed = true;
+        cx.count(measure::decoded(coding));
+        if !request.is_head {
+            self.works.unpacking = Some(Unpacking::new(coding, config.max_ratio, room));
+        }
+        decided
+    }
+
     /// Which coding the content gets; marks the head as negotiable where it is. Sets up the stream unless the
     /// request was HEAD, whose head is that of a GET.
     fn decide(
         &mut self,
         request: &Request,
         head: &mut ResponseHead,
-        cx: &Cx<'_>,
+        cx: &mut Cx<'_>,
     ) -> Result<Choice, Skipped> {
-        let policy = &request.policy;
+        let (shared, policy) = (Rc::clone(&self.shared), &request.policy);
         if request.is_connect {
             return Err(Skipped::NoContent);
+        }
+        if let Some(asked) = &request.asked {
+            let dictionaries = &shared.dictionaries;
+            self.works.capture = dictionaries.capture(asked, head, &shared.budget, cx.now);
         }
         if policy.disabled {
             return Err(Skipped::Disabled);
@@ -204,7 +235,7 @@ impl Coded {
             }
             other => other?,
         }
-        let cookies = self.shared.settings.breach_cookies;
+        let cookies = shared.settings.breach_cookies;
         let secret = policy.breach_all || cookies.tell(request.personal, &head.fields);
         if secret && policy.breach == Breach::Skip {
             if !policy.breach_all {
@@ -214,29 +245,39 @@ impl Coded {
             return Err(Skipped::Breach);
         }
         vary(head);
+        let dictionary = self.dictionary(request, head, cx);
         if head.tail_closed {
             return Err(Skipped::Trailers);
         }
-        let ranked = request.ranked();
+        let ranked = match &request.accept {
+            Some(accept) if !request.no_transform => {
+                accept.candidates(&policy.codings, dictionary.is_some())
+            }
+            _ => Vec::new(),
+        };
         if ranked.is_empty() {
             return Err(request.refusal());
         }
-        self.shared.govern(Duration::ZERO, cx.now);
+        shared.govern(Duration::ZERO, cx.now);
         let ease = self.ease(request.emergency)?;
-        if self.shared.gains.poor(request.gain, !request.is_head) {
+        if shared.gains.poor(request.gain, !request.is_head) {
             return Err(Skipped::PoorRatio);
         }
         let padding = (secret && policy.breach == Breach::HideLength).then(|| {
-            let chance = self.shared.chance.draw(cx.now);
-            breach::length(chance, self.shared.settings.breach_bytes)
+            let chance = shared.chance.draw(cx.now);
+            breach::length(chance, shared.settings.breach_bytes)
         });
-        for coding in ranked {
+        for candidate in ranked {
+            let coding = candidate.coding;
             let configured = policy.level(coding);
             let Some(level) = ease.level(coding, configured) else {
                 continue;
             };
             let choice = Choice {
-                plan: Plan::new(coding, level, policy.window_bits, head.content_length()),
+                coding,
+                dictionary: dictionary.clone().filter(|_| candidate.dictionary),
+                window_bits: policy.window_bits,
+                length: head.content_length(),
                 configured,
                 level,
                 padding,
@@ -244,17 +285,31 @@ impl Coded {
             if request.is_head {
                 return Ok(choice);
             }
-            if let Some(room) = self.shared.budget.take(choice.plan.memory()) {
-                self.stream = Some(Stream {
-                    choice,
-                    encoder: None,
-                    tally: Tally::default(),
-                    _room: room,
-                });
+            if let Some(room) = shared.budget.take(choice.plan(level).memory()) {
+                self.works.stream = Some(Stream::new(choice.clone(), room));
                 return Ok(choice);
             }
         }
         Err(Skipped::Memory)
+    }
+
+    /// The dictionary to code with; where one is for this path, the response depends on what the client has.
+    fn dictionary(
+        &self,
+        request: &Request,
+        head: &mut ResponseHead,
+        cx: &Cx<'_>,
+    ) -> Option<Rc<Dictionary>> {
+        let asked = request.asked.as_ref()?;
+        let dictionaries = &self.shared.dictionaries;
+        if !dictionaries.concern(asked, cx.now) {
+            return None;
+        }
+        // RFC 9842 §6.2: "the "Vary" header field [...] accept-encoding, available-dictionary".
+        if !head.fields.list("vary").any(|member| member == b"*") {
+            head.fields.add_member("vary", "Available-Dictionary");
+        }
+        dictionaries.find(asked, cx.now)
     }
 
     /// How far levels are lowered now: by what coding took, or by the machine's emergency, whichever is more.
@@ -269,72 +324,43 @@ impl Coded {
 
     /// RFC 9110 §15.4.5: a 304 has the `ETag` and `Vary` "that would have been sent in a 200".
     fn not_modified(&self, request: &Request, head: &mut ResponseHead) {
+        let settings = &self.shared.settings;
+        let decodes = settings.decode.responses != DecodeResponses::Off;
         let typed = head.fields.has("content-type");
-        if typed && eligible::check_media_type(head, &request.policy).is_err() {
+        let coded = !typed || eligible::check_media_type(head, &request.policy).is_ok();
+        if !coded && !decodes {
             return;
         }
         vary(head);
-        let (ranked, etags) = (request.ranked(), self.shared.settings.etag);
+        let ranked = request.ranked();
         let asked = request.if_none_match.as_deref();
-        if !etag::not_modified(head, asked, &ranked, etags) {
+        let changes = decodes || !ranked.is_empty();
+        if !etag::not_modified(head, asked, &ranked, changes, settings.etag) {
             // RFC 9110 §8.6, RFC 9530 §3: they would be of the plain content, and freshen what is stored coded.
             head.fields.remove("content-length");
             representation::drop_digests(&mut head.fields);
         }
     }
-}
 
-impl Request {
-    /// The codings to try, best first.
-    fn ranked(&self) -> Vec<Coding> {
-        match &self.accept {
-            Some(accept) if !self.no_transform => accept.rank(&self.policy.codings),
-            _ => Vec::new(),
-        }
-    }
-
-    /// Why there is nothing to try.
-    fn refusal(&self) -> Skipped {
-        match self {
-            // RFC 9111 §5.2.1.6: the client asks intermediaries not to transform.
-            Self {
-                no_transform: true, ..
-            } => Skipped::NoTransform,
-            // RFC 9110 §12.5.3: without the field any coding is acceptable, but such a client may know none.
-            Self { accept: None, .. } => Skipped::NoAcceptEncoding,
-            _ => Skipped::NotAcceptable,
-        }
-    }
-}
-
-impl Stream {
-    fn push(
-        &mut self,
-        chunk: &[u8],
-        end: bool,
-        out: &mut Vec<u8>,
-        cx: &mut Cx<'_>,
-    ) -> Result<(), EncoderFailed> {
-        let Choice { mut plan, .. } = self.choice;
-        let coding = plan.coding();
-        let encoder = self.encoder.get_or_insert_with(|| {
-            if gain::looks_random(chunk) {
-                // What can't get smaller is not worth more than the lowest level, which also holds no more memory.
-                cx.count("compress.incompressible");
-                plan = plan.at_lowest_level();
+    /// The body is whole.
+    fn learn(&mut self, works: Works, cx: &mut Cx<'_>) {
+        let shared = &self.shared;
+        if let Some(Stream { tally, .. }) = works.stream {
+            tally.end(cx);
+            self.spent = tally.spent;
+            if let Some(request) = &self.request {
+                let percent = request.policy.max_ratio_percent;
+                let (plain, coded) = (tally.plain, tally.coded);
+                shared.gains.learn(request.gain, plain, coded, percent);
             }
-            plan.encoder()
-        });
-        let Some(padding) = self.choice.padding.take_if(|_| !chunk.is_empty()) else {
-            return encoder.push(chunk, end, out);
-        };
-        encoder.push(chunk, false, out)?;
-        breach::pad(coding, padding, out);
-        cx.add("compress.padding_bytes", size(padding));
-        if end {
-            encoder.push(&[], true, out)?;
         }
-        Ok(())
+        if let Some(capture) = works.capture {
+            let kept = shared.dictionaries.keep(capture, cx.now);
+            cx.count(match kept {
+                true => "compress.dictionary.kept",
+                false => "compress.dictionary.too_large",
+            });
+        }
     }
 }
 
@@ -349,7 +375,7 @@ fn vary(head: &mut ResponseHead) {
 fn timing(decided: &Result<Choice, Skipped>) -> String {
     let what = match decided {
         Ok(choice) => {
-            let (token, level) = (choice.plan.coding().token(), choice.level);
+            let (token, level) = (choice.token(), choice.level);
             match choice.configured {
                 configured if configured > level => format!("{token} {configured} to {level}"),
                 _ => format!("{token} {level}"),

@@ -28,6 +28,9 @@ mod breach;
 mod budget;
 mod coder;
 mod config;
+mod decode;
+mod decoder;
+mod dictionary;
 mod eligible;
 mod etag;
 mod exchange;
@@ -37,6 +40,8 @@ mod measure;
 mod media_type;
 mod policy;
 mod preset;
+mod request;
+mod stream;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -46,8 +51,10 @@ use edgeweir_filter::{ConfigError, Configured, Exchange, Filter, Timestamp, Want
 
 pub use accept_encoding::AcceptEncoding;
 pub use breach::{Breach, Cookies};
-pub use coder::{Coding, Encoder, EncoderFailed, Plan};
+pub use coder::{Coding, Dictionary, Encoder, EncoderFailed, Plan};
 pub use config::{Config, Rule};
+pub use decode::{DecodeConfig, DecodeResponses};
+pub use dictionary::DictionariesConfig;
 pub use eligible::Skipped;
 pub use etag::Etags;
 pub use media_type::MediaRange;
@@ -55,6 +62,7 @@ pub use preset::Preset;
 
 use breach::Chance;
 use budget::Budget;
+use dictionary::Dictionaries;
 use exchange::Coded;
 use gain::Gains;
 use governor::Load;
@@ -71,6 +79,7 @@ struct Shared {
     budget: Budget,
     gains: Gains,
     chance: Chance,
+    dictionaries: Dictionaries,
     load: Cell<Load>,
 }
 
@@ -133,6 +142,7 @@ impl Configured for Compress {
         Ok(Self {
             shared: Rc::new(Shared {
                 budget: Budget::new(room),
+                dictionaries: Dictionaries::new(settings.dictionaries),
                 settings,
                 gains: Gains::new(),
                 chance: Chance::new(),

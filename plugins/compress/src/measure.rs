@@ -15,6 +15,15 @@ pub(crate) fn coded(coding: Coding) -> &'static str {
     }
 }
 
+/// The counter of responses that this coding was taken off.
+pub(crate) fn decoded(coding: Coding) -> &'static str {
+    match coding {
+        Coding::Brotli => "compress.decoded.br",
+        Coding::Gzip => "compress.decoded.gzip",
+        Coding::Deflate => "compress.decoded.deflate",
+    }
+}
+
 /// The counter of microseconds that this coding took.
 fn micros(coding: Coding) -> &'static str {
     match coding {
@@ -47,14 +56,19 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Adds a piece, to the counters too. Of the time whole microseconds are counted, the rest is kept for the next piece.
-    pub(crate) fn add(&mut self, coding: Coding, piece: Self, cx: &mut Cx<'_>) {
+    /// Adds a piece, to the counters too.
+    pub(crate) fn add(&mut self, plain: usize, coded: usize, cx: &mut Cx<'_>) {
+        let (plain, coded) = (size(plain), size(coded));
+        self.plain = self.plain.saturating_add(plain);
+        self.coded = self.coded.saturating_add(coded);
+        cx.add("compress.bytes_in", plain);
+        cx.add("compress.bytes_out", coded);
+    }
+
+    /// Adds the time of a call. Whole microseconds are counted, the rest is kept for the next call.
+    pub(crate) fn took(&mut self, coding: Coding, spent: Duration, cx: &mut Cx<'_>) {
         let before = self.spent.as_micros();
-        self.plain = self.plain.saturating_add(piece.plain);
-        self.coded = self.coded.saturating_add(piece.coded);
-        self.spent = self.spent.saturating_add(piece.spent);
-        cx.add("compress.bytes_in", piece.plain);
-        cx.add("compress.bytes_out", piece.coded);
+        self.spent = self.spent.saturating_add(spent);
         let whole = u64::try_from(self.spent.as_micros() - before).unwrap_or(0);
         if whole > 0 {
             cx.add(micros(coding), whole);
@@ -97,12 +111,9 @@ mod tests {
     fn no_time_is_lost_between_pieces() {
         let mut record = Record::default();
         let mut tally = Tally::default();
-        let piece = Tally {
-            spent: Duration::from_nanos(700),
-            ..Tally::default()
-        };
         for _ in 0..10 {
-            tally.add(Coding::Gzip, piece, &mut Cx::new(Timestamp(0), &mut record));
+            let mut cx = Cx::new(Timestamp(0), &mut record);
+            tally.took(Coding::Gzip, Duration::from_nanos(700), &mut cx);
         }
         let micros = record.counts.iter();
         let micros = micros.filter(|(name, _)| *name == "compress.micros.gzip");

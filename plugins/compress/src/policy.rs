@@ -7,6 +7,8 @@ use edgeweir_filter::{ConfigError, bounded};
 use crate::Coding;
 use crate::breach::{Breach, Cookies};
 use crate::config::{Config, Rule};
+use crate::decode::DecodeConfig;
+use crate::dictionary::DictionarySettings;
 use crate::etag::Etags;
 use crate::media_type::MediaRange;
 use crate::preset::Preset;
@@ -21,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) breach_bytes: u16,
     pub(crate) etag: Etags,
     pub(crate) cpu_percent: u8,
+    pub(crate) decode: DecodeConfig,
+    pub(crate) dictionaries: DictionarySettings,
     pub(crate) server_timing: bool,
     pub(crate) memory_bytes: usize,
     pub(crate) remove_accept_encoding: bool,
@@ -50,6 +54,7 @@ struct Pattern {
 
 impl Settings {
     pub(crate) fn check(config: &Config) -> Result<Self, ConfigError> {
+        config.decode.check()?;
         let unset = Policy::default().with(config.preset);
         let policy = Options::of(config).check("", unset)?;
         if config.rules.len() > 100 {
@@ -71,6 +76,8 @@ impl Settings {
             breach_bytes: bounded("breach_bytes", config.breach_bytes, 16, 4096)?,
             etag: config.etag,
             cpu_percent: bounded("cpu_percent", config.cpu_percent, 1, 100)?,
+            decode: config.decode.clone(),
+            dictionaries: config.dictionaries.check()?,
             server_timing: config.server_timing,
             memory_bytes: bounded("memory_bytes", config.memory_bytes, 1 << 20, 1 << 31)?,
             remove_accept_encoding: config.remove_accept_encoding,
@@ -322,6 +329,41 @@ mod tests {
             ),
             (r#"{"gzip_level": "fast"}"#, "gzip_level", &["fast"]),
             (r#"{"gziplevel": 1}"#, "gziplevel", &["unknown field"]),
+            (
+                r#"{"decode": {"max_ratio": 1}}"#,
+                "decode.max_ratio",
+                &["1 ", "2 to 1100"],
+            ),
+            (
+                r#"{"decode": {"transcode": true}}"#,
+                "decode.transcode",
+                &["for_client"],
+            ),
+            (
+                r#"{"decode": {"refuse_unknown": true}}"#,
+                "decode.refuse_unknown",
+                &["requests"],
+            ),
+            (
+                r#"{"decode": {"responses": "all"}}"#,
+                "decode.responses",
+                &["all", "for_client"],
+            ),
+            (
+                r#"{"dictionaries": {"entries": 1001}}"#,
+                "dictionaries.entries",
+                &["1001", "0 to 1000"],
+            ),
+            (
+                r#"{"dictionaries": {"bytes": 1}}"#,
+                "dictionaries.bytes",
+                &["1 ", "65536"],
+            ),
+            (
+                r#"{"dictionaries": {"max_bytes": 9}}"#,
+                "dictionaries.max_bytes",
+                &["9", "1024"],
+            ),
             (r#"{"preset": "tiny"}"#, "preset", &["tiny", "small"]),
             (r#"{"etag": "strong"}"#, "etag", &["strong", "suffix"]),
             (r#"{"breach": "on"}"#, "breach", &["on", "hide_length"]),

@@ -100,16 +100,36 @@ mod tests {
         let destination = |text: &str| vec![text.to_owned()];
         for (name, text, want) in [
             ("a pattern", r#"match="/js/*""#, Some((vec![], ""))),
-            ("all of it", r#"match="/js/*", match-dest=("script"), id="v1", type=raw"#, Some((destination("script"), "v1"))),
-            ("order and space do not count", r#"id="v1" , match="/js/*";x=1"#, Some((vec![], "v1"))),
-            ("what is not known does not count", r#"match="/js/*", ttl=60"#, Some((vec![], ""))),
+            (
+                "all of it",
+                r#"match="/js/*", match-dest=("script"), id="v1", type=raw"#,
+                Some((destination("script"), "v1")),
+            ),
+            (
+                "order and space do not count",
+                r#"id="v1" , match="/js/*";x=1"#,
+                Some((vec![], "v1")),
+            ),
+            (
+                "what is not known does not count",
+                r#"match="/js/*", ttl=60"#,
+                Some((vec![], "")),
+            ),
             ("no pattern", r#"id="v1""#, None),
             ("another type", r#"match="/js/*", type=zip"#, None),
-            ("a type that is no token", r#"match="/js/*", type="raw""#, None),
+            (
+                "a type that is no token",
+                r#"match="/js/*", type="raw""#,
+                None,
+            ),
             ("a pattern that is a token", "match=*", None),
             ("a regular expression", r#"match="/(a|b)""#, None),
             ("a bad id", r#"match="/js/*", id=1"#, None),
-            ("bad destinations", r#"match="/js/*", match-dest="script""#, None),
+            (
+                "bad destinations",
+                r#"match="/js/*", match-dest="script""#,
+                None,
+            ),
             ("not structured", "match=/js/*", None),
             ("empty", "", None),
         ] {
@@ -119,7 +139,10 @@ mod tests {
             assert_eq!(parsed, want, "{name}");
         }
         let long = format!(r#"match="/js/*", id="{}""#, "a".repeat(1025));
-        assert_eq!(UseAs::parse(&Fields::of(&[("use-as-dictionary", &long)]), b"/"), None);
+        assert_eq!(
+            UseAs::parse(&Fields::of(&[("use-as-dictionary", &long)]), b"/"),
+            None
+        );
     }
 
     #[test]

@@ -75,10 +75,20 @@ mod tests {
             ("overlap", "/js/ab*ba", "/js/aba", false),
             ("crosses segments", "/js/*", "/js/a/b", true),
             ("several", "/*/app/*.js", "/v1/app/main.js", true),
-            ("several, out of order", "/*/app/*.js", "/v1/main.js/app/", false),
+            (
+                "several, out of order",
+                "/*/app/*.js",
+                "/v1/main.js/app/",
+                false,
+            ),
             ("the end twice", "/*.js", "/a.js.js", true),
             ("everything", "*", "/any", false),
-            ("relative to the dictionary's folder", "app.*.js", "/static/app.2.js", true),
+            (
+                "relative to the dictionary's folder",
+                "app.*.js",
+                "/static/app.2.js",
+                true,
+            ),
             ("relative, elsewhere", "app.*.js", "/app.2.js", false),
         ] {
             let pattern = Pattern::parse(pattern, b"/static/app.1.js").expect(name);
@@ -108,6 +118,9 @@ mod tests {
         ] {
             assert_eq!(Pattern::parse(text, b"/x/y"), None, "{text}");
         }
-        assert_eq!(Pattern::parse(&format!("/{}", "a".repeat(1024)), b"/"), None);
+        assert_eq!(
+            Pattern::parse(&format!("/{}", "a".repeat(1024)), b"/"),
+            None
+        );
     }
 }
