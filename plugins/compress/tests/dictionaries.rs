@@ -14,7 +14,7 @@ fn script(json: &str) -> Script {
 /// A bundle: versions differ in some of their lines.
 fn bundle(version: u64) -> String {
     let line = |at: u64| {
-        let changed = if at % 40 == 0 { version } else { 0 };
+        let changed = if at.is_multiple_of(40) { version } else { 0 };
         let name = (at * 2_654_435_761 + changed * 97) % 1_000_003;
         format!(
             "function f{name}(a, b) {{ return a * {} + b.k{}; }}\n",
