@@ -113,20 +113,40 @@ impl Plan {
         }
     }
 
-    /// A plan with a dictionary, which the window has room for as far as it can be (brotli: 2 to 11, `dcb`).
-    pub fn with_dictionary(
-        coding: Coding,
-        level: u8,
-        dictionary: &Rc<Dictionary>,
-        length: Option<u64>,
-    ) -> Self {
-        let known = u64::try_from(dictionary.bytes.len()).unwrap_or(u64::MAX);
-        let needed = length.unwrap_or(1 << 20).saturating_add(known);
-        Self {
-            dictionary: Some(Rc::clone(dictionary)),
-            // With less the encoder does not look into a dictionary.
-            ..Self::new(coding, level.max(2), 24, Some(needed))
+    /// The same with a dictionary that the client has: `br` becomes `dcb`. `None` for the others, which have no such form.
+    pub fn with_dictionary(self, dictionary: Rc<Dictionary>) -> Option<Self> {
+        if self.coding != Coding::Brotli {
+            return None;
         }
+        let known = u64::try_from(dictionary.bytes.len()).unwrap_or(u64::MAX);
+        // With a lower level the encoder does not look into a dictionary.
+        let plan = Self::new(
+            self.coding,
+            self.level.max(2),
+            23,
+            Some(known.saturating_mul(2)),
+        );
+        Some(Self {
+            dictionary: Some(dictionary),
+            ..plan
+        })
+    }
+
+    /// The name in `Content-Encoding`.
+    pub fn token(&self) -> &'static str {
+        match self.dictionary {
+            Some(_) => "dcb",
+            None => self.coding.token(),
+        }
+    }
+
+    /// The same at the coding's lowest level, which takes the least time and no more memory; with a dictionary as it is.
+    pub(crate) fn at_lowest_level(self) -> Self {
+        let level = match self.dictionary {
+            Some(_) => self.level,
+            None => u8::from(self.coding != Coding::Brotli),
+        };
+        Self { level, ..self }
     }
 
     /// The coding.

@@ -12,7 +12,7 @@ use crate::decode::{self, Applied, DecodeResponses, Unpacker};
 use crate::governor::Ease;
 use crate::request::{Decoding, Request, Why};
 use crate::stream::{Broken, Choice, Stream, Unpacking, Works};
-use crate::{Coding, Dictionary, Shared, Skipped};
+use crate::{Coding, Dictionary, Plan, Shared, Skipped};
 use crate::{eligible, etag, measure};
 
 /// One exchange.
@@ -87,18 +87,19 @@ impl Exchange for Coded {
         match decided {
             Ok(choice) => {
                 self.changed = true;
-                cx.count(measure::coded(choice.coding));
+                let coding = choice.plan.coding();
+                cx.count(measure::coded(coding));
                 if choice.level < choice.configured {
                     cx.count("compress.lowered");
                 }
-                if choice.dictionary.is_some() {
+                if choice.shared {
                     cx.count("compress.dictionary.used");
                 }
-                let token = Bytes::from_static(choice.token().as_bytes());
+                let token = Bytes::from_static(choice.plan.token().as_bytes());
                 head.fields.set("content-encoding", token);
                 // Bytes that depend on chance, or on what the client has, have no strong tag.
-                let varied = choice.padding.is_some() || choice.dictionary.is_some();
-                etag::coded(head, choice.coding, self.shared.settings.etag, varied);
+                let varied = choice.padding.is_some() || choice.shared;
+                etag::coded(head, coding, self.shared.settings.etag, varied);
             }
             Err(skipped) => cx.count(skipped.counter()),
         }
@@ -125,7 +126,7 @@ impl Exchange for Coded {
         let spent = lap.saturating_sub(begun);
         self.shared.govern(spent, cx.now.plus(lap));
         if let Some(stream) = &mut self.works.stream {
-            stream.tally.took(stream.choice.coding, spent, cx);
+            stream.tally.took(stream.choice.plan.coding(), spent, cx);
         }
         if let Err(broken) = pushed {
             broken.tell(502, cx);
@@ -273,11 +274,17 @@ impl Coded {
             let Some(level) = ease.level(coding, configured) else {
                 continue;
             };
+            let mut plan = Plan::new(coding, level, policy.window_bits, head.content_length());
+            if candidate.dictionary {
+                let shared = dictionary.clone().and_then(|it| plan.with_dictionary(it));
+                let Some(shared) = shared else {
+                    continue;
+                };
+                plan = shared;
+            }
             let choice = Choice {
-                coding,
-                dictionary: dictionary.clone().filter(|_| candidate.dictionary),
-                window_bits: policy.window_bits,
-                length: head.content_length(),
+                plan,
+                shared: candidate.dictionary,
                 configured,
                 level,
                 padding,
@@ -285,7 +292,7 @@ impl Coded {
             if request.is_head {
                 return Ok(choice);
             }
-            if let Some(room) = shared.budget.take(choice.plan(level).memory()) {
+            if let Some(room) = shared.budget.take(choice.plan.memory()) {
                 self.works.stream = Some(Stream::new(choice.clone(), room));
                 return Ok(choice);
             }
@@ -375,7 +382,7 @@ fn vary(head: &mut ResponseHead) {
 fn timing(decided: &Result<Choice, Skipped>) -> String {
     let what = match decided {
         Ok(choice) => {
-            let (token, level) = (choice.token(), choice.level);
+            let (token, level) = (choice.plan.token(), choice.level);
             match choice.configured {
                 configured if configured > level => format!("{token} {configured} to {level}"),
                 _ => format!("{token} {level}"),

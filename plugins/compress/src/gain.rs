@@ -72,19 +72,16 @@ impl Key {
     }
 }
 
-/// Bytes looked at.
-const SAMPLE: usize = 4096;
-/// Fewer say nothing.
-const LEAST: usize = 1024;
+/// Bytes looked at; fewer say nothing.
+const SAMPLE: usize = 1024;
 
 /// Whether these bytes are as evenly spread as those of something that is compressed or encrypted already.
 ///
 /// Of `n` bytes drawn evenly from 256 the squares of the counts add up to about n²/256 + n; text has ten times as much.
 pub(crate) fn looks_random(bytes: &[u8]) -> bool {
-    let sample = bytes.get(..bytes.len().min(SAMPLE)).unwrap_or_default();
-    if sample.len() < LEAST {
+    let Some(sample) = bytes.get(..SAMPLE) else {
         return false;
-    }
+    };
     let mut counts = [0_u64; 256];
     for byte in sample {
         if let Some(count) = counts.get_mut(usize::from(*byte)) {

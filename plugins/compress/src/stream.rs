@@ -1,7 +1,5 @@
 //! A response's body on its way: decoded, kept as a dictionary, coded, each where it is asked for.
 
-use std::rc::Rc;
-
 use edgeweir_filter::{Cx, Level};
 
 use crate::breach;
@@ -10,36 +8,19 @@ use crate::decode::{Undecodable, Unpacker};
 use crate::dictionary::Capture;
 use crate::gain;
 use crate::measure::{Tally, size};
-use crate::{Coding, Dictionary, Encoder, EncoderFailed, Plan};
+use crate::{Coding, Encoder, EncoderFailed, Plan};
 
-/// A coding, and the levels that it was to have and has.
-#[derive(Clone, Debug)]
+/// How a body is coded.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Choice {
-    pub(crate) coding: Coding,
-    pub(crate) dictionary: Option<Rc<Dictionary>>,
-    pub(crate) window_bits: u8,
-    pub(crate) length: Option<u64>,
+    pub(crate) plan: Plan,
+    /// The plan has a dictionary.
+    pub(crate) shared: bool,
+    /// The level it was to have, and the one it has.
     pub(crate) configured: u8,
     pub(crate) level: u8,
     /// Padding is added, of at least 9 bytes.
     pub(crate) padding: Option<usize>,
-}
-
-impl Choice {
-    pub(crate) fn plan(&self, level: u8) -> Plan {
-        match &self.dictionary {
-            Some(dictionary) => Plan::with_dictionary(self.coding, level, dictionary, self.length),
-            None => Plan::new(self.coding, level, self.window_bits, self.length),
-        }
-    }
-
-    /// The name in `Content-Encoding`.
-    pub(crate) fn token(&self) -> &'static str {
-        match (&self.dictionary, self.coding) {
-            (None, coding) => coding.token(),
-            (Some(_), _) => "dcb",
-        }
-    }
 }
 
 /// A body being coded.
@@ -88,17 +69,15 @@ impl Stream {
         out: &mut Vec<u8>,
         cx: &mut Cx<'_>,
     ) -> Result<(), EncoderFailed> {
-        let (coding, before) = (self.choice.coding, out.len());
-        let choice = &self.choice;
+        let (coding, before) = (self.choice.plan.coding(), out.len());
+        let plan = &self.choice.plan;
         let encoder = self.encoder.get_or_insert_with(|| {
-            let mut level = choice.level;
             if gain::looks_random(chunk) {
                 // What can't get smaller is not worth more than the lowest level, which also holds no more memory.
                 cx.count("compress.incompressible");
-                let (_, lowest, _) = coding.level_option();
-                level = u8::try_from(lowest).unwrap_or(level);
+                return plan.clone().at_lowest_level().encoder();
             }
-            choice.plan(level).encoder()
+            plan.encoder()
         });
         match self.choice.padding.take_if(|_| !chunk.is_empty()) {
             None => encoder.push(chunk, end, out)?,
