@@ -69,7 +69,7 @@ pub struct Config {
     pub dictionaries: DictionariesConfig,
     /// Say in `Server-Timing` what was done: the coding and its level, or why there is none. Default false.
     pub server_timing: bool,
-    /// Bytes that all encoders of a worker or instance may hold together, 1 MiB to 2 GiB. Default 256 MiB. A response that
+    /// Bytes that all encoders and decoders of a worker or instance, and dictionaries on their way, may hold together, 1 MiB to 2 GiB. Default 256 MiB. A response that
     /// finds no room is coded with a cheaper coding that the client accepts as well, or stays as it is.
     #[schemars(range(min = 1_048_576, max = 2_147_483_648_u64))]
     pub memory_bytes: u64,

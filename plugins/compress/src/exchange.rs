@@ -261,7 +261,10 @@ impl Coded {
         }
         shared.govern(Duration::ZERO, cx.now);
         let ease = self.ease(request.emergency)?;
-        if shared.gains.poor(request.gain, !request.is_head) {
+        if shared
+            .gains
+            .poor(request.gain(&shared.gains), !request.is_head)
+        {
             return Err(Skipped::PoorRatio);
         }
         let padding = (secret && policy.breach == Breach::HideLength).then(|| {
@@ -358,7 +361,8 @@ impl Coded {
             if let Some(request) = &self.request {
                 let percent = request.policy.max_ratio_percent;
                 let (plain, coded) = (tally.plain, tally.coded);
-                shared.gains.learn(request.gain, plain, coded, percent);
+                let key = request.gain(&shared.gains);
+                shared.gains.learn(key, plain, coded, percent);
             }
         }
         if let Some(capture) = works.capture {

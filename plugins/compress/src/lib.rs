@@ -1,12 +1,13 @@
-//! HTTP content coding as a pure filter: gzip, deflate and br by RFC 9110 §12.5.3, streamed, flushed with every
-//! chunk, in bounded memory.
+//! HTTP content coding as a pure filter: by RFC 9110 §12.5.3, streamed, flushed with every chunk, in bounded memory.
 //!
-//! Requests go on as they are (but see [`Config::remove_accept_encoding`]): an origin that codes by itself is left to
-//! it. Ranges too: an origin that answers 206 is passed on, one that answers 200 may be coded.
+//! Requests go on as they are (but see [`Config::remove_accept_encoding`], [`Config::decode`] and [`Etags::Suffix`]): an
+//! origin that codes by itself is left to it. Ranges too: an origin that answers 206 is passed on, one that answers 200
+//! may be coded.
 //!
-//! A coded response has a weak `ETag` (RFC 9110 §8.8.1). On the way back `If-None-Match` compares weakly (§13.1.2), so
-//! the origin validates it as ever. `If-Match` compares strongly (§13.1.1) and is false for a weak validator, as is
-//! `If-Range` (§13.1.5): a client that wants to write or to resume asks with `Accept-Encoding: identity`.
+//! Files by what they decide: `request` and `eligible` whether a response may be coded or decoded, `accept_encoding` how,
+//! `policy` and `preset` what holds for its path, `etag` what its head says, `governor` and `gain` how much work it is worth,
+//! `breach` what its length may tell, `dictionary` what the client has already; `exchange` puts them together and `stream` takes
+//! the body through.
 //!
 //! ```
 //! use edgeweir_filter::{Script, load};

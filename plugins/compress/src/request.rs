@@ -2,12 +2,13 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use edgeweir_filter::{Emergency, RequestHead, ResponseHead, representation};
 
 use crate::breach;
 use crate::decode::{Applied, DecodeConfig, DecodeResponses};
 use crate::dictionary::Asked;
-use crate::gain::Key;
+use crate::gain::{Gains, Key};
 use crate::policy::Policy;
 use crate::{AcceptEncoding, Coding, Shared, Skipped};
 
@@ -23,7 +24,8 @@ pub(crate) struct Request {
     /// `None` when there is no such field.
     pub(crate) accept: Option<AcceptEncoding>,
     pub(crate) if_none_match: Option<Vec<u8>>,
-    pub(crate) gain: Key,
+    authority: Bytes,
+    target: Bytes,
     /// `None` when it has nothing to do with dictionaries.
     pub(crate) asked: Option<Asked>,
 }
@@ -61,9 +63,15 @@ impl Request {
             emergency: head.emergency,
             accept,
             if_none_match: fields.joined("if-none-match"),
-            gain: shared.gains.key(&head.authority, &head.path),
+            authority: head.authority.clone(),
+            target: head.path.clone(),
             asked: shared.dictionaries.asked(head),
         }
+    }
+
+    /// The URL that a body's gain is remembered by.
+    pub(crate) fn gain(&self, gains: &Gains) -> Key {
+        gains.key(&self.authority, &self.target)
     }
 
     /// The codings to try, best first.

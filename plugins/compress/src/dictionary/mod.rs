@@ -81,8 +81,10 @@ pub(crate) struct Dictionaries {
 
 /// What of a request matters for dictionaries; there is none for requests that have nothing to do with them.
 pub(crate) struct Asked {
-    origin: Origin,
-    path: Bytes,
+    scheme: Bytes,
+    authority: Bytes,
+    /// With the query.
+    target: Bytes,
     available: Option<Available>,
     authorized: bool,
 }
@@ -117,11 +119,9 @@ impl Dictionaries {
             return None;
         }
         Some(Asked {
-            origin: Origin {
-                scheme: head.scheme.to_ascii_lowercase().into(),
-                authority: head.authority.to_ascii_lowercase().into(),
-            },
-            path: Bytes::copy_from_slice(head.path_only()),
+            scheme: head.scheme.clone(),
+            authority: head.authority.clone(),
+            target: head.path.clone(),
             available: Available::parse(&head.fields),
             authorized: head.fields.has("authorization"),
         })
@@ -131,13 +131,13 @@ impl Dictionaries {
     pub(crate) fn find(&self, asked: &Asked, now: Timestamp) -> Option<Rc<Dictionary>> {
         let available = asked.available.as_ref()?;
         let mut store = self.store.borrow_mut();
-        store.find(&asked.origin, &asked.path, available, now)
+        store.find(&asked.origin(), asked.path(), available, now)
     }
 
     /// Whether the response depends on which dictionary the client has.
     pub(crate) fn concern(&self, asked: &Asked, now: Timestamp) -> bool {
         let store = self.store.borrow();
-        store.is_for(&asked.origin, &asked.path, now)
+        !store.is_empty() && store.is_for(&asked.origin(), asked.path(), now)
     }
 
     /// Begins to keep a response that is a dictionary for others; `None` when it is none, or none to be kept.
@@ -155,7 +155,7 @@ impl Dictionaries {
         if !head.fields.has("use-as-dictionary") {
             return None;
         }
-        let said = UseAs::parse(&head.fields, &asked.path)?;
+        let said = UseAs::parse(&head.fields, asked.path())?;
         let lifetime = lifetime(&head.fields)?;
         let most = self.settings.max_bytes.min(self.settings.bytes);
         let length = match head.content_length() {
@@ -163,7 +163,7 @@ impl Dictionaries {
             None => most,
         };
         Some(Capture {
-            origin: asked.origin.clone(),
+            origin: asked.origin(),
             said,
             until: now.plus(lifetime),
             bytes: Vec::new(),
@@ -188,6 +188,20 @@ impl Dictionaries {
         let dictionary = Rc::new(Dictionary::new(bytes));
         let mut store = self.store.borrow_mut();
         store.keep(origin, said, dictionary, until, now)
+    }
+}
+
+impl Asked {
+    fn origin(&self) -> Origin {
+        Origin {
+            scheme: self.scheme.to_ascii_lowercase(),
+            authority: self.authority.to_ascii_lowercase(),
+        }
+    }
+
+    fn path(&self) -> &[u8] {
+        let mut parts = self.target.split(|byte| *byte == b'?');
+        parts.next().unwrap_or_default()
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use bytes::Bytes;
 use edgeweir_filter::Timestamp;
 
 use super::fields::{Available, UseAs};
@@ -11,8 +10,8 @@ use crate::Dictionary;
 /// Whose a dictionary is: it is used for nothing else.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Origin {
-    pub(crate) scheme: Bytes,
-    pub(crate) authority: Bytes,
+    pub(crate) scheme: Vec<u8>,
+    pub(crate) authority: Vec<u8>,
 }
 
 /// A dictionary with what is known of it.
@@ -48,6 +47,10 @@ impl Store {
             bytes: 0,
             turn: 0,
         }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Keeps a dictionary until then; makes room by dropping what is stale or was used least recently. The same bytes
