@@ -111,6 +111,10 @@ impl<'a> Cx<'a> {
     pub fn cut(&mut self, status: u16) {
         self.record.cut = Some(status);
     }
+    /// Whether the body of this call was given up.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.record.cut.is_some()
+    }
     /// Begins work that no exchange waits for, after this call.
     pub fn spawn(&mut self, task: impl Task + 'static) {
         self.record.tasks.push(Box::new(task));

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 
 use edgeweir_compress::Dictionary;
-use edgeweir_scenarios::{Host, Origin, Setup, compress, get, on_each_host, request};
+use edgeweir_scenarios::{Host, Origin, Setup, cache, compress, get, on_each_host, request};
 use serde_json::json;
 
 fn gzip(plain: &[u8]) -> Vec<u8> {
@@ -160,6 +160,32 @@ on_each_host!(
                 }
             }
         }
+    }
+);
+
+fn behind_a_cache() -> Setup {
+    let decode = json!({ "decode": { "responses": "for_filters" } });
+    Setup::of([cache(json!({})), compress(decode)])
+}
+
+on_each_host!(
+    half_a_decoded_response_is_not_stored,
+    behind_a_cache(),
+    |edge| {
+        let good = gzip(super::document(100_000).as_bytes());
+        let half = Origin::json(&good[..good.len() / 2])
+            .field("content-encoding", "gzip")
+            .field("cache-control", "max-age=600");
+        for _ in 0..3 {
+            if let Ok(seen) = edge.try_send(&get("/a"), &half) {
+                assert_eq!(seen.upstream.len(), 1, "it was answered from what was cut");
+            }
+        }
+        let whole = Origin::json(&good)
+            .field("content-encoding", "gzip")
+            .field("cache-control", "max-age=600");
+        let seen = edge.send(&get("/a"), &whole);
+        assert!(seen.decoded() == super::document(100_000).as_bytes());
     }
 );
 
