@@ -115,6 +115,23 @@ impl Client {
         Ok(read > 0)
     }
 
+    /// The next piece of a chunked body, after its head was received: one chunk; `None` at the body's end, an error when
+    /// the connection ends before it.
+    pub fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let line = self.line()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let size = usize::from_str_radix(String::from_utf8_lossy(&line).trim(), 16)
+            .map_err(io::Error::other)?;
+        // Its line end, or the empty trailer section's.
+        while self.held.len() < size + 2 {
+            if !self.read_some()? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let mut chunk: Vec<u8> = self.held.drain(..size + 2).collect();
+        chunk.truncate(size);
+        Ok((size > 0).then_some(chunk))
+    }
+
     /// Leaves without a word.
     pub fn leave(self) {
         // Whether the other side has left already does not matter.

@@ -19,6 +19,7 @@ pub mod client;
 mod edge;
 pub mod hosts;
 pub mod load;
+pub mod lockstep;
 mod message;
 pub mod origin;
 mod setup;

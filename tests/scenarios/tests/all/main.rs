@@ -13,6 +13,7 @@ mod collapsing;
 mod compress;
 mod configuration;
 mod connections;
+mod events;
 mod examples;
 mod layering;
 mod minify;
