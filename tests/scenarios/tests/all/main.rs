@@ -11,10 +11,15 @@ mod cache_tiers;
 mod chain;
 mod collapsing;
 mod compress;
+mod compress_decode;
+mod compress_policy;
 mod configuration;
 mod connections;
+mod events;
 mod examples;
+mod http2;
 mod layering;
+mod lies;
 mod limits;
 mod limits_load;
 mod minify;
@@ -22,6 +27,7 @@ mod purge;
 mod ratelimit;
 mod refresh;
 mod requirements;
+mod streams;
 
 use serde_json::{Value, json};
 
