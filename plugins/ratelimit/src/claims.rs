@@ -10,7 +10,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 /// The longest token that is read, bytes.
 const MOST_TOKEN: usize = 8 << 10;
 
-/// The value of a top-level claim of the token in `Authorization: Bearer`: text as it is, a number or truth value as JSON
+/// The value of a top-level claim of the token in `Authorization: Bearer`: text as it is, a whole number or truth value as JSON
 /// writes it; `None` where there is no such token, no such claim, or it is something else.
 pub fn claim(authorization: &[u8], name: &str) -> Option<String> {
     let token = bearer(authorization)?;
@@ -87,14 +87,55 @@ impl<'de> Visitor<'de> for Find<'_> {
                 continue;
             }
             // RFC 7519 §4: a parser may use the last of duplicates; so does serde_json for a whole object.
-            found = match map.next_value::<serde_json::Value>()? {
-                serde_json::Value::String(text) => Some(text),
-                serde_json::Value::Number(number) => Some(number.to_string()),
-                serde_json::Value::Bool(truth) => Some(truth.to_string()),
-                _ => None,
-            };
+            found = map.next_value::<Scalar>()?.0;
         }
         Ok(found)
+    }
+}
+
+/// The text of a claim; nothing of a list, an object or null.
+struct Scalar(Option<String>);
+
+impl<'de> serde::Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl<'de> Visitor<'de> for ScalarVisitor {
+    type Value = Scalar;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a claim")
+    }
+    fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
+        Ok(Scalar(Some(text.to_owned())))
+    }
+    fn visit_bool<E>(self, truth: bool) -> Result<Scalar, E> {
+        Ok(Scalar(Some(truth.to_string())))
+    }
+    fn visit_u64<E>(self, number: u64) -> Result<Scalar, E> {
+        Ok(Scalar(Some(number.to_string())))
+    }
+    fn visit_i64<E>(self, number: i64) -> Result<Scalar, E> {
+        Ok(Scalar(Some(number.to_string())))
+    }
+    /// A fraction has several forms: it tells nobody apart.
+    fn visit_f64<E>(self, _: f64) -> Result<Scalar, E> {
+        Ok(Scalar(None))
+    }
+    fn visit_unit<E>(self) -> Result<Scalar, E> {
+        Ok(Scalar(None))
+    }
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut all: A) -> Result<Scalar, A::Error> {
+        while all.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Scalar(None))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Scalar, A::Error> {
+        while all.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Scalar(None))
     }
 }
 
@@ -132,6 +173,8 @@ mod tests {
         for (name, payload, want) in [
             ("text", r#"{"iss":"i","sub":"alice"}"#, Some("alice")),
             ("a number", r#"{"sub":42}"#, Some("42")),
+            ("a negative one", r#"{"sub":-42}"#, Some("-42")),
+            ("a fraction", r#"{"sub":0.5}"#, None),
             ("a truth value", r#"{"sub":true}"#, Some("true")),
             ("not text but a list", r#"{"sub":["a"]}"#, None),
             ("null", r#"{"sub":null}"#, None),

@@ -13,32 +13,20 @@ use serde::Deserialize;
 pub enum Cost {
     /// The same for each: at least 1.
     Fixed(u32),
-    /// As a request field says, a whole number.
-    Request(FromRequest),
-    /// As a response field says, taken after the fact.
-    Response(FromResponse),
+    /// As a field says, a whole number.
+    Said(Said),
 }
 
-/// A cost that a request field says.
+/// A cost that a field says: one of the request or one of the response.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct FromRequest {
-    /// The field's name. Let something in front of the edge set it: who sets it chooses what requests cost.
-    pub request: String,
-    /// The cost where the field is absent or no number: 1 by default.
-    #[serde(default = "one")]
-    pub default: u32,
-    /// The most it may say; more counts as this.
-    pub most: u32,
-}
-
-/// A cost that a response field says.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FromResponse {
-    /// The field's name.
-    pub response: String,
-    /// What is taken before the request goes on, and the least it costs: 1 by default.
+pub struct Said {
+    /// A request field's name. Let something in front of the edge set it: who sets it chooses what requests cost.
+    pub request: Option<String>,
+    /// A response field's name: what it says over `default` is taken after the fact.
+    pub response: Option<String>,
+    /// The cost where the field is absent or no number: 1 by default. Of a response also what is taken before the request
+    /// goes on, and the least it costs.
     #[serde(default = "one")]
     pub default: u32,
     /// The most it may say; more counts as this.
@@ -54,8 +42,7 @@ impl Cost {
     pub fn checked(self, at_once: u32) -> Result<Self, String> {
         let (default, most) = match &self {
             Self::Fixed(cost) => (*cost, *cost),
-            Self::Request(from) => (from.default, from.most),
-            Self::Response(from) => (from.default, from.most),
+            Self::Said(said) => (said.default, said.most),
         };
         if default == 0 {
             return Err("0 is out of bounds: at least 1".to_owned());
@@ -70,44 +57,42 @@ impl Cost {
                 "{most} is more than the limits ever admit at once ({at_once})"
             ));
         }
-        let name = |name: String| match name.is_empty() || name.len() > 128 {
-            true => Err(format!("{name:?} is no name of a field: 1 to 128 bytes")),
-            false => Ok(name.to_ascii_lowercase()),
+        let Self::Said(mut said) = self else {
+            return Ok(self);
         };
-        Ok(match self {
-            Self::Fixed(cost) => Self::Fixed(cost),
-            Self::Request(from) => Self::Request(FromRequest {
-                request: name(from.request)?,
-                ..from
-            }),
-            Self::Response(from) => Self::Response(FromResponse {
-                response: name(from.response)?,
-                ..from
-            }),
-        })
+        match (&mut said.request, &mut said.response) {
+            (Some(name), None) | (None, Some(name)) if (1..=128).contains(&name.len()) => {
+                name.make_ascii_lowercase();
+            }
+            (Some(name), None) | (None, Some(name)) => {
+                return Err(format!("{name:?} is no name of a field: 1 to 128 bytes"));
+            }
+            _ => return Err("it is said by a request or a response field, one of them".to_owned()),
+        }
+        Ok(Self::Said(said))
     }
 
     /// What is taken before a request goes on.
     pub fn before(&self, fields: &Fields) -> u32 {
         match self {
             Self::Fixed(cost) => *cost,
-            Self::Request(from) => match number(fields, &from.request) {
-                Some(cost) => cost.clamp(1, from.most),
-                None => from.default,
+            Self::Said(said) => match said.request.as_deref() {
+                Some(name) => {
+                    number(fields, name).map_or(said.default, |cost| cost.clamp(1, said.most))
+                }
+                None => said.default,
             },
-            Self::Response(from) => from.default,
         }
     }
 
     /// What is taken on top once the response is there.
     pub fn after(&self, fields: &Fields) -> u32 {
-        match self {
-            Self::Response(from) => {
-                let said = number(fields, &from.response).unwrap_or(0);
-                said.min(from.most).saturating_sub(from.default)
-            }
-            _ => 0,
-        }
+        let Self::Said(said) = self else {
+            return 0;
+        };
+        let name = said.response.as_deref();
+        let cost = name.and_then(|name| number(fields, name)).unwrap_or(0);
+        cost.min(said.most).saturating_sub(said.default)
     }
 }
 
@@ -170,6 +155,11 @@ mod tests {
                 "the default 9 is more than the most, 5",
             ),
             (r#"{"response":"","most":5}"#, "no name of a field"),
+            (
+                r#"{"most":5}"#,
+                "a request or a response field, one of them",
+            ),
+            (r#"{"request":"x","response":"x","most":5}"#, "one of them"),
         ] {
             let cost: Cost = serde_json::from_str(json).unwrap();
             let error = cost.checked(100).unwrap_err();

@@ -31,7 +31,7 @@ use std::rc::Rc;
 use edgeweir_filter::{ConfigError, Configured, Exchange, Filter, Wants};
 
 pub use config::{Action, Condition, Config, Follow, OnStoreFailure, Rule, Tiers, Told};
-pub use cost::{Cost, FromRequest, FromResponse};
+pub use cost::{Cost, Said};
 pub use limit::{Algorithm, Burst, Limit};
 pub use part::Part;
 pub use rate::Rate;

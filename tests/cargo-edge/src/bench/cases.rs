@@ -269,7 +269,7 @@ fn case(
 
 /// The limiter and Envoy's own at so many requests a second, far fewer than are asked for.
 fn refused() -> Vec<Case> {
-    let workload = "1 KiB, most refused";
+    let workload = "1 KiB refused";
     let ours = json!({ "rules": [{ "key": ["client"], "limits": [{ "rate": "1000/second" }] }] });
     let mut cases = vec![
         case(

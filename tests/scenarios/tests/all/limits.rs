@@ -20,13 +20,18 @@ fn admitted(edge: &mut Edge, request: &Request, times: usize) -> usize {
 on_each_host!(
     addresses_of_one_network_are_one_client,
     [ratelimit(json!({
-        "trusted_hops": 1,
+        "trusted_hops": 2,
         "rules": [{ "limits": [{ "rate": "10/hour" }] }]
     }))],
     |edge| {
         let network = format!("2001:db8:{:x}", edge.host() as u8);
+        // Envoy appends an address of its own for a proxy on the loopback; elsewhere that is another proxy's.
+        let proxy = match edge.host() {
+            Host::Envoy => "",
+            _ => ", 198.51.100.1",
+        };
         let mut from = |address: String| {
-            let asks = get("/a").field("x-forwarded-for", address);
+            let asks = get("/a").field("x-forwarded-for", format!("{address}{proxy}"));
             edge.send(&asks, &Origin::text("ok")).status
         };
         let statuses: Vec<u16> = (0..40)
@@ -142,11 +147,12 @@ on_each_host!(
 
 on_each_host!(
     an_emergency_tightens_limits,
-    [ratelimit(json!({ "rules": [{
+    Setup::of([ratelimit(json!({ "rules": [{
         "key": [{ "header": "x-client" }],
         "emergency": [50, 20, 10],
         "limits": [{ "rate": "20/hour" }]
-    }] }))],
+    }] }))])
+    .except(Host::Pure, "its script says the level itself"),
     |edge| {
         for (level, want) in [("0", 20), ("1", 10), ("2", 4), ("3", 2)] {
             let asks = get("/a")
