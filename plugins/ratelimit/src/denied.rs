@@ -32,6 +32,9 @@ impl Default for Denied {
 impl Denied {
     /// The value that refused this key last.
     pub fn of(&self, key: &Bytes) -> Option<Bytes> {
+        if self.places.is_empty() {
+            return None;
+        }
         let (known, value) = self.places.get(self.place(key))?.as_ref()?;
         (known == key).then(|| value.clone())
     }

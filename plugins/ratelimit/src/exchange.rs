@@ -36,8 +36,8 @@ struct Chosen {
     rule: Rc<Ready>,
     level: u8,
     asked_at: Timestamp,
-    /// Nanoseconds that the decision took so far.
-    spent: u64,
+    /// Nanoseconds that the decision took so far, where it is timed.
+    spent: Option<u64>,
     /// It would have been refused.
     shadowed: bool,
     bucket: Option<Bucket>,
@@ -82,7 +82,7 @@ impl Exchange for Limited {
             rule: Rc::clone(&rule),
             level: head.emergency.level(),
             asked_at: cx.now,
-            spent: 0,
+            spent: rule.timing.next().then_some(0),
             shadowed: false,
             bucket: None,
             under_way: UnderWay::default(),
@@ -133,7 +133,7 @@ impl Exchange for Limited {
             cost,
             decision: None,
         });
-        chosen.spent = nanoseconds(cx.lap());
+        chosen.spent = chosen.spent.map(|_| nanoseconds(cx.lap()));
         self.chosen = Some(chosen);
         Step::Do(effect)
     }
@@ -294,13 +294,13 @@ impl Chosen {
         }
     }
 
-    /// Reports the time the decision took. An adapter that answers at once calls with the same time: then that reading has
-    /// all of it, and otherwise the waiting in between is left out.
+    /// Reports the time the decision took, if it is timed. An adapter that answers at once calls with the same time: then that
+    /// reading has all of it, and otherwise the waiting in between is left out.
     fn finish(&mut self, cx: &mut Cx<'_>) {
-        let before = match cx.now == self.asked_at {
-            true => 0,
-            false => self.spent,
+        let Some(spent) = self.spent.take() else {
+            return;
         };
+        let before = if cx.now == self.asked_at { 0 } else { spent };
         let took = before.saturating_add(nanoseconds(cx.lap()));
         self.rule.meter.took(took, cx);
     }

@@ -13,7 +13,7 @@ use crate::concurrency::{Adaptive, UnderWay};
 use crate::config::{Action, Condition, Config, Follow, OnStoreFailure, Rule};
 use crate::cost::Cost;
 use crate::limit::Limit;
-use crate::meter::Meter;
+use crate::meter::{Meter, Timing};
 use crate::part::{Part, Subject};
 use crate::path::{Pattern, decoded};
 use crate::quota::{MOST_BYTES, Quota};
@@ -35,6 +35,8 @@ pub struct Ready {
     pub name: String,
     /// Its counters.
     pub meter: Meter,
+    /// Which decisions are timed.
+    pub timing: Timing,
     /// What happens.
     pub action: Action,
     /// What makes a client.
@@ -294,6 +296,7 @@ impl Ready {
         };
         Ok(Self {
             meter: Meter::of(&rule.name),
+            timing: Timing::default(),
             name: rule.name,
             action: rule.action,
             key: rule.key.into_iter().map(Part::normalized).collect(),
