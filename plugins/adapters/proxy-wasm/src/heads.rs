@@ -239,8 +239,6 @@ fn write(map: Map, fields: &Fields, received: &Received) -> Result<(), Status> {
             Some(first) if before > 1 => {
                 hostcalls::remove(map, name).and_then(|()| hostcalls::add(map, name, first))
             }
-            // Cheaper than to replace nothing.
-            Some(first) if before == 0 => hostcalls::add(map, name, first),
             Some(first) => hostcalls::replace(map, name, first),
         };
         let done = values.fold(done, |done, value| {
