@@ -34,7 +34,7 @@ struct Request {
 }
 
 /// A coding, and the levels that it was to have and has.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 struct Choice {
     plan: Plan,
     configured: u8,
@@ -246,7 +246,7 @@ impl Coded {
             }
             if let Some(room) = self.shared.budget.take(choice.plan.memory()) {
                 self.stream = Some(Stream {
-                    choice,
+                    choice: choice.clone(),
                     encoder: None,
                     tally: Tally::default(),
                     _room: room,
@@ -315,13 +315,13 @@ impl Stream {
         out: &mut Vec<u8>,
         cx: &mut Cx<'_>,
     ) -> Result<(), EncoderFailed> {
-        let Choice { mut plan, .. } = self.choice;
-        let coding = plan.coding();
+        let coding = self.choice.plan.coding();
+        let plan = &self.choice.plan;
         let encoder = self.encoder.get_or_insert_with(|| {
             if gain::looks_random(chunk) {
                 // What can't get smaller is not worth more than the lowest level, which also holds no more memory.
                 cx.count("compress.incompressible");
-                plan = plan.at_lowest_level();
+                return plan.clone().at_lowest_level().encoder();
             }
             plan.encoder()
         });

@@ -46,7 +46,7 @@ use edgeweir_filter::{ConfigError, Configured, Exchange, Filter, Timestamp, Want
 
 pub use accept_encoding::AcceptEncoding;
 pub use breach::{Breach, Cookies};
-pub use coder::{Coding, Encoder, EncoderFailed, Plan};
+pub use coder::{Coding, Decoder, DecoderFailed, Dictionary, Encoder, EncoderFailed, Flush, Plan};
 pub use config::{Config, Rule};
 pub use eligible::Skipped;
 pub use etag::Etags;
