@@ -201,7 +201,11 @@ mod tests {
             ("alias", "x-gzip", "gzip"),
             ("upper case", "GZIP;Q=0.1", "gzip"),
             ("star", "*", "br,dcb,dcz,deflate,gzip,zstd"),
-            ("star without one", "gzip;q=0, *;q=0.5", "br,dcb,dcz,deflate,zstd"),
+            (
+                "star without one",
+                "gzip;q=0, *;q=0.5",
+                "br,dcb,dcz,deflate,zstd",
+            ),
             ("star refuses the rest and identity", "gzip, *;q=0", "gzip!"),
             ("identity refused", "gzip, identity;q=0", "gzip!"),
             (

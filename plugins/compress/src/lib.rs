@@ -30,7 +30,6 @@ mod budget;
 mod coder;
 mod config;
 mod decode;
-mod decoder;
 mod dictionary;
 mod eligible;
 mod etag;
@@ -52,7 +51,7 @@ use edgeweir_filter::{ConfigError, Configured, Exchange, Filter, Timestamp, Want
 
 pub use accept_encoding::AcceptEncoding;
 pub use breach::{Breach, Cookies};
-pub use coder::{Coding, Dictionary, Encoder, EncoderFailed, Plan};
+pub use coder::{Coding, Decoder, DecoderFailed, Dictionary, Encoder, EncoderFailed, Flush, Plan};
 pub use config::{Config, Rule};
 pub use decode::{DecodeConfig, DecodeResponses};
 pub use dictionary::DictionariesConfig;

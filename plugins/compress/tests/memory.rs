@@ -42,12 +42,7 @@ fn a_stream_holds_no_more_than_its_plan_says() {
     let noise: Vec<u8> = (0..700_000).map(|_| word() as u8).collect();
     let mut over = Vec::new();
     for coding in Coding::ALL {
-        let levels = if coding == Coding::Brotli {
-            0..=11
-        } else {
-            1..=9
-        };
-        for level in levels {
+        for level in coding.levels() {
             for (window, length, body) in [
                 (20, None, &text),
                 (17, None, &noise),
