@@ -95,6 +95,7 @@ on_each_host!(a_client_gets_what_it_accepts, for_client(), |edge| {
             ("", ""),
             ("br", "br"),
             ("gzip, br", "br"),
+            ("zstd", "zstd"),
         ] {
             let seen = edge.send(&get("/a").field("accept-encoding", accepts), &origin);
             assert_eq!(seen.text("content-encoding"), coding, "{accepts}");
