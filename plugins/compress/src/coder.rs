@@ -97,18 +97,17 @@ impl Plan {
     }
 
     /// The same with a dictionary that the client has: `br` becomes `dcb` and `zstd` becomes `dcz`. `None` for the others,
-    /// which have no such form. Levels that can't use one (brotli 0 and 1, zstd 4) become the nearest that can, and the
-    /// window opens as far as is needed to reach the dictionary, up to 8 MiB (zstd: 512 KiB, 1 or 2 MiB by level).
+    /// which have no such form. The window opens as far as is needed to reach the dictionary, up to 8 MiB; with zstd and an
+    /// undeclared length up to 2 MiB. Levels that can't use one (brotli 0 and 1), or not in such a window (zstd below 4),
+    /// become the nearest that can.
     pub fn with_dictionary(self, dictionary: Rc<Dictionary>) -> Option<Self> {
+        let held = u64::try_from(dictionary.bytes().len()).unwrap_or(u64::MAX);
+        let both = held.saturating_add(self.length.unwrap_or(held));
+        let fit = bits(both).clamp(SMALLEST_WINDOW, LARGEST_DICTIONARY_WINDOW);
         let (level, window_bits) = match self.coding {
             Coding::Gzip | Coding::Deflate => return None,
-            Coding::Brotli => {
-                let held = u64::try_from(dictionary.bytes().len()).unwrap_or(u64::MAX);
-                let both = held.saturating_add(self.length.unwrap_or(held));
-                let fit = bits(both).clamp(SMALLEST_WINDOW, LARGEST_DICTIONARY_WINDOW);
-                (self.level.max(2), fit)
-            }
-            Coding::Zstd => (self.level.min(3), zstd::dictionary_window(self.level)),
+            Coding::Brotli => (self.level.max(2), fit),
+            Coding::Zstd => zstd::with_dictionary(self.level, both, self.length.is_some()),
         };
         Some(Self {
             level,

@@ -37,17 +37,22 @@ pub(super) struct Zstd {
     level: i32,
     window_bits: u8,
     dictionary: Option<Rc<Dictionary>>,
+    /// Bytes that may come yet: past the window of level 4 distances would be too large.
+    room: usize,
     sink: Sink,
     encoder: Option<FrameEncoder<Sink>>,
 }
 
-/// The bits of the window that the encoder has with a dictionary.
-pub(super) fn dictionary_window(level: u8) -> u8 {
-    match level {
-        0 | 1 => 19,
-        2 => 20,
-        _ => 21,
-    }
+/// The level to use with a dictionary, and the bits of its window, which is the level's: the first from `level` on that
+/// reaches over `both`, dictionary and body. That of level 4 is too large for clients (RFC 9842 §5: 8 MiB), but is as good
+/// as one of 8 MiB where both fit into that.
+pub(super) fn with_dictionary(level: u8, both: u64, declared: bool) -> (u8, u8) {
+    const WINDOWS: [(u8, u8); 4] = [(1, 19), (2, 20), (3, 21), (4, 23)];
+    let fits = |(own, bits): &(u8, u8)| match own {
+        4 => declared && both <= 1 << bits,
+        _ => *own >= level && both <= 1 << bits,
+    };
+    WINDOWS.into_iter().find(fits).unwrap_or((3, 21))
 }
 
 /// Bytes of hash tables and of what a block of 128 KiB takes.
@@ -64,7 +69,14 @@ pub(super) fn tables(level: u8) -> usize {
 
 impl Zstd {
     pub(super) fn new(plan: &Plan) -> Self {
+        let room = match &plan.dictionary {
+            Some(dictionary) if plan.level == 4 => {
+                (1_usize << plan.window_bits).saturating_sub(dictionary.bytes().len())
+            }
+            _ => usize::MAX,
+        };
         Self {
+            room,
             level: i32::from(plan.level),
             window_bits: plan.window_bits,
             dictionary: plan.dictionary.clone(),
@@ -84,6 +96,9 @@ impl Zstd {
             let frame = zrip::compress(input, self.level).map_err(|_| EncoderFailed)?;
             out.extend_from_slice(&frame);
             return Ok(());
+        }
+        if self.room < usize::MAX {
+            self.room = self.room.checked_sub(input.len()).ok_or(EncoderFailed)?;
         }
         // The encoder owns what it writes to: the output is lent to it for the call.
         mem::swap(&mut *self.sink.0.borrow_mut(), out);
@@ -140,12 +155,16 @@ fn begin(
     let formatted = zrip::Dictionary::from_bytes(&formatted).map_err(io::Error::other)?;
     let mut encoder =
         FrameEncoder::with_dict(sink.clone(), level, formatted).map_err(io::Error::other)?;
-    encoder.write_all(&[])?;
+    // Nothing at all makes it write the header.
+    let _none = encoder.write(&[])?;
     // RFC 8878 §3.1.1.1: the header names the dictionary by a number (the last byte; the low bits of the fifth say that
     // it is there). RFC 9842 §5 has "raw" dictionaries, which have none.
     let mut written = sink.0.borrow_mut();
     match written.get_mut(start..) {
-        Some([_, _, _, _, descriptor, _window, ID]) if *descriptor & 3 == 1 => *descriptor &= !3,
+        Some([_, _, _, _, descriptor, window, ID]) if *descriptor & 3 == 1 => {
+            *descriptor &= !3;
+            *window = (window_bits - 10) << 3;
+        }
         _ => return Err(io::Error::other("not the header that was expected")),
     }
     written.truncate(start + 6);
