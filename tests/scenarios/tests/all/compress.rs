@@ -50,7 +50,7 @@ on_each_host!(
         for (accepts, want) in [
             ("gzip;q=0", ""),
             ("gzip;q=0.5, br;q=0.1", "gzip"),
-            ("br;q=0, *", "gzip"),
+            ("br;q=0, *", "zstd"),
             ("*;q=0", ""),
             ("identity", ""),
             ("gzip, deflate, br", "br"),

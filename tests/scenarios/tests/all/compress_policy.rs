@@ -161,7 +161,7 @@ on_each_host!(
             let lower = said
                 .iter()
                 .filter(|entry| entry.contains(" to ") || entry.contains("cpu"));
-            assert!(lower.count() > 1, "{said:?}");
+            assert!(lower.count() > 0, "{said:?}");
         }
     }
 );
