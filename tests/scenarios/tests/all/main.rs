@@ -11,6 +11,8 @@ mod cache_tiers;
 mod chain;
 mod collapsing;
 mod compress;
+mod compress_decode;
+mod compress_policy;
 mod configuration;
 mod connections;
 mod events;
