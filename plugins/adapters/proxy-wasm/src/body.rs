@@ -99,10 +99,13 @@ impl Flow {
         }
     }
 
-    /// A body treated as said; `received` are the fields as they came.
-    pub fn new(side: Side, body: Body, received: &ResponseHead) -> Self {
+    /// A body treated as said, with bytes added at its end if it `has_tail`; `received` are the fields as they came.
+    ///
+    /// Only a body with a tail is paused: a host has one buffer for all its filters, and a second one that pauses the same
+    /// message mixes its bytes with the first one's (Envoy does).
+    pub fn new(side: Side, body: Body, has_tail: bool, received: &ResponseHead) -> Self {
         let pausing = match body {
-            Body::Transform if may_have_trailers(received) => PAUSED_LIMIT,
+            Body::Transform if has_tail && may_have_trailers(received) => PAUSED_LIMIT,
             _ => 0,
         };
         Self {
