@@ -104,6 +104,7 @@ impl Exchange for Coded {
             Err(skipped) => cx.count(skipped.counter()),
         }
         self.request = Some(request);
+        head.has_tail |= self.works.stream.is_some();
         Step::Forward(match &self.works {
             Works {
                 unpacking: None,
