@@ -8,7 +8,7 @@ pub(crate) enum Container {
 }
 
 /// The open arrays and objects, innermost last.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Nesting {
     depth: usize,
     /// A set bit is an object; the innermost is the lowest bit of the last word.
@@ -56,6 +56,20 @@ impl Nesting {
         } else if let Some(word) = self.words.last_mut() {
             *word >>= 1;
         }
+    }
+}
+
+impl Clone for Nesting {
+    fn clone(&self) -> Self {
+        Self {
+            depth: self.depth,
+            words: self.words.clone(),
+        }
+    }
+    /// Keeps the room that is there.
+    fn clone_from(&mut self, other: &Self) {
+        self.depth = other.depth;
+        self.words.clone_from(&other.words);
     }
 }
 
