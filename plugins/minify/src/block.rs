@@ -12,7 +12,7 @@ pub(crate) use crate::simd::Vectors;
 pub(crate) use crate::words::Vectors;
 
 /// Which bytes are what, whether inside a string or not.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Classes {
     pub(crate) quotes: u64,
     pub(crate) backslashes: u64,
@@ -23,6 +23,8 @@ pub(crate) struct Classes {
     /// `[`, `]`, `{`, `}`, and also `Y`, `y`, `_` and DEL, which one comparison does not tell from them: outside
     /// strings none of these is JSON, and who looks at a bracket sees what it is.
     pub(crate) brackets: u64,
+    /// Only where they matter apart from other whitespace.
+    pub(crate) line_feeds: u64,
 }
 
 /// What of strings goes over from block to block.

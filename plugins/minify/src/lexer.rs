@@ -5,7 +5,7 @@
 use crate::block::{BLOCK, StringCarry};
 use crate::nesting::{Container, Nesting};
 use crate::scalar::Number;
-use crate::stretch::{Place, STRETCH, Stretch};
+use crate::stretch::{Place, Rules, STRETCH, Stretch};
 
 /// What separates JSON texts in a body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -178,9 +178,11 @@ impl Lexer {
         out: &mut Vec<u8>,
     ) -> Option<usize> {
         self.before.clone_from(&self.nesting);
-        let lines = self.framing == Framing::Lines;
-        let Some(taken) = stretch.take(rest, place, &mut self.nesting, self.max_depth, lines)
-        else {
+        let rules = Rules {
+            max_depth: self.max_depth,
+            lines: self.framing == Framing::Lines,
+        };
+        let Some(taken) = stretch.take(rest, place, &mut self.nesting, &rules) else {
             std::mem::swap(&mut self.before, &mut self.nesting);
             return None;
         };

@@ -32,6 +32,7 @@ impl Vectors {
             0
         };
         Classes {
+            line_feeds: 0,
             quotes: self.equal(b'"'),
             backslashes,
             spaces: mask(self.0.map(|bytes| {
@@ -42,9 +43,10 @@ impl Vectors {
             })),
             commas: self.equal(b','),
             colons: self.equal(b':'),
-            brackets: mask(self.0.map(|bytes| {
-                u8x16_eq(v128_and(bytes, u8x16_splat(0xd9)), u8x16_splat(0x59))
-            })),
+            brackets: mask(
+                self.0
+                    .map(|bytes| u8x16_eq(v128_and(bytes, u8x16_splat(0xd9)), u8x16_splat(0x59))),
+            ),
         }
     }
 

@@ -10,12 +10,14 @@
 //! A stretch is valid as a whole, or it is nothing: the lexer then goes over it byte by byte, and alone says which byte
 //! is wrong and why.
 
-use crate::block::{BLOCK, StringCarry, Vectors, spread};
+use crate::block::{BLOCK, Classes, StringCarry, Vectors, spread};
 use crate::nesting::{Container, Nesting};
 use crate::scalar::is_scalar;
 
 /// Most bytes of a stretch.
-pub(crate) const STRETCH: usize = 4096;
+pub(crate) const STRETCH: usize = 2048;
+
+const BLOCKS: usize = STRETCH / BLOCK;
 
 /// Ends of scalars that are looked at together.
 const CHANGES: usize = 256;
@@ -32,13 +34,19 @@ pub(crate) struct Place {
     pub(crate) opened: u64,
 }
 
-/// What of a stretch is kept, and the room to find it in.
+/// What of a stretch is kept, and the room to find it in. A stretch is gone over three times, each time with one kind of
+/// work: masks from vectors, grammar on masks, and vectors packed by masks.
 pub(crate) struct Stretch {
+    classes: [Classes; BLOCKS],
+    /// What of each block is kept.
+    keep: [u64; BLOCKS],
     kept: [u8; STRETCH + BLOCK + 8],
     length: usize,
     /// Where runs of scalar bytes begin and end, in turn.
     changes: [u16; CHANGES + BLOCK],
     pending: usize,
+    /// Blocks to look at next: few after a text that ended early.
+    ahead: usize,
 }
 
 /// A stretch that is valid: how far it went.
@@ -47,13 +55,34 @@ pub(crate) struct Taken {
     pub(crate) place: Place,
 }
 
+/// What the grammar goes by.
+pub(crate) struct Rules {
+    pub(crate) max_depth: usize,
+    /// No line feed may be between tokens.
+    pub(crate) lines: bool,
+}
+
+/// What comes of the brackets of a block.
+struct Brackets {
+    opens: u64,
+    closes: u64,
+    /// Where the innermost container is an object, from each bracket on.
+    objects: u64,
+    /// All up to the end of the text.
+    within: u64,
+    fault: bool,
+}
+
 impl Stretch {
     pub(crate) fn new() -> Self {
         Self {
+            classes: [Classes::default(); BLOCKS],
+            keep: [0; BLOCKS],
             kept: [0; STRETCH + BLOCK + 8],
             length: 0,
             changes: [0; CHANGES + BLOCK],
             pending: 0,
+            ahead: BLOCKS,
         }
     }
 
@@ -62,66 +91,80 @@ impl Stretch {
         self.kept.get(..self.length).unwrap_or_default()
     }
 
-    /// Takes blocks from the start of `text` up to `STRETCH` bytes, or to the end of the outermost container; `None` when
-    /// anything of them is doubtful. `lines`: a line feed outside strings is. `nesting` is of use only after a stretch taken.
+    /// Takes blocks from the start of `text`, up to `STRETCH` bytes or to the end of the outermost container; `None` when
+    /// anything of them is doubtful. `nesting` is of use only after a stretch taken.
     pub(crate) fn take(
         &mut self,
         text: &[u8],
         mut place: Place,
         nesting: &mut Nesting,
-        max_depth: usize,
-        lines: bool,
+        rules: &Rules,
     ) -> Option<Taken> {
-        (self.length, self.pending) = (0, 0);
-        let (blocks, _) = text
-            .get(..text.len().min(STRETCH))
-            .unwrap_or_default()
-            .as_chunks::<BLOCK>();
-        let mut object = spread(u64::from(nesting.innermost() == Some(Container::Object)));
+        let (blocks, _) = text.as_chunks::<BLOCK>();
+        let blocks = blocks.get(..self.ahead).unwrap_or(blocks);
+        classify(blocks, &mut self.classes, rules.lines);
+        let mut at = self.validate(text, blocks, &mut place, nesting, rules)?;
+        let used = at.div_ceil(BLOCK);
+        self.ahead = match used == blocks.len() {
+            true => (2 * used).min(BLOCKS),
+            false => used + 1,
+        };
+        self.length = compact(blocks.get(..used)?, &self.keep, &mut self.kept);
+        if let Some(&start) = self.changes.get(..self.pending)?.first() {
+            // A number or literal that may go on is left for the next stretch.
+            let start = usize::from(start);
+            self.length = self.length.checked_sub(at.checked_sub(start)?)?;
+            at = start;
+            place.value = 1;
+        }
+        // RFC 8259 §7: no control character in a string; and there is none outside but the whitespace that is gone.
+        let least = self
+            .kept()
+            .iter()
+            .fold(u8::MAX, |least, &byte| least.min(byte));
+        (least >= b' ' && at > 0).then_some(Taken { bytes: at, place })
+    }
+
+    /// Says how many bytes of the blocks are valid JSON: all, or those to the text's end.
+    fn validate(
+        &mut self,
+        text: &[u8],
+        blocks: &[[u8; BLOCK]],
+        place: &mut Place,
+        nesting: &mut Nesting,
+        rules: &Rules,
+    ) -> Option<usize> {
+        self.pending = 0;
+        let mut object = is_object(nesting);
         let mut scalar = 0;
         let mut faults = 0;
         let mut at = 0;
-        for block in blocks {
-            let vectors = Vectors::load(block);
-            let classes = vectors.classes();
-            let mut strings = place.strings.strings(&classes);
-            let mut within = u64::MAX;
-            let (mut opens, mut closes) = (0, 0);
-            let mut objects = object;
-            let mut brackets = classes.brackets & !strings.whole();
-            while brackets != 0 {
-                let bit = brackets & brackets.wrapping_neg();
-                brackets ^= bit;
-                let byte = block
-                    .get(bit.trailing_zeros() as usize)
-                    .copied()
-                    .unwrap_or_default();
-                let container = if byte & 0x20 == 0 {
-                    Container::Array
-                } else {
-                    Container::Object
-                };
-                match byte {
-                    b'{' | b'[' => {
-                        opens |= bit;
-                        faults |= u64::from(!nesting.push(container, max_depth));
-                    }
-                    b'}' | b']' => {
-                        closes |= bit;
-                        faults |= u64::from(nesting.innermost() != Some(container));
-                        nesting.pop();
-                    }
-                    _ => faults = 1,
-                }
-                let innermost = nesting.innermost();
-                object = spread(u64::from(innermost == Some(Container::Object)));
-                // From here on another container is the innermost.
-                objects = (objects & (bit - 1)) | (object & bit.wrapping_neg());
-                if innermost.is_none() {
-                    within = bit | (bit - 1);
-                    break;
-                }
+        let rooms = self.classes.iter().zip(&mut self.keep);
+        let changes_noted = &mut Changes {
+            places: &mut self.changes,
+            pending: 0,
+        };
+        for (block, (classes, keep)) in blocks.iter().zip(rooms) {
+            let mut strings = place.strings.strings(classes);
+            let brackets = classes.brackets & !strings.whole();
+            let mut found = Brackets {
+                opens: 0,
+                closes: 0,
+                objects: object,
+                within: u64::MAX,
+                fault: false,
+            };
+            if brackets != 0 {
+                found.take(brackets, block, nesting, rules.max_depth);
+                object = is_object(nesting);
             }
+            let Brackets {
+                opens,
+                closes,
+                objects,
+                within,
+                fault,
+            } = found;
             // What comes after the end of the text is not looked at here: it is as if the block ended in whitespace.
             strings.quotes &= within;
             strings.inside &= within;
@@ -139,57 +182,123 @@ impl Stretch {
             place.value = before_values >> 63 | u64::from(over);
             let before_names = (commas | opens) & objects;
             let between = spaces | strings.whole();
-            let (named, named_over) = (before_names << 1 | place.colon).overflowing_add(between);
-            place.colon = before_names >> 63 | u64::from(named_over);
+            let (named, over) = (before_names << 1 | place.colon).overflowing_add(between);
+            place.colon = before_names >> 63 | u64::from(over);
             let wrong = (values ^ (due & !spaces)) | (colons ^ (named & !between));
-            if opens | closes == 0 {
+            if brackets == 0 {
                 faults |= wrong;
                 place.opened &= u64::from(spaces == u64::MAX);
             } else {
                 let (empty, over) = (opens << 1 | place.opened).overflowing_add(spaces);
                 place.opened = opens >> 63 | u64::from(over);
-                faults |= wrong & !(closes & empty & !spaces);
+                faults |= wrong & !(closes & empty & !spaces) | u64::from(fault);
             }
-            if lines {
-                faults |= vectors.line_feeds() & outside & within;
-            }
-
-            let keep = !spaces;
-            let to = self.kept.get_mut(self.length..)?.first_chunk_mut()?;
-            vectors.compact(keep, to);
-            self.length += keep.count_ones() as usize;
-            self.note(changes, at)?;
+            faults |= classes.line_feeds & outside & within;
+            *keep = !spaces;
+            changes_noted.note(changes, at)?;
             at += BLOCK;
-            if within != u64::MAX || nesting.innermost().is_none() {
+            if nesting.innermost().is_none() {
                 at -= within.leading_zeros() as usize;
                 break;
             }
-            if self.pending > CHANGES {
-                faults |= self.check(text);
+            if changes_noted.pending > CHANGES {
+                faults |= u64::from(changes_noted.are_wrong(text));
             }
         }
-        faults |= self.check(text);
-        if scalar == 1 {
-            // A number or literal that may go on is left for the next stretch.
-            let start = self.changes.first().copied().map_or(at, usize::from);
-            self.length = self.length.saturating_sub(at.saturating_sub(start));
-            at = start;
-            place.value = 1;
-        }
-        // RFC 8259 §7: no control character in a string; and there is none outside but the whitespace that is gone.
-        let least = self
-            .kept()
-            .iter()
-            .fold(u8::MAX, |least, &byte| least.min(byte));
-        (faults == 0 && least >= b' ' && at > 0).then_some(Taken { bytes: at, place })
+        faults |= u64::from(changes_noted.are_wrong(text));
+        self.pending = changes_noted.pending;
+        (faults == 0).then_some(at)
     }
+}
 
+impl Brackets {
+    /// Goes through `brackets`, those outside strings.
+    #[inline(always)]
+    fn take(
+        &mut self,
+        mut brackets: u64,
+        block: &[u8; BLOCK],
+        nesting: &mut Nesting,
+        max_depth: usize,
+    ) {
+        while brackets != 0 {
+            let bit = brackets & brackets.wrapping_neg();
+            brackets ^= bit;
+            let byte = block
+                .get(bit.trailing_zeros() as usize)
+                .copied()
+                .unwrap_or_default();
+            let container = if byte & 0x20 == 0 {
+                Container::Array
+            } else {
+                Container::Object
+            };
+            // Whether it is one at all.
+            self.fault |= !matches!(byte | 0x20, b'{' | b'}');
+            if byte & 2 == 2 {
+                self.opens |= bit;
+                self.fault |= !nesting.push(container, max_depth);
+            } else {
+                self.closes |= bit;
+                self.fault |= nesting.innermost() != Some(container);
+                nesting.pop();
+            }
+            // From here on another container is the innermost.
+            self.objects = (self.objects & (bit - 1)) | (is_object(nesting) & bit.wrapping_neg());
+            if nesting.innermost().is_none() {
+                self.within = bit | (bit - 1);
+                break;
+            }
+        }
+    }
+}
+
+/// All ones in an object.
+#[inline(always)]
+fn is_object(nesting: &Nesting) -> u64 {
+    spread(u64::from(nesting.innermost() == Some(Container::Object)))
+}
+
+fn classify(blocks: &[[u8; BLOCK]], classes: &mut [Classes; BLOCKS], lines: bool) {
+    for (block, classes) in blocks.iter().zip(classes) {
+        let vectors = Vectors::load(block);
+        *classes = vectors.classes();
+        if lines {
+            classes.line_feeds = vectors.line_feeds();
+        }
+    }
+}
+
+/// Packs what is kept of the blocks; says how much that is.
+fn compact(
+    blocks: &[[u8; BLOCK]],
+    keep: &[u64; BLOCKS],
+    kept: &mut [u8; STRETCH + BLOCK + 8],
+) -> usize {
+    let mut length = 0;
+    for (block, &keep) in blocks.iter().zip(keep) {
+        let to = kept.get_mut(length..).and_then(|to| to.first_chunk_mut());
+        if let Some(to) = to {
+            Vectors::load(block).compact(keep, to);
+        }
+        length += keep.count_ones() as usize;
+    }
+    length
+}
+
+/// Where runs of scalars begin and end.
+struct Changes<'s> {
+    places: &'s mut [u16; CHANGES + BLOCK],
+    pending: usize,
+}
+
+impl Changes<'_> {
     /// Notes where runs of scalars begin and end. Mostly there are few: so many are written in any case.
     #[inline(always)]
     fn note(&mut self, mut changes: u64, at: usize) -> Option<()> {
         let count = changes.count_ones() as usize;
         let slots = self
-            .changes
+            .places
             .get_mut(self.pending..)?
             .first_chunk_mut::<BLOCK>()?;
         let (first, others) = slots.split_first_chunk_mut::<4>()?;
@@ -207,22 +316,19 @@ impl Stretch {
         Some(())
     }
 
-    /// Looks at the scalars noted; one that has not ended yet stays noted.
-    fn check(&mut self, text: &[u8]) -> u64 {
-        let (pairs, open) = self
-            .changes
-            .get(..self.pending)
-            .unwrap_or_default()
-            .as_chunks::<2>();
-        let mut faults = false;
+    /// Whether one of the scalars noted is none; one that has not ended yet stays noted.
+    fn are_wrong(&mut self, text: &[u8]) -> bool {
+        let noted = self.places.get(..self.pending).unwrap_or_default();
+        let (pairs, open) = noted.as_chunks::<2>();
+        let mut wrong = false;
         for &[start, end] in pairs {
-            faults |= !is_scalar(text, usize::from(start), usize::from(end));
+            wrong |= !is_scalar(text, usize::from(start), usize::from(end));
         }
         let open = open.first().copied();
         self.pending = usize::from(open.is_some());
-        if let (Some(open), Some(first)) = (open, self.changes.first_mut()) {
+        if let (Some(open), Some(first)) = (open, self.places.first_mut()) {
             *first = open;
         }
-        u64::from(faults)
+        wrong
     }
 }
