@@ -12,7 +12,7 @@ pub(crate) use crate::simd::Vectors;
 pub(crate) use crate::words::Vectors;
 
 /// Which bytes are what, whether inside a string or not.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Classes {
     pub(crate) quotes: u64,
     pub(crate) backslashes: u64,
@@ -23,8 +23,6 @@ pub(crate) struct Classes {
     /// `[`, `]`, `{`, `}`, and also `Y`, `y`, `_` and DEL, which one comparison does not tell from them: outside
     /// strings none of these is JSON, and who looks at a bracket sees what it is.
     pub(crate) brackets: u64,
-    /// Only where they matter apart from other whitespace.
-    pub(crate) line_feeds: u64,
 }
 
 /// What of strings goes over from block to block.
@@ -36,33 +34,10 @@ pub(crate) struct StringCarry {
     pub(crate) escaped: u64,
 }
 
-/// The strings of a block.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Strings {
-    /// The quotes that begin or end a string.
-    pub(crate) quotes: u64,
-    /// From each opening quote to before the closing one.
-    pub(crate) inside: u64,
-}
-
 impl StringCarry {
-    /// Finds the strings of the next block.
-    #[inline(always)]
-    pub(crate) fn strings(&mut self, classes: &Classes) -> Strings {
-        let escaped = if classes.backslashes | self.escaped == 0 {
-            0
-        } else {
-            self.escapes(classes.backslashes)
-        };
-        let quotes = classes.quotes & !escaped;
-        let inside = prefix_xor(quotes) ^ self.inside;
-        self.inside = spread(inside >> 63);
-        Strings { quotes, inside }
-    }
-
     /// The bytes that a backslash escapes. In a run of backslashes every second one is escaped by the one before it,
     /// and the byte after a run is escaped when the run is odd.
-    fn escapes(&mut self, backslashes: u64) -> u64 {
+    pub(crate) fn escapes(&mut self, backslashes: u64) -> u64 {
         const EVEN: u64 = 0x5555_5555_5555_5555;
         let backslashes = backslashes & !self.escaped;
         let follows = backslashes << 1 | self.escaped;
@@ -76,17 +51,9 @@ impl StringCarry {
     }
 }
 
-impl Strings {
-    /// What belongs to a string, both quotes too.
-    #[inline(always)]
-    pub(crate) fn whole(&self) -> u64 {
-        self.inside | self.quotes
-    }
-}
-
 /// Each bit is the parity of itself and the bits below.
 #[inline(always)]
-fn prefix_xor(mut bits: u64) -> u64 {
+pub(crate) fn prefix_xor(mut bits: u64) -> u64 {
     bits ^= bits << 1;
     bits ^= bits << 2;
     bits ^= bits << 4;
@@ -137,13 +104,16 @@ mod tests {
             let mut carry = StringCarry::default();
             let (mut inside, mut escaped) = (false, false);
             for block in blocks {
-                let strings = carry.strings(&Vectors::load(&block).classes());
+                let classes = Vectors::load(&block).classes();
+                let quotes = classes.quotes & !carry.escapes(classes.backslashes);
+                let strings = prefix_xor(quotes) ^ carry.inside;
+                carry.inside = spread(strings >> 63);
                 for (at, &byte) in block.iter().enumerate() {
                     let quote = byte == b'"' && !escaped;
                     inside ^= quote;
                     escaped = byte == b'\\' && !escaped;
-                    prop_assert_eq!(strings.quotes >> at & 1 == 1, quote);
-                    prop_assert_eq!(strings.inside >> at & 1 == 1, inside);
+                    prop_assert_eq!(quotes >> at & 1 == 1, quote);
+                    prop_assert_eq!(strings >> at & 1 == 1, inside);
                 }
             }
         }

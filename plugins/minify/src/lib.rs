@@ -29,6 +29,7 @@ mod block;
 mod config;
 mod eligible;
 mod lexer;
+mod masks;
 mod nesting;
 mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]

@@ -56,7 +56,7 @@ pub(crate) fn is_scalar(text: &[u8], start: usize, end: usize) -> bool {
     let length = end.wrapping_sub(start);
     let eight = text.get(start..).and_then(|rest| rest.first_chunk::<8>());
     if let (1..=8, Some(eight)) = (length, eight) {
-        // The scalar's bytes moved to the top, so that what follows it is gone.
+        // The scalar's bytes are moved to the top, so that what follows it is gone.
         let word = u64::from_le_bytes(*eight) << (64 - 8 * length);
         if is_short(word, length) {
             return true;
@@ -65,7 +65,7 @@ pub(crate) fn is_scalar(text: &[u8], start: usize, end: usize) -> bool {
     is_long(text.get(start..end).unwrap_or_default())
 }
 
-/// A literal, or a whole number without a sign.
+/// A literal, or a number without sign and exponent.
 #[inline(always)]
 fn is_short(word: u64, length: usize) -> bool {
     // A NUL before the word would look like nothing; no control character gets by the blocks.
@@ -73,13 +73,32 @@ fn is_short(word: u64, length: usize) -> bool {
     // Zeros to the left change nothing, but a leading zero of its own is none (RFC 8259 §6).
     let below = ZEROS.checked_shr(8 * length as u32).unwrap_or(0);
     let first = (word >> (64 - 8 * length)) as u8;
-    literal | (are_digits(word | below) & ((first != b'0') | (length == 1)))
+    // The first point is taken for a digit, where there are digits on both sides of it.
+    let points = zeros_of(word ^ POINTS);
+    let point = points & points.wrapping_neg();
+    let after = point.leading_zeros() as usize / 8;
+    let (whole, between) = match point {
+        0 => (length, true),
+        _ => {
+            let whole = length.wrapping_sub(1 + after);
+            (whole, (whole != 0) & (after != 0))
+        }
+    };
+    let digits = word ^ ((point >> 2) - (point >> 6));
+    literal | (are_digits(digits | below) & ((first != b'0') | (whole == 1)) & between)
 }
 
 const ZEROS: u64 = 0x3030_3030_3030_3030;
+const POINTS: u64 = 0x2e2e_2e2e_2e2e_2e2e;
 const TRUE: u64 = u64::from_le_bytes(*b"\0\0\0\0true");
 const NULL: u64 = u64::from_le_bytes(*b"\0\0\0\0null");
 const FALSE: u64 = u64::from_le_bytes(*b"\0\0\0false");
+
+/// The high bit of the lowest byte that is zero, and perhaps of others above it.
+#[inline(always)]
+fn zeros_of(word: u64) -> u64 {
+    word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080
+}
 
 /// Whether all eight bytes are digits: their upper half is that of `0`, and stays so when six is added.
 #[inline(always)]

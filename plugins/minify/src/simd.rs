@@ -32,7 +32,6 @@ impl Vectors {
             0
         };
         Classes {
-            line_feeds: 0,
             quotes: self.equal(b'"'),
             backslashes,
             spaces: mask(self.0.map(|bytes| {

@@ -10,14 +10,13 @@
 //! A stretch is valid as a whole, or it is nothing: the lexer then goes over it byte by byte, and alone says which byte
 //! is wrong and why.
 
-use crate::block::{BLOCK, Classes, StringCarry, Vectors, spread};
+use crate::block::{BLOCK, StringCarry, Vectors, spread};
+use crate::masks::{BLOCKS, Stretched};
 use crate::nesting::{Container, Nesting};
 use crate::scalar::is_scalar;
 
 /// Most bytes of a stretch.
-pub(crate) const STRETCH: usize = 2048;
-
-const BLOCKS: usize = STRETCH / BLOCK;
+pub(crate) const STRETCH: usize = BLOCKS * BLOCK;
 
 /// Ends of scalars that are looked at together.
 const CHANGES: usize = 256;
@@ -37,9 +36,7 @@ pub(crate) struct Place {
 /// What of a stretch is kept, and the room to find it in. A stretch is gone over three times, each time with one kind of
 /// work: masks from vectors, grammar on masks, and vectors packed by masks.
 pub(crate) struct Stretch {
-    classes: [Classes; BLOCKS],
-    /// What of each block is kept.
-    keep: [u64; BLOCKS],
+    masks: Stretched,
     kept: [u8; STRETCH + BLOCK + 8],
     length: usize,
     /// Where runs of scalar bytes begin and end, in turn.
@@ -76,8 +73,7 @@ struct Brackets {
 impl Stretch {
     pub(crate) fn new() -> Self {
         Self {
-            classes: [Classes::default(); BLOCKS],
-            keep: [0; BLOCKS],
+            masks: Stretched::new(),
             kept: [0; STRETCH + BLOCK + 8],
             length: 0,
             changes: [0; CHANGES + BLOCK],
@@ -102,14 +98,14 @@ impl Stretch {
     ) -> Option<Taken> {
         let (blocks, _) = text.as_chunks::<BLOCK>();
         let blocks = blocks.get(..self.ahead).unwrap_or(blocks);
-        classify(blocks, &mut self.classes, rules.lines);
+        self.masks.classify(blocks, rules.lines);
         let mut at = self.validate(text, blocks, &mut place, nesting, rules)?;
         let used = at.div_ceil(BLOCK);
         self.ahead = match used == blocks.len() {
             true => (2 * used).min(BLOCKS),
             false => used + 1,
         };
-        self.length = compact(blocks.get(..used)?, &self.keep, &mut self.kept);
+        self.length = compact(blocks.get(..used)?, &self.masks.spaces, &mut self.kept);
         if let Some(&start) = self.changes.get(..self.pending)?.first() {
             // A number or literal that may go on is left for the next stretch.
             let start = usize::from(start);
@@ -134,81 +130,75 @@ impl Stretch {
         nesting: &mut Nesting,
         rules: &Rules,
     ) -> Option<usize> {
-        self.pending = 0;
-        let mut object = is_object(nesting);
-        let mut scalar = 0;
-        let mut faults = 0;
-        let mut at = 0;
-        let rooms = self.classes.iter().zip(&mut self.keep);
-        let changes_noted = &mut Changes {
+        let masks = &mut self.masks;
+        masks.strings(blocks.len(), &mut place.strings);
+        let (count, within) = brackets(masks, blocks, place, nesting, rules.max_depth)?;
+        let scalar = masks.tokens(count);
+        if masks.misplaced(count, &mut place.value, &mut place.colon) != 0 {
+            return None;
+        }
+        let mut noted = Changes {
             places: &mut self.changes,
             pending: 0,
         };
-        for (block, (classes, keep)) in blocks.iter().zip(rooms) {
-            let mut strings = place.strings.strings(classes);
-            let brackets = classes.brackets & !strings.whole();
-            let mut found = Brackets {
-                opens: 0,
-                closes: 0,
-                objects: object,
-                within: u64::MAX,
-                fault: false,
-            };
-            if brackets != 0 {
-                found.take(brackets, block, nesting, rules.max_depth);
-                object = is_object(nesting);
-            }
-            let Brackets {
-                opens,
-                closes,
-                objects,
-                within,
-                fault,
-            } = found;
-            // What comes after the end of the text is not looked at here: it is as if the block ended in whitespace.
-            strings.quotes &= within;
-            strings.inside &= within;
-            let outside = !strings.whole();
-            let spaces = (classes.spaces | !within) & outside;
-            let commas = classes.commas & outside & within;
-            let colons = classes.colons & outside & within;
-            let scalars = outside & !(spaces | commas | colons | opens | closes);
-            let changes = scalars ^ (scalars << 1 | scalar);
-            scalar = scalars >> 63;
-
-            let values = (strings.quotes & strings.inside) | (changes & scalars) | opens;
-            let before_values = commas | colons | opens;
-            let (due, over) = (before_values << 1 | place.value).overflowing_add(spaces);
-            place.value = before_values >> 63 | u64::from(over);
-            let before_names = (commas | opens) & objects;
-            let between = spaces | strings.whole();
-            let (named, over) = (before_names << 1 | place.colon).overflowing_add(between);
-            place.colon = before_names >> 63 | u64::from(over);
-            let wrong = (values ^ (due & !spaces)) | (colons ^ (named & !between));
-            if brackets == 0 {
-                faults |= wrong;
-                place.opened &= u64::from(spaces == u64::MAX);
-            } else {
-                let (empty, over) = (opens << 1 | place.opened).overflowing_add(spaces);
-                place.opened = opens >> 63 | u64::from(over);
-                faults |= wrong & !(closes & empty & !spaces) | u64::from(fault);
-            }
-            faults |= classes.line_feeds & outside & within;
-            *keep = !spaces;
-            changes_noted.note(changes, at)?;
-            at += BLOCK;
-            if nesting.innermost().is_none() {
-                at -= within.leading_zeros() as usize;
-                break;
-            }
-            if changes_noted.pending > CHANGES {
-                faults |= u64::from(changes_noted.are_wrong(text));
+        let mut wrong = false;
+        for (at, &changes) in masks.changes.iter().take(count).enumerate() {
+            noted.note(changes, at * BLOCK)?;
+            if noted.pending > CHANGES {
+                wrong |= noted.are_wrong(text);
             }
         }
-        faults |= u64::from(changes_noted.are_wrong(text));
-        self.pending = changes_noted.pending;
-        (faults == 0).then_some(at)
+        wrong |= noted.are_wrong(text);
+        self.pending = noted.pending;
+        debug_assert_eq!(self.pending as u64, scalar);
+        (!wrong).then_some(count * BLOCK - within.leading_zeros() as usize)
     }
+}
+
+/// Goes through the brackets outside strings. Says how many blocks there are to the end of the outermost container, and
+/// what of the last one is within it; `None` when a bracket is wrong.
+fn brackets(
+    masks: &mut Stretched,
+    blocks: &[[u8; BLOCK]],
+    place: &mut Place,
+    nesting: &mut Nesting,
+    max_depth: usize,
+) -> Option<(usize, u64)> {
+    let mut object = is_object(nesting);
+    for (at, block) in blocks.iter().enumerate() {
+        let brackets = *masks.brackets.get(at)?;
+        let mut found = Brackets {
+            opens: 0,
+            closes: 0,
+            objects: object,
+            within: u64::MAX,
+            fault: false,
+        };
+        let mut empty = 0;
+        let mut spaces = *masks.spaces.get(at)?;
+        if brackets == 0 {
+            place.opened &= u64::from(spaces == u64::MAX);
+        } else {
+            found.take(brackets, block, nesting, max_depth);
+            if found.fault {
+                return None;
+            }
+            object = is_object(nesting);
+            spaces |= !found.within;
+            let (after, over) = (found.opens << 1 | place.opened).overflowing_add(spaces);
+            place.opened = found.opens >> 63 | u64::from(over);
+            empty = found.closes & after & !spaces;
+        }
+        *masks.opens.get_mut(at)? = found.opens;
+        *masks.objects.get_mut(at)? = found.objects;
+        *masks.empty.get_mut(at)? = empty;
+        if nesting.innermost().is_none() {
+            // What comes after the end of the text is not looked at here.
+            masks.end(at, found.within);
+            return Some((at + 1, found.within));
+        }
+    }
+    Some((blocks.len(), u64::MAX))
 }
 
 impl Brackets {
@@ -259,24 +249,15 @@ fn is_object(nesting: &Nesting) -> u64 {
     spread(u64::from(nesting.innermost() == Some(Container::Object)))
 }
 
-fn classify(blocks: &[[u8; BLOCK]], classes: &mut [Classes; BLOCKS], lines: bool) {
-    for (block, classes) in blocks.iter().zip(classes) {
-        let vectors = Vectors::load(block);
-        *classes = vectors.classes();
-        if lines {
-            classes.line_feeds = vectors.line_feeds();
-        }
-    }
-}
-
 /// Packs what is kept of the blocks; says how much that is.
 fn compact(
     blocks: &[[u8; BLOCK]],
-    keep: &[u64; BLOCKS],
+    spaces: &[u64; BLOCKS],
     kept: &mut [u8; STRETCH + BLOCK + 8],
 ) -> usize {
     let mut length = 0;
-    for (block, &keep) in blocks.iter().zip(keep) {
+    for (block, &spaces) in blocks.iter().zip(spaces) {
+        let keep = !spaces;
         let to = kept.get_mut(length..).and_then(|to| to.first_chunk_mut());
         if let Some(to) = to {
             Vectors::load(block).compact(keep, to);

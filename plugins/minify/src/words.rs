@@ -16,7 +16,6 @@ impl<'b> Vectors<'b> {
 
     pub(crate) fn classes(&self) -> Classes {
         Classes {
-            line_feeds: 0,
             quotes: self.mask(|word| is(word, b'"')),
             backslashes: self.mask(|word| is(word, b'\\')),
             spaces: self
