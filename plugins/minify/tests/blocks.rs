@@ -218,3 +218,22 @@ fn the_suite_inside_an_array() {
         }
     }
 }
+
+#[test]
+fn what_a_fuzzer_found() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fuzz/corpus/json");
+    for file in std::fs::read_dir(folder).expect("the corpus") {
+        let file = file.expect("a file").path();
+        let text = std::fs::read(&file).expect("readable");
+        let text = text.get(2..).unwrap_or_default();
+        for framing in FRAMINGS {
+            both(framing, 512, text);
+            both(framing, 5, &[b"[".repeat(128), text.to_vec()].concat());
+            both(
+                framing,
+                512,
+                &[b"[\"\"  ,".repeat(32), text.to_vec()].concat(),
+            );
+        }
+    }
+}

@@ -54,7 +54,11 @@ fn main() -> Result<()> {
         let text = document::pretty(630_000);
         kernel.input(&text)?;
         let mut best = f64::MAX;
-        for _ in 0..3000 { let s = Instant::now(); kernel.minify(65536, 0, 512)?; best = best.min(s.elapsed().as_nanos() as f64); }
+        for _ in 0..3000 {
+            let s = Instant::now();
+            kernel.minify(65536, 0, 512)?;
+            best = best.min(s.elapsed().as_nanos() as f64);
+        }
         println!("best {:.2} GB/s", text.len() as f64 / best);
         return Ok(());
     }

@@ -21,9 +21,14 @@ impl Kernel {
         let path = compile()?;
         let mut config = Config::new();
         config.cranelift_opt_level(OptLevel::Speed);
-        if std::env::var_os("KPROF").is_some() { config.profiler(wasmtime::ProfilingStrategy::JitDump); }
+        if std::env::var_os("KPROF").is_some() {
+            config.profiler(wasmtime::ProfilingStrategy::JitDump);
+        }
         let engine = Engine::new(&config)?;
-        let module = Module::new(&engine, fs::read(&path).with_context(|| format!("reading {}", path.display()))?)?;
+        let module = Module::new(
+            &engine,
+            fs::read(&path).with_context(|| format!("reading {}", path.display()))?,
+        )?;
         let mut store = Store::new(&engine, ());
         let mut linker = Linker::new(&engine);
         // It has no need of the outside; the standard library only names it.
