@@ -1,4 +1,6 @@
 //! The masks of a stretch, an array a class, so that what is done to all blocks alike is done to several at once.
+//!
+//! Each step is a function that is not inlined: in one, the values of all steps would not have enough registers.
 
 use crate::block::StringCarry;
 use crate::block::{BLOCK, Vectors, prefix_xor, spread};
@@ -63,6 +65,7 @@ impl Stretched {
         clippy::indexing_slicing,
         reason = "the arrays are as long as the loop at most"
     )]
+    #[inline(never)]
     pub(crate) fn classify(&mut self, blocks: &[[u8; BLOCK]], lines: bool) {
         for (at, block) in blocks.iter().take(BLOCKS).enumerate() {
             let vectors = Vectors::load(block);
@@ -84,6 +87,7 @@ impl Stretched {
         clippy::indexing_slicing,
         reason = "the arrays are as long as the loop at most"
     )]
+    #[inline(never)]
     pub(crate) fn strings(&mut self, count: usize, carry: &mut StringCarry) {
         let count = count.min(BLOCKS);
         let mut backslashes = carry.escaped;
@@ -117,6 +121,7 @@ impl Stretched {
         clippy::indexing_slicing,
         reason = "the arrays are as long as the loop at most"
     )]
+    #[inline(never)]
     pub(crate) fn tokens(&mut self, count: usize) -> u64 {
         let count = count.min(BLOCKS);
         for at in 0..count {
@@ -141,8 +146,8 @@ impl Stretched {
         before
     }
 
-    /// What of block `at` is not where the grammar has it: values where values are due, colons where names are.
-    #[inline(always)]
+    /// What of the first `count` blocks is not where the grammar has it: values where values are due, colons where names are.
+    #[inline(never)]
     #[expect(
         clippy::indexing_slicing,
         reason = "the arrays are as long as the loop at most"

@@ -112,6 +112,8 @@ impl Stretch {
             self.length = self.length.checked_sub(at.checked_sub(start)?)?;
             at = start;
             place.value = 1;
+            // A backslash in it, where none may be, escapes nothing before it.
+            place.strings = StringCarry::default();
         }
         // RFC 8259 §7: no control character in a string; and there is none outside but the whitespace that is gone.
         let least = self
@@ -141,14 +143,8 @@ impl Stretch {
             places: &mut self.changes,
             pending: 0,
         };
-        let mut wrong = false;
-        for (at, &changes) in masks.changes.iter().take(count).enumerate() {
-            noted.note(changes, at * BLOCK)?;
-            if noted.pending > CHANGES {
-                wrong |= noted.are_wrong(text);
-            }
-        }
-        wrong |= noted.are_wrong(text);
+        let changes = masks.changes.get(..count)?;
+        let wrong = noted.any_wrong(changes, text);
         self.pending = noted.pending;
         debug_assert_eq!(self.pending as u64, scalar);
         (!wrong).then_some(count * BLOCK - within.leading_zeros() as usize)
@@ -157,6 +153,7 @@ impl Stretch {
 
 /// Goes through the brackets outside strings. Says how many blocks there are to the end of the outermost container, and
 /// what of the last one is within it; `None` when a bracket is wrong.
+#[inline(never)]
 fn brackets(
     masks: &mut Stretched,
     blocks: &[[u8; BLOCK]],
@@ -165,8 +162,16 @@ fn brackets(
     max_depth: usize,
 ) -> Option<(usize, u64)> {
     let mut object = is_object(nesting);
+    masks.opens.fill(0);
+    masks.empty.fill(0);
     for (at, block) in blocks.iter().enumerate() {
         let brackets = *masks.brackets.get(at)?;
+        let mut spaces = *masks.spaces.get(at)?;
+        if brackets == 0 {
+            *masks.objects.get_mut(at)? = object;
+            place.opened &= u64::from(spaces == u64::MAX);
+            continue;
+        }
         let mut found = Brackets {
             opens: 0,
             closes: 0,
@@ -174,24 +179,17 @@ fn brackets(
             within: u64::MAX,
             fault: false,
         };
-        let mut empty = 0;
-        let mut spaces = *masks.spaces.get(at)?;
-        if brackets == 0 {
-            place.opened &= u64::from(spaces == u64::MAX);
-        } else {
-            found.take(brackets, block, nesting, max_depth);
-            if found.fault {
-                return None;
-            }
-            object = is_object(nesting);
-            spaces |= !found.within;
-            let (after, over) = (found.opens << 1 | place.opened).overflowing_add(spaces);
-            place.opened = found.opens >> 63 | u64::from(over);
-            empty = found.closes & after & !spaces;
+        found.take(brackets, block, nesting, max_depth);
+        if found.fault {
+            return None;
         }
+        object = is_object(nesting);
+        spaces |= !found.within;
+        let (after, over) = (found.opens << 1 | place.opened).overflowing_add(spaces);
+        place.opened = found.opens >> 63 | u64::from(over);
         *masks.opens.get_mut(at)? = found.opens;
         *masks.objects.get_mut(at)? = found.objects;
-        *masks.empty.get_mut(at)? = empty;
+        *masks.empty.get_mut(at)? = found.closes & after & !spaces;
         if nesting.innermost().is_none() {
             // What comes after the end of the text is not looked at here.
             masks.end(at, found.within);
@@ -250,6 +248,7 @@ fn is_object(nesting: &Nesting) -> u64 {
 }
 
 /// Packs what is kept of the blocks; says how much that is.
+#[inline(never)]
 fn compact(
     blocks: &[[u8; BLOCK]],
     spaces: &[u64; BLOCKS],
@@ -274,6 +273,19 @@ struct Changes<'s> {
 }
 
 impl Changes<'_> {
+    /// Whether a scalar is none.
+    #[inline(never)]
+    fn any_wrong(&mut self, changes: &[u64], text: &[u8]) -> bool {
+        let mut wrong = false;
+        for (at, &changes) in changes.iter().enumerate() {
+            wrong |= self.note(changes, at * BLOCK).is_none();
+            if self.pending > CHANGES {
+                wrong |= self.are_wrong(text);
+            }
+        }
+        wrong | self.are_wrong(text)
+    }
+
     /// Notes where runs of scalars begin and end. Mostly there are few: so many are written in any case.
     #[inline(always)]
     fn note(&mut self, mut changes: u64, at: usize) -> Option<()> {
@@ -298,6 +310,7 @@ impl Changes<'_> {
     }
 
     /// Whether one of the scalars noted is none; one that has not ended yet stays noted.
+    #[inline(never)]
     fn are_wrong(&mut self, text: &[u8]) -> bool {
         let noted = self.places.get(..self.pending).unwrap_or_default();
         let (pairs, open) = noted.as_chunks::<2>();

@@ -228,6 +228,10 @@ fn what_a_fuzzer_found() {
         let text = text.get(2..).unwrap_or_default();
         for framing in FRAMINGS {
             both(framing, 512, text);
+            for before in 0..64 {
+                let before = " ".repeat(before + 64);
+                both(framing, 512, &[b"[", before.as_bytes(), text].concat());
+            }
             both(framing, 5, &[b"[".repeat(128), text.to_vec()].concat());
             both(
                 framing,

@@ -50,18 +50,6 @@ fn main() -> Result<()> {
         .map_or(Ok(7), |rounds| rounds.parse())
         .context("the argument is the number of rounds")?;
     let mut kernel = Kernel::new()?;
-    if std::env::var_os("KPROF").is_some() {
-        let text = document::pretty(630_000);
-        kernel.input(&text)?;
-        let mut best = f64::MAX;
-        for _ in 0..3000 {
-            let s = Instant::now();
-            kernel.minify(65536, 0, 512)?;
-            best = best.min(s.elapsed().as_nanos() as f64);
-        }
-        println!("best {:.2} GB/s", text.len() as f64 / best);
-        return Ok(());
-    }
     let folder = workspace::target_dir().join("kernel");
     fs::create_dir_all(&folder)?;
     let simdjson = simdjson(&folder);

@@ -21,9 +21,6 @@ impl Kernel {
         let path = compile()?;
         let mut config = Config::new();
         config.cranelift_opt_level(OptLevel::Speed);
-        if std::env::var_os("KPROF").is_some() {
-            config.profiler(wasmtime::ProfilingStrategy::JitDump);
-        }
         let engine = Engine::new(&config)?;
         let module = Module::new(
             &engine,
