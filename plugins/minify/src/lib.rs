@@ -25,10 +25,18 @@
 #![warn(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
+mod block;
 mod config;
 mod eligible;
 mod lexer;
+mod masks;
 mod nesting;
+mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd;
+mod stretch;
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+mod words;
 
 use edgeweir_filter::representation;
 use edgeweir_filter::{
