@@ -80,7 +80,7 @@ enum State {
 
 /// Where in a number (RFC 8259 §6).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Number {
+pub(crate) enum Number {
     Minus,
     Zero,
     Integer,
@@ -396,7 +396,7 @@ impl Invalid {
 
 impl Number {
     /// Where a byte of a number leads; `None` when it is none of it.
-    fn next(self, byte: u8) -> Option<Self> {
+    pub(crate) fn next(self, byte: u8) -> Option<Self> {
         Some(match (self, byte) {
             (Self::Minus, b'0') => Self::Zero,
             (Self::Minus | Self::Integer, b'0'..=b'9') => Self::Integer,
@@ -409,14 +409,14 @@ impl Number {
         })
     }
 
-    fn may_end(self) -> bool {
+    pub(crate) fn may_end(self) -> bool {
         matches!(
             self,
             Self::Zero | Self::Integer | Self::Fraction | Self::Exponent
         )
     }
 
-    fn is_digits(self) -> bool {
+    pub(crate) fn is_digits(self) -> bool {
         matches!(self, Self::Integer | Self::Fraction | Self::Exponent)
     }
 }
@@ -443,7 +443,7 @@ impl Run<'_> {
 }
 
 /// A byte where another was due.
-fn misplaced(byte: u8) -> Invalid {
+pub(crate) fn misplaced(byte: u8) -> Invalid {
     match byte {
         // UTF-16 or UTF-32: nothing else has this byte between tokens.
         0 => Invalid::Encoding,
@@ -452,16 +452,16 @@ fn misplaced(byte: u8) -> Invalid {
 }
 
 /// RFC 8259 §2: ws = *( %x20 / %x09 / %x0A / %x0D )
-fn is_space(byte: u8) -> bool {
+pub(crate) fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
 }
 
-fn ends_number(byte: u8) -> bool {
+pub(crate) fn ends_number(byte: u8) -> bool {
     is_space(byte) || matches!(byte, b',' | b']' | b'}' | RS)
 }
 
 /// How many bytes from the start are plain string content: no quote, no backslash, no control character.
-fn string_run(bytes: &[u8]) -> usize {
+pub(crate) fn string_run(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
     let mut seen = 0;
