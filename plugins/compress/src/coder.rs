@@ -1,5 +1,7 @@
 //! The encoders behind one face: bytes in, coded bytes out, everything decodable after each call.
 
+use std::rc::Rc;
+
 use brotli::enc::StandardAlloc;
 use brotli::enc::encode::{
     BrotliEncoderOperation, BrotliEncoderParameter, BrotliEncoderStateStruct,
@@ -7,6 +9,7 @@ use brotli::enc::encode::{
 use flate2::{Compression, FlushCompress, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// A content coding (RFC 9110 §8.4.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +29,16 @@ impl Coding {
     /// All of them, in the default order of preference.
     pub const ALL: [Self; 3] = [Self::Brotli, Self::Gzip, Self::Deflate];
 
+    /// The coding of a name in lower or upper case.
+    pub(crate) fn named(token: &[u8]) -> Option<Self> {
+        // RFC 9110 §8.4.1.3: "A recipient SHOULD consider "x-gzip" to be equivalent to "gzip"."
+        if token.eq_ignore_ascii_case(b"x-gzip") {
+            return Some(Self::Gzip);
+        }
+        let mut all = Self::ALL.into_iter();
+        all.find(|coding| token.eq_ignore_ascii_case(coding.token().as_bytes()))
+    }
+
     /// The name in `Content-Encoding`.
     pub fn token(self) -> &'static str {
         match self {
@@ -36,12 +49,38 @@ impl Coding {
     }
 }
 
+/// Bytes that both sides have before the body begins, known by their hash (RFC 9842).
+#[derive(PartialEq, Eq, Debug)]
+pub struct Dictionary {
+    bytes: Vec<u8>,
+    sha256: [u8; 32],
+}
+
+impl Dictionary {
+    /// A dictionary of these bytes.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        let sha256 = Sha256::digest(&bytes).into();
+        Self { bytes, sha256 }
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Their SHA-256.
+    pub fn sha256(&self) -> &[u8; 32] {
+        &self.sha256
+    }
+}
+
 /// A coding with its level and window: all that an encoder needs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
     coding: Coding,
     level: u8,
     window_bits: u8,
+    dictionary: Option<Rc<Dictionary>>,
 }
 
 /// The smallest brotli window used for a short body. Below it the encoder changes to hashers made for tiny windows.
@@ -70,7 +109,44 @@ impl Plan {
             coding,
             level,
             window_bits,
+            dictionary: None,
         }
+    }
+
+    /// The same with a dictionary that the client has: `br` becomes `dcb`. `None` for the others, which have no such form.
+    pub fn with_dictionary(self, dictionary: Rc<Dictionary>) -> Option<Self> {
+        if self.coding != Coding::Brotli {
+            return None;
+        }
+        let known = u64::try_from(dictionary.bytes.len()).unwrap_or(u64::MAX);
+        // With a lower level the encoder does not look into a dictionary.
+        let plan = Self::new(
+            self.coding,
+            self.level.max(2),
+            23,
+            Some(known.saturating_mul(2)),
+        );
+        Some(Self {
+            dictionary: Some(dictionary),
+            ..plan
+        })
+    }
+
+    /// The name in `Content-Encoding`.
+    pub fn token(&self) -> &'static str {
+        match self.dictionary {
+            Some(_) => "dcb",
+            None => self.coding.token(),
+        }
+    }
+
+    /// The same at the coding's lowest level, which takes the least time and no more memory; with a dictionary as it is.
+    pub(crate) fn at_lowest_level(self) -> Self {
+        let level = match self.dictionary {
+            Some(_) => self.level,
+            None => u8::from(self.coding != Coding::Brotli),
+        };
+        Self { level, ..self }
     }
 
     /// The coding.
@@ -113,10 +189,18 @@ impl Plan {
                 ] {
                     state.set_parameter(parameter, u32::from(value));
                 }
+                if let Some(dictionary) = &self.dictionary {
+                    state.set_custom_dictionary(dictionary.bytes.len(), &dictionary.bytes);
+                }
                 Engine::Brotli(state)
             }
         };
-        Encoder { engine }
+        // RFC 9842 §4: four bytes and the hash of the dictionary go before the brotli stream.
+        let prefix = self
+            .dictionary
+            .as_ref()
+            .map(|dictionary| [&b"\xff\x44\x43\x42"[..], &dictionary.sha256].concat());
+        Encoder { engine, prefix }
     }
 }
 
@@ -127,6 +211,8 @@ pub struct EncoderFailed;
 /// One stream being coded.
 pub struct Encoder {
     engine: Engine,
+    /// To be written first.
+    prefix: Option<Vec<u8>>,
 }
 
 enum Engine {
@@ -146,6 +232,7 @@ impl Encoder {
         if chunk.is_empty() && !end {
             return Ok(());
         }
+        out.extend(self.prefix.take().unwrap_or_default());
         let mut rest = chunk;
         loop {
             let (slice, after) = rest.split_at(rest.len().min(SLICE));

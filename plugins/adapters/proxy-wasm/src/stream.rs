@@ -402,6 +402,9 @@ impl Stream {
             }
         });
         self.settle(now);
+        if let Some(status) = self.record.cut.take() {
+            return self.cut(side, status);
+        }
         match result {
             Ok(flowing) => self.flowing(flowing, now),
             Err(status) => self.broken(side, status),
@@ -425,6 +428,10 @@ impl Stream {
                 Side::Response => exchange.response_body(chunk, end, out, &mut cx),
             }
         });
+        if let Some(status) = self.record.cut.take() {
+            self.settle(now);
+            return self.cut(side, status);
+        }
         let action = match result {
             Ok((flowing, lost)) => {
                 if lost > 0 {
@@ -495,6 +502,17 @@ impl Stream {
         );
         self.flow(side).0.abort();
         self.replied = true;
+        Action::Pause
+    }
+
+    /// The filter gave a body up: what came of it so far must not pass for the whole.
+    fn cut(&mut self, side: Side, status: u16) -> Action {
+        if side == Side::Request && !self.answered {
+            self.reply(Reply::new(status, &[], ""));
+        } else {
+            self.flow(side).0.abort();
+            self.replied = true;
+        }
         Action::Pause
     }
 
