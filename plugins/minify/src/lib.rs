@@ -33,6 +33,9 @@
 mod config;
 mod eligible;
 mod engine;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lexer;
 mod mask;
 mod nesting;

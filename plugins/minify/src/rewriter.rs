@@ -94,6 +94,8 @@ pub struct Rewriter {
     cuts: bool,
     state: State,
     nesting: Nesting,
+    /// The innermost of them.
+    inner: Option<Container>,
     depth: usize,
     /// See `Lexer`.
     space: Option<u8>,
@@ -133,6 +135,7 @@ impl Rewriter {
                 Framing::Sequence => State::Separator,
             },
             nesting: Nesting::default(),
+            inner: None,
             depth: 0,
             space: None,
             wrote: false,
@@ -366,18 +369,11 @@ impl Rewriter {
         if stops_at_lf && first == LF {
             return self.line_feed(run);
         }
-        let rest = run.rest();
-        let length = rest
-            .iter()
-            .position(|&byte| !is_space(byte) || (stops_at_lf && byte == LF))
-            .unwrap_or(rest.len());
-        if self.space != Some(LF) {
-            let skipped = rest.get(..length).unwrap_or_default();
-            if first == LF || skipped.contains(&LF) {
-                self.space = Some(LF);
-            } else if self.space.is_none() {
-                self.space = Some(first);
-            }
+        let (length, has_lf) = space_run(run.rest(), stops_at_lf);
+        if has_lf {
+            self.space = Some(LF);
+        } else if self.space.is_none() {
+            self.space = Some(first);
         }
         run.at += length;
         Ok(())
@@ -411,7 +407,7 @@ impl Rewriter {
     /// Takes a byte that is outside strings, numbers, literals and whitespace.
     #[inline]
     fn token(&mut self, byte: u8, run: &mut Run<'_, '_>) -> Result<(), Invalid> {
-        let innermost = self.nesting.innermost();
+        let innermost = self.inner;
         let at = run.at;
         match self.state {
             State::AfterValue => match (byte, innermost) {
@@ -488,6 +484,7 @@ impl Rewriter {
                 if self.dropped_at.is_none() {
                     self.opened(run);
                 }
+                self.inner = Some(container);
                 self.depth += 1;
                 self.state = match container {
                     Container::Array => State::ArrayFirst,
@@ -708,6 +705,7 @@ impl Rewriter {
 
     fn close(&mut self, container: Option<Container>, run: &mut Run<'_, '_>) {
         self.nesting.pop();
+        self.inner = self.nesting.innermost();
         if self.dropped_at.is_none() {
             if container == Some(Container::Object) {
                 self.walk.leave(self.depth);
@@ -728,5 +726,35 @@ impl Rewriter {
             0 => State::Done,
             _ => State::AfterValue,
         };
+    }
+}
+
+/// How many bytes of whitespace there are, and whether a line feed is among them. Mostly it is one, and spaces after it.
+#[inline]
+fn space_run(bytes: &[u8], stops_at_lf: bool) -> (usize, bool) {
+    const SPACES: u64 = 0x2020_2020_2020_2020;
+    let (mut length, mut has_lf) = (0, false);
+    loop {
+        let rest = bytes.get(length..).unwrap_or_default();
+        match rest.first() {
+            Some(b' ') => {}
+            Some(b'\t' | b'\r') => {
+                length += 1;
+                continue;
+            }
+            Some(&LF) if !stops_at_lf => {
+                has_lf = true;
+                length += 1;
+                continue;
+            }
+            _ => return (length, has_lf),
+        }
+        match rest.first_chunk() {
+            Some(word) => {
+                let differs = u64::from_le_bytes(*word) ^ SPACES;
+                length += (differs.trailing_zeros() / 8) as usize;
+            }
+            None => length += 1,
+        }
     }
 }

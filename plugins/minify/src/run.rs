@@ -2,6 +2,9 @@
 
 use crate::token::Token;
 
+/// Bytes that are copied together where a run is no longer.
+const SMALL: usize = 32;
+
 /// What is kept of a chunk is copied in runs: as long as nothing is left out between two pieces, they are one.
 pub(crate) struct Run<'c, 'o> {
     pub(crate) chunk: &'c [u8],
@@ -85,12 +88,20 @@ impl<'c, 'o> Run<'c, 'o> {
     /// Copies what is kept so far.
     #[inline]
     pub(crate) fn flush(&mut self) {
-        if let Some(kept) = self
-            .chunk
-            .get(self.start..self.end)
-            .filter(|kept| !kept.is_empty())
-        {
-            self.out.extend_from_slice(kept);
+        let length = self.end.saturating_sub(self.start);
+        if length > 0 {
+            let rest = self.chunk.get(self.start..).unwrap_or_default();
+            match rest.first_chunk::<SMALL>() {
+                // Of a fixed length, so without a call; what is too much of it goes at once.
+                Some(block) if length <= SMALL => {
+                    let to = self.out.len() + length;
+                    self.out.extend_from_slice(block);
+                    self.out.truncate(to);
+                }
+                _ => self
+                    .out
+                    .extend_from_slice(rest.get(..length).unwrap_or_default()),
+            }
         }
         self.start = self.end;
     }
