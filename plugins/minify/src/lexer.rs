@@ -535,7 +535,7 @@ impl Run<'_> {
 }
 
 /// A byte where another was due.
-fn misplaced(byte: u8) -> Invalid {
+pub(crate) fn misplaced(byte: u8) -> Invalid {
     match byte {
         // UTF-16 or UTF-32: nothing else has this byte between tokens.
         0 => Invalid::Encoding,
@@ -544,16 +544,16 @@ fn misplaced(byte: u8) -> Invalid {
 }
 
 /// RFC 8259 §2: ws = *( %x20 / %x09 / %x0A / %x0D )
-fn is_space(byte: u8) -> bool {
+pub(crate) fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
 }
 
-fn ends_number(byte: u8) -> bool {
+pub(crate) fn ends_number(byte: u8) -> bool {
     is_space(byte) || matches!(byte, b',' | b']' | b'}' | RS)
 }
 
 /// How many bytes from the start are plain string content: no quote, no backslash, no control character.
-fn string_run(bytes: &[u8]) -> usize {
+pub(crate) fn string_run(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
     let mut seen = 0;
