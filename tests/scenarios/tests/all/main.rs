@@ -23,6 +23,7 @@ mod lies;
 mod limits;
 mod limits_load;
 mod minify;
+mod minify_rules;
 mod purge;
 mod ratelimit;
 mod refresh;
