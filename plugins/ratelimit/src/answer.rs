@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use edgeweir_filter::{ConfigError, Fields, Reply, bounded};
-use serde_json::json;
 
 use crate::config::{Config, Told};
 use crate::quota::{Decision, Quota};
@@ -126,9 +125,13 @@ impl Answers {
                 reply.head.fields.set("content-type", kind.clone());
                 reply
             }
-            None => problem(&json!({
-                "type": kind, "title": title, "status": status, "violated-policies": violated,
-            })),
+            // Names of policies have no character that JSON would escape.
+            None => problem(
+                kind,
+                title,
+                status,
+                &format!("\"violated-policies\":[\"{}\"]", violated.join("\",\"")),
+            ),
         };
         reply.head.status = status;
         let fields = &mut reply.head.fields;
@@ -191,33 +194,24 @@ fn x_fields(quota: &Quota, decision: &Decision, level: u8, fields: &mut Fields) 
 
 /// The answer of a rule that denies.
 pub fn denied(rule: &str) -> Reply {
-    problem(&json!({
-        "type": "about:blank",
-        "title": "Forbidden",
-        "status": 403,
-        "detail": format!("rule {rule} denies this request"),
-    }))
+    let detail = format!("\"detail\":\"rule {rule} denies this request\"");
+    problem("about:blank", "Forbidden", 403, &detail)
 }
 
 /// The answer of a rule that closes when its state can't be reached.
-pub fn unavailable(reason: &str) -> Reply {
-    let mut reply = problem(&json!({
-        "type": "about:blank",
-        "title": "Service Unavailable",
-        "status": 503,
-        "detail": format!("the rate limit's state could not be read ({reason})"),
-    }));
+pub fn unavailable(reason: &'static str) -> Reply {
+    let detail = format!("\"detail\":\"the rate limit's state could not be read ({reason})\"");
+    let mut reply = problem("about:blank", "Service Unavailable", 503, &detail);
     reply.head.fields.set("retry-after", "1");
     reply
 }
 
-/// Problem details (RFC 9457) with the status they say.
-fn problem(details: &serde_json::Value) -> Reply {
-    let status = details.get("status").and_then(serde_json::Value::as_u64);
+/// Problem details (RFC 9457) with one more member; all text is free of what JSON escapes.
+fn problem(kind: &str, title: &str, status: u16, more: &str) -> Reply {
+    let body = format!("{{\"type\":\"{kind}\",\"title\":\"{title}\",\"status\":{status},{more}}}");
     let fields = [
         ("content-type", "application/problem+json"),
         ("cache-control", "no-store"),
     ];
-    let status = status.and_then(|status| u16::try_from(status).ok());
-    Reply::new(status.unwrap_or(503), &fields, details.to_string())
+    Reply::new(status, &fields, body)
 }

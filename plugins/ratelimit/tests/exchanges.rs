@@ -181,7 +181,13 @@ fn without_its_state_a_rule_opens_or_closes_as_configured() {
         (200, 1)
     );
     let mut closed = script(r#"{"rules":[{"on_store_failure":"closed"}]}"#);
-    assert_eq!(closed.store_down(true).run().status, 503);
+    let seen = closed.store_down(true).run();
+    assert_eq!(seen.status, 503);
+    let problem: serde_json::Value = serde_json::from_slice(&seen.body()).unwrap();
+    assert_eq!(problem["status"], 503);
+    let seen = script(r#"{"rules":[{"name":"no.body_1","action":"deny"}]}"#).run();
+    let problem: serde_json::Value = serde_json::from_slice(&seen.body()).unwrap();
+    assert_eq!(problem["detail"], "rule no.body_1 denies this request");
 }
 
 #[test]
