@@ -39,8 +39,19 @@ impl Quality {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct AcceptEncoding {
     listed: [Option<Quality>; Coding::ALL.len()],
+    /// RFC 9842 §4, §5: coded with the dictionary that the client has.
+    dcb: Option<Quality>,
+    dcz: Option<Quality>,
     identity: Option<Quality>,
     any: Option<Quality>,
+}
+
+/// A coding to try.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) coding: Coding,
+    /// With the dictionary that the client has.
+    pub(crate) dictionary: bool,
 }
 
 impl AcceptEncoding {
@@ -58,12 +69,11 @@ impl AcceptEncoding {
             let slot = match &lower[..] {
                 b"*" => Some(&mut accept.any),
                 b"identity" => Some(&mut accept.identity),
-                // RFC 9110 §8.4.1.3: "x-gzip" is equivalent to "gzip".
-                b"x-gzip" => accept.listed.get_mut(Coding::Gzip as usize),
-                other => Coding::ALL
-                    .iter()
-                    .find(|coding| coding.token().as_bytes() == other)
-                    .and_then(|coding| accept.listed.get_mut(*coding as usize)),
+                b"dcb" => Some(&mut accept.dcb),
+                b"dcz" => Some(&mut accept.dcz),
+                other => {
+                    Coding::named(other).and_then(|coding| accept.listed.get_mut(coding as usize))
+                }
             };
             if let Some(slot) = slot {
                 *slot = Some(slot.map_or(quality, |before| before.min(quality)));
@@ -80,18 +90,55 @@ impl AcceptEncoding {
     /// Also empty when nothing is acceptable and `identity;q=0` refuses the plain form: a 406 would take away content
     /// that RFC 9110 §15.5.7 lets a server send ("disregard the header field").
     pub fn rank(&self, ours: &[Coding]) -> Vec<Coding> {
+        let candidates = self.candidates(ours, false);
+        candidates.into_iter().map(|it| it.coding).collect()
+    }
+
+    /// As [`rank`](Self::rank); with a `dictionary` also our codings with it, each before all without where the client
+    /// likes them as much. "*" does not ask for them: it is older than they are.
+    pub(crate) fn candidates(&self, ours: &[Coding], dictionary: bool) -> Vec<Candidate> {
         let floor = self.identity.unwrap_or(Quality::ZERO);
-        let mut ranked: Vec<(Quality, Coding)> = ours
+        let shared = ours.iter().filter(|_| dictionary).map(|&coding| {
+            let quality = match coding {
+                Coding::Brotli => self.dcb,
+                Coding::Zstd => self.dcz,
+                Coding::Gzip | Coding::Deflate => None,
+            };
+            (quality, coding, true)
+        });
+        let plain = ours
             .iter()
-            .filter_map(|&coding| {
-                let listed = self.listed.get(coding as usize).copied().flatten();
-                // "The asterisk "*" symbol matches any available content coding not explicitly listed".
-                let quality = listed.or(self.any)?;
-                (quality > Quality::ZERO && quality >= floor).then_some((quality, coding))
+            .map(|&coding| (self.quality(coding), coding, false));
+        let mut ranked: Vec<(Quality, Candidate)> = shared
+            .chain(plain)
+            .filter_map(|(quality, coding, dictionary)| {
+                let quality = quality.filter(|it| *it > Quality::ZERO && *it >= floor)?;
+                Some((quality, Candidate { coding, dictionary }))
             })
             .collect();
         ranked.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
-        ranked.into_iter().map(|(_, coding)| coding).collect()
+        ranked.into_iter().map(|(_, candidate)| candidate).collect()
+    }
+
+    /// Whether a coding is acceptable.
+    pub(crate) fn accepts(&self, coding: Coding) -> bool {
+        self.quality(coding).is_some_and(|it| it > Quality::ZERO)
+    }
+
+    /// Whether the plain form is: "the "identity" coding is always acceptable" unless it is refused, by name or by "*".
+    pub(crate) fn accepts_identity(&self) -> bool {
+        self.identity.or(self.any) != Some(Quality::ZERO)
+    }
+
+    /// Whether `first` is liked better than `second`, or as much.
+    pub(crate) fn likes(&self, first: Coding, second: Coding) -> bool {
+        self.quality(first) >= self.quality(second)
+    }
+
+    /// "The asterisk "*" symbol matches any available content coding not explicitly listed".
+    fn quality(&self, coding: Coding) -> Option<Quality> {
+        let listed = self.listed.get(coding as usize).copied().flatten();
+        listed.or(self.any)
     }
 }
 
@@ -160,7 +207,7 @@ mod tests {
             ),
             ("zero quality refuses", &["gzip;q=0, deflate"], &[Deflate]),
             ("zero with decimals refuses", &["gzip;q=0.000"], &[]),
-            ("unknown codings are ignored", &["zstd, compress, dcb"], &[]),
+            ("unknown codings are ignored", &["exi, compress, dcb"], &[]),
             (
                 "star stands for all not listed",
                 &["*"],

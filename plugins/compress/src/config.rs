@@ -1,186 +1,156 @@
 //! What an operator may set.
 
-use edgeweir_filter::{ConfigError, bounded};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::Coding;
-use crate::media_type::{self, MediaRange};
+use crate::breach::{Breach, Cookies};
+use crate::decode::DecodeConfig;
+use crate::dictionary::DictionariesConfig;
+use crate::etag::Etags;
+use crate::media_type;
+use crate::preset::Preset;
 
-/// Configuration of the compress filter.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+/// Configuration of the compress filter. Everything has a default; a field that is not known is refused.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The content codings used, best first. The order decides between codings that a client likes equally.
+    /// Where the defaults of levels, `min_bytes` and `max_ratio_percent` come from: `fast`, `balanced` or `small`. Default
+    /// `balanced`. What is set beside it counts.
+    pub preset: Preset,
+    /// The content codings used, best first, at least one. The order decides between codings that a client likes equally.
+    /// Default: all.
     pub codings: Vec<Coding>,
-    /// Level of gzip, 1 (fast) to 9 (small).
+    /// Level of zstd, 1 (fast) to 4 (small). Default 3. A stream of unknown length takes 6 to 8 MiB.
+    #[schemars(range(min = 1, max = 4))]
+    pub zstd_level: Option<u32>,
+    /// Level of gzip, 1 (fast) to 9 (small). Default 4.
     #[schemars(range(min = 1, max = 9))]
-    pub gzip_level: u32,
-    /// Level of deflate, 1 (fast) to 9 (small).
+    pub gzip_level: Option<u32>,
+    /// Level of deflate, 1 (fast) to 9 (small). Default 4.
     #[schemars(range(min = 1, max = 9))]
-    pub deflate_level: u32,
-    /// Level of brotli, 0 (fast) to 11 (small). From 7 on a stream takes more than 10 MiB of memory.
+    pub deflate_level: Option<u32>,
+    /// Level of brotli, 0 (fast) to 11 (small). Default 4. From 7 on a stream takes more than 10 MiB of memory.
     #[schemars(range(min = 0, max = 11))]
-    pub brotli_level: u32,
-    /// Largest brotli window as a power of two in bytes, 17 to 24; a stream takes at least twice as much. A body whose length is
-    /// declared takes no larger one than it needs.
+    pub brotli_level: Option<u32>,
+    /// Largest brotli window as a power of two in bytes, 17 to 24. Default 20. A stream takes at least twice as much. A
+    /// body whose length is declared takes no larger one than it needs.
     #[schemars(range(min = 17, max = 24))]
-    pub brotli_window_bits: u32,
-    /// Responses that declare a smaller length stay as they are, in bytes, at most 1 GiB.
+    pub brotli_window_bits: Option<u32>,
+    /// Responses that declare a smaller length stay as they are, in bytes, at most 1 GiB. Default 500.
     #[schemars(range(max = 1_073_741_824))]
-    pub min_bytes: u64,
+    pub min_bytes: Option<u64>,
+    /// A URL whose body came out larger than this percentage of its length is not coded the next 15 times. 1 to 100;
+    /// 100 codes whatever comes of it. Default 90.
+    #[schemars(range(min = 1, max = 100))]
+    pub max_ratio_percent: Option<u32>,
     /// Media types to code: `text/html`, `text/*`, `*/*`, `image/*+xml`, `*+json`. At most 1,000.
     pub media_types: Vec<String>,
-    /// Bytes that all encoders of a worker or instance may hold together, 1 MiB to 2 GiB. A response that finds no room is
-    /// coded with a cheaper coding that the client accepts as well, or stays as it is.
+    /// Media types left alone although `media_types` has them, in the same forms. At most 1,000. Default: none.
+    pub except_media_types: Vec<String>,
+    /// By path: the first rule that matches a request decides. At most 100. Default: none.
+    #[schemars(length(max = 100))]
+    pub rules: Vec<Rule>,
+    /// What is done about responses that may carry a secret beside what a client sent (BREACH), as `breach_cookies` tells
+    /// them: `off`, `skip` (not coded) or `hide_length` (coded, with padding of a random length). Default `hide_length`.
+    pub breach: Breach,
+    /// Which responses `breach` is for: `set` those that set a cookie, `any` also those to a request with `Cookie` or
+    /// `Authorization`. Default `set`.
+    pub breach_cookies: Cookies,
+    /// The most padding that `hide_length` adds, in bytes, 16 to 4096. Default 128.
+    #[schemars(range(min = 16, max = 4096))]
+    pub breach_bytes: u32,
+    /// What becomes of a strong `ETag` when the content is coded: `weak` (`W/"a"`) or `suffix` (`"a-gzip"`). Default `weak`.
+    pub etag: Etags,
+    /// Percentage of a worker's time that coding may take, 1 to 100. Beyond it levels go down step by step until nothing is
+    /// coded, and up again later. Default 100: no bound. It needs an edge with a clock.
+    #[schemars(range(min = 1, max = 100))]
+    pub cpu_percent: u32,
+    /// Taking codings off. Default: none.
+    pub decode: DecodeConfig,
+    /// Shared dictionaries (RFC 9842), for origins that say which responses are some.
+    pub dictionaries: DictionariesConfig,
+    /// Say in `Server-Timing` what was done: the coding and its level, or why there is none. Default false.
+    pub server_timing: bool,
+    /// Bytes that all encoders and decoders of a worker or instance, and dictionaries on their way, may hold together, 1 MiB to 2 GiB. Default 256 MiB. A response that
+    /// finds no room is coded with a cheaper coding that the client accepts as well, or stays as it is.
     #[schemars(range(min = 1_048_576, max = 2_147_483_648_u64))]
     pub memory_bytes: u64,
-    /// Removes `Accept-Encoding` from requests, so that the origin answers plainly and all coding is done here.
+    /// Removes `Accept-Encoding` from requests, so that the origin answers plainly and all coding is done here. Default false.
     pub remove_accept_encoding: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
+            preset: Preset::default(),
             codings: Coding::ALL.to_vec(),
-            gzip_level: 4,
-            deflate_level: 4,
-            brotli_level: 4,
-            brotli_window_bits: 20,
-            min_bytes: 500,
+            zstd_level: None,
+            gzip_level: None,
+            deflate_level: None,
+            brotli_level: None,
+            brotli_window_bits: None,
+            min_bytes: None,
+            max_ratio_percent: None,
             media_types: media_type::DEFAULT
                 .iter()
                 .map(|&text| text.to_owned())
                 .collect(),
+            except_media_types: Vec::new(),
+            rules: Vec::new(),
+            breach: Breach::HideLength,
+            breach_cookies: Cookies::Set,
+            breach_bytes: 128,
+            etag: Etags::Weak,
+            cpu_percent: 100,
+            decode: DecodeConfig::default(),
+            dictionaries: DictionariesConfig::default(),
+            server_timing: false,
             memory_bytes: 256 * 1024 * 1024,
             remove_accept_encoding: false,
         }
     }
 }
 
-/// A checked configuration.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    pub(crate) codings: Vec<Coding>,
-    levels: [u8; Coding::ALL.len()],
-    pub(crate) window_bits: u8,
-    pub(crate) min_bytes: u64,
-    pub(crate) media: Vec<MediaRange>,
-    pub(crate) memory_bytes: usize,
-    pub(crate) remove_accept_encoding: bool,
-}
-
-impl Settings {
-    pub(crate) fn check(config: &Config) -> Result<Self, ConfigError> {
-        if config.codings.is_empty() {
-            return Err(ConfigError::new(
-                "codings",
-                "at least one of br, gzip, deflate is needed",
-            ));
-        }
-        for (at, coding) in config.codings.iter().enumerate() {
-            if config.codings.iter().take(at).any(|other| other == coding) {
-                let message = format!("`{}` is there twice", coding.token());
-                return Err(ConfigError::new(format!("codings[{at}]"), message));
-            }
-        }
-        if config.media_types.len() > 1000 {
-            let message = format!("{} media types; at most 1000", config.media_types.len());
-            return Err(ConfigError::new("media_types", message));
-        }
-        let media = config.media_types.iter().enumerate().map(|(at, text)| {
-            MediaRange::parse(text).ok_or_else(|| {
-                let message = format!(
-                    "`{text}` is no media type; write `type/subtype`, `type/*`, `type/*+suffix`, `*+suffix` or `*/*`"
-                );
-                ConfigError::new(format!("media_types[{at}]"), message)
-            })
-        });
-        Ok(Self {
-            codings: config.codings.clone(),
-            levels: [
-                bounded("brotli_level", config.brotli_level, 0, 11)?,
-                bounded("gzip_level", config.gzip_level, 1, 9)?,
-                bounded("deflate_level", config.deflate_level, 1, 9)?,
-            ],
-            window_bits: bounded("brotli_window_bits", config.brotli_window_bits, 17, 24)?,
-            min_bytes: bounded("min_bytes", config.min_bytes, 0, 1 << 30)?,
-            media: media.collect::<Result<_, _>>()?,
-            memory_bytes: bounded("memory_bytes", config.memory_bytes, 1 << 20, 1 << 31)?,
-            remove_accept_encoding: config.remove_accept_encoding,
-        })
-    }
-
-    pub(crate) fn level(&self, coding: Coding) -> u8 {
-        self.levels.get(coding as usize).copied().unwrap_or(4)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::Compress;
-    use edgeweir_filter::{load, schema};
-
-    #[test]
-    fn a_bad_configuration_is_refused_by_name_value_and_bound() {
-        for (json, field, parts) in [
-            (r#"{"gzip_level": 0}"#, "gzip_level", &["0", "1 to 9"][..]),
-            (
-                r#"{"deflate_level": 10}"#,
-                "deflate_level",
-                &["10", "1 to 9"],
-            ),
-            (
-                r#"{"brotli_level": 12}"#,
-                "brotli_level",
-                &["12", "0 to 11"],
-            ),
-            (
-                r#"{"brotli_window_bits": 16}"#,
-                "brotli_window_bits",
-                &["16", "17 to 24"],
-            ),
-            (
-                r#"{"min_bytes": 1073741825}"#,
-                "min_bytes",
-                &["1073741825", "0 to 1073741824"],
-            ),
-            (r#"{"memory_bytes": 1}"#, "memory_bytes", &["1 ", "1048576"]),
-            (r#"{"codings": []}"#, "codings", &["at least one"]),
-            (
-                r#"{"codings": ["br", "br"]}"#,
-                "codings[1]",
-                &["br", "twice"],
-            ),
-            (r#"{"codings": ["zip"]}"#, "codings[0]", &["zip", "gzip"]),
-            (
-                r#"{"media_types": ["text/*", "html"]}"#,
-                "media_types[1]",
-                &["html"],
-            ),
-            (r#"{"gzip_level": "fast"}"#, "gzip_level", &["fast"]),
-            (r#"{"gziplevel": 1}"#, "gziplevel", &["unknown field"]),
-        ] {
-            let Err(error) = load::<Compress>(json.as_bytes()) else {
-                panic!("{json} was taken");
-            };
-            assert_eq!(error.field, field, "{json}: {error}");
-            for part in parts {
-                assert!(error.message.contains(part), "{json}: {error}");
-            }
-        }
-    }
-
-    #[test]
-    fn defaults_and_schema_say_the_same() {
-        assert!(load::<Compress>(b"").is_ok());
-        assert!(load::<Compress>(b"{}").is_ok());
-        let schema = schema::<Compress>();
-        let gzip = &schema["properties"]["gzip_level"];
-        assert_eq!(
-            (&gzip["minimum"], &gzip["maximum"], &gzip["default"]),
-            (&1.into(), &9.into(), &4.into())
-        );
-        assert_eq!(schema["additionalProperties"], false);
-    }
+/// A rule for paths. What it leaves out is as outside of the rules; a `preset` of its own comes before what is set there.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rule {
+    /// The paths: an exact path (`/a`), or a prefix ending in `*` (`/a/*`). Compared byte by byte, without the query.
+    /// Default `*`: all.
+    #[schemars(length(max = 1024))]
+    pub path: Option<String>,
+    /// Code nothing. Default false.
+    pub disabled: bool,
+    /// As outside of the rules.
+    pub preset: Option<Preset>,
+    /// As outside of the rules.
+    pub codings: Option<Vec<Coding>>,
+    /// As outside of the rules.
+    #[schemars(range(min = 1, max = 4))]
+    pub zstd_level: Option<u32>,
+    /// As outside of the rules.
+    #[schemars(range(min = 1, max = 9))]
+    pub gzip_level: Option<u32>,
+    /// As outside of the rules.
+    #[schemars(range(min = 1, max = 9))]
+    pub deflate_level: Option<u32>,
+    /// As outside of the rules.
+    #[schemars(range(min = 0, max = 11))]
+    pub brotli_level: Option<u32>,
+    /// As outside of the rules.
+    #[schemars(range(min = 17, max = 24))]
+    pub brotli_window_bits: Option<u32>,
+    /// As outside of the rules.
+    #[schemars(range(max = 1_073_741_824))]
+    pub min_bytes: Option<u64>,
+    /// As outside of the rules.
+    #[schemars(range(min = 1, max = 100))]
+    pub max_ratio_percent: Option<u32>,
+    /// As outside of the rules.
+    pub media_types: Option<Vec<String>>,
+    /// As outside of the rules.
+    pub except_media_types: Option<Vec<String>>,
+    /// As outside of the rules, but for every response of these paths, cookies or not.
+    pub breach: Option<Breach>,
 }

@@ -255,6 +255,7 @@ impl Exchange for ChainExchange {
             spare,
             |exchange, chunk, end, out| {
                 exchange.request_body(chunk, end, out, cx);
+                !cx.is_cut()
             },
         );
     }
@@ -303,6 +304,7 @@ impl Exchange for ChainExchange {
             spare,
             |exchange, chunk, end, out| {
                 exchange.response_body(chunk, end, out, cx);
+                !cx.is_cut()
             },
         );
     }
@@ -328,21 +330,24 @@ fn combined(bodies: impl Iterator<Item = Body>) -> Body {
     })
 }
 
-/// Feeds a chunk through the stages that care, in order, with two buffers in turn.
+/// Feeds a chunk through the stages that care, in order, with two buffers in turn. `call` is false once a body was given
+/// up: those that follow must not see its end.
 fn through<'s>(
     stages: impl Iterator<Item = (&'s mut Pipe, &'s mut Box<dyn Exchange>)>,
     chunk: &[u8],
     end: bool,
     out: &mut Vec<u8>,
     spare: &mut Vec<u8>,
-    mut call: impl FnMut(&mut dyn Exchange, &[u8], bool, &mut Vec<u8>),
+    mut call: impl FnMut(&mut dyn Exchange, &[u8], bool, &mut Vec<u8>) -> bool,
 ) {
     let start = out.len();
     let mut changed = false;
+    let mut whole = true;
     for (pipe, exchange) in stages.filter(|(pipe, _)| pipe.body() != Body::Pass) {
         let observes = pipe.body() == Body::Observe;
-        let mut stage =
-            |chunk: &[u8], end: bool, out: &mut Vec<u8>| call(exchange.as_mut(), chunk, end, out);
+        let mut stage = |chunk: &[u8], end: bool, out: &mut Vec<u8>| {
+            whole &= call(exchange.as_mut(), chunk, end, out);
+        };
         let input = if changed {
             out.get(start..).unwrap_or_default()
         } else {
@@ -354,13 +359,32 @@ fn through<'s>(
         }
         if observes {
             stage(input, end, &mut Vec::new());
+            if whole {
+                continue;
+            }
+            return;
+        }
+        if !changed {
+            // The first one writes where the result goes: one filter alone copies nothing.
+            pipe.push(chunk, end, out, &mut stage);
+            if !whole {
+                out.truncate(start);
+                return;
+            }
+            changed = true;
             continue;
         }
         spare.clear();
         pipe.push(input, end, spare, &mut stage);
-        out.truncate(start);
-        out.extend_from_slice(spare);
-        changed = true;
+        if !whole {
+            return;
+        }
+        if start == 0 {
+            std::mem::swap(out, spare);
+        } else {
+            out.truncate(start);
+            out.extend_from_slice(spare);
+        }
     }
     if !changed {
         out.extend_from_slice(chunk);
@@ -435,6 +459,40 @@ mod tests {
         assert_eq!(seen.body_text(), "<c>.");
         assert_eq!(seen.field("content-length"), Some(&b"4"[..]));
         assert!(seen.upstream.is_none());
+    }
+
+    /// Gives up every body.
+    struct GivesUp;
+
+    impl Filter for GivesUp {
+        fn name(&self) -> &'static str {
+            "gives-up"
+        }
+        fn exchange(&self) -> Box<dyn Exchange> {
+            Box::new(GivesUp)
+        }
+    }
+
+    impl Exchange for GivesUp {
+        fn response(&mut self, _: &mut ResponseHead, _: &mut Cx<'_>) -> Step {
+            Step::Forward(Body::Transform)
+        }
+        fn response_body(&mut self, _: &[u8], _: bool, _: &mut Vec<u8>, cx: &mut Cx<'_>) {
+            cx.cut(502);
+        }
+    }
+
+    #[test]
+    fn those_after_one_that_gave_a_body_up_do_not_see_its_end() {
+        let filters: Vec<Box<dyn Filter>> = vec![
+            Box::new(Mark("a", Body::Transform)),
+            Box::new(Mark("b", Body::Observe)),
+            Box::new(GivesUp),
+        ];
+        let script = Script::new(Chain::new("test", filters)).get("/");
+        let seen = script.origin(200, &[], "x").run();
+        assert!(seen.cut);
+        assert_eq!(seen.body_text(), "");
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct Record {
     pub effects: Vec<Effect>,
     /// Tasks to begin.
     pub tasks: Vec<Box<dyn Task>>,
+    /// The body under way is not to end as if it were whole; see [`Cx::cut`].
+    pub cut: Option<u16>,
 }
 
 impl fmt::Debug for Record {
@@ -39,6 +41,7 @@ impl fmt::Debug for Record {
             .field("logs", &self.logs)
             .field("effects", &self.effects)
             .field("tasks", &self.tasks.len())
+            .field("cut", &self.cut)
             .finish()
     }
 }
@@ -100,6 +103,17 @@ impl<'a> Cx<'a> {
     /// Asks for an effect whose outcome does not matter to the exchange.
     pub fn detach(&mut self, effect: Effect) {
         self.record.effects.push(effect);
+    }
+    /// Gives up the body that this call is about: it must not end as if it were whole. Nothing more of it is shown.
+    ///
+    /// Where it is a request's and no response has begun, the client is answered `status` (400 to 599); else the message
+    /// is broken off.
+    pub fn cut(&mut self, status: u16) {
+        self.record.cut = Some(status);
+    }
+    /// Whether the body of this call was given up.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.record.cut.is_some()
     }
     /// Begins work that no exchange waits for, after this call.
     pub fn spawn(&mut self, task: impl Task + 'static) {

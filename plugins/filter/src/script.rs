@@ -1,6 +1,6 @@
 //! Runs a filter without any host: one exchange at a time, with the time and the chunks a test says.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
@@ -75,6 +75,8 @@ pub struct Seen {
     pub upstream: Option<RequestHead>,
     /// The request's body as the origin got it.
     pub upstream_body: Vec<u8>,
+    /// The filter gave the request's or the response's body up.
+    pub cut: bool,
     /// Counters and log lines.
     pub record: Record,
     /// Own requests the filter sent.
@@ -281,7 +283,7 @@ impl Script {
         self.delay = delay;
         self
     }
-    /// Time that every call of the filter takes, by [`Cx::lap`].
+    /// Time that passes before each reading of [`Cx::lap`] in a call of the filter.
     pub fn lap(&mut self, lap: Duration) -> &mut Self {
         self.lap = lap;
         self
@@ -337,10 +339,13 @@ impl Script {
         seen
     }
 
-    /// The clock at the end of a call.
+    /// The clock of a call: each reading is a lap after the one before.
     fn reading(&self) -> impl Fn() -> Timestamp + use<> {
-        let end = self.now.plus(self.lap);
-        move || end
+        let (last, lap) = (Cell::new(self.now), self.lap);
+        move || {
+            last.set(last.get().plus(lap));
+            last.get()
+        }
     }
 
     fn finish_tasks(&mut self, seen: &mut Seen) {
@@ -403,6 +408,10 @@ impl Script {
                 &mut out,
                 &mut Cx::new(self.now, &mut seen.record).timed(&self.reading()),
             );
+            if let Some(status) = seen.record.cut.take() {
+                seen.cut = true;
+                return self.finish(seen, Reply::new(status, &[], ""));
+            }
             seen.upstream_body
                 .extend_from_slice(if body == Body::Observe { chunk } else { &out });
         }
@@ -444,9 +453,11 @@ impl Script {
         let last = chunks.len().saturating_sub(1);
         for (at, chunk) in chunks.iter().enumerate() {
             let end = !self.cut && !separate_end && at == last;
-            self.push(body, chunk, end, exchange, seen);
+            if !seen.cut {
+                self.push(body, chunk, end, exchange, seen);
+            }
         }
-        if separate_end && !self.cut {
+        if separate_end && !self.cut && !seen.cut {
             self.push(body, &[], true, exchange, seen);
             if let Some(mut trailers) = self.origin_trailers.clone() {
                 exchange.response_trailers(
@@ -484,6 +495,7 @@ impl Script {
         if !sent.is_empty() {
             seen.chunks.push(sent);
         }
+        seen.cut |= seen.record.cut.take().is_some();
         self.settle(seen);
     }
 

@@ -19,7 +19,24 @@ pub struct Client {
 impl Client {
     /// Connects.
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        Self::over(TcpStream::connect_timeout(&address, PATIENCE)?)
+    }
+
+    /// Connects with the smallest receive buffer that the kernel gives: who does not read holds the edge up soon.
+    pub fn with_little_room(address: SocketAddr) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
+        let stream = runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4()?;
+            socket.set_recv_buffer_size(4_096)?;
+            socket.connect(address).await?.into_std()
+        })?;
+        stream.set_nonblocking(false)?;
+        Self::over(stream)
+    }
+
+    fn over(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -113,6 +130,23 @@ impl Client {
         };
         self.held.extend_from_slice(&buffer[..read]);
         Ok(read > 0)
+    }
+
+    /// The next piece of a chunked body, after its head was received: one chunk; `None` at the body's end, an error when
+    /// the connection ends before it.
+    pub fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let line = self.line()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let size = usize::from_str_radix(String::from_utf8_lossy(&line).trim(), 16)
+            .map_err(io::Error::other)?;
+        // Its line end, or the empty trailer section's.
+        while self.held.len() < size + 2 {
+            if !self.read_some()? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let mut chunk: Vec<u8> = self.held.drain(..size + 2).collect();
+        chunk.truncate(size);
+        Ok((size > 0).then_some(chunk))
     }
 
     /// Leaves without a word.

@@ -18,11 +18,14 @@
 pub mod client;
 mod edge;
 pub mod hosts;
+pub mod http2;
 pub mod load;
+pub mod lockstep;
 mod message;
 pub mod origin;
 mod setup;
 pub mod store;
+pub mod streaming;
 
 pub use edge::{Edge, hosts_that_ran, on_each_host};
 pub use hosts::Host;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::lockstep::Confirmed;
+
 /// A request of the client.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -91,6 +93,9 @@ pub struct Origin {
     pub pause: Duration,
     /// The connection is cut after the pieces, before the end.
     pub cut: bool,
+    /// Each piece but the first waits until the client has confirmed all before it; when that never comes, the connection
+    /// is cut.
+    pub confirmed: Option<Confirmed>,
 }
 
 impl Origin {
@@ -105,6 +110,7 @@ impl Origin {
             delay: Duration::ZERO,
             pause: Duration::ZERO,
             cut: false,
+            confirmed: None,
         }
     }
     /// Takes the request and closes the connection without a word.
@@ -188,6 +194,17 @@ impl Origin {
         self.cut = true;
         self
     }
+    /// Sends a piece only when the client has confirmed all before it.
+    pub fn in_lockstep(mut self, confirmed: &Confirmed) -> Self {
+        self.confirmed = Some(confirmed.clone());
+        self
+    }
+    /// Whether the piece of this number, counted from 0, may go; waits for it.
+    pub(crate) fn may_send(&self, piece: usize) -> bool {
+        self.confirmed
+            .as_ref()
+            .is_none_or(|confirmed| confirmed.wait(piece))
+    }
     /// The length of the whole body; of one that is cut, more than will come.
     pub(crate) fn length(&self) -> usize {
         let sent: usize = self.body.iter().map(Vec::len).sum();
@@ -270,6 +287,9 @@ impl Seen {
             "gzip" => flate2::read::GzDecoder::new(&self.body[..]).read_to_end(&mut out),
             "deflate" => flate2::read::ZlibDecoder::new(&self.body[..]).read_to_end(&mut out),
             "br" => brotli::Decompressor::new(&self.body[..], 65_536).read_to_end(&mut out),
+            "zstd" => ruzstd::decoding::StreamingDecoder::new(&self.body[..])
+                .map_err(std::io::Error::other)
+                .and_then(|mut decoder| decoder.read_to_end(&mut out)),
             other => panic!("no decoder for {other:?}"),
         };
         if let Err(error) = done {

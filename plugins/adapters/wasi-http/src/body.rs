@@ -192,6 +192,9 @@ impl Pump {
         limit: usize,
     ) -> Result<(Outgoing, Option<usize>), ErrorCode> {
         while self.turn().await {
+            if let Some(code) = self.session.cut(self.side) {
+                return Err(code);
+            }
             if self.out.len() > limit {
                 return Ok((self.stream(), None));
             }
@@ -204,6 +207,11 @@ impl Pump {
     async fn run(mut self, mut writer: StreamWriter<u8>, end: FutureWriter<Trailers>) {
         loop {
             let more = self.turn().await;
+            if let Some(code) = self.session.cut(self.side) {
+                drop(writer);
+                let _ = end.write(Err(code)).await;
+                return;
+            }
             if !self.out.is_empty() {
                 // What comes back is what nobody took: the receiver is gone.
                 self.out = writer.write_all(mem::take(&mut self.out)).await;
@@ -250,6 +258,9 @@ impl Pump {
         let received = self.incoming.end().await?;
         let mut last = Vec::new();
         self.session.feed(self.side, &[], true, &mut last);
+        if let Some(code) = self.session.cut(self.side) {
+            return Err(code);
+        }
         if !self.observes {
             self.out.append(&mut last);
         }

@@ -45,6 +45,8 @@ pub(crate) struct Session {
 struct State {
     exchange: ChainExchange,
     record: Record,
+    /// The filter gave a body up, with this status.
+    cut: Option<(Side, u16)>,
 }
 
 impl Session {
@@ -54,6 +56,7 @@ impl Session {
             state: Rc::new(RefCell::new(State {
                 exchange,
                 record: Record::default(),
+                cut: None,
             })),
         }
     }
@@ -64,6 +67,10 @@ impl Session {
             Side::Request => exchange.request_body(piece, end, out, cx),
             Side::Response => exchange.response_body(piece, end, out, cx),
         });
+        let mut state = self.state.borrow_mut();
+        if let Some(status) = state.record.cut.take() {
+            state.cut = Some((side, status));
+        }
     }
 
     /// Gives the filter the response's trailers.
@@ -71,11 +78,31 @@ impl Session {
         self.call(|exchange, cx| exchange.response_trailers(trailers, cx));
     }
 
+    /// Why a body must not end as if it were whole, once the filter gave it up.
+    pub(crate) fn cut(&self, side: Side) -> Option<ErrorCode> {
+        let cut = self.state.borrow().cut.filter(|(of, _)| *of == side)?;
+        Some(match cut {
+            (Side::Request, 413) => ErrorCode::HttpRequestBodySize(None),
+            (Side::Request, _) => ErrorCode::InternalError(None),
+            (Side::Response, _) => ErrorCode::HttpResponseIncomplete,
+        })
+    }
+
+    /// The reply to a request whose body the filter gave up.
+    fn cut_reply(&self) -> Option<Reply> {
+        match self.state.borrow().cut? {
+            (Side::Request, status) => Some(Reply::new(status, &[], "")),
+            (Side::Response, _) => None,
+        }
+    }
+
     /// One call of the filter, and what it left behind published. Never held over an `.await`.
     fn call<R>(&self, call: impl FnOnce(&mut ChainExchange, &mut Cx<'_>) -> R) -> R {
         let now = time::now();
         let mut state = self.state.borrow_mut();
-        let State { exchange, record } = &mut *state;
+        let State {
+            exchange, record, ..
+        } = &mut *state;
         let outcome = call(exchange, &mut Cx::new(now, record).timed(&time::now));
         self.instance.publish(now, record);
         outcome
@@ -134,7 +161,10 @@ async fn serve(instance: Rc<Instance>, request: Request) -> Result<Response, Err
     };
     let outcome = match handler::handle(request).await {
         Ok(response) => pass_response(&session, response, is_head).await,
-        Err(code) => Err(pass_reply(&session, problem::no_response(&code), is_head).await),
+        Err(code) => Err(match session.cut_reply() {
+            Some(reply) => reply,
+            None => pass_reply(&session, problem::no_response(&code), is_head).await,
+        }),
     };
     match outcome {
         Ok(response) => Ok(response),

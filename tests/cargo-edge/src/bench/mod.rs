@@ -24,7 +24,7 @@ use crate::process::Helper;
 use crate::workspace::{cargo, edge_dir, target_dir};
 use crate::{build, demo, process, tools};
 
-pub use cases::{Case, Proxy};
+pub use cases::{Case, Nginx, Proxy, Reference};
 pub use proxy::inline_toml;
 
 /// What is measured, and for how long.

@@ -146,6 +146,9 @@ fn respond(writer: &mut TcpStream, origin: &Origin, is_head: bool) -> io::Result
         if at > 0 {
             thread::sleep(origin.pause);
         }
+        if !origin.may_send(at) {
+            return Ok(false);
+        }
         if origin.framing == Framing::Chunked {
             let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
             writer.write_all(&chunk)?;

@@ -91,6 +91,12 @@ async fn exchange(
         if at > 0 {
             tokio::time::sleep(origin.pause).await;
         }
+        let waiting = Arc::clone(&origin);
+        let may_send = tokio::task::spawn_blocking(move || waiting.may_send(at)).await;
+        if !may_send.unwrap_or(false) {
+            stream.send_reset(h2::Reason::INTERNAL_ERROR);
+            return Ok(());
+        }
         let last = at + 1 == origin.body.len() && origin.trailers.is_empty() && !origin.cut;
         send(&mut stream, piece, last).await?;
     }

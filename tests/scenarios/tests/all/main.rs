@@ -11,15 +11,21 @@ mod cache_tiers;
 mod chain;
 mod collapsing;
 mod compress;
+mod compress_decode;
+mod compress_policy;
 mod configuration;
 mod connections;
+mod events;
 mod examples;
+mod http2;
 mod layering;
+mod lies;
 mod minify;
 mod purge;
 mod ratelimit;
 mod refresh;
 mod requirements;
+mod streams;
 
 use serde_json::{Value, json};
 

@@ -43,8 +43,12 @@ impl Exchange for Plan {
                 head.path = "/else".into();
                 Step::Forward(Body::Pass)
             }
+            "/given-up" => Step::Forward(Body::Transform),
             _ => Step::Forward(Body::Pass),
         }
+    }
+    fn request_body(&mut self, _: &[u8], _: bool, _: &mut Vec<u8>, cx: &mut Cx<'_>) {
+        cx.cut(413);
     }
     fn request_answer(
         &mut self,
@@ -54,21 +58,25 @@ impl Exchange for Plan {
     ) -> Step {
         Step::Forward(Body::Pass)
     }
-    fn response(&mut self, _: &mut ResponseHead, _: &mut Cx<'_>) -> Step {
+    fn response(&mut self, head: &mut ResponseHead, _: &mut Cx<'_>) -> Step {
+        head.has_tail = self.1 == "/transform";
         Step::Forward(match self.1.as_str() {
-            "/transform" => Body::Transform,
+            "/transform" | "/given-up" | "/no-tail" => Body::Transform,
             "/observe" => Body::Observe,
             _ => Body::Pass,
         })
     }
-    fn response_body(&mut self, chunk: &[u8], end: bool, out: &mut Vec<u8>, _: &mut Cx<'_>) {
+    fn response_body(&mut self, chunk: &[u8], end: bool, out: &mut Vec<u8>, cx: &mut Cx<'_>) {
+        if self.1 == "/given-up" {
+            cx.cut(502);
+        }
         self.0.borrow_mut().push(format!(
             "{}{}",
             String::from_utf8_lossy(chunk),
             if end { "." } else { "" }
         ));
         out.extend_from_slice(&chunk.to_ascii_uppercase());
-        if end {
+        if end && self.1 != "/no-tail" {
             out.push(b'!');
         }
     }
@@ -82,6 +90,11 @@ struct Play {
 impl Play {
     /// An exchange whose request has this path.
     fn of(path: &str) -> (Self, Action) {
+        Self::begin(path, true)
+    }
+
+    /// As `of`; without `end` a body follows.
+    fn begin(path: &str, end: bool) -> (Self, Action) {
         HOST.take();
         let told = Rc::default();
         let root = Root::new(
@@ -102,7 +115,7 @@ impl Play {
             stream: Stream::new(2, Rc::new(root)),
             told,
         };
-        let action = play.stream.on_request(true);
+        let action = play.stream.on_request(end);
         (play, action)
     }
 
@@ -238,6 +251,16 @@ fn the_end_is_added_when_trailers_come() {
 }
 
 #[test]
+fn a_body_without_a_tail_is_never_paused() {
+    let (mut play, _) = Play::of("/no-tail");
+    play.response(&[OK]);
+    assert_eq!(play.body("ab", false), (Action::Continue, "AB".to_owned()));
+    host(|host| host.maps.insert(3, owned(&[("x-t", "1")])));
+    assert_eq!(play.stream.on_trailers(Side::Response), Action::Continue);
+    assert_eq!(play.told(), ["ab", "."]);
+}
+
+#[test]
 fn a_long_body_stops_pausing_and_is_reset_rather_than_cut() {
     let (mut play, _) = Play::of("/transform");
     play.response(&[OK]);
@@ -260,6 +283,33 @@ fn a_host_without_the_head_or_the_bytes_costs_one_exchange_at_most() {
         play.stream.on_body(Side::Response, 10, false),
         Action::Pause
     );
+    assert_eq!(done().last().map(String::as_str), Some("close 1"));
+}
+
+#[test]
+fn a_body_that_is_given_up_is_answered_or_broken_off() {
+    let (mut play, action) = Play::begin("/given-up", false);
+    assert_eq!(action, Action::Continue);
+    host(|host| host.buffers.insert(0, b"ab".to_vec()));
+    assert_eq!(play.stream.on_body(Side::Request, 2, false), Action::Pause);
+    let told = done();
+    assert!(
+        told.last().is_some_and(|what| what.contains("413")),
+        "{told:?}"
+    );
+    assert_eq!(
+        play.response(&[OK]),
+        Action::Continue,
+        "it is the host's own"
+    );
+    assert_eq!(
+        play.stream.on_body(Side::Request, 2, true),
+        Action::Continue
+    );
+
+    let (mut play, _) = Play::of("/given-up");
+    play.response(&[OK]);
+    assert_eq!(play.body("ab", false).0, Action::Pause);
     assert_eq!(done().last().map(String::as_str), Some("close 1"));
 }
 

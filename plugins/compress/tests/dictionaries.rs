@@ -1,0 +1,337 @@
+//! Shared dictionaries (RFC 9842): from a response that is one to another that is coded with it.
+
+use std::io::Read;
+use std::time::Duration;
+
+use edgeweir_compress::{Compress, Config, Dictionary};
+use edgeweir_filter::{Configured, Script, Seen};
+
+fn script(json: &str) -> Script {
+    let config: Config = serde_json::from_str(json).expect(json);
+    Script::new(Compress::new(config).expect(json))
+}
+
+/// A bundle: versions differ in some of their lines.
+fn bundle(version: u64) -> String {
+    let line = |at: u64| {
+        let changed = if at.is_multiple_of(40) { version } else { 0 };
+        let name = (at * 2_654_435_761 + changed * 97) % 1_000_003;
+        format!(
+            "function f{name}(a, b) {{ return a * {} + b.k{}; }}\n",
+            name % 9973,
+            name * 31 % 7919
+        )
+    };
+    (0..1500).map(line).collect()
+}
+
+type Lines<'a> = &'a [(&'a str, &'a str)];
+
+const SCRIPT: (&str, &str) = ("content-type", "text/javascript");
+const FRESH: (&str, &str) = ("cache-control", "public, max-age=3600");
+const USE: (&str, &str) = ("use-as-dictionary", "match=\"/js/app.*.js\"");
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let of = |chunk: &[u8]| {
+        let bits = chunk
+            .iter()
+            .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
+            << (8 * (3 - chunk.len()));
+        let digit = |at: usize| DIGITS[(bits >> (18 - 6 * at)) as usize % 64] as char;
+        (0..4)
+            .map(|at| if at > chunk.len() { '=' } else { digit(at) })
+            .collect::<String>()
+    };
+    bytes.chunks(3).map(of).collect()
+}
+
+fn available(body: &str) -> String {
+    format!(":{}:", base64(Dictionary::new(body.into()).sha256()))
+}
+
+/// The origin's version 1 passes by, with these fields.
+fn teach(script: &mut Script, request: Lines<'_>, fields: Lines<'_>) -> Seen {
+    let body = bundle(1);
+    script.answers(
+        200,
+        fields,
+        &body.as_bytes().chunks(5000).collect::<Vec<_>>(),
+    );
+    let asks = [&[("accept-encoding", "br")], request].concat();
+    let seen = script.request(&["GET", "/js/app.1.js"], &asks).run();
+    assert_eq!(
+        seen.text("content-encoding"),
+        "br",
+        "the dictionary itself is coded as ever"
+    );
+    seen
+}
+
+/// A client with version 1 asks for version 2; what `more` says counts instead of what it would say.
+fn ask(script: &mut Script, line: &[&str], more: Lines<'_>) -> Seen {
+    script.answers(200, &[SCRIPT, ("etag", "\"2\"")], &[bundle(2).as_bytes()]);
+    let has = available(&bundle(1));
+    let usual = [
+        ("accept-encoding", "gzip, br, dcb"),
+        ("available-dictionary", has.as_str()),
+    ];
+    let other = |field: &&(&str, &str)| more.iter().all(|(name, _)| *name != field.0);
+    let asks: Vec<_> = usual.iter().filter(other).chain(more).copied().collect();
+    script.request(line, &asks).run()
+}
+
+const NEXT: &[&str] = &["GET", "/js/app.2.js?x=1"];
+
+/// Decodes `dcb` with a decoder that is given the dictionary.
+fn with_dictionary(body: &[u8], dictionary: &str) -> String {
+    let hash = *Dictionary::new(dictionary.into()).sha256();
+    assert_eq!(
+        body[..36],
+        [&b"\xff\x44\x43\x42"[..], &hash].concat(),
+        "RFC 9842 §4"
+    );
+    let mut text = String::new();
+    let mut decoder = brotli::Decompressor::new(&body[36..], 4096);
+    assert!(decoder.attach_dictionary(dictionary.as_bytes().to_vec().into()));
+    decoder.read_to_string(&mut text).expect("decodes");
+    text
+}
+
+#[test]
+fn the_next_version_is_coded_with_the_one_before() {
+    let mut script = script("{}");
+    let before = ask(&mut script, NEXT, &[]);
+    assert_eq!(
+        before.text("content-encoding"),
+        "br",
+        "nothing is known yet"
+    );
+    assert_eq!(before.all("vary"), ["Accept-Encoding"]);
+    let taught = teach(&mut script, &[], &[SCRIPT, FRESH, USE]);
+    assert_eq!(taught.counted("compress.dictionary.kept"), 1);
+    let seen = ask(&mut script, NEXT, &[]);
+    assert_eq!(seen.text("content-encoding"), "dcb");
+    assert_eq!(seen.all("vary"), ["Accept-Encoding, Available-Dictionary"]);
+    assert_eq!(seen.text("etag"), "W/\"2\"");
+    assert_eq!(seen.counted("compress.dictionary.used"), 1);
+    assert_eq!(with_dictionary(&seen.body(), &bundle(1)), bundle(2));
+    let (small, plain) = (seen.body().len(), before.body().len());
+    assert!(small * 3 < plain, "{small} against {plain}");
+    println!("{} bytes: br {plain}, dcb {small}", bundle(2).len());
+    let head = ask(&mut script, &["HEAD", "/js/app.2.js"], &[]);
+    assert_eq!(head.text("content-encoding"), "dcb", "as its GET");
+}
+
+#[test]
+fn zstd_with_a_dictionary_is_dcz() {
+    let mut script = script("{}");
+    teach(&mut script, &[], &[SCRIPT, FRESH, USE]);
+    let (before, after) = (bundle(1), bundle(2));
+    for (accepts, want) in [
+        ("zstd, dcz", "dcz"),
+        ("br, zstd, dcb, dcz", "dcb"),
+        ("dcb;q=0.9, dcz", "dcz"),
+        ("*", "br"),
+    ] {
+        let seen = ask(&mut script, NEXT, &[("accept-encoding", accepts)]);
+        assert_eq!(seen.text("content-encoding"), want, "{accepts}");
+        if want != "dcz" {
+            continue;
+        }
+        let (body, mut text) = (seen.body(), String::new());
+        let hash = *Dictionary::new(before.clone().into()).sha256();
+        let start = [&b"\x5e\x2a\x4d\x18\x20\x00\x00\x00"[..], &hash].concat();
+        assert_eq!(body[..40], start, "RFC 9842 §5");
+        let mut decoder =
+            zstd::Decoder::with_ref_prefix(&body[40..], before.as_bytes()).expect("a decoder");
+        decoder.read_to_string(&mut text).expect("decodes");
+        assert_eq!(text, after);
+        println!("{} bytes: dcz {}", after.len(), body.len());
+        assert!(body.len() * 15 < after.len(), "{} bytes", body.len());
+    }
+}
+
+#[test]
+fn who_gets_it_and_who_does_not() {
+    let other = available("another dictionary");
+    for (name, line, more, coding, varies) in [
+        ("the same path", NEXT, &[][..], "dcb", true),
+        ("its own", &["GET", "/js/app.1.js"], &[], "dcb", true),
+        ("another path", &["GET", "/css/app.2.css"], &[], "br", false),
+        (
+            "another host",
+            &["GET", "/js/app.2.js", "other.example"],
+            &[],
+            "br",
+            false,
+        ),
+        (
+            "another dictionary",
+            NEXT,
+            &[("available-dictionary", other.as_str())],
+            "br",
+            true,
+        ),
+        (
+            "not accepted",
+            NEXT,
+            &[("accept-encoding", "gzip, br, dcb;q=0")],
+            "br",
+            true,
+        ),
+        (
+            "liked less",
+            NEXT,
+            &[("accept-encoding", "gzip, br, dcb;q=0.5")],
+            "br",
+            true,
+        ),
+        (
+            "the id it came with",
+            NEXT,
+            &[("dictionary-id", "\"\"")],
+            "dcb",
+            true,
+        ),
+        (
+            "an id it did not come with",
+            NEXT,
+            &[("dictionary-id", "\"7\"")],
+            "br",
+            true,
+        ),
+        (
+            "for anything",
+            NEXT,
+            &[("sec-fetch-dest", "image")],
+            "dcb",
+            true,
+        ),
+        (
+            "no transformation",
+            NEXT,
+            &[("cache-control", "no-transform")],
+            "",
+            true,
+        ),
+    ] {
+        let mut script = script("{}");
+        teach(&mut script, &[], &[SCRIPT, FRESH, USE]);
+        let seen = ask(&mut script, line, more);
+        assert_eq!(seen.text("content-encoding"), coding, "{name}");
+        let said = seen.text("vary").contains("Available-Dictionary");
+        assert_eq!(said, varies, "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_dictionary_for_others_is_not_kept() {
+    let cookie = ("set-cookie", "a=b");
+    let login = ("authorization", "Basic eDp5");
+    for (name, config, request, fields) in [
+        (
+            "private",
+            "{}",
+            &[][..],
+            &[SCRIPT, USE, ("cache-control", "private, max-age=60")][..],
+        ),
+        ("no lifetime", "{}", &[], &[SCRIPT, USE]),
+        ("a cookie", "{}", &[], &[SCRIPT, USE, FRESH, cookie]),
+        ("logged in", "{}", &[login], &[SCRIPT, USE, FRESH]),
+        ("says nothing", "{}", &[], &[SCRIPT, FRESH]),
+        (
+            "a pattern of another host",
+            "{}",
+            &[],
+            &[
+                SCRIPT,
+                FRESH,
+                ("use-as-dictionary", "match=\"https://o.example/*\""),
+            ],
+        ),
+        (
+            "turned off",
+            r#"{"dictionaries": {"entries": 0}}"#,
+            &[],
+            &[SCRIPT, FRESH, USE],
+        ),
+        (
+            "too large",
+            r#"{"dictionaries": {"max_bytes": 10000}}"#,
+            &[],
+            &[SCRIPT, FRESH, USE],
+        ),
+    ] {
+        let mut script = script(config);
+        let seen = teach(&mut script, request, fields);
+        assert_eq!(seen.counted("compress.dictionary.kept"), 0, "{name}");
+        assert_eq!(
+            ask(&mut script, NEXT, &[]).text("content-encoding"),
+            "br",
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn destinations_ids_and_lifetimes_count() {
+    let mut script = script("{}");
+    let said = (
+        "use-as-dictionary",
+        "match=\"/js/*\", match-dest=(\"script\"), id=\"v1\"",
+    );
+    teach(&mut script, &[], &[SCRIPT, FRESH, said]);
+    for (name, more, coding) in [
+        (
+            "as said",
+            &[("sec-fetch-dest", "script"), ("dictionary-id", "\"v1\"")][..],
+            "dcb",
+        ),
+        ("another destination", &[("sec-fetch-dest", "style")], "br"),
+        ("nothing said of it", &[], "dcb"),
+        ("another id", &[("dictionary-id", "\"v0\"")], "br"),
+    ] {
+        let seen = ask(&mut script, NEXT, more);
+        assert_eq!(seen.text("content-encoding"), coding, "{name}");
+    }
+    script.pass(Duration::from_secs(3600));
+    let late = ask(&mut script, NEXT, &[]);
+    assert_eq!(late.text("content-encoding"), "br", "no longer fresh");
+    assert_eq!(late.all("vary"), ["Accept-Encoding"]);
+}
+
+#[test]
+fn the_store_is_bounded() {
+    let mut script = script(r#"{"dictionaries": {"entries": 2}}"#);
+    for host in ["a.example", "b.example", "c.example"] {
+        script.answers(200, &[SCRIPT, FRESH, USE], &[bundle(1).as_bytes()]);
+        script.request(&["GET", "/js/app.1.js", host], &[]).run();
+    }
+    for (host, coding) in [
+        ("a.example", "br"),
+        ("b.example", "dcb"),
+        ("c.example", "dcb"),
+    ] {
+        let seen = ask(&mut script, &["GET", "/js/app.2.js", host], &[]);
+        assert_eq!(seen.text("content-encoding"), coding, "{host}");
+    }
+}
+
+#[test]
+fn a_response_that_is_not_coded_is_a_dictionary_too() {
+    let mut script = script("{}");
+    script.answers(200, &[SCRIPT, FRESH, USE], &[bundle(1).as_bytes()]);
+    let seen = script.request(&["GET", "/js/app.1.js"], &[]).run();
+    assert_eq!(seen.body_text(), bundle(1));
+    assert_eq!(ask(&mut script, NEXT, &[]).text("content-encoding"), "dcb");
+    let mut cut = self::script("{}");
+    cut.answers(200, &[SCRIPT, FRESH, USE], &[bundle(1).as_bytes()]);
+    cut.cut();
+    cut.request(&["GET", "/js/app.1.js"], &[]).run();
+    assert_eq!(
+        ask(&mut cut, NEXT, &[]).text("content-encoding"),
+        "br",
+        "half a response is none"
+    );
+}
