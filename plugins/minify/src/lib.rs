@@ -30,6 +30,7 @@
 #![warn(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
+mod block;
 mod config;
 mod eligible;
 mod engine;
@@ -38,6 +39,7 @@ mod engine;
 pub mod fuzzing;
 mod lexer;
 mod mask;
+mod masks;
 mod nesting;
 mod pattern;
 mod query;
@@ -45,9 +47,15 @@ mod redact;
 mod rewriter;
 mod rules;
 mod run;
+mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd;
+mod stretch;
 mod text;
 mod token;
 mod walk;
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+mod words;
 
 use std::rc::Rc;
 

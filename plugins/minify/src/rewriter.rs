@@ -5,12 +5,13 @@
 
 use std::rc::Rc;
 
-use crate::lexer::{Number, ends_number, is_space, misplaced, string_run};
+use crate::lexer::{ends_number, is_space, misplaced, string_run};
 use crate::mask::Mask;
 use crate::nesting::{Container, Nesting};
 use crate::redact::{self, MASK, Replacement};
 use crate::rules::{DropNulls, Rules};
 use crate::run::Run;
+use crate::scalar::Number;
 use crate::text;
 use crate::token::Token;
 use crate::walk::{Member, Walk};
