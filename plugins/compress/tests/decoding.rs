@@ -44,7 +44,7 @@ fn text(lines: u32) -> Vec<u8> {
 
 #[test]
 fn any_cut_and_any_room_give_the_same() {
-    let plain = text(5_000);
+    let plain = text(600);
     for coding in Coding::ALL {
         for level in coding.levels().step_by(3) {
             let coded = coded(coding, level, &plain);
@@ -138,7 +138,7 @@ fn every_refusal_has_its_name() {
                 "{coding:?} cut at {cut}"
             );
         }
-        let more = [&good[..], b" and more"].concat();
+        let more = [&good[..], b"more"].concat();
         for cut in [1, 1 << 20] {
             assert_eq!(
                 decode(coding, &more, cut, 1 << 20),
