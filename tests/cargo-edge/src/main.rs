@@ -43,7 +43,7 @@ enum Command {
     },
     /// Measure Envoy and the host, plain and with each filter, side by side.
     Bench(bench::Options),
-    /// Run libFuzzer on the cache's parsers, with stable Rust.
+    /// Run libFuzzer on the cache's parsers and the minifier, with stable Rust.
     Fuzz(fuzz::Options),
 }
 

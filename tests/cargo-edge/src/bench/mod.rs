@@ -45,7 +45,8 @@ pub struct Options {
     /// Measure the files that are in target/edge/ and the host that was built last, as they are.
     #[arg(long)]
     pub no_build: bool,
-    /// Only cases whose title, "workload: proxy", contains this; several are separated by commas.
+    /// Only cases whose title, "workload: proxy", contains this; several are separated by commas. `kernel` alone measures
+    /// the minifier's inner loop in wasmtime beside native programs.
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<String>,
 }
@@ -68,6 +69,9 @@ pub fn command(options: &Options) -> Result<()> {
     let mut options = options.clone();
     if options.quick {
         (options.rounds, options.seconds) = (2, 1);
+    }
+    if options.only == ["kernel"] {
+        return kernel(&options);
     }
     let wrk = tools::wrk()?;
     tools::envoy()?;
@@ -127,6 +131,20 @@ pub fn command(options: &Options) -> Result<()> {
     let json = serde_json::to_string_pretty(&report::json(&rows, &options))?;
     fs::write(&file, json).with_context(|| format!("writing {}", file.display()))?;
     println!("written to target/edge/bench.json");
+    Ok(())
+}
+
+/// The minifier's inner loop alone, in wasmtime, beside native programs: no proxy, no client.
+fn kernel(options: &Options) -> Result<()> {
+    let rounds = options.rounds.to_string();
+    let status = cargo()
+        .args(["run", "--release", "--package", "edgeweir-kernel", "--"])
+        .arg(&rounds)
+        .status()
+        .context("running cargo")?;
+    if !status.success() {
+        bail!("the kernel was not measured: {status}");
+    }
     Ok(())
 }
 
