@@ -44,7 +44,7 @@ fn text(lines: u32) -> Vec<u8> {
 
 #[test]
 fn any_cut_and_any_room_give_the_same() {
-    let plain = text(5_000);
+    let plain = text(600);
     for coding in Coding::ALL {
         for level in coding.levels().step_by(3) {
             let coded = coded(coding, level, &plain);
@@ -67,7 +67,7 @@ fn any_cut_and_any_room_give_the_same() {
 
 #[test]
 fn streams_of_others_are_read() {
-    let plain = text(30_000);
+    let plain = text(4_000);
     for level in [-5, 1, 3, 9, 19] {
         for checksum in [true, false] {
             let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), level).expect("one");
@@ -138,7 +138,7 @@ fn every_refusal_has_its_name() {
                 "{coding:?} cut at {cut}"
             );
         }
-        let more = [&good[..], b" and more"].concat();
+        let more = [&good[..], b"more"].concat();
         for cut in [1, 1 << 20] {
             assert_eq!(
                 decode(coding, &more, cut, 1 << 20),
@@ -150,7 +150,7 @@ fn every_refusal_has_its_name() {
             decode(coding, b"<html>not coded</html>", 5, 100).is_err(),
             "{coding:?}"
         );
-        let zeros = vec![0; 40 << 20];
+        let zeros = vec![0; 12 << 20];
         let bomb = coded_bomb(coding, &zeros);
         let got = decode(coding, &bomb, 65_536, 65_536);
         assert_eq!(

@@ -183,7 +183,7 @@ fn any_level_dictionary_and_cut_comes_back() {
 
 #[test]
 fn bodies_and_dictionaries_beyond_the_window() {
-    let (old, new) = (bundle(14_000, 0), bundle(16_000, 30));
+    let (old, new) = (bundle(14_000, 0), bundle(14_500, 30));
     assert!(old.len() > 2 << 20, "{}", old.len());
     for (coding, level) in [
         (Coding::Brotli, 2),

@@ -295,23 +295,8 @@ impl Rewriter {
         while let Some(byte) = run.peek() {
             match self.state {
                 State::String { name } => {
-                    run.at += string_run(run.rest());
-                    match run.peek() {
-                        None => return Ok(()),
-                        Some(b'"') => {
-                            run.at += 1;
-                            if name {
-                                self.named(run);
-                            } else {
-                                self.ended(run);
-                            }
-                        }
-                        Some(b'\\') => {
-                            run.at += 1;
-                            self.state = State::Escape { name };
-                        }
-                        // RFC 8259 §7: "characters that MUST be escaped: ... the control characters (U+0000 through U+001F)"
-                        Some(_) => return Err(Invalid::ControlCharacter),
+                    if !self.string(name, run)? {
+                        return Ok(());
                     }
                 }
                 State::Escape { name } => {
@@ -321,30 +306,8 @@ impl Rewriter {
                     self.state = State::String { name };
                     run.at += 1;
                 }
-                State::Literal(to_come) => {
-                    let rest = run.rest();
-                    let length = to_come.len().min(rest.len());
-                    let same = to_come.iter().zip(rest).take_while(|(a, b)| a == b).count();
-                    run.at += same;
-                    if same < length {
-                        return Err(Invalid::BadLiteral);
-                    }
-                    match to_come.get(same..) {
-                        Some(after) if !after.is_empty() => self.state = State::Literal(after),
-                        _ => self.ended(run),
-                    }
-                }
-                State::Number(number) => match number.next(byte) {
-                    Some(next) => {
-                        self.state = State::Number(next);
-                        run.at += 1;
-                        if next.is_digits() {
-                            run.at += run.rest().iter().take_while(|b| b.is_ascii_digit()).count();
-                        }
-                    }
-                    None if number.may_end() && ends_number(byte) => self.ended(run),
-                    None => return Err(Invalid::BadNumber),
-                },
+                State::Literal(to_come) => self.literal(to_come, run)?,
+                State::Number(number) => self.number(number, byte, run)?,
                 State::Mark(to_come) => match to_come.split_first() {
                     Some((next, after)) if *next == byte => {
                         run.at += 1;
@@ -361,6 +324,111 @@ impl Rewriter {
             }
         }
         Ok(())
+    }
+
+    /// Goes on with a string; says whether there is more of the chunk.
+    #[inline]
+    fn string(&mut self, name: bool, run: &mut Run<'_, '_>) -> Result<bool, Invalid> {
+        run.at += string_run(run.rest());
+        match run.peek() {
+            None => return Ok(false),
+            Some(b'"') => {
+                run.at += 1;
+                if name {
+                    self.named(run);
+                } else {
+                    self.ended(run);
+                }
+            }
+            Some(b'\\') => {
+                run.at += 1;
+                self.state = State::Escape { name };
+            }
+            // RFC 8259 §7: "characters that MUST be escaped: ... the control characters (U+0000 through U+001F)"
+            Some(_) => return Err(Invalid::ControlCharacter),
+        }
+        Ok(true)
+    }
+
+    #[inline]
+    fn literal(&mut self, to_come: &'static [u8], run: &mut Run<'_, '_>) -> Result<(), Invalid> {
+        let rest = run.rest();
+        let length = to_come.len().min(rest.len());
+        let same = to_come.iter().zip(rest).take_while(|(a, b)| a == b).count();
+        run.at += same;
+        if same < length {
+            return Err(Invalid::BadLiteral);
+        }
+        match to_come.get(same..) {
+            Some(after) if !after.is_empty() => self.state = State::Literal(after),
+            _ => self.ended(run),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn number(&mut self, number: Number, byte: u8, run: &mut Run<'_, '_>) -> Result<(), Invalid> {
+        match number.next(byte) {
+            Some(next) => {
+                self.state = State::Number(next);
+                run.at += 1;
+                if next.is_digits() {
+                    run.at += run.rest().iter().take_while(|b| b.is_ascii_digit()).count();
+                }
+            }
+            None if number.may_end() && ends_number(byte) => self.ended(run),
+            None => return Err(Invalid::BadNumber),
+        }
+        Ok(())
+    }
+
+    /// Goes over members the way they mostly come, from the quote of a name on: without a look at what may come instead.
+    /// Wherever that ends, the state says what comes next.
+    fn members(&mut self, run: &mut Run<'_, '_>) -> Result<(), Invalid> {
+        loop {
+            if self.dropped_at.is_none() {
+                self.held = Held::Name;
+                self.name_token.begin(run.at);
+            }
+            self.state = State::String { name: true };
+            self.space = None;
+            run.at += 1;
+            self.string(true, run)?;
+            if self.state != State::Colon || run.peek() != Some(b':') {
+                return Ok(());
+            }
+            run.at += 1;
+            self.state = State::MemberValue;
+            if run.peek() == Some(b' ') {
+                run.at += 1;
+            }
+            let Some(byte) = run.peek().filter(|&byte| !is_space(byte)) else {
+                return Ok(());
+            };
+            self.value(byte, Some(Container::Object), run)?;
+            run.at += 1;
+            match self.state {
+                State::String { .. } => drop(self.string(false, run)?),
+                State::Literal(to_come) => self.literal(to_come, run)?,
+                _ => {
+                    while let (State::Number(number), Some(byte)) = (self.state, run.peek()) {
+                        self.number(number, byte, run)?;
+                    }
+                }
+            }
+            if self.state != State::AfterValue || run.peek() != Some(b',') {
+                return Ok(());
+            }
+            run.at += 1;
+            self.state = State::ObjectNext;
+            self.space = None;
+            if let Some(byte) = run.peek().filter(|&byte| is_space(byte)) {
+                self.skip_space(byte, run)?;
+            }
+            if run.peek() != Some(b'"') {
+                return Ok(());
+            }
+        }
     }
 
     /// Leaves out a run of whitespace; keeps what separates texts.
@@ -420,13 +488,7 @@ impl Rewriter {
                 _ => return Err(misplaced(byte)),
             },
             State::Colon if byte == b':' => self.state = State::MemberValue,
-            State::ObjectFirst | State::ObjectNext if byte == b'"' => {
-                if self.dropped_at.is_none() {
-                    self.held = Held::Name;
-                    self.name_token.begin(at);
-                }
-                self.state = State::String { name: true };
-            }
+            State::ObjectFirst | State::ObjectNext if byte == b'"' => return self.members(run),
             State::ObjectFirst if byte == b'}' => self.close(innermost, run),
             State::ArrayFirst if byte == b']' => self.close(innermost, run),
             State::MemberValue | State::ArrayFirst | State::ArrayNext => {

@@ -65,3 +65,18 @@ fn every_counter_is_on_the_page() {
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
+
+#[test]
+fn every_example_loads() {
+    let examples: Vec<&str> = PAGE
+        .split("```json\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert_eq!(examples.len(), 4);
+    for example in examples {
+        if let Err(error) = edgeweir_filter::load::<Minify>(example.as_bytes()) {
+            panic!("{example}\n{error}");
+        }
+    }
+}

@@ -161,7 +161,8 @@ impl Decoder {
         match (self.coding, input) {
             (_, []) => return Ok(false),
             (Coding::Gzip, [0x1f, ..]) => self.engine = Engine::Zlib(Decompress::new_gzip(15)),
-            (Coding::Zstd, _) => {}
+            // The magic numbers of its frames begin so.
+            (Coding::Zstd, [0x28 | 0x50..=0x5f, ..]) => {}
             _ => return Err(DecoderFailed::Trailing),
         }
         self.ended = false;

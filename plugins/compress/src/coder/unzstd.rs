@@ -97,7 +97,8 @@ impl Unzstd {
 
     /// Whether the stream may end here. RFC 8878 §3: it is one or more frames.
     pub(super) fn is_between_frames(&self) -> bool {
-        self.next == Next::Start && self.part.is_empty() && self.given == self.block.len()
+        let whole = self.part.is_empty() && self.given == self.block.len();
+        self.started && whole && self.next == Next::Start
     }
 
     /// Takes from the front of `input` and appends at most `most` bytes to `out`; true when there is more to come out.
@@ -108,6 +109,8 @@ impl Unzstd {
         most: usize,
     ) -> Result<bool, DecoderFailed> {
         let full = out.len() + most;
+        // An end of a frame is told once, then what follows is taken for another.
+        let mut moved = self.given < self.block.len();
         loop {
             let rest = self.block.get(self.given..).unwrap_or_default();
             let fits = rest.len().min(full - out.len());
@@ -116,11 +119,12 @@ impl Unzstd {
             if self.given < self.block.len() {
                 return Ok(true);
             }
-            if !self.gather(input) {
+            if (moved && self.is_between_frames()) || !self.gather(input) {
                 return Ok(false);
             }
             let mut part = mem::take(&mut self.part);
             self.take(&part)?;
+            moved = true;
             if self.part.is_empty() {
                 part.clear();
                 self.part = part;

@@ -89,12 +89,23 @@ pub fn command(options: &Options) -> Result<()> {
     };
     let (_origin, origin) = origin()?;
     let mut running = Vec::new();
-    for case in &cases {
+    let (mut measured, mut left_out) = (Vec::new(), Vec::new());
+    for case in cases {
         eprintln!("starting {}", case.title());
         let proxy = proxy::start(&case.proxy, origin, &host, running.len())
             .with_context(|| case.title())?;
-        let bytes = load::check(proxy.address, case).with_context(|| case.title())?;
-        running.push((proxy, bytes));
+        match load::check(proxy.address, &case) {
+            Ok(bytes) => {
+                running.push((proxy, bytes));
+                measured.push(case);
+            }
+            // Another thing would be measured; the other cases are none the worse for it.
+            Err(error) => left_out.push(format!("left out: {}: {error:#}", case.title())),
+        }
+    }
+    let cases = measured;
+    if cases.is_empty() {
+        bail!("nothing is left to measure\n{}", left_out.join("\n"));
     }
     let mut turns: Vec<Vec<Turn>> = vec![Vec::new(); cases.len()];
     let time = Duration::from_secs(options.seconds);
@@ -113,6 +124,9 @@ pub fn command(options: &Options) -> Result<()> {
     let bytes: Vec<usize> = running.iter().map(|(_, bytes)| *bytes).collect();
     let rows = report::rows(&cases, &turns, &bytes);
     println!("{}", report::markdown(&rows, &options));
+    for line in left_out {
+        eprintln!("{line}");
+    }
     let file = edge_dir().join("bench.json");
     let json = serde_json::to_string_pretty(&report::json(&rows, &options))?;
     fs::write(&file, json).with_context(|| format!("writing {}", file.display()))?;
