@@ -113,7 +113,7 @@ pub enum Backend {
     /// In this process, with or without a file.
     Embedded(Embedded),
     /// In Redis or Valkey.
-    Redis(Redis),
+    Redis(Box<Redis>),
 }
 
 impl Backend {

@@ -182,7 +182,7 @@ fn backend(store: &Store) -> anyhow::Result<Backend> {
         connections: size(store.redis_connections),
         timeout: Duration::from_millis(store.redis_timeout_ms),
     })
-    .map(Backend::Redis)
+    .map(|redis| Backend::Redis(Box::new(redis)))
 }
 
 /// Whoever reaches the store reads and writes everything in it.

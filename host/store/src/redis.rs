@@ -63,7 +63,7 @@ enum Link {
         connections: RwLock<Vec<ConnectionManager>>,
     },
     Cluster {
-        client: ClusterClient,
+        client: Box<ClusterClient>,
         connection: tokio::sync::RwLock<Option<ClusterConnection>>,
     },
 }
@@ -88,7 +88,10 @@ impl Redis {
                 .build()
                 .context("the addresses of the cluster are not understood")?;
             let connection = tokio::sync::RwLock::new(None);
-            Link::Cluster { client, connection }
+            Link::Cluster {
+                client: Box::new(client),
+                connection,
+            }
         } else {
             // The error would quote the address with its password.
             let client = Client::open(first.as_str()).map_err(|error| {
@@ -264,6 +267,7 @@ impl Redis {
             Some((seconds, micros)) => call.arg(seconds).arg(micros),
             None => call.arg("").arg(""),
         };
+        call.arg(ask.cost);
         for limit in &ask.limits {
             match *limit {
                 Limit::Gcra {
@@ -618,7 +622,7 @@ impl Breaker {
         if failures >= BREAKS_AT {
             self.until.store(self.end(), Ordering::Relaxed);
         }
-        failures == BREAKS_AT || (failures > BREAKS_AT && failures % 64 == 0)
+        failures == BREAKS_AT || (failures > BREAKS_AT && failures.is_multiple_of(64))
     }
 
     fn end(&self) -> u64 {

@@ -86,7 +86,7 @@ fn limit(kind: u8, first: u64, second: u64) -> Result<Limit, String> {
         }
         2 => {
             let seconds = first / 1_000_000_000;
-            if first % 1_000_000_000 != 0 || !(1..=MOST_WINDOW).contains(&seconds) {
+            if !first.is_multiple_of(1_000_000_000) || !(1..=MOST_WINDOW).contains(&seconds) {
                 return Err(format!(
                     "window {first} ns: must be whole seconds, 1 to {MOST_WINDOW}"
                 ));

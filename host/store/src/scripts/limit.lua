@@ -1,4 +1,5 @@
--- KEYS: state. ARGV: seconds and microseconds of the time ('' and '': the clock of Redis), then for each limit
+-- KEYS: state. ARGV: seconds and microseconds of the time ('' and '': the clock of Redis), the cost (0 looks),
+-- then for each limit
 -- g, what the cost advances by (s, ns), the span (s, ns), or w, the window (s), its limit, the cost.
 -- Times are pairs of seconds and nanoseconds: a number here is exact to 2^53 only. What is written is decided here; what
 -- is told to the client is worked out of the same state by the caller.
@@ -38,7 +39,7 @@ local function both(before, after)
   uncharged[#uncharged + 1] = string.format('%.0f', before)
   charged[#charged + 1] = string.format('%.0f', after)
 end
-local at, word = 3, 1
+local at, word = 4, 1
 while at <= #ARGV do
   if ARGV[at] == 'g' then
     local adv_s, adv_n = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
@@ -84,11 +85,8 @@ while at <= #ARGV do
 end
 -- A refusal costs nothing, looking neither; a clock that was set back is written all the same.
 local write = rebased and uncharged or nil
-if admits then write = charged end
+if admits and (rebased or ARGV[3] ~= '0') then write = charged end
 if write then
-  local text = table.concat(write, ' ')
-  if text ~= kept and (kept or rebased or text ~= table.concat(uncharged, ' ')) then
-    redis.call('SET', KEYS[1], text, 'PX', string.format('%.0f', longest * 1000))
-  end
+  redis.call('SET', KEYS[1], table.concat(write, ' '), 'PX', string.format('%.0f', longest * 1000))
 end
 return { admits and 1 or 0, now_s, now_u, kept or '' }
