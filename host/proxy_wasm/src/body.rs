@@ -268,7 +268,8 @@ impl Pump {
     fn send_released(&mut self, released: Bytes) {
         if !released.is_empty() {
             self.rewritten = true;
-            self.send(released, None);
+            // The end is not over with it: the piece after it may be held back still.
+            self.ready.push_back(Ok(Frame::data(released)));
         }
     }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use edgeweir_filter::{Fields, list_members};
 
 /// The content codings whose acceptance the normalised `Accept-Encoding` tells apart.
-const KNOWN_CODINGS: [&str; 4] = ["br", "deflate", "gzip", "zstd"];
+const KNOWN_CODINGS: [&str; 6] = ["br", "dcb", "dcz", "deflate", "gzip", "zstd"];
 
 /// List-based fields whose members may be trimmed and joined without a change of meaning.
 const LISTS: [&[u8]; 4] = [
@@ -200,8 +200,12 @@ mod tests {
             ("preference is kept", "gzip;q=0.5, br", "br>gzip"),
             ("alias", "x-gzip", "gzip"),
             ("upper case", "GZIP;Q=0.1", "gzip"),
-            ("star", "*", "br,deflate,gzip,zstd"),
-            ("star without one", "gzip;q=0, *;q=0.5", "br,deflate,zstd"),
+            ("star", "*", "br,dcb,dcz,deflate,gzip,zstd"),
+            (
+                "star without one",
+                "gzip;q=0, *;q=0.5",
+                "br,dcb,dcz,deflate,zstd",
+            ),
             ("star refuses the rest and identity", "gzip, *;q=0", "gzip!"),
             ("identity refused", "gzip, identity;q=0", "gzip!"),
             (

@@ -101,6 +101,7 @@ impl AcceptEncoding {
         let shared = ours.iter().filter(|_| dictionary).map(|&coding| {
             let quality = match coding {
                 Coding::Brotli => self.dcb,
+                Coding::Zstd => self.dcz,
                 Coding::Gzip | Coding::Deflate => None,
             };
             (quality, coding, true)
@@ -206,7 +207,7 @@ mod tests {
             ),
             ("zero quality refuses", &["gzip;q=0, deflate"], &[Deflate]),
             ("zero with decimals refuses", &["gzip;q=0.000"], &[]),
-            ("unknown codings are ignored", &["zstd, compress, dcb"], &[]),
+            ("unknown codings are ignored", &["exi, compress, dcb"], &[]),
             (
                 "star stands for all not listed",
                 &["*"],

@@ -89,6 +89,7 @@ pub(crate) fn pad(coding: Coding, bytes: usize, out: &mut Vec<u8>) {
     match coding {
         Coding::Gzip | Coding::Deflate => empty_blocks(bytes, out),
         Coding::Brotli => metadata(bytes, out),
+        Coding::Zstd => zstd_blocks(bytes, out),
     }
 }
 
@@ -112,6 +113,19 @@ fn empty_blocks(bytes: usize, out: &mut Vec<u8>) {
         _ => [SIX, SEVEN],
     };
     out.extend(parts.concat());
+}
+
+/// RFC 8878 §3.1.1.2: blocks without content, not the last of their frame. A raw one takes 3 bytes; one of no repetitions
+/// has the byte to repeat as well.
+fn zstd_blocks(bytes: usize, out: &mut Vec<u8>) {
+    const RAW: &[u8] = &[0, 0, 0];
+    const REPEATED: &[u8] = &[0x02, 0, 0, 0];
+    for _ in 0..bytes % 3 {
+        out.extend_from_slice(REPEATED);
+    }
+    for _ in 0..(bytes / 3).saturating_sub(bytes % 3) {
+        out.extend_from_slice(RAW);
+    }
 }
 
 /// RFC 7932 §9.2: a meta-block with MNIBBLES of 0 is metadata: `MSKIPBYTES` (here 0 or 1) bytes tell the length of what is
@@ -222,6 +236,7 @@ mod tests {
                 let mut plain = Vec::new();
                 let read = match coding {
                     Coding::Gzip => flate2::read::GzDecoder::new(&out[..]).read_to_end(&mut plain),
+                    Coding::Zstd => zstd::stream::copy_decode(&out[..], &mut plain).map(|()| 0),
                     Coding::Deflate => {
                         flate2::read::ZlibDecoder::new(&out[..]).read_to_end(&mut plain)
                     }

@@ -21,6 +21,9 @@ pub struct Config {
     /// The content codings used, best first, at least one. The order decides between codings that a client likes equally.
     /// Default: all.
     pub codings: Vec<Coding>,
+    /// Level of zstd, 1 (fast) to 4 (small). Default 3. A stream of unknown length takes 6 to 8 MiB.
+    #[schemars(range(min = 1, max = 4))]
+    pub zstd_level: Option<u32>,
     /// Level of gzip, 1 (fast) to 9 (small). Default 4.
     #[schemars(range(min = 1, max = 9))]
     pub gzip_level: Option<u32>,
@@ -82,6 +85,7 @@ impl Default for Config {
         Self {
             preset: Preset::default(),
             codings: Coding::ALL.to_vec(),
+            zstd_level: None,
             gzip_level: None,
             deflate_level: None,
             brotli_level: None,
@@ -122,6 +126,9 @@ pub struct Rule {
     pub preset: Option<Preset>,
     /// As outside of the rules.
     pub codings: Option<Vec<Coding>>,
+    /// As outside of the rules.
+    #[schemars(range(min = 1, max = 4))]
+    pub zstd_level: Option<u32>,
     /// As outside of the rules.
     #[schemars(range(min = 1, max = 9))]
     pub gzip_level: Option<u32>,

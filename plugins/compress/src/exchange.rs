@@ -104,6 +104,7 @@ impl Exchange for Coded {
             Err(skipped) => cx.count(skipped.counter()),
         }
         self.request = Some(request);
+        head.has_tail |= self.works.stream.is_some();
         Step::Forward(match &self.works {
             Works {
                 unpacking: None,
@@ -124,7 +125,7 @@ impl Exchange for Coded {
         let pushed = self.works.push(chunk, end, out, cx);
         let lap = cx.lap();
         let spent = lap.saturating_sub(begun);
-        self.shared.govern(spent, cx.now.plus(lap));
+        self.shared.spend(spent, cx.now.plus(lap));
         if let Some(stream) = &mut self.works.stream {
             stream.tally.took(stream.choice.plan.coding(), spent, cx);
         }
@@ -259,8 +260,7 @@ impl Coded {
         if ranked.is_empty() {
             return Err(request.refusal());
         }
-        shared.govern(Duration::ZERO, cx.now);
-        let ease = self.ease(request.emergency)?;
+        let ease = self.ease(request.emergency, cx)?;
         if shared
             .gains
             .poor(request.gain(&shared.gains), !request.is_head)
@@ -323,8 +323,8 @@ impl Coded {
     }
 
     /// How far levels are lowered now: by what coding took, or by the machine's emergency, whichever is more.
-    fn ease(&self, emergency: Emergency) -> Result<Ease, Skipped> {
-        let (own, machine) = (self.shared.load.get().ease, Ease::new(emergency.level()));
+    fn ease(&self, emergency: Emergency, cx: &Cx<'_>) -> Result<Ease, Skipped> {
+        let (own, machine) = (self.shared.ease(cx.now), Ease::new(emergency.level()));
         match () {
             () if own == Ease::OFF => Err(Skipped::Cpu),
             () if machine == Ease::OFF => Err(Skipped::Emergency),

@@ -59,23 +59,30 @@ const LOWER_AFTER: Duration = Duration::from_millis(100);
 const RAISE_AFTER: Duration = Duration::from_secs(2);
 const MOST_RELAPSES: u8 = 4;
 
-/// What is known after coding took `spent` until `now`, of which it may take `percent`.
-///
-/// A bucket of time fills at the share and is emptied by what is spent. Empty, levels go down a step; nearly full for
-/// a while, they go up one. When that was wrong the next try comes later: after 4, 8, 16, 32 seconds. A clock that goes
-/// back fills nothing.
-pub(crate) fn govern(load: Load, spent: Duration, now: Timestamp, percent: u8) -> Load {
+/// What is known after coding took `spent` until now, of which it may take `percent`: a bucket of time fills at the share
+/// and is emptied by what is spent. A clock that goes back fills nothing.
+pub(crate) fn spend(load: Load, spent: Duration, now: Timestamp, percent: u8) -> Load {
     let nanos = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
     let share = i64::from(percent);
     let capacity = WINDOW / 100 * share;
     let elapsed = nanos(now.since(load.at)).min(WINDOW.saturating_mul(2));
     let balance = load.balance.saturating_add(elapsed / 100 * share);
     let balance = balance.min(capacity).saturating_sub(nanos(spent));
-    let mut after = Load {
+    Load {
         balance: balance.max(-capacity),
         at: now,
         ..load
-    };
+    }
+}
+
+/// What to do about the next response. With an empty bucket levels go down a step; nearly full for a while, they go up one.
+/// When that was wrong the next try comes later: after 4, 8, 16, 32 seconds.
+///
+/// To be asked once for each response: those under way keep their level, and what they still take says nothing of a step
+/// that was made meanwhile.
+pub(crate) fn govern(load: Load, now: Timestamp, percent: u8) -> Load {
+    let capacity = WINDOW / 100 * i64::from(percent);
+    let mut after = spend(load, Duration::ZERO, now, percent);
     let since = now.since(load.changed);
     let patience = RAISE_AFTER.saturating_mul(1 << load.relapses);
     if after.balance < 0 && load.ease < Ease::OFF && since >= LOWER_AFTER {
@@ -136,7 +143,7 @@ mod tests {
             let spent = Duration::from_micros(cost[usize::from(load.ease.0)]);
             total += spent;
             now = now.plus(gap.max(spent));
-            load = govern(load, spent, now, percent);
+            load = govern(spend(load, spent, now, percent), now, percent);
             if seen.last() != Some(&load.ease) {
                 seen.push(load.ease);
             }
@@ -171,10 +178,10 @@ mod tests {
     #[test]
     fn a_clock_that_goes_back_neither_fills_nor_hangs() {
         let spent = Duration::from_secs(1);
-        let load = govern(Load::default(), spent, START, 10);
-        let back = govern(load, Duration::ZERO, Timestamp::from_secs(10), 10);
+        let load = spend(Load::default(), spent, START, 10);
+        let back = spend(load, Duration::ZERO, Timestamp::from_secs(10), 10);
         assert!(back.balance <= load.balance);
-        let later = govern(back, Duration::ZERO, Timestamp::from_secs(30), 10);
+        let later = govern(back, Timestamp::from_secs(30), 10);
         assert!(later.balance > 0);
     }
 

@@ -30,7 +30,6 @@ mod budget;
 mod coder;
 mod config;
 mod decode;
-mod decoder;
 mod dictionary;
 mod eligible;
 mod etag;
@@ -52,7 +51,7 @@ use edgeweir_filter::{ConfigError, Configured, Exchange, Filter, Timestamp, Want
 
 pub use accept_encoding::AcceptEncoding;
 pub use breach::{Breach, Cookies};
-pub use coder::{Coding, Dictionary, Encoder, EncoderFailed, Plan};
+pub use coder::{Coding, Decoder, DecoderFailed, Dictionary, Encoder, EncoderFailed, Flush, Plan};
 pub use config::{Config, Rule};
 pub use decode::{DecodeConfig, DecodeResponses};
 pub use dictionary::DictionariesConfig;
@@ -66,7 +65,7 @@ use budget::Budget;
 use dictionary::Dictionaries;
 use exchange::Coded;
 use gain::Gains;
-use governor::Load;
+use governor::{Ease, Load};
 use policy::{Policy, Settings};
 
 /// The compress filter.
@@ -86,12 +85,22 @@ struct Shared {
 
 impl Shared {
     /// Notes what coding took until now.
-    fn govern(&self, spent: Duration, now: Timestamp) {
+    fn spend(&self, spent: Duration, now: Timestamp) {
         let percent = self.settings.cpu_percent;
         if percent < 100 {
             let load = self.load.get();
-            self.load.set(governor::govern(load, spent, now, percent));
+            self.load.set(governor::spend(load, spent, now, percent));
         }
+    }
+
+    /// How far levels are lowered for a response that begins now.
+    fn ease(&self, now: Timestamp) -> Ease {
+        let percent = self.settings.cpu_percent;
+        if percent < 100 {
+            self.load
+                .set(governor::govern(self.load.get(), now, percent));
+        }
+        self.load.get().ease
     }
 }
 

@@ -10,6 +10,7 @@ use crate::Coding;
 pub(crate) fn coded(coding: Coding) -> &'static str {
     match coding {
         Coding::Brotli => "compress.coded.br",
+        Coding::Zstd => "compress.coded.zstd",
         Coding::Gzip => "compress.coded.gzip",
         Coding::Deflate => "compress.coded.deflate",
     }
@@ -19,6 +20,7 @@ pub(crate) fn coded(coding: Coding) -> &'static str {
 pub(crate) fn decoded(coding: Coding) -> &'static str {
     match coding {
         Coding::Brotli => "compress.decoded.br",
+        Coding::Zstd => "compress.decoded.zstd",
         Coding::Gzip => "compress.decoded.gzip",
         Coding::Deflate => "compress.decoded.deflate",
     }
@@ -28,6 +30,7 @@ pub(crate) fn decoded(coding: Coding) -> &'static str {
 fn micros(coding: Coding) -> &'static str {
     match coding {
         Coding::Brotli => "compress.micros.br",
+        Coding::Zstd => "compress.micros.zstd",
         Coding::Gzip => "compress.micros.gzip",
         Coding::Deflate => "compress.micros.deflate",
     }

@@ -103,6 +103,7 @@ impl Coding {
     pub(crate) fn level_option(self) -> (&'static str, u64, u64) {
         match self {
             Self::Brotli => ("brotli_level", 0, 11),
+            Self::Zstd => ("zstd_level", 1, 4),
             Self::Gzip => ("gzip_level", 1, 9),
             Self::Deflate => ("deflate_level", 1, 9),
         }
@@ -169,7 +170,12 @@ impl<'a> Options<'a> {
         Self {
             disabled: false,
             codings: Some(&config.codings),
-            levels: [config.brotli_level, config.gzip_level, config.deflate_level],
+            levels: [
+                config.brotli_level,
+                config.zstd_level,
+                config.gzip_level,
+                config.deflate_level,
+            ],
             window_bits: config.brotli_window_bits,
             min_bytes: config.min_bytes,
             max_ratio_percent: config.max_ratio_percent,
@@ -183,7 +189,12 @@ impl<'a> Options<'a> {
         Self {
             disabled: rule.disabled,
             codings: rule.codings.as_deref(),
-            levels: [rule.brotli_level, rule.gzip_level, rule.deflate_level],
+            levels: [
+                rule.brotli_level,
+                rule.zstd_level,
+                rule.gzip_level,
+                rule.deflate_level,
+            ],
             window_bits: rule.brotli_window_bits,
             min_bytes: rule.min_bytes,
             max_ratio_percent: rule.max_ratio_percent,

@@ -32,19 +32,19 @@ impl Preset {
     pub(crate) fn defaults(self) -> Defaults {
         match self {
             Self::Fast => Defaults {
-                levels: [1, 1, 1],
+                levels: [1, 1, 1, 1],
                 window_bits: 18,
                 min_bytes: 1000,
                 max_ratio_percent: 80,
             },
             Self::Balanced => Defaults {
-                levels: [4, 4, 4],
+                levels: [4, 3, 4, 4],
                 window_bits: 20,
                 min_bytes: 500,
                 max_ratio_percent: 90,
             },
             Self::Small => Defaults {
-                levels: [6, 7, 7],
+                levels: [6, 4, 7, 7],
                 window_bits: 22,
                 min_bytes: 200,
                 max_ratio_percent: 95,

@@ -4,11 +4,11 @@ use edgeweir_filter::{Cx, Level};
 
 use crate::breach;
 use crate::budget::Reservation;
-use crate::decode::{Undecodable, Unpacker};
+use crate::decode::Unpacker;
 use crate::dictionary::Capture;
 use crate::gain;
 use crate::measure::{Tally, size};
-use crate::{Coding, Encoder, EncoderFailed, Plan};
+use crate::{Coding, DecoderFailed, Encoder, EncoderFailed, Flush, Plan};
 
 /// How a body is coded.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,7 +48,7 @@ pub(crate) struct Works {
 /// Why a body can't go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Broken {
-    Undecodable(Undecodable),
+    Undecodable(DecoderFailed),
     Encoder,
 }
 
@@ -65,7 +65,7 @@ impl Stream {
     fn push(
         &mut self,
         chunk: &[u8],
-        end: bool,
+        flush: Flush,
         out: &mut Vec<u8>,
         cx: &mut Cx<'_>,
     ) -> Result<(), EncoderFailed> {
@@ -80,13 +80,13 @@ impl Stream {
             plan.encoder()
         });
         match self.choice.padding.take_if(|_| !chunk.is_empty()) {
-            None => encoder.push(chunk, end, out)?,
+            None => encoder.feed(chunk, flush, out)?,
             Some(padding) => {
-                encoder.push(chunk, false, out)?;
+                encoder.feed(chunk, Flush::Now, out)?;
                 breach::pad(coding, padding, out);
                 cx.add("compress.padding_bytes", size(padding));
-                if end {
-                    encoder.push(&[], true, out)?;
+                if flush == Flush::End {
+                    encoder.feed(&[], Flush::End, out)?;
                 }
             }
         }
@@ -109,7 +109,7 @@ impl Unpacking {
         chunk: &[u8],
         end: bool,
         out: &mut Vec<u8>,
-    ) -> Result<(), Undecodable> {
+    ) -> Result<(), DecoderFailed> {
         let mut sink = |plain: &[u8]| out.extend_from_slice(plain);
         self.unpacker.push(chunk, end, &mut sink)
     }
@@ -124,28 +124,26 @@ impl Works {
         out: &mut Vec<u8>,
         cx: &mut Cx<'_>,
     ) -> Result<(), Broken> {
+        let flush = if end { Flush::End } else { Flush::Now };
         let Some(mut unpacking) = self.unpacking.take() else {
-            return self.plain(chunk, end, out, cx);
+            return self.plain(chunk, flush, out, cx);
         };
         let mut coded = Ok(());
         let decoded = unpacking.unpacker.push(chunk, end, &mut |plain| {
             if coded.is_ok() {
-                coded = self.plain(plain, false, out, cx);
+                coded = self.plain(plain, Flush::Later, out, cx);
             }
         });
         decoded.map_err(Broken::Undecodable)?;
         coded?;
         self.unpacking = Some(unpacking);
-        if end {
-            self.plain(&[], true, out, cx)?;
-        }
-        Ok(())
+        self.plain(&[], flush, out, cx)
     }
 
     fn plain(
         &mut self,
         chunk: &[u8],
-        end: bool,
+        flush: Flush,
         out: &mut Vec<u8>,
         cx: &mut Cx<'_>,
     ) -> Result<(), Broken> {
@@ -155,7 +153,7 @@ impl Works {
         }
         match &mut self.stream {
             Some(stream) => stream
-                .push(chunk, end, out, cx)
+                .push(chunk, flush, out, cx)
                 .map_err(|EncoderFailed| Broken::Encoder),
             None => {
                 out.extend_from_slice(chunk);

@@ -37,6 +37,7 @@ fn ask(script: &mut Script, guess: &str, coding: &str, origin: &[(&str, &str)]) 
     let (mut plain, coded) = (String::new(), seen.body());
     match coding {
         "gzip" => flate2::read::GzDecoder::new(&coded[..]).read_to_string(&mut plain),
+        "zstd" => zstd::Decoder::new(&coded[..]).and_then(|mut it| it.read_to_string(&mut plain)),
         "deflate" => flate2::read::ZlibDecoder::new(&coded[..]).read_to_string(&mut plain),
         _ => brotli::Decompressor::new(&coded[..], 4096).read_to_string(&mut plain),
     }
@@ -48,7 +49,7 @@ fn ask(script: &mut Script, guess: &str, coding: &str, origin: &[(&str, &str)]) 
 #[test]
 fn one_request_tells_a_right_guess_and_with_padding_it_does_not() {
     let cookie = [("set-cookie", "session=1")];
-    for coding in ["gzip", "deflate", "br"] {
+    for coding in ["gzip", "deflate", "br", "zstd"] {
         let mut open = script(|config| config.breach = Breach::Off);
         let lengths =
             [RIGHT, WRONG].map(|guess| ask(&mut open, guess, coding, &cookie).body().len());

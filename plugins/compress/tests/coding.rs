@@ -2,22 +2,22 @@
 
 use std::io::{Read, Write};
 
-use edgeweir_compress::{Coding, Plan};
+use edgeweir_compress::{Coding, Decoder, Plan};
 use proptest::prelude::*;
-
-fn levels(coding: Coding) -> std::ops::RangeInclusive<u8> {
-    if coding == Coding::Brotli {
-        0..=11
-    } else {
-        1..=9
-    }
-}
 
 /// Decodes a complete body; an error when it is not complete.
 fn decoded(coding: Coding, coded: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut plain = Vec::new();
     match coding {
         Coding::Brotli => brotli::Decompressor::new(coded, 4096).read_to_end(&mut plain)?,
+        Coding::Zstd => {
+            ruzstd::decoding::StreamingDecoder::new(coded)
+                .map_err(std::io::Error::other)?
+                .read_to_end(&mut plain)?;
+            let c = zstd::stream::decode_all(coded)?;
+            assert!(c == plain, "two decoders of zstd read the same");
+            plain.len()
+        }
         Coding::Gzip => flate2::read::GzDecoder::new(coded).read_to_end(&mut plain)?,
         Coding::Deflate => flate2::read::ZlibDecoder::new(coded).read_to_end(&mut plain)?,
     };
@@ -33,6 +33,13 @@ fn decodable(coding: Coding, coded: &[u8]) -> Vec<u8> {
             decoder.write_all(coded).expect("a good prefix");
             decoder.flush().expect("a good prefix");
             drop(decoder);
+        }
+        Coding::Zstd => {
+            let mut decoder = zstd::stream::write::Decoder::new(&mut plain).expect("a decoder");
+            // RFC 9659 §3, in bits.
+            decoder.window_log_max(23).expect("a window");
+            decoder.write_all(coded).expect("a good prefix");
+            decoder.flush().expect("a good prefix");
         }
         Coding::Gzip => {
             let mut decoder = flate2::write::GzDecoder::new(Vec::new());
@@ -119,7 +126,7 @@ proptest! {
         declared in any::<bool>(),
     ) {
         let coding = Coding::ALL[at];
-        let levels = levels(coding);
+        let levels = coding.levels();
         let level = pick.clamp(*levels.start(), *levels.end());
         let length = chunks.iter().map(Vec::len).sum::<usize>() as u64;
         check(coding, level, window, declared.then_some(length), &chunks, true);
@@ -141,7 +148,7 @@ fn every_level_codes_and_flushes() {
         .collect();
     assert_eq!(chunks.len(), 6, "the text is long enough");
     for coding in Coding::ALL {
-        for level in levels(coding) {
+        for level in coding.levels() {
             check(coding, level, 20, None, &chunks, true);
         }
     }
@@ -160,7 +167,7 @@ fn byte_by_byte_is_right() {
 #[test]
 fn an_empty_body_is_a_whole_one() {
     for coding in Coding::ALL {
-        for level in levels(coding) {
+        for level in coding.levels() {
             check(coding, level, 20, None, &[], false);
         }
     }
@@ -219,16 +226,33 @@ fn gzip_and_deflate_have_the_formats_http_names() {
 fn every_level_fits_a_small_stack() {
     // A guest has about 1 MiB for everything.
     let encode = || {
+        let mut all = Vec::new();
         let text: Vec<u8> = (0..12_000_u32)
             .flat_map(|n| format!("line {n} of {}\n", n * 7919 % 1013).into_bytes())
             .collect();
         for coding in Coding::ALL {
-            for level in levels(coding) {
-                check(coding, level, 20, None, std::slice::from_ref(&text), false);
+            for level in coding.levels() {
+                for chunk in [text.len(), 50_000] {
+                    let mut encoder = Plan::new(coding, level, 20, None).encoder();
+                    let mut coded = Vec::new();
+                    for chunk in text.chunks(chunk) {
+                        encoder.push(chunk, false, &mut coded).expect("codes");
+                    }
+                    encoder.push(&[], true, &mut coded).expect("ends");
+                    let mut decoder = Decoder::new(coding, 1000);
+                    let (mut plain, mut rest) = (Vec::new(), &coded[..]);
+                    while decoder
+                        .pull(&mut rest, true, &mut plain, 16_384)
+                        .expect("decodes")
+                    {}
+                    assert!(plain == text, "{coding:?} {level}");
+                    all.push(coded);
+                }
             }
         }
+        all
     };
-    let small = std::thread::Builder::new().stack_size(256 * 1024);
+    let small = std::thread::Builder::new().stack_size(512 * 1024);
     small
         .spawn(encode)
         .expect("a thread")

@@ -27,6 +27,7 @@ fn decoded(seen: &Seen) -> String {
     match seen.text("content-encoding").as_str() {
         "gzip" => flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut text),
         "deflate" => flate2::read::ZlibDecoder::new(&body[..]).read_to_string(&mut text),
+        "zstd" => zstd::Decoder::new(&body[..]).and_then(|mut it| it.read_to_string(&mut text)),
         "br" => brotli::Decompressor::new(&body[..], 4096).read_to_string(&mut text),
         _ => return seen.body_text(),
     }
@@ -122,6 +123,14 @@ fn responses_by_what_the_client_accepts() {
             Some("gzip;q=0.5, br"),
             "gzip",
             "br",
+            "",
+        ),
+        (
+            "zstd for brotli",
+            BETTER,
+            Some("zstd, gzip;q=0.1"),
+            "br",
+            "zstd",
             "",
         ),
         (
@@ -285,6 +294,7 @@ fn requests_are_decoded_for_the_origin() {
         ("its old name", on, "x-gzip", 200),
         ("br", on, "br", 200),
         ("deflate", on, "deflate", 200),
+        ("zstd", on, "zstd", 200),
         ("plain", strict, "identity", 200),
         ("unknown goes on", on, "compress", 200),
         ("two go on", on, "gzip, gzip", 200),
@@ -296,6 +306,7 @@ fn requests_are_decoded_for_the_origin() {
             "gzip" | "x-gzip" => Some(Coding::Gzip),
             "br" => Some(Coding::Brotli),
             "deflate" => Some(Coding::Deflate),
+            "zstd" => Some(Coding::Zstd),
             _ => None,
         };
         let body = of.map_or_else(|| text().into_bytes(), |it| coded(it, text().as_bytes()));

@@ -124,6 +124,35 @@ fn the_next_version_is_coded_with_the_one_before() {
 }
 
 #[test]
+fn zstd_with_a_dictionary_is_dcz() {
+    let mut script = script("{}");
+    teach(&mut script, &[], &[SCRIPT, FRESH, USE]);
+    let (before, after) = (bundle(1), bundle(2));
+    for (accepts, want) in [
+        ("zstd, dcz", "dcz"),
+        ("br, zstd, dcb, dcz", "dcb"),
+        ("dcb;q=0.9, dcz", "dcz"),
+        ("*", "br"),
+    ] {
+        let seen = ask(&mut script, NEXT, &[("accept-encoding", accepts)]);
+        assert_eq!(seen.text("content-encoding"), want, "{accepts}");
+        if want != "dcz" {
+            continue;
+        }
+        let (body, mut text) = (seen.body(), String::new());
+        let hash = *Dictionary::new(before.clone().into()).sha256();
+        let start = [&b"\x5e\x2a\x4d\x18\x20\x00\x00\x00"[..], &hash].concat();
+        assert_eq!(body[..40], start, "RFC 9842 §5");
+        let mut decoder =
+            zstd::Decoder::with_ref_prefix(&body[40..], before.as_bytes()).expect("a decoder");
+        decoder.read_to_string(&mut text).expect("decodes");
+        assert_eq!(text, after);
+        println!("{} bytes: dcz {}", after.len(), body.len());
+        assert!(body.len() * 15 < after.len(), "{} bytes", body.len());
+    }
+}
+
+#[test]
 fn who_gets_it_and_who_does_not() {
     let other = available("another dictionary");
     for (name, line, more, coding, varies) in [

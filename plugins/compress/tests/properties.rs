@@ -57,6 +57,7 @@ fn decoded(coding: &str, body: &[u8]) -> Option<Vec<u8>> {
         "gzip" => flate2::read::GzDecoder::new(body).read_to_end(&mut plain),
         "deflate" => flate2::read::ZlibDecoder::new(body).read_to_end(&mut plain),
         "br" => brotli::Decompressor::new(body, 4096).read_to_end(&mut plain),
+        "zstd" => zstd::Decoder::new(body).and_then(|mut it| it.read_to_end(&mut plain)),
         "" => return Some(body.to_vec()),
         _ => return None,
     };
@@ -99,7 +100,7 @@ proptest! {
     fn what_is_coded_anew_is_the_same_content(
         text in "[a-f ]{1,4000}",
         from in prop::sample::select(Coding::ALL.to_vec()),
-        accepts in prop::sample::select(vec!["", "gzip", "br", "deflate", "gzip, br", "identity"]),
+        accepts in prop::sample::select(vec!["", "gzip", "br", "deflate", "gzip, br", "identity", "zstd"]),
         cookie in any::<bool>(),
         size in 1..500_usize,
     ) {

@@ -364,14 +364,27 @@ fn through<'s>(
             }
             return;
         }
+        if !changed {
+            // The first one writes where the result goes: one filter alone copies nothing.
+            pipe.push(chunk, end, out, &mut stage);
+            if !whole {
+                out.truncate(start);
+                return;
+            }
+            changed = true;
+            continue;
+        }
         spare.clear();
         pipe.push(input, end, spare, &mut stage);
         if !whole {
             return;
         }
-        out.truncate(start);
-        out.extend_from_slice(spare);
-        changed = true;
+        if start == 0 {
+            std::mem::swap(out, spare);
+        } else {
+            out.truncate(start);
+            out.extend_from_slice(spare);
+        }
     }
     if !changed {
         out.extend_from_slice(chunk);

@@ -57,6 +57,9 @@ pub struct ResponseHead {
     /// Nothing can be added once the body has ended: trailers are announced, and this edge can't write before them.
     /// A filter that would hold bytes back to the end must not begin.
     pub tail_closed: bool,
+    /// Set by a filter that adds bytes at the end of the body, as a coder does: an edge that can't write once trailers came
+    /// has to prepare for it, and does so for no other filter. What a filter without it holds back then is an error.
+    pub has_tail: bool,
     /// No answer came from the origin: the edge made this one up (refused, reset, timed out).
     pub unreached: bool,
     /// The edge asked the origin for another path or host than the filter sent on (a rewrite of the route), so a request

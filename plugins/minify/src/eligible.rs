@@ -65,7 +65,7 @@ pub(crate) fn check(
     is_head: bool,
     settings: &Settings,
 ) -> Result<Framing, Skipped> {
-    if let Some(fixed) = representation::fixed(head, is_head) {
+    if let Some(fixed) = fixed(head, is_head, settings) {
         return Err(fixed.into());
     }
     let framing = check_type(head)?;
@@ -76,6 +76,35 @@ pub(crate) fn check(
         return Err(Skipped::TooLarge);
     }
     Ok(framing)
+}
+
+/// As [`representation::fixed`], but what is to be hidden is hidden in spite of `no-transform`.
+///
+/// RFC 9110 §7.7 binds a proxy; this is a gateway, that "acts as an origin server for the outbound connection" (§3.7), and
+/// does what its operator wants of the content.
+fn fixed(head: &ResponseHead, is_head: bool, settings: &Settings) -> Option<Fixed> {
+    let fixed = representation::fixed(head, is_head)?;
+    if fixed != Fixed::NoTransform || !settings.rules.guards() {
+        return Some(fixed);
+    }
+    let mut allowed = head.clone();
+    allowed.fields.remove("cache-control");
+    representation::fixed(&allowed, is_head)
+}
+
+/// Whether a response that is not eligible for this reason would show what must not be seen.
+pub(crate) fn shows(skipped: Skipped, head: &ResponseHead) -> bool {
+    match skipped {
+        Skipped::Charset | Skipped::TooLarge => true,
+        Skipped::Coded => !matches!(check_type(head), Err(Skipped::MediaType)),
+        // Parts of JSON, that may be cut anywhere; several ranges are in a type of their own (RFC 9110 §14.6).
+        Skipped::Partial => {
+            let type_is = representation::media_type(&head.fields);
+            type_is.as_deref() == Some("multipart/byteranges")
+                || !matches!(check_type(head), Err(Skipped::MediaType))
+        }
+        _ => false,
+    }
 }
 
 /// How the texts of a response are framed, by its media type alone.

@@ -2,7 +2,10 @@
 //!
 //! The state is a few words and one bit per level of nesting. What is kept is copied in runs.
 
+use crate::block::{BLOCK, StringCarry};
 use crate::nesting::{Container, Nesting};
+use crate::scalar::Number;
+use crate::stretch::{Place, Rules, STRETCH, Stretch};
 
 /// What separates JSON texts in a body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +40,9 @@ pub enum Invalid {
     /// The body ended in the middle of a text, or had none.
     Truncated,
 }
+
+/// Chunks of fewer bytes are gone over byte by byte: the blocks are not worth their room.
+const FEW: usize = 2 * BLOCK;
 
 const LF: u8 = b'\n';
 const RS: u8 = 0x1e;
@@ -78,19 +84,6 @@ enum State {
     Passing,
 }
 
-/// Where in a number (RFC 8259 §6).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Number {
-    Minus,
-    Zero,
-    Integer,
-    Point,
-    Fraction,
-    E,
-    Sign,
-    Exponent,
-}
-
 /// Minifies one body.
 #[derive(Clone, Debug)]
 pub struct Lexer {
@@ -101,6 +94,8 @@ pub struct Lexer {
     /// Of the whitespace dropped since the last token: a line feed if there was one, else its first byte. It is put
     /// back where two tokens of an invalid body would else become one.
     space: Option<u8>,
+    /// What was open before the stretch that is being taken.
+    before: Nesting,
 }
 
 impl Lexer {
@@ -115,6 +110,7 @@ impl Lexer {
             max_depth,
             framing,
             space: None,
+            before: Nesting::default(),
         }
     }
 
@@ -136,17 +132,132 @@ impl Lexer {
             out.extend_from_slice(chunk);
             return None;
         }
-        let mut run = Run {
-            chunk,
-            start: 0,
-            at: 0,
+        let mut rest = chunk;
+        let mut stretch = (chunk.len() >= FEW).then(Stretch::new);
+        while !rest.is_empty() {
+            let doubted = match (&mut stretch, self.place()) {
+                (Some(stretch), Some(place)) if rest.len() >= BLOCK => {
+                    if let Some(bytes) = self.take(stretch, rest, place, out) {
+                        rest = rest.get(bytes..).unwrap_or_default();
+                        continue;
+                    }
+                    true
+                }
+                _ => false,
+            };
+            // What is doubted is gone over as a whole; else a block may begin before long.
+            let (now, later) = match doubted {
+                true => rest.split_at_checked(STRETCH).unwrap_or((rest, &[])),
+                false => (rest, &[][..]),
+            };
+            let mut run = Run {
+                chunk: now,
+                start: 0,
+                at: 0,
+            };
+            let settle = !doubted && stretch.is_some();
+            let found = self.scan(&mut run, out, settle);
+            run.copy(out);
+            if let Err(invalid) = found {
+                self.pass(out);
+                out.extend_from_slice(run.rest());
+                out.extend_from_slice(later);
+                return Some(invalid);
+            }
+            rest = rest.get(run.at..).unwrap_or_default();
+        }
+        None
+    }
+
+    /// Takes a stretch of valid JSON from the start of `rest`; says how long it is.
+    fn take(
+        &mut self,
+        stretch: &mut Stretch,
+        rest: &[u8],
+        place: Place,
+        out: &mut Vec<u8>,
+    ) -> Option<usize> {
+        self.before.clone_from(&self.nesting);
+        let rules = Rules {
+            max_depth: self.max_depth,
+            lines: self.framing == Framing::Lines,
         };
-        let found = self.scan(&mut run, out);
-        run.copy(out);
-        let invalid = found.err()?;
-        self.pass(out);
-        out.extend_from_slice(run.rest());
-        Some(invalid)
+        let Some(taken) = stretch.take(rest, place, &mut self.nesting, &rules) else {
+            std::mem::swap(&mut self.before, &mut self.nesting);
+            return None;
+        };
+        out.extend_from_slice(stretch.kept());
+        let skipped = rest.get(..taken.bytes).unwrap_or_default();
+        let blank = match skipped.iter().rposition(|&byte| !is_space(byte)) {
+            Some(last) => {
+                self.space = None;
+                skipped.get(last + 1..).unwrap_or_default()
+            }
+            None => skipped,
+        };
+        self.state = self.state_at(taken.place);
+        if !matches!(self.state, State::String { .. } | State::Escape { .. }) {
+            self.note_space(blank);
+        }
+        Some(taken.bytes)
+    }
+
+    /// Where this is for a stretch; `None` where one cannot begin.
+    fn place(&self) -> Option<Place> {
+        let (name, strings) = match self.state {
+            State::String { name } => (
+                name,
+                StringCarry {
+                    inside: u64::MAX,
+                    escaped: 0,
+                },
+            ),
+            State::Escape { name } => (
+                name,
+                StringCarry {
+                    inside: u64::MAX,
+                    escaped: 1,
+                },
+            ),
+            _ => (false, StringCarry::default()),
+        };
+        let (value, colon, opened) = match self.state {
+            State::String { .. } | State::Escape { .. } => (false, name, false),
+            State::ArrayFirst => (true, false, true),
+            State::ArrayNext | State::MemberValue => (true, false, false),
+            State::ObjectFirst => (true, true, true),
+            State::ObjectNext => (true, true, false),
+            State::Colon => (false, true, false),
+            State::AfterValue => (false, false, false),
+            _ => return None,
+        };
+        // A text may be a string, but a stretch is inside an array or object.
+        self.nesting.innermost()?;
+        Some(Place {
+            strings,
+            value: value.into(),
+            colon: colon.into(),
+            opened: opened.into(),
+        })
+    }
+
+    /// The state at the end of a stretch.
+    fn state_at(&self, place: Place) -> State {
+        let Some(innermost) = self.nesting.innermost() else {
+            return State::Done;
+        };
+        let name = place.colon == 1;
+        match (place.value, place.opened) {
+            _ if place.strings.escaped == 1 => State::Escape { name },
+            _ if place.strings.inside != 0 => State::String { name },
+            (0, _) if name => State::Colon,
+            (0, _) => State::AfterValue,
+            (_, 0) if name => State::ObjectNext,
+            (_, 0) if innermost == Container::Array => State::ArrayNext,
+            (_, 0) => State::MemberValue,
+            (_, _) if name => State::ObjectFirst,
+            (_, _) => State::ArrayFirst,
+        }
     }
 
     /// Says that the body ended; what was held back for it is appended.
@@ -180,8 +291,12 @@ impl Lexer {
         }
     }
 
-    fn scan(&mut self, run: &mut Run<'_>, out: &mut Vec<u8>) -> Result<(), Invalid> {
+    /// Goes over the run byte by byte; with `settle` only to where a stretch can begin.
+    fn scan(&mut self, run: &mut Run<'_>, out: &mut Vec<u8>, settle: bool) -> Result<(), Invalid> {
         while let Some(byte) = run.peek() {
+            if settle && run.rest().len() >= BLOCK && self.place().is_some() {
+                return Ok(());
+            }
             match self.state {
                 State::String { name } => {
                     run.at += string_run(run.rest());
@@ -263,18 +378,22 @@ impl Lexer {
             .iter()
             .position(|&byte| !is_space(byte) || (stops_at_lf && byte == LF))
             .unwrap_or(rest.len());
-        if self.space != Some(LF) {
-            // Where lines are, the first byte is mostly the line feed.
-            let skipped = rest.get(..length).unwrap_or_default();
-            if first == LF || skipped.contains(&LF) {
-                self.space = Some(LF);
-            } else if self.space.is_none() {
-                self.space = Some(first);
-            }
-        }
+        self.note_space(rest.get(..length).unwrap_or_default());
         run.at += length;
         run.start = run.at;
         Ok(())
+    }
+
+    /// Remembers of whitespace that is left out what may have to be put back.
+    fn note_space(&mut self, skipped: &[u8]) {
+        // Where lines are, the first byte is mostly the line feed.
+        if self.space != Some(LF) {
+            if skipped.contains(&LF) {
+                self.space = Some(LF);
+            } else if self.space.is_none() {
+                self.space = skipped.first().copied();
+            }
+        }
     }
 
     /// A line feed where whitespace may be, in a format that gives it a meaning.
@@ -338,13 +457,13 @@ impl Lexer {
 
     /// Takes the first byte of a value.
     fn value(&mut self, byte: u8) -> Result<State, Invalid> {
+        if let Some(number) = Number::first(byte) {
+            return Ok(State::Number(number));
+        }
         Ok(match byte {
             b'"' => State::String { name: false },
             b'[' => self.open(Container::Array)?,
             b'{' => self.open(Container::Object)?,
-            b'-' => State::Number(Number::Minus),
-            b'0' => State::Number(Number::Zero),
-            b'1'..=b'9' => State::Number(Number::Integer),
             b't' => State::Literal(b"rue"),
             b'f' => State::Literal(b"alse"),
             b'n' => State::Literal(b"ull"),
@@ -394,33 +513,6 @@ impl Invalid {
     }
 }
 
-impl Number {
-    /// Where a byte of a number leads; `None` when it is none of it.
-    fn next(self, byte: u8) -> Option<Self> {
-        Some(match (self, byte) {
-            (Self::Minus, b'0') => Self::Zero,
-            (Self::Minus | Self::Integer, b'0'..=b'9') => Self::Integer,
-            (Self::Zero | Self::Integer, b'.') => Self::Point,
-            (Self::Point | Self::Fraction, b'0'..=b'9') => Self::Fraction,
-            (Self::Zero | Self::Integer | Self::Fraction, b'e' | b'E') => Self::E,
-            (Self::E, b'+' | b'-') => Self::Sign,
-            (Self::E | Self::Sign | Self::Exponent, b'0'..=b'9') => Self::Exponent,
-            _ => return None,
-        })
-    }
-
-    fn may_end(self) -> bool {
-        matches!(
-            self,
-            Self::Zero | Self::Integer | Self::Fraction | Self::Exponent
-        )
-    }
-
-    fn is_digits(self) -> bool {
-        matches!(self, Self::Integer | Self::Fraction | Self::Exponent)
-    }
-}
-
 /// A chunk being read, and the run of kept bytes in it that is still to be copied.
 struct Run<'c> {
     chunk: &'c [u8],
@@ -443,7 +535,7 @@ impl Run<'_> {
 }
 
 /// A byte where another was due.
-fn misplaced(byte: u8) -> Invalid {
+pub(crate) fn misplaced(byte: u8) -> Invalid {
     match byte {
         // UTF-16 or UTF-32: nothing else has this byte between tokens.
         0 => Invalid::Encoding,
@@ -452,16 +544,16 @@ fn misplaced(byte: u8) -> Invalid {
 }
 
 /// RFC 8259 §2: ws = *( %x20 / %x09 / %x0A / %x0D )
-fn is_space(byte: u8) -> bool {
+pub(crate) fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
 }
 
-fn ends_number(byte: u8) -> bool {
+pub(crate) fn ends_number(byte: u8) -> bool {
     is_space(byte) || matches!(byte, b',' | b']' | b'}' | RS)
 }
 
 /// How many bytes from the start are plain string content: no quote, no backslash, no control character.
-fn string_run(bytes: &[u8]) -> usize {
+pub(crate) fn string_run(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
     let mut seen = 0;

@@ -8,21 +8,23 @@ pub(crate) enum Container {
 }
 
 /// The open arrays and objects, innermost last.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Nesting {
     depth: usize,
-    /// A set bit is an object; the innermost is the lowest bit of the last word.
-    words: Vec<u64>,
+    /// The innermost ones, up to 64; a set bit is an object, and the lowest is the innermost.
+    top: u64,
+    /// Those around them, 64 a word.
+    below: Vec<u64>,
 }
 
 impl Nesting {
     /// The innermost one; `None` at the top.
+    #[inline]
     pub(crate) fn innermost(&self) -> Option<Container> {
         if self.depth == 0 {
             return None;
         }
-        let word = self.words.last()?;
-        Some(if word & 1 == 1 {
+        Some(if self.top & 1 == 1 {
             Container::Object
         } else {
             Container::Array
@@ -31,30 +33,46 @@ impl Nesting {
 
     /// Opens one, unless there are `most` already.
     #[must_use]
+    #[inline]
     pub(crate) fn push(&mut self, container: Container, most: usize) -> bool {
         if self.depth >= most {
             return false;
         }
-        if self.depth.is_multiple_of(64) {
-            self.words.push(0);
+        if self.depth.is_multiple_of(64) && self.depth > 0 {
+            self.below.push(self.top);
         }
-        if let Some(word) = self.words.last_mut() {
-            *word = *word << 1 | u64::from(container == Container::Object);
-        }
+        self.top = self.top << 1 | u64::from(container == Container::Object);
         self.depth += 1;
         true
     }
 
     /// Closes the innermost one.
+    #[inline]
     pub(crate) fn pop(&mut self) {
         let Some(depth) = self.depth.checked_sub(1) else {
             return;
         };
         self.depth = depth;
+        self.top >>= 1;
         if depth.is_multiple_of(64) {
-            self.words.pop();
-        } else if let Some(word) = self.words.last_mut() {
-            *word >>= 1;
+            self.top = self.below.pop().unwrap_or_default();
+        }
+    }
+}
+
+impl Clone for Nesting {
+    fn clone(&self) -> Self {
+        Self {
+            depth: self.depth,
+            top: self.top,
+            below: self.below.clone(),
+        }
+    }
+    /// Keeps the room that is there.
+    fn clone_from(&mut self, other: &Self) {
+        (self.depth, self.top) = (other.depth, other.top);
+        if !(self.below.is_empty() && other.below.is_empty()) {
+            self.below.clone_from(&other.below);
         }
     }
 }

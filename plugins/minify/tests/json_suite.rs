@@ -1,9 +1,10 @@
 //! Half of JSONTestSuite (`tests/data/json-parsing`, MIT), each body cut at every point into two chunks.
 
 use std::path::Path;
+use std::rc::Rc;
 
 use edgeweir_filter::{Script, load};
-use edgeweir_minify::{Framing, Invalid, Lexer, Minify};
+use edgeweir_minify::{Config, Framing, Invalid, Lexer, Minify, Rewriter, Rules};
 
 /// Invalid only for their escapes or for bytes in a string that are no UTF-8: kept byte for byte, so not refused.
 const KEPT_IN_STRINGS: &[&str] = &[
@@ -164,5 +165,60 @@ fn every_cut_into_two_gives_the_same_bytes() {
         }
         let bytes: Vec<&[u8]> = text.chunks(1).collect();
         assert_eq!(stream(&bytes), want, "{name} byte by byte");
+    }
+}
+
+/// As `stream`, by the rewriter.
+fn rewritten(rules: &str, cuts: bool, chunks: &[&[u8]]) -> (Vec<u8>, Option<Invalid>) {
+    let config: Config = serde_json::from_str(rules).expect("rules");
+    let rules = Rc::new(Rules::check(&config).expect("good rules"));
+    let mut rewriter = Rewriter::new(Framing::Single, 512, cuts, rules, None);
+    let (mut out, mut invalid) = (Vec::new(), None);
+    for chunk in chunks {
+        invalid = invalid.or(rewriter.push(chunk, &mut out));
+    }
+    invalid = invalid.or_else(|| rewriter.finish(&mut out));
+    (out, invalid)
+}
+
+#[test]
+fn with_rules_for_other_members_all_is_as_without_any() {
+    let rules = r#"{"exclude": ["x/y"], "redact": [{"key": "z"}, {"pattern": "email"}]}"#;
+    for (name, text) in files() {
+        let want = stream(&[&text]);
+        for at in 0..=text.len() {
+            let (first, second) = text.split_at(at);
+            let seen = rewritten(rules, false, &[first, second]);
+            assert_eq!(seen, want, "{name} cut at {at}");
+        }
+        let bytes: Vec<&[u8]> = text.chunks(1).collect();
+        assert_eq!(rewritten(rules, false, &bytes), want, "{name} by byte");
+    }
+}
+
+#[test]
+fn where_an_invalid_text_must_not_be_shown_it_ends_before_its_first_invalid_byte() {
+    for (name, text) in files() {
+        let (_, invalid) = stream(&[&text]);
+        for rules in [
+            r#"{"redact": [{"key": "z"}]}"#,
+            r#"{"redact": [{"path": "a"}, {"pattern": "card"}], "drop_nulls": "all", "include": ["*"]}"#,
+        ] {
+            let want = rewritten(rules, true, &[&text]);
+            let has_mark = text.starts_with(b"\xef\xbb\xbf");
+            assert!(has_mark || want.1 == invalid, "{name}: {:?}", want.1);
+            if rules.contains('z') && !has_mark {
+                let shown = stripped(&text[..good(&text)]);
+                assert!(shown.starts_with(&want.0), "{name}: {:?}", want.0);
+            }
+            for at in 0..=text.len() {
+                let (first, second) = text.split_at(at);
+                assert_eq!(
+                    rewritten(rules, true, &[first, second]),
+                    want,
+                    "{name} at {at}"
+                );
+            }
+        }
     }
 }

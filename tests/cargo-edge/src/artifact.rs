@@ -40,6 +40,8 @@ pub struct Artifact {
     pub name: &'static str,
     /// What it is compiled to.
     pub kind: Kind,
+    /// Compiled without SIMD128, for runtimes that lack it.
+    pub baseline: bool,
 }
 
 /// Every name an artefact can have.
@@ -55,8 +57,8 @@ pub const NAMES: [&str; 6] = [
 /// Those that have state to keep in Spin's stores.
 const WITH_SPIN_STORES: [&str; 3] = ["cache", "ratelimit", "edge"];
 
-/// Every file, or those of the names given.
-pub fn all(names: &[String]) -> Vec<Artifact> {
+/// Every file, or those of the names given; with `baseline` those without SIMD128.
+pub fn all(names: &[String], baseline: bool) -> Vec<Artifact> {
     let wanted = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
     let mut all = Vec::new();
     for name in NAMES.into_iter().filter(|name| wanted(name)) {
@@ -64,16 +66,19 @@ pub fn all(names: &[String]) -> Vec<Artifact> {
             all.push(Artifact {
                 name,
                 kind: Kind::ProxyWasm,
+                baseline,
             });
         }
         all.push(Artifact {
             name,
             kind: Kind::WasiHttp,
+            baseline,
         });
         if WITH_SPIN_STORES.contains(&name) {
             all.push(Artifact {
                 name,
                 kind: Kind::Spin,
+                baseline,
             });
         }
     }
@@ -92,7 +97,11 @@ impl Artifact {
 
     /// The file's name, as examples and users know it.
     pub fn file_name(&self) -> String {
-        format!("{}.{}", self.name, self.kind.suffix())
+        let suffix = self.kind.suffix();
+        match (self.baseline, suffix.strip_suffix("wasm")) {
+            (true, Some(kind)) => format!("{}.{kind}baseline.wasm", self.name),
+            _ => format!("{}.{suffix}", self.name),
+        }
     }
 
     /// The finished file.
@@ -122,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_fixed_names_are_all_there() {
-        let mut names: Vec<_> = all(&[]).iter().map(Artifact::file_name).collect();
+        let mut names: Vec<_> = all(&[], false).iter().map(Artifact::file_name).collect();
         names.sort();
         let mut want = vec!["gateway.wasi-http.wasm".to_owned()];
         for name in ["cache", "compress", "edge", "minify", "ratelimit"] {
@@ -137,8 +146,21 @@ mod tests {
     }
 
     #[test]
+    fn baseline_files_have_names_of_their_own() {
+        let files: Vec<_> = all(&["minify".to_owned()], true)
+            .iter()
+            .map(Artifact::file_name)
+            .collect();
+        let want = [
+            "minify.proxy-wasm.baseline.wasm",
+            "minify.wasi-http.baseline.wasm",
+        ];
+        assert_eq!(files, want);
+    }
+
+    #[test]
     fn one_name_gives_its_files_only() {
-        let files: Vec<_> = all(&["minify".to_owned()])
+        let files: Vec<_> = all(&["minify".to_owned()], false)
             .iter()
             .map(Artifact::file_name)
             .collect();

@@ -12,6 +12,10 @@ use crate::artifact::{self, Artifact, Kind};
 use crate::section;
 use crate::workspace::{cargo, edge_dir, root, target_dir};
 
+/// What guests may use beyond the toolchain's default. Measured in Node's V8: gzip at level 1 goes 1.3 to 1.5 times as fast
+/// (50 KB and 90 KB documents), at 2 to 6 up to 1.14 times; zstd and brotli are as before.
+const SIMD: &str = "simd128";
+
 /// What came of one file.
 pub struct Built {
     /// Which.
@@ -23,7 +27,7 @@ pub struct Built {
 }
 
 /// The command: builds and prints a table of files and sizes.
-pub fn command(names: &[String]) -> Result<()> {
+pub fn command(names: &[String], baseline: bool) -> Result<()> {
     if let Some(name) = names
         .iter()
         .find(|n| !artifact::NAMES.contains(&n.as_str()))
@@ -33,7 +37,7 @@ pub fn command(names: &[String]) -> Result<()> {
             artifact::NAMES.join(", ")
         );
     }
-    let built = build(names, false)?;
+    let built = build_all(&artifact::all(names, baseline), false)?;
     println!("{:<28} {:>11} {:>11}", "target/edge/", "bytes", "at most");
     for file in &built {
         println!(
@@ -51,10 +55,13 @@ pub fn command(names: &[String]) -> Result<()> {
 ///
 /// An error names the package that does not compile, or the file that is over its bound.
 pub fn build(names: &[String], quiet: bool) -> Result<Vec<Built>> {
+    build_all(&artifact::all(names, false), quiet)
+}
+
+fn build_all(wanted: &[Artifact], quiet: bool) -> Result<Vec<Built>> {
     ensure_targets()?;
-    let wanted = artifact::all(names);
     fs::create_dir_all(edge_dir()).with_context(|| format!("making {}", edge_dir().display()))?;
-    let schemas = schemas(&wanted, quiet)?;
+    let schemas = schemas(wanted, quiet)?;
     let mut built = Vec::new();
     // One call each: within a call cargo unifies features, and Spin's stores must not leak into the other components.
     // Cargo names a cdylib's file without a hash, so the two builds of one package need a folder each.
@@ -67,7 +74,12 @@ pub fn build(names: &[String], quiet: bool) -> Result<Vec<Built>> {
         if group.is_empty() {
             continue;
         }
-        let target = target_dir().join(folder);
+        // Other flags, other folder: else each build of one would throw away that of the other.
+        let baseline = group.iter().any(|artifact| artifact.baseline);
+        let target = target_dir().join(format!(
+            "{folder}{}",
+            if baseline { "-baseline" } else { "" }
+        ));
         compile(kind, &group, &target, quiet)?;
         for artifact in group {
             let file = format!("{}.wasm", artifact.package().replace('-', "_"));
@@ -130,6 +142,12 @@ fn compile(kind: Kind, group: &[Artifact], target: &Path, quiet: bool) -> Result
     let mut cargo = cargo();
     cargo.args(["build", "--profile", "plugin", "--target", kind.target()]);
     cargo.arg("--target-dir").arg(target);
+    let flags = match group.iter().any(|artifact| artifact.baseline) {
+        true => String::new(),
+        false => format!("-Ctarget-feature=+{SIMD}"),
+    };
+    let triple = kind.target().to_uppercase().replace('-', "_");
+    cargo.env(format!("CARGO_TARGET_{triple}_RUSTFLAGS"), flags);
     for artifact in group {
         cargo.args(["--package", &artifact.package()]);
         if kind == Kind::Spin {
@@ -187,6 +205,9 @@ fn schemas(wanted: &[Artifact], quiet: bool) -> Result<Value> {
 fn finish(artifact: Artifact, compiled: &Path, schemas: &Value) -> Result<Built> {
     let mut wasm = fs::read(compiled).with_context(|| format!("reading {}", compiled.display()))?;
     section::append(&mut wasm, section::NAME, artifact.name.as_bytes());
+    if !artifact.baseline {
+        section::append(&mut wasm, section::FEATURES, &section::features(&[SIMD]));
+    }
     let version = env!("CARGO_PKG_VERSION");
     section::append(&mut wasm, section::VERSION, version.as_bytes());
     if artifact.name != "gateway" {

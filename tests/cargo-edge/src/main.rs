@@ -28,6 +28,9 @@ enum Command {
     Build {
         /// Filters to build: cache, compress, minify, ratelimit, edge, gateway; all when none is named.
         names: Vec<String>,
+        /// For runtimes without SIMD128: `<name>.<kind>.baseline.wasm`, beside the others.
+        #[arg(long)]
+        baseline: bool,
     },
     /// Build everything and start the host with all four filters in front of a built-in origin.
     Demo {
@@ -43,13 +46,13 @@ enum Command {
     },
     /// Measure Envoy and the host, plain and with each filter, side by side.
     Bench(bench::Options),
-    /// Run libFuzzer on the cache's parsers, with stable Rust.
+    /// Run libFuzzer on the cache's parsers and the minifier, with stable Rust.
     Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Build { names } => build::command(&names),
+        Command::Build { names, baseline } => build::command(&names, baseline),
         Command::Demo { args } => demo::command(&args),
         Command::Test { args } => test::command(&args),
         Command::Bench(options) => bench::command(&options),

@@ -12,6 +12,21 @@ pub const VERSION: &str = "edgeweir:version";
 /// The JSON Schema of the filter's configuration.
 pub const SCHEMA: &str = "edgeweir:schema";
 
+/// The instructions it needs, in the form that tools write and `edgeweir inspect` reads: stripping takes out the linker's.
+pub const FEATURES: &str = "target_features";
+
+/// The payload of [`FEATURES`]: a count, then each name after a `+` for "used".
+pub fn features(names: &[&str]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    unsigned(&mut payload, names.len());
+    for name in names {
+        payload.push(b'+');
+        unsigned(&mut payload, name.len());
+        payload.extend_from_slice(name.as_bytes());
+    }
+    payload
+}
+
 /// Appends a custom section to a module or component.
 pub fn append(wasm: &mut Vec<u8>, name: &str, payload: &[u8]) {
     let mut inner = Vec::with_capacity(name.len() + payload.len() + 5);
@@ -74,6 +89,12 @@ fn read_unsigned(bytes: &[u8]) -> Option<(usize, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn features_have_the_form_of_the_tool_conventions() {
+        assert_eq!(features(&["simd128"]), b"\x01+\x07simd128");
+        assert_eq!(features(&[]), b"\0");
+    }
 
     #[test]
     fn what_was_appended_is_found() {

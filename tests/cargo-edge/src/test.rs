@@ -14,7 +14,7 @@ use crate::{build, demo, tools};
 pub fn command(args: &[String]) -> Result<()> {
     let envoy = tools::envoy().context("the tests need the real Envoy")?;
     println!("Envoy: {}", envoy.display());
-    build::command(&[])?;
+    build::command(&[], false)?;
     let host = compile()?;
     let hosts = scenarios();
     // Of an earlier run.

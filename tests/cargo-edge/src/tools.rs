@@ -118,6 +118,47 @@ pub fn wrk() -> Result<PathBuf> {
     }
 }
 
+/// The shared library of simdjson, to measure against: the distribution's packages, unpacked below the target folder.
+pub fn simdjson() -> Result<PathBuf> {
+    let folder = target_dir().join("tools/simdjson");
+    let unpacked = || {
+        let below = fs::read_dir(folder.join("usr/lib")).ok()?;
+        let libraries = below.flatten().map(|entry| entry.path());
+        libraries
+            .map(|library| library.join("libsimdjson.so"))
+            .find(|library| library.exists())
+    };
+    if let Some(library) = unpacked() {
+        return Ok(library);
+    }
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    eprintln!(
+        "fetching simdjson (libsimdjson-dev) into {}",
+        folder.display()
+    );
+    let mut depends = Command::new("apt-cache");
+    let output = depends
+        .args(["depends", "--important", "libsimdjson-dev"])
+        .output()
+        .context("running apt-cache")?;
+    // The library proper has its version in its name.
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let library = text
+        .split_ascii_whitespace()
+        .find(|word| word.starts_with("libsimdjson") && *word != "libsimdjson-dev")
+        .context("the distribution has no simdjson")?;
+    let mut download = Command::new("apt-get");
+    download.args(["download", "--quiet", "libsimdjson-dev", library]);
+    quiet(download.current_dir(&folder))?;
+    for entry in fs::read_dir(&folder)?.flatten() {
+        let package = entry.path();
+        if package.extension().is_some_and(|kind| kind == "deb") {
+            quiet(Command::new("dpkg").arg("-x").arg(&package).arg(&folder))?;
+        }
+    }
+    unpacked().context("the packages of simdjson hold no library")
+}
+
 /// Where a program is, as a shell would find it.
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

@@ -287,6 +287,9 @@ impl Seen {
             "gzip" => flate2::read::GzDecoder::new(&self.body[..]).read_to_end(&mut out),
             "deflate" => flate2::read::ZlibDecoder::new(&self.body[..]).read_to_end(&mut out),
             "br" => brotli::Decompressor::new(&self.body[..], 65_536).read_to_end(&mut out),
+            "zstd" => ruzstd::decoding::StreamingDecoder::new(&self.body[..])
+                .map_err(std::io::Error::other)
+                .and_then(|mut decoder| decoder.read_to_end(&mut out)),
             other => panic!("no decoder for {other:?}"),
         };
         if let Err(error) = done {

@@ -1,5 +1,7 @@
 //! The body of one direction: read in slices, written once per callback.
 
+use std::cell::Cell;
+
 use edgeweir_filter::{Body, ResponseHead};
 
 use crate::hostcalls::{self, Buffer, Side, Status};
@@ -15,6 +17,14 @@ const PAUSED_LIMIT: usize = 16 * 1024;
 /// And how much input: a response of HTTP/1.0 without any length looks the same, and its pieces can be as long as the
 /// limit once the upstream is faster than the filter.
 const PAUSED_INPUT_LIMIT: u64 = 64 * 1024;
+
+/// The most room that is kept for the output of the next callback.
+const OUT_KEPT: usize = 256 * 1024;
+
+thread_local! {
+    /// Room for what a callback writes, whichever stream it is of: no callback runs inside another's.
+    static OUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// What becomes of a body callback.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,10 +109,13 @@ impl Flow {
         }
     }
 
-    /// A body treated as said; `received` are the fields as they came.
-    pub fn new(side: Side, body: Body, received: &ResponseHead) -> Self {
+    /// A body treated as said, with bytes added at its end if it `has_tail`; `received` are the fields as they came.
+    ///
+    /// Only a body with a tail is paused: a host has one buffer for all its filters, and a second one that pauses the same
+    /// message mixes its bytes with the first one's (Envoy does).
+    pub fn new(side: Side, body: Body, has_tail: bool, received: &ResponseHead) -> Self {
         let pausing = match body {
-            Body::Transform if may_have_trailers(received) => PAUSED_LIMIT,
+            Body::Transform if has_tail && may_have_trailers(received) => PAUSED_LIMIT,
             _ => 0,
         };
         Self {
@@ -127,18 +140,33 @@ impl Flow {
 
     /// A body callback of `size` bytes in the host's buffer. `feed` is called with chunk, end, out.
     pub fn push(&mut self, size: usize, end: bool, feed: Feed<'_>) -> Result<Flowing, Status> {
+        let mut out = OUT.take();
+        out.clear();
+        let flowing = self.push_into(&mut out, size, end, feed);
+        if out.capacity() <= OUT_KEPT {
+            OUT.set(out);
+        }
+        flowing
+    }
+
+    fn push_into(
+        &mut self,
+        out: &mut Vec<u8>,
+        size: usize,
+        end: bool,
+        feed: Feed<'_>,
+    ) -> Result<Flowing, Status> {
         let held = self.held.min(size);
-        let mut out = Vec::new();
         if self.body == Body::Observe {
-            self.read(0, size, end, &mut out, feed)?;
+            self.read(0, size, end, out, feed)?;
             return Ok(Flowing::On);
         }
         if held > 0 {
-            out = hostcalls::buffer(self.buffer(), 0, held)?;
+            out.extend_from_slice(&hostcalls::buffer(self.buffer(), 0, held)?);
         }
-        self.read(held, size, end, &mut out, feed)?;
+        self.read(held, size, end, out, feed)?;
         if size > 0 || !out.is_empty() {
-            hostcalls::set_buffer(self.buffer(), 0, size, &out)?;
+            hostcalls::set_buffer(self.buffer(), 0, size, out)?;
         }
         self.pausing = self.pausing.saturating_sub(out.len().saturating_sub(held));
         if self.seen > PAUSED_INPUT_LIMIT {

@@ -217,7 +217,13 @@ impl Stream {
             self.settle(now);
             step = match step {
                 Step::Forward(body) => {
-                    self.plan(Side::Request, body, head.end, &mut head.fields, &received);
+                    self.plan(
+                        Side::Request,
+                        (body, false),
+                        head.end,
+                        &mut head.fields,
+                        &received,
+                    );
                     self.written(heads::write_request(&head, &received));
                     if self.root.wants_route {
                         self.sent = Some(Sent::new(head.path, head.authority));
@@ -252,6 +258,7 @@ impl Stream {
             step = match step {
                 Step::Forward(body) => {
                     self.answered = true;
+                    let body = (body, head.has_tail);
                     self.plan(Side::Response, body, head.end, &mut head.fields, &received);
                     self.written(heads::write_response(&head, &received));
                     return Outcome::Forward;
@@ -315,7 +322,7 @@ impl Stream {
     fn plan(
         &mut self,
         side: Side,
-        body: Body,
+        (body, has_tail): (Body, bool),
         end: bool,
         fields: &mut Fields,
         received: &Received,
@@ -334,7 +341,7 @@ impl Stream {
                 fields: before,
                 ..ResponseHead::default()
             };
-            Flow::new(side, body, &before)
+            Flow::new(side, body, has_tail, &before)
         };
         match side {
             Side::Request => self.request_body = flow,

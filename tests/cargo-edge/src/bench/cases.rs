@@ -13,10 +13,19 @@ pub enum Proxy {
     Modules(Vec<(&'static str, Value)>),
     /// The host with our components.
     Components(Vec<(&'static str, Value)>),
-    /// nginx with its `proxy_cache`.
-    Nginx,
+    /// nginx.
+    Nginx(Nginx),
     /// Varnish.
     Varnish,
+}
+
+/// What nginx does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Nginx {
+    /// `proxy_cache`.
+    Cache,
+    /// `gzip` of this level.
+    Gzip(u8),
 }
 
 impl Proxy {
@@ -28,9 +37,46 @@ impl Proxy {
     /// The program it needs that not every machine has.
     pub fn program(&self) -> Option<&'static str> {
         match self {
-            Self::Nginx => Some("nginx"),
+            Self::Nginx(_) => Some("nginx"),
             Self::Varnish => Some("varnishd"),
             _ => None,
+        }
+    }
+}
+
+/// What the other cases of a workload are compared with; a column each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reference {
+    /// An Envoy without any filter of interest.
+    Plain,
+    /// An Envoy with one of our modules that has nothing to do.
+    Empty,
+    /// Envoy's own filter for it, on its defaults.
+    Own,
+    /// Envoy's own filter, tuned for small bodies.
+    Tuned,
+    /// Our own, doing it each time.
+    EachTime,
+}
+
+impl Reference {
+    /// All of them, in the order of their columns.
+    pub const ALL: [Self; 5] = [
+        Self::Plain,
+        Self::Empty,
+        Self::Own,
+        Self::Tuned,
+        Self::EachTime,
+    ];
+
+    /// The column's name, after "×".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Empty => "empty",
+            Self::Own => "its own",
+            Self::Tuned => "its own, tuned",
+            Self::EachTime => "each time",
         }
     }
 }
@@ -38,7 +84,7 @@ impl Proxy {
 /// One line of the table.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// What is asked for: cases of one workload are compared with its first.
+    /// What is asked for: cases of one workload are compared with its references.
     pub workload: &'static str,
     /// What answers.
     pub name: &'static str,
@@ -46,10 +92,10 @@ pub struct Case {
     pub proxy: Proxy,
     /// The path.
     pub path: &'static str,
-    /// Whether the client accepts gzip.
-    pub gzip: bool,
-    /// Envoy's own filter that does the same, compared with too.
-    pub native: bool,
+    /// The content coding the client accepts; none when empty.
+    pub accepts: &'static str,
+    /// What the others of the workload are compared with.
+    pub reference: Option<Reference>,
     /// Checked beforehand: a word that must be in the response's head, so that what is measured happens at all.
     pub shows: &'static str,
 }
@@ -60,9 +106,9 @@ impl Case {
         format!("{}: {}", self.workload, self.name)
     }
 
-    /// Whether it is an Envoy without any filter of interest.
-    pub fn is_plain(&self) -> bool {
-        matches!(&self.proxy, Proxy::Native(filters) if filters.is_empty())
+    fn is(mut self, reference: Reference) -> Self {
+        self.reference = Some(reference);
+        self
     }
 }
 
@@ -73,194 +119,166 @@ pub fn workloads() -> Vec<&'static str> {
     names
 }
 
+/// What is asked for: its name, path and the coding the client accepts.
+#[derive(Clone, Copy)]
+struct Load(&'static str, &'static str, &'static str);
+
+impl Load {
+    fn case(self, name: &'static str, proxy: Proxy, shows: &'static str) -> Case {
+        Case {
+            workload: self.0,
+            name,
+            proxy,
+            path: self.1,
+            accepts: self.2,
+            reference: None,
+            shows,
+        }
+    }
+
+    fn plain(self) -> Case {
+        self.case("Envoy, plain", Proxy::Native(Vec::new()), "")
+            .is(Reference::Plain)
+    }
+
+    fn empty(self) -> Case {
+        let edge = vec![("edge", json!({ "filters": [] }))];
+        self.case("Envoy, empty Wasm filter", Proxy::Envoy(edge), "")
+            .is(Reference::Empty)
+    }
+
+    fn ours(self, filter: &'static str, config: Value, shows: &'static str) -> Case {
+        self.case("Envoy, ours", Proxy::Envoy(vec![(filter, config)]), shows)
+    }
+
+    fn own(self, filter: Value, shows: &'static str) -> Case {
+        self.case("Envoy, its own", Proxy::Native(vec![filter]), shows)
+            .is(Reference::Own)
+    }
+
+    /// The host with both forms.
+    fn hosts(self, filter: &'static str, config: Value, shows: &'static str) -> [Case; 2] {
+        let ours = vec![(filter, config)];
+        [
+            self.case("host, module", Proxy::Modules(ours.clone()), shows),
+            self.case("host, component", Proxy::Components(ours), shows),
+        ]
+    }
+}
+
 /// All of them, the plain Envoy first in each workload.
 pub fn all() -> Vec<Case> {
     let mut all = Vec::new();
-    all.extend(workload(
-        "1 KiB",
-        "/1k",
-        false,
-        "ratelimit",
-        limit(),
-        "ratelimit:",
-        Some((local_ratelimit(), "")),
-    ));
-    let empty = case(
-        "1 KiB",
-        "Envoy, empty Wasm filter",
-        Proxy::Envoy(vec![("edge", json!({ "filters": [] }))]),
-        "/1k",
-        false,
-        "",
-    );
-    all.insert(1, empty);
-    let bare = case(
-        "1 KiB",
-        "host, no filter",
-        Proxy::Modules(Vec::new()),
-        "/1k",
-        false,
-        "",
-    );
-    all.insert(2, bare);
-    for (name, path) in [("1 KiB hit", "/cached-1k"), ("100 KiB hit", "/cached-100k")] {
-        all.extend(workload(
-            name,
-            path,
-            false,
-            "cache",
-            json!({}),
-            "; hit",
-            Some((cache(), "age:")),
-        ));
-        let others = [
-            (
-                "Envoy, its cache_v2",
-                Proxy::Native(vec![cache_v2()]),
-                "age:",
-            ),
-            ("nginx, proxy_cache", Proxy::Nginx, "x-cache: hit"),
-            ("Varnish", Proxy::Varnish, "age:"),
-        ];
-        all.extend(
-            others.map(|(proxy_name, proxy, shows)| {
-                case(name, proxy_name, proxy, path, false, shows)
-            }),
-        );
+    let small = Load("1 KiB", "/1k", "");
+    all.extend([small.plain(), small.empty()]);
+    all.push(small.case("host, no filter", Proxy::Modules(Vec::new()), ""));
+    all.push(small.ours("ratelimit", limit(), "ratelimit:"));
+    all.push(small.own(local_ratelimit(), ""));
+    all.extend(small.hosts("ratelimit", limit(), "ratelimit:"));
+    for load in [
+        Load("1 KiB hit", "/cached-1k", ""),
+        Load("100 KiB hit", "/cached-100k", ""),
+    ] {
+        all.extend([load.plain(), load.ours("cache", json!({}), "; hit")]);
+        all.push(load.own(cache(), "age:"));
+        all.extend(load.hosts("cache", json!({}), "; hit"));
+        let v2 = Proxy::Native(vec![cache_v2()]);
+        all.push(load.case("Envoy, its cache_v2", v2, "age:"));
+        let nginx = Proxy::Nginx(Nginx::Cache);
+        all.push(load.case("nginx, proxy_cache", nginx, "x-cache: hit"));
+        all.push(load.case("Varnish", Proxy::Varnish, "age:"));
     }
-    all.extend(workload(
-        "50 KiB JSON gzip",
-        "/json",
-        true,
-        "compress",
-        json!({}),
-        "content-encoding: gzip",
-        Some((compressor(), "content-encoding: gzip")),
-    ));
-    all.extend(workload(
-        "50 KiB JSON minify",
-        "/json",
-        false,
-        "minify",
-        json!({}),
-        "",
-        None,
-    ));
-    for (name, path) in [("four, miss", "/json"), ("four, hit", "/cached-json")] {
+    for load in [
+        Load("50 KiB JSON gzip", "/json", "gzip"),
+        Load("90 KB HTML gzip", "/html", "gzip"),
+        Load("630 KB JSON gzip", "/large-json", "gzip"),
+    ] {
+        gzip(load, &mut all);
+    }
+    for load in [
+        Load("50 KiB JSON br", "/json", "br"),
+        Load("90 KB HTML br", "/html", "br"),
+        Load("630 KB JSON br", "/large-json", "br"),
+    ] {
+        let shows = "content-encoding: br";
+        all.extend([load.plain(), load.ours("compress", json!({}), shows)]);
+        all.push(load.own(compressor("brotli", json!({})), shows));
+    }
+    for load in [
+        Load("50 KiB JSON zstd", "/json", "zstd"),
+        Load("90 KB HTML zstd", "/html", "zstd"),
+        Load("630 KB JSON zstd", "/large-json", "zstd"),
+    ] {
+        let shows = "content-encoding: zstd";
+        all.extend([load.plain(), load.ours("compress", json!({}), shows)]);
+        all.push(load.own(compressor("zstd", json!({})), shows));
+    }
+    for load in [
+        Load("50 KiB JSON minify", "/json", ""),
+        Load("630 KB JSON minify", "/large-json", ""),
+    ] {
+        all.extend([load.plain(), load.empty()]);
+        all.push(load.ours("minify", json!({}), ""));
+        all.extend(load.hosts("minify", json!({}), ""));
+    }
+    for load in [
+        Load("630 KB JSON gzip, stored", "/cached-large-json", "gzip"),
+        Load("630 KB JSON br, stored", "/cached-large-json", "br"),
+    ] {
+        let shows = match load.2 {
+            "br" => "content-encoding: br",
+            _ => "content-encoding: gzip",
+        };
+        let code = json!({ "filters": ["compress"] });
+        let store = json!({ "filters": ["cache", "compress"] });
+        all.push(load.plain());
+        let each = Proxy::Envoy(vec![("edge", code)]);
+        let each = load.case("Envoy, ours, coded each time", each, shows);
+        all.push(each.is(Reference::EachTime));
+        // The stored response is the coded one: a hit that is not coded would not show the coding.
+        let hit = Proxy::Envoy(vec![("edge", store)]);
+        all.push(load.case("Envoy, ours, coded once, a hit", hit, "; hit"));
+    }
+    for load in [
+        Load("four, miss", "/json", "gzip"),
+        Load("four, hit", "/cached-json", "gzip"),
+    ] {
         let shows = "content-encoding: gzip";
         let list = json!({ "filters": [{ "ratelimit": limit() }, "cache", "compress", "minify"] });
-        all.extend(workload(name, path, true, "edge", list, shows, None));
+        all.extend([load.plain(), load.ours("edge", list.clone(), shows)]);
+        all.extend(load.hosts("edge", list, shows));
         let four = vec![
             ("ratelimit", limit()),
             ("cache", json!({})),
             ("compress", json!({})),
             ("minify", json!({})),
         ];
-        all.push(case(
-            name,
-            "Envoy, four modules",
-            Proxy::Envoy(four.clone()),
-            path,
-            true,
-            shows,
-        ));
-        all.push(case(
-            name,
-            "host, four modules",
-            Proxy::Modules(four.clone()),
-            path,
-            true,
-            shows,
-        ));
-        all.push(case(
-            name,
-            "host, four components",
-            Proxy::Components(four),
-            path,
-            true,
-            shows,
-        ));
+        let modules = Proxy::Envoy(four.clone());
+        all.push(load.case("Envoy, four modules", modules, shows));
+        let modules = Proxy::Modules(four.clone());
+        all.push(load.case("host, four modules", modules, shows));
+        all.push(load.case("host, four components", Proxy::Components(four), shows));
     }
     all
 }
 
-/// Plain Envoy, Envoy with one of ours, its counterpart, and the host with both forms.
-fn workload(
-    workload: &'static str,
-    path: &'static str,
-    gzip: bool,
-    filter: &'static str,
-    config: Value,
-    shows: &'static str,
-    native: Option<(Value, &'static str)>,
-) -> Vec<Case> {
-    let ours = vec![(filter, config)];
-    let mut cases = vec![
-        case(
-            workload,
-            "Envoy, plain",
-            Proxy::Native(Vec::new()),
-            path,
-            gzip,
-            "",
-        ),
-        case(
-            workload,
-            "Envoy, ours",
-            Proxy::Envoy(ours.clone()),
-            path,
-            gzip,
-            shows,
-        ),
-    ];
-    if let Some((native, shows)) = native {
-        let mut native = case(
-            workload,
-            "Envoy, its own",
-            Proxy::Native(vec![native]),
-            path,
-            gzip,
-            shows,
-        );
-        native.native = true;
-        cases.push(native);
+/// Ours on its defaults and at the level of the tuned one, Envoy's on its defaults and tuned, and nginx.
+fn gzip(load: Load, all: &mut Vec<Case>) {
+    let shows = "content-encoding: gzip";
+    all.extend([load.plain(), load.ours("compress", json!({}), shows)]);
+    let six = Proxy::Envoy(vec![("compress", json!({ "gzip_level": 6 }))]);
+    all.push(load.case("Envoy, ours, level 6", six, shows));
+    all.push(load.own(compressor("gzip", json!({})), shows));
+    let tuned = json!({
+        "compression_level": "COMPRESSION_LEVEL_6", "window_bits": 15, "memory_level": 8
+    });
+    let tuned = Proxy::Native(vec![compressor("gzip", tuned)]);
+    let tuned = load.case("Envoy, its own, tuned (level 6)", tuned, shows);
+    all.push(tuned.is(Reference::Tuned));
+    for (name, level) in [("nginx, gzip (level 1)", 1), ("nginx, gzip, level 6", 6)] {
+        all.push(load.case(name, Proxy::Nginx(Nginx::Gzip(level)), shows));
     }
-    cases.push(case(
-        workload,
-        "host, module",
-        Proxy::Modules(ours.clone()),
-        path,
-        gzip,
-        shows,
-    ));
-    cases.push(case(
-        workload,
-        "host, component",
-        Proxy::Components(ours),
-        path,
-        gzip,
-        shows,
-    ));
-    cases
-}
-
-fn case(
-    workload: &'static str,
-    name: &'static str,
-    proxy: Proxy,
-    path: &'static str,
-    gzip: bool,
-    shows: &'static str,
-) -> Case {
-    Case {
-        workload,
-        name,
-        proxy,
-        path,
-        gzip,
-        native: false,
-        shows,
-    }
+    all.extend(load.hosts("compress", json!({}), shows));
 }
 
 /// A limit that is never reached.
@@ -306,17 +324,42 @@ fn cache_v2() -> Value {
     })
 }
 
-fn compressor() -> Value {
+/// Envoy's compressor with one of its libraries.
+fn compressor(library: &str, mut settings: Value) -> Value {
+    let message = match library {
+        "gzip" => "Gzip",
+        "brotli" => "Brotli",
+        _ => "Zstd",
+    };
+    settings["@type"] = format!(
+        "type.googleapis.com/envoy.extensions.compression.{library}.compressor.v3.{message}"
+    )
+    .into();
     json!({
         "name": "envoy.filters.http.compressor",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.compressor.v3.Compressor",
-            "compressor_library": {
-                "name": "gzip",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.compression.gzip.compressor.v3.Gzip"
-                }
-            }
+            "compressor_library": { "name": library, "typed_config": settings }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_title_is_there_once_and_each_workload_begins_with_the_plain_envoy() {
+        let all = all();
+        let mut titles: Vec<_> = all.iter().map(Case::title).collect();
+        let count = titles.len();
+        titles.sort();
+        titles.dedup();
+        assert_eq!(titles.len(), count);
+        for name in workloads() {
+            let first = all.iter().find(|case| case.workload == name);
+            let reference = first.and_then(|case| case.reference);
+            assert_eq!(reference, Some(Reference::Plain), "{name}");
+        }
+    }
 }

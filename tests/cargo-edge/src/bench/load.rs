@@ -17,10 +17,9 @@ pub fn check(address: SocketAddr, case: &Case) -> Result<usize> {
     loop {
         let mut stream = TcpStream::connect(address).context("connecting")?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let accepts = if case.gzip {
-            "accept-encoding: gzip\r\n"
-        } else {
-            ""
+        let accepts = match case.accepts {
+            "" => String::new(),
+            coding => format!("accept-encoding: {coding}\r\n"),
         };
         let path = case.path;
         write!(
@@ -81,8 +80,8 @@ pub fn turn(
         .args(["--threads", "1", "--latency", "--timeout", "10s"])
         .args(["--connections", &connections.to_string()])
         .args(["--duration", &format!("{}s", time.as_secs())]);
-    if case.gzip {
-        command.args(["--header", "accept-encoding: gzip"]);
+    if !case.accepts.is_empty() {
+        command.args(["--header", &format!("accept-encoding: {}", case.accepts)]);
     }
     let output = command
         .arg(format!("http://{}{}", proxy.address, case.path))

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use super::cases::Nginx;
 use super::proxy::{Running, spawn, wait};
 use crate::tools;
 
@@ -18,14 +19,14 @@ pub fn find(program: &str) -> Option<PathBuf> {
     })
 }
 
-/// nginx with `proxy_cache`, one worker.
-pub fn nginx(origin: SocketAddr, folder: &Path, log: &Path) -> Result<Running> {
+/// nginx, one worker.
+pub fn nginx(does: Nginx, origin: SocketAddr, folder: &Path, log: &Path) -> Result<Running> {
     let address = free()?;
     // What an earlier run stored is of another origin.
     let store = folder.join("store");
     let _ = fs::remove_dir_all(&store);
     let config = folder.join("nginx.conf");
-    fs::write(&config, nginx_config(address, origin, folder))?;
+    fs::write(&config, nginx_config(does, address, origin, folder))?;
     let mut command = Command::new(find("nginx").context("nginx is not there")?);
     command.arg("-p").arg(folder).arg("-c").arg(&config);
     let process = spawn(command, log)?;
@@ -35,8 +36,20 @@ pub fn nginx(origin: SocketAddr, folder: &Path, log: &Path) -> Result<Running> {
 }
 
 /// One process alone: a worker of a master that is killed would stay.
-fn nginx_config(address: SocketAddr, origin: SocketAddr, folder: &Path) -> String {
+fn nginx_config(does: Nginx, address: SocketAddr, origin: SocketAddr, folder: &Path) -> String {
     let folder = folder.display();
+    let does = match does {
+        Nginx::Cache => "proxy_cache edge;
+            proxy_cache_key $scheme$host$request_uri;
+            add_header x-cache $upstream_cache_status;"
+            .to_owned(),
+        // Its default level is 1; the types are those of the documents, text/html is always among them.
+        Nginx::Gzip(level) => format!(
+            "gzip on;
+            gzip_comp_level {level};
+            gzip_types application/json;"
+        ),
+    };
     format!(
         "daemon off;
 master_process off;
@@ -61,9 +74,7 @@ http {{
             proxy_pass http://origin;
             proxy_http_version 1.1;
             proxy_set_header connection \"\";
-            proxy_cache edge;
-            proxy_cache_key $scheme$host$request_uri;
-            add_header x-cache $upstream_cache_status;
+            {does}
         }}
     }}
 }}
@@ -116,7 +127,8 @@ mod tests {
             SocketAddr::from(([127, 0, 0, 1], 1)),
             SocketAddr::from(([127, 0, 0, 1], 2)),
         );
-        let config = nginx_config(addresses.0, addresses.1, Path::new("/here"));
+        let config = nginx_config(Nginx::Gzip(6), addresses.0, addresses.1, Path::new("/here"));
+        assert!(config.contains("gzip_comp_level 6;") && !config.contains("proxy_cache edge"));
         assert!(config.contains("listen 127.0.0.1:1;") && config.contains("server 127.0.0.1:2;"));
         assert_eq!(config.matches("_path /here/").count(), 6);
     }

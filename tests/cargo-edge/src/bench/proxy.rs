@@ -66,7 +66,7 @@ pub fn start(proxy: &Proxy, origin: SocketAddr, host: &Path, number: usize) -> R
         }
         Proxy::Modules(filters) => start_host(host, filters, "proxy-wasm", origin, &folder, &log),
         Proxy::Components(filters) => start_host(host, filters, "wasi-http", origin, &folder, &log),
-        Proxy::Nginx => others::nginx(origin, &folder, &log),
+        Proxy::Nginx(does) => others::nginx(*does, origin, &folder, &log),
         Proxy::Varnish => others::varnish(origin, &folder, &log),
     }
 }

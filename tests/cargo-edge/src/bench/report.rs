@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::cases::Reference;
 use super::{Case, Options, Turn};
 
 /// A case with its medians.
@@ -12,33 +13,29 @@ pub struct Row {
     bytes: usize,
     median: Turn,
     turns: Vec<Turn>,
-    /// CPU per request in multiples of the plain Envoy's, of the same workload.
-    to_plain: Option<f64>,
-    /// The same, of Envoy's own filter.
-    to_native: Option<f64>,
+    /// CPU per request in multiples of each reference of the same workload, in the order of [`Reference::ALL`].
+    times: [Option<f64>; Reference::ALL.len()],
 }
 
 /// Medians and ratios.
 pub fn rows(cases: &[Case], turns: &[Vec<Turn>], bytes: &[usize]) -> Vec<Row> {
     let medians: Vec<Turn> = turns.iter().map(|turns| median(turns)).collect();
-    let find = |workload: &str, wanted: &dyn Fn(&Case) -> bool| {
+    let find = |workload: &str, wanted: Reference| {
         let at = cases
             .iter()
-            .position(|case| case.workload == workload && wanted(case))?;
+            .position(|case| case.workload == workload && case.reference == Some(wanted))?;
         Some(medians[at].cpu)
     };
     let rows = cases.iter().enumerate().map(|(at, case)| {
         let cpu = medians[at].cpu;
-        let plain = find(case.workload, &Case::is_plain);
-        let native = find(case.workload, &|case| case.native);
         Row {
             workload: case.workload,
             name: case.name,
             bytes: bytes[at],
             median: medians[at],
             turns: turns[at].clone(),
-            to_plain: plain.map(|plain| cpu / plain),
-            to_native: native.map(|native| cpu / native),
+            times: Reference::ALL
+                .map(|reference| find(case.workload, reference).map(|other| cpu / other)),
         }
     });
     rows.collect()
@@ -46,19 +43,29 @@ pub fn rows(cases: &[Case], turns: &[Vec<Turn>], bytes: &[usize]) -> Vec<Row> {
 
 /// A Markdown table.
 pub fn markdown(rows: &[Row], options: &Options) -> String {
+    // A column for each reference that some workload has.
+    let shown: Vec<usize> = (0..Reference::ALL.len())
+        .filter(|&at| rows.iter().any(|row| row.times[at].is_some()))
+        .collect();
     let mut table = format!(
         "Medians of {} rounds of {} s, {} connections, one worker; CPU is that of the proxy's process.\n\n\
-         | workload | proxy | bytes | req/s | p50 ms | p99 ms | CPU µs/request | × plain | × its own |\n\
-         |---|---|--:|--:|--:|--:|--:|--:|--:|\n",
+         | workload | proxy | bytes | req/s | p50 ms | p99 ms | CPU µs/request |",
         options.rounds, options.seconds, options.connections
     );
+    for &at in &shown {
+        table.push_str(&format!(" × {} |", Reference::ALL[at].name()));
+    }
+    table.push_str("\n|---|---|--:|--:|--:|--:|--:|");
+    table.push_str(&"--:|".repeat(shown.len()));
+    table.push('\n');
     for row in rows {
-        let times = |ratio: Option<f64>| {
-            ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"))
+        let times = |ratio: Option<f64>| match ratio {
+            None => "–".to_owned(),
+            Some(ratio) if ratio < 0.1 => format!("{ratio:.3}"),
+            Some(ratio) => format!("{ratio:.2}"),
         };
-        let (plain, native) = (times(row.to_plain), times(row.to_native));
         table.push_str(&format!(
-            "| {} | {} | {} | {:.0} | {:.2} | {:.2} | {:.0} | {plain} | {native} |\n",
+            "| {} | {} | {} | {:.0} | {:.2} | {:.2} | {:.0} |",
             row.workload,
             row.name,
             row.bytes,
@@ -67,6 +74,10 @@ pub fn markdown(rows: &[Row], options: &Options) -> String {
             row.median.p99 / 1e3,
             row.median.cpu,
         ));
+        for &at in &shown {
+            table.push_str(&format!(" {} |", times(row.times[at])));
+        }
+        table.push('\n');
     }
     table
 }
@@ -76,6 +87,10 @@ pub fn json(rows: &[Row], options: &Options) -> Value {
     let cases: Vec<Value> = rows
         .iter()
         .map(|row| {
+            let times = Reference::ALL.iter().zip(row.times);
+            let times: serde_json::Map<String, Value> = times
+                .filter_map(|(reference, ratio)| Some((reference.name().to_owned(), ratio?.into())))
+                .collect();
             json!({
                 "workload": row.workload,
                 "proxy": row.name,
@@ -84,8 +99,7 @@ pub fn json(rows: &[Row], options: &Options) -> Value {
                 "p50_us": row.median.p50,
                 "p99_us": row.median.p99,
                 "cpu_us_per_request": row.median.cpu,
-                "cpu_to_plain_envoy": row.to_plain,
-                "cpu_to_envoys_own": row.to_native,
+                "cpu_times": times,
                 "rounds": row.turns.iter().map(|turn| json!({
                     "requests_per_second": turn.rate,
                     "p50_us": turn.p50,

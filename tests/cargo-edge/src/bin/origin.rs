@@ -32,6 +32,8 @@ impl Pages {
             line.iter().copied().cycle().take(bytes).collect()
         };
         let json = document(50_000);
+        let large = document(630_000);
+        let html = listing(90_000);
         let shared = "cache-control: max-age=86400\r\netag: \"1\"\r\ndate: ";
         let date = http_date();
         let shared = format!("{shared}{date}\r\n");
@@ -45,6 +47,15 @@ impl Pages {
                 b"/cached-json",
                 page("application/json", &shared, json.as_bytes()),
             ),
+            (
+                b"/large-json",
+                page("application/json", &own, large.as_bytes()),
+            ),
+            (
+                b"/cached-large-json",
+                page("application/json", &shared, large.as_bytes()),
+            ),
+            (b"/html", page("text/html", &own, html.as_bytes())),
         ])
     }
 
@@ -84,6 +95,36 @@ fn document(bytes: usize) -> String {
     }
     all.truncate(all.len() - 2);
     all.push_str("\n]\n");
+    all
+}
+
+/// A page of a shop as a template makes it: much markup, some words that differ.
+fn listing(bytes: usize) -> String {
+    const WORDS: [&str; 16] = [
+        "river", "weir", "stone", "quiet", "morning", "lock", "barge", "willow", "copper",
+        "lantern", "harbour", "gravel", "amber", "meadow", "ferry", "current",
+    ];
+    let mut all = "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>Weir</title></head>\n<body>\n"
+        .to_owned();
+    let mut state = 1_u32;
+    let mut word = || {
+        // A linear congruential generator: the same page each time.
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        WORDS.get(state as usize >> 28).copied().unwrap_or("weir")
+    };
+    let mut id = 0;
+    while all.len() < bytes {
+        all.push_str(&format!(
+            "  <article class=\"card card--wide\" id=\"item-{id}\">\n    <h2><a href=\"/items/{}-{}/{id}\">{} {}</a></h2>\n    \
+             <p class=\"teaser\">{} {} {} {}, {} {} {}.</p>\n    <span class=\"price\">{}.{:02}&nbsp;&euro;</span>\n  \
+             </article>\n",
+            word(), word(), word(), word(), word(), word(), word(), word(), word(), word(), word(),
+            id * 37 % 211,
+            id * 53 % 100,
+        ));
+        id += 1;
+    }
+    all.push_str("</body>\n</html>\n");
     all
 }
 

@@ -95,6 +95,7 @@ on_each_host!(a_client_gets_what_it_accepts, for_client(), |edge| {
             ("", ""),
             ("br", "br"),
             ("gzip, br", "br"),
+            ("zstd", "zstd"),
         ] {
             let seen = edge.send(&get("/a").field("accept-encoding", accepts), &origin);
             assert_eq!(seen.text("content-encoding"), coding, "{accepts}");
@@ -236,6 +237,52 @@ on_each_host!(
             assert!(text == second.as_bytes());
         }
         assert!(shared > 0, "it was never used");
+    }
+);
+
+fn cached_dictionaries() -> Setup {
+    let dictionaries = json!({ "dictionaries": { "plain_http": true } });
+    Setup::of([cache(json!({})), compress(dictionaries)])
+}
+
+on_each_host!(
+    a_cache_keeps_apart_who_has_the_dictionary,
+    cached_dictionaries(),
+    |edge| {
+        let (first, second) = (super::document(40_000), super::document(41_000));
+        let teaches = Origin::ok("text/javascript", &first)
+            .field("cache-control", "max-age=600")
+            .field(
+                "use-as-dictionary",
+                format!("match=\"{}\"", edge.path("/app.*")),
+            );
+        let answers = Origin::ok("text/javascript", &second).field("cache-control", "max-age=600");
+        let hash = *Dictionary::new(first.clone().into_bytes()).sha256();
+        let has = format!(":{}:", base64(&hash));
+        for at in 0..8 {
+            // A path of its own each time: what is stored would not pass the compressor again.
+            edge.send(
+                &get(&format!("/app.first{at}")).field("accept-encoding", "br"),
+                &teaches,
+            );
+            let path = format!("/app.second{at}");
+            let accepts = |coding| get(&path).field("accept-encoding", coding);
+            for _ in 0..3 {
+                let asks = accepts("br, dcb").field("available-dictionary", &has);
+                let seen = edge.send(&asks, &answers);
+                assert!(["br", "dcb"].contains(&&*seen.text("content-encoding")));
+                for asks in [
+                    accepts("br"),
+                    accepts("br, dcb"),
+                    accepts("br").field("available-dictionary", &has),
+                    accepts("br, dcb").field("available-dictionary", ":AAAA:"),
+                ] {
+                    let seen = edge.send(&asks, &answers);
+                    assert_eq!(seen.text("content-encoding"), "br");
+                    assert!(seen.decoded() == second.as_bytes());
+                }
+            }
+        }
     }
 );
 

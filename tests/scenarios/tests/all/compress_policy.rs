@@ -91,7 +91,7 @@ on_each_host!(
     [compress(json!({ "breach_bytes": 512 }))],
     |edge| {
         let body = super::document(3_000);
-        for coding in ["gzip", "deflate", "br"] {
+        for coding in ["gzip", "deflate", "br", "zstd"] {
             let asks = get("/a").field("accept-encoding", coding);
             let lengths =
                 |origin: &Origin, edge: &mut edgeweir_scenarios::Edge| -> BTreeSet<usize> {
@@ -161,7 +161,7 @@ on_each_host!(
             let lower = said
                 .iter()
                 .filter(|entry| entry.contains(" to ") || entry.contains("cpu"));
-            assert!(lower.count() > 1, "{said:?}");
+            assert!(lower.count() > 0, "{said:?}");
         }
     }
 );

@@ -18,6 +18,7 @@ fn wrong() -> Vec<(Filter, &'static str)> {
         (compress(json!({ "gzip_level": 99 })), "gzip_level"),
         (compress(json!({ "gzip_lvel": 1 })), "gzip_lvel"),
         (minify(json!({ "max_depht": 1 })), "max_depht"),
+        (minify(json!({ "include": ["a//b"] })), "include[0]"),
         (
             ratelimit(json!({ "rules": [{ "limits": [{ "rate": "fast" }] }] })),
             "rules[0].limits[0].rate",

@@ -21,6 +21,7 @@ mod http2;
 mod layering;
 mod lies;
 mod minify;
+mod minify_rules;
 mod purge;
 mod ratelimit;
 mod refresh;

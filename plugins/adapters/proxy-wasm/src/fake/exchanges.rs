@@ -58,9 +58,10 @@ impl Exchange for Plan {
     ) -> Step {
         Step::Forward(Body::Pass)
     }
-    fn response(&mut self, _: &mut ResponseHead, _: &mut Cx<'_>) -> Step {
+    fn response(&mut self, head: &mut ResponseHead, _: &mut Cx<'_>) -> Step {
+        head.has_tail = self.1 == "/transform";
         Step::Forward(match self.1.as_str() {
-            "/transform" | "/given-up" => Body::Transform,
+            "/transform" | "/given-up" | "/no-tail" => Body::Transform,
             "/observe" => Body::Observe,
             _ => Body::Pass,
         })
@@ -75,7 +76,7 @@ impl Exchange for Plan {
             if end { "." } else { "" }
         ));
         out.extend_from_slice(&chunk.to_ascii_uppercase());
-        if end {
+        if end && self.1 != "/no-tail" {
             out.push(b'!');
         }
     }
@@ -247,6 +248,16 @@ fn the_end_is_added_when_trailers_come() {
         }
         assert_eq!(play.told(), ["ab", "cd", "."]);
     }
+}
+
+#[test]
+fn a_body_without_a_tail_is_never_paused() {
+    let (mut play, _) = Play::of("/no-tail");
+    play.response(&[OK]);
+    assert_eq!(play.body("ab", false), (Action::Continue, "AB".to_owned()));
+    host(|host| host.maps.insert(3, owned(&[("x-t", "1")])));
+    assert_eq!(play.stream.on_trailers(Side::Response), Action::Continue);
+    assert_eq!(play.told(), ["ab", "."]);
 }
 
 #[test]

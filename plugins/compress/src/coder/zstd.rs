@@ -1,0 +1,185 @@
+//! The zstd encoder: `zrip`, which is Rust without `unsafe`.
+//!
+//! Of the two pure Rust encoders that are kept up, `structured-zstd` has all levels, but 160,000 lines, over a thousand
+//! mentions of `unsafe` and three times the Wasm; `zrip` is a tenth of that, forbids `unsafe`, has levels up to 4, where
+//! zstd pays at an edge (beyond, brotli is smaller at the same cost), and flushes. The C library would need a C compiler
+//! for Wasm on each machine that builds. What it lacks is worked around here: its encoder writes to an owned writer, and
+//! its dictionaries are of zstd's own format.
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::mem;
+use std::rc::Rc;
+
+use zrip::{FrameEncoder, Options};
+
+use super::{Dictionary, EncoderFailed, Flush, Plan};
+
+/// A body that is there at once up to this length is coded in one go, with tables of its size.
+const AT_ONCE: usize = 256 * 1024;
+
+/// What an encoder writes to.
+#[derive(Clone, Default)]
+struct Sink(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One frame being written.
+pub(super) struct Zstd {
+    level: i32,
+    window_bits: u8,
+    dictionary: Option<Rc<Dictionary>>,
+    /// Bytes that may come yet: past the window of level 4 distances would be too large.
+    room: usize,
+    sink: Sink,
+    encoder: Option<FrameEncoder<Sink>>,
+}
+
+/// The level to use with a dictionary, and the bits of its window, which is the level's: the first from `level` on that
+/// reaches over `both`, dictionary and body. That of level 4 is too large for clients (RFC 9842 §5: 8 MiB), but is as good
+/// as one of 8 MiB where both fit into that.
+pub(super) fn with_dictionary(level: u8, both: u64, declared: bool) -> (u8, u8) {
+    const WINDOWS: [(u8, u8); 4] = [(1, 19), (2, 20), (3, 21), (4, 23)];
+    let fits = |(own, bits): &(u8, u8)| match own {
+        4 => declared && both <= 1 << bits,
+        _ => *own >= level && both <= 1 << bits,
+    };
+    WINDOWS.into_iter().find(fits).unwrap_or((3, 21))
+}
+
+/// Bytes of hash tables and of what a block of 128 KiB takes.
+pub(super) fn tables(level: u8) -> usize {
+    const KIB: usize = 1024;
+    2560 * KIB
+        + match level {
+            0 | 1 => 128 * KIB,
+            2 => 256 * KIB,
+            3 => 768 * KIB,
+            _ => 2048 * KIB,
+        }
+}
+
+impl Zstd {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let room = match &plan.dictionary {
+            Some(dictionary) if plan.level == 4 => {
+                (1_usize << plan.window_bits).saturating_sub(dictionary.bytes().len())
+            }
+            _ => usize::MAX,
+        };
+        Self {
+            room,
+            level: i32::from(plan.level),
+            window_bits: plan.window_bits,
+            dictionary: plan.dictionary.clone(),
+            sink: Sink::default(),
+            encoder: None,
+        }
+    }
+
+    pub(super) fn push(
+        &mut self,
+        input: &[u8],
+        flush: Flush,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncoderFailed> {
+        let all = flush == Flush::End && self.encoder.is_none() && self.dictionary.is_none();
+        if all && input.len() <= AT_ONCE {
+            let frame = zrip::compress(input, self.level).map_err(|_| EncoderFailed)?;
+            out.extend_from_slice(&frame);
+            return Ok(());
+        }
+        if self.room < usize::MAX {
+            self.room = self.room.checked_sub(input.len()).ok_or(EncoderFailed)?;
+        }
+        // The encoder owns what it writes to: the output is lent to it for the call.
+        mem::swap(&mut *self.sink.0.borrow_mut(), out);
+        let done = self.write(input, flush);
+        mem::swap(&mut *self.sink.0.borrow_mut(), out);
+        done.map_err(|_| EncoderFailed)
+    }
+
+    fn write(&mut self, input: &[u8], flush: Flush) -> io::Result<()> {
+        let encoder = match &mut self.encoder {
+            Some(encoder) => encoder,
+            None => {
+                let encoder = begin(
+                    self.level,
+                    self.window_bits,
+                    self.dictionary.as_deref(),
+                    &self.sink,
+                )?;
+                self.encoder.insert(encoder)
+            }
+        };
+        encoder.write_all(input)?;
+        match flush {
+            Flush::Later => Ok(()),
+            Flush::Now => encoder.flush(),
+            Flush::End => match self.encoder.take() {
+                Some(encoder) => encoder.finish().map(|_| ()),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+/// An encoder that has written the frame's header.
+fn begin(
+    level: i32,
+    window_bits: u8,
+    dictionary: Option<&Dictionary>,
+    sink: &Sink,
+) -> io::Result<FrameEncoder<Sink>> {
+    let Some(dictionary) = dictionary else {
+        let options = Options::default().window_log(u32::from(window_bits));
+        return FrameEncoder::with_options(sink.clone(), level, &options).map_err(io::Error::other);
+    };
+    // RFC 9842 §5: a skippable frame of 32 bytes, the dictionary's SHA-256, comes first.
+    let prefix = [0x5e, 0x2a, 0x4d, 0x18, 0x20, 0, 0, 0];
+    sink.0.borrow_mut().extend_from_slice(&prefix);
+    sink.0.borrow_mut().extend_from_slice(dictionary.sha256());
+    let start = sink.0.borrow().len();
+    // What is beyond the window is out of reach from the first byte on.
+    let bytes = dictionary.bytes();
+    let reach = bytes.len().saturating_sub(1 << window_bits);
+    let formatted = [FORMAT, bytes.get(reach..).unwrap_or_default()].concat();
+    let formatted = zrip::Dictionary::from_bytes(&formatted).map_err(io::Error::other)?;
+    let mut encoder =
+        FrameEncoder::with_dict(sink.clone(), level, formatted).map_err(io::Error::other)?;
+    // Nothing at all makes it write the header.
+    let _none = encoder.write(&[])?;
+    // RFC 8878 §3.1.1.1: the header names the dictionary by a number (the last byte; the low bits of the fifth say that
+    // it is there). RFC 9842 §5 has "raw" dictionaries, which have none.
+    let mut written = sink.0.borrow_mut();
+    match written.get_mut(start..) {
+        Some([_, _, _, _, descriptor, window, ID]) if *descriptor & 3 == 1 => {
+            *descriptor &= !3;
+            *window = (window_bits - 10) << 3;
+        }
+        _ => return Err(io::Error::other("not the header that was expected")),
+    }
+    written.truncate(start + 6);
+    drop(written);
+    Ok(encoder)
+}
+
+const ID: u8 = 1;
+
+/// RFC 8878 §5: the start of a dictionary. Of it the encoder uses the offsets alone, which are those of a frame without
+/// one (§3.1.1.5): what follows serves as raw content.
+const FORMAT: &[u8] = &[
+    0x37, 0xa4, 0x30, 0xec, // magic number
+    ID, 0, 0, 0, // Dictionary_ID
+    128, 0x10, // a Huffman code of two symbols
+    0xf0, 0x03, 0xf0, 0x03, 0xf0, 0x03, // three tables of one symbol
+    1, 0, 0, 0, 4, 0, 0, 0, 8, 0, 0, 0, // repeated offsets
+];

@@ -1,0 +1,38 @@
+//! What a body goes through: the lexer where only whitespace is to go, the rewriter where more is.
+
+use crate::{Invalid, Lexer, Rewriter};
+
+pub(crate) enum Engine {
+    Space(Lexer),
+    Rules(Box<Rewriter>),
+}
+
+impl Engine {
+    pub(crate) fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Option<Invalid> {
+        match self {
+            Self::Space(lexer) => lexer.push(chunk, out),
+            Self::Rules(rewriter) => rewriter.push(chunk, out),
+        }
+    }
+
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> Option<Invalid> {
+        match self {
+            Self::Space(lexer) => lexer.finish(out),
+            Self::Rules(rewriter) => rewriter.finish(out),
+        }
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        match self {
+            Self::Space(lexer) => lexer.is_passing(),
+            Self::Rules(rewriter) => rewriter.is_stopped(),
+        }
+    }
+
+    pub(crate) fn stop(&mut self, out: &mut Vec<u8>) {
+        match self {
+            Self::Space(lexer) => lexer.pass(out),
+            Self::Rules(rewriter) => rewriter.stop(out),
+        }
+    }
+}

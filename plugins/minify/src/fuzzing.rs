@@ -1,0 +1,113 @@
+//! What the fuzz target of `tests/fuzz` calls: it takes any bytes and panics when a promise is broken.
+//!
+//! The input is a line that chooses (rules, framing, what becomes of the unreadable, where it is cut), and after it the
+//! body, so that a corpus can be read.
+
+use std::cell::LazyCell;
+use std::rc::Rc;
+
+use edgeweir_filter::load;
+
+use crate::{Framing, Invalid, Lexer, Mask, Minify, Rewriter, Rules};
+
+/// A fuzz target: takes any bytes.
+pub type Run = fn(&[u8]);
+
+/// Every target by its name.
+pub const TARGETS: [(&str, Run); 2] = [("rewrite", rewrite), ("mask", mask)];
+
+/// By the first byte of the line.
+const RULES: [&str; 8] = [
+    r#"{"drop_nulls":"members"}"#,
+    r#"{"drop_nulls":"all"}"#,
+    r#"{"include":["a,b/c,*/d(e,*)"]}"#,
+    r#"{"exclude":["a,b/c,*/d(e,*)"],"drop_nulls":"all"}"#,
+    r#"{"redact":[{"path":"a/b,*/c"},{"key":"d","ignore_case":true,"replace":"last4"}]}"#,
+    r#"{"redact":[{"pattern":"card","replace":"last4"},{"pattern":"email"}],"max_value_bytes":64}"#,
+    r#"{"include":["a,b/c"],"exclude":["*/d"],"redact":[{"key":"c","replace":"hash"}],"hash_key":"0123456789abcdef","max_value_bytes":64}"#,
+    r#"{"exclude":["\u0001/\u0002"]}"#,
+];
+
+/// A body, rewritten: the same however it is cut, nothing but JSON of JSON, and as the lexer has it where no rule is for it.
+pub fn rewrite(data: &[u8]) {
+    let at = data.iter().position(|&byte| byte == b'\n');
+    let (line, body) = data.split_at(at.unwrap_or(data.len()));
+    let body = body.get(1..).unwrap_or_default();
+    let choice = |at: usize| usize::from(line.get(at).copied().unwrap_or(0));
+    let rules = choice(0) % RULES.len();
+    let framing = match choice(1) % 3 {
+        0 => Framing::Single,
+        1 => Framing::Lines,
+        _ => Framing::Sequence,
+    };
+    let cuts = choice(2) % 2 == 1;
+    let piece = 1 + choice(3) % 16;
+
+    let (whole, invalid) = rewritten(rules, framing, cuts, body, usize::MAX);
+    let pieces = rewritten(rules, framing, cuts, body, piece);
+    assert_eq!((&whole, invalid), (&pieces.0, pieces.1), "cut by {piece}");
+    let (minified, of_lexer) = lexed(framing, body);
+    let has_mark = body.first() == Some(&0xef);
+    if !(cuts && has_mark) {
+        assert_eq!(invalid, of_lexer);
+    }
+    if rules == RULES.len() - 1 && !cuts {
+        assert_eq!(whole, minified);
+    }
+    if invalid.is_none() && !has_mark {
+        let (again, still) = lexed(framing, &whole);
+        assert_eq!((again, still), (whole, None), "of JSON came other");
+    }
+}
+
+thread_local! {
+    /// To read them costs more than a body.
+    static CHECKED: LazyCell<Vec<Rc<Rules>>> = LazyCell::new(|| RULES.iter().filter_map(|rules| {
+        let minify: Minify = load(rules.as_bytes()).ok()?;
+        Some(Rc::clone(&minify.settings.rules))
+    }).collect());
+}
+
+fn rewritten(
+    rules: usize,
+    framing: Framing,
+    cuts: bool,
+    body: &[u8],
+    piece: usize,
+) -> (Vec<u8>, Option<Invalid>) {
+    let Some(rules) = CHECKED.with(|checked| checked.get(rules).cloned()) else {
+        panic!("there are {} rules", RULES.len());
+    };
+    let mut rewriter = Rewriter::new(framing, 20, cuts, rules, None);
+    let (mut out, mut invalid) = (Vec::new(), None);
+    for chunk in body.chunks(piece) {
+        invalid = invalid.or(rewriter.push(chunk, &mut out));
+    }
+    invalid = invalid.or_else(|| rewriter.finish(&mut out));
+    (out, invalid)
+}
+
+fn lexed(framing: Framing, body: &[u8]) -> (Vec<u8>, Option<Invalid>) {
+    let mut lexer = Lexer::new(framing, 20);
+    let mut out = Vec::new();
+    let invalid = lexer.push(body, &mut out);
+    let invalid = invalid.or_else(|| lexer.finish(&mut out));
+    (out, invalid)
+}
+
+/// A mask of a client: read within its bounds, or refused at a byte that it has.
+pub fn mask(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    match Mask::parse(text, 128) {
+        Err(bad) => assert!(bad.at <= text.len(), "{bad}"),
+        Ok(_) => {
+            let again = format!("a({text})");
+            let levels = Mask::parse(&again, 129);
+            if let Err(bad) = levels {
+                assert!(bad.why.starts_with("more than 32"), "{again}: {bad}");
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The corpus of `tests/fuzz`, once more on every run of the tests.
+
+use std::fs;
+use std::path::Path;
+
+use edgeweir_minify::fuzzing::TARGETS;
+
+#[test]
+fn every_input_of_the_corpus_holds() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus");
+    for (name, run) in TARGETS {
+        let folder = corpus.join(name);
+        let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut inputs = 0;
+        for file in files {
+            let path = file.expect("a folder that can be read").path();
+            let input = fs::read(&path).expect("a file that can be read");
+            println!("{}", path.display());
+            run(&input);
+            inputs += 1;
+        }
+        assert!(inputs > 0, "{name} has no corpus");
+    }
+}
+
+#[test]
+fn every_target_has_a_program() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/targets");
+    let programs: Vec<String> = fs::read_dir(&folder)
+        .expect("the targets")
+        .map(|file| {
+            file.expect("a file")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    for (name, _) in TARGETS {
+        assert!(programs.contains(&format!("{name}.rs")), "{name}");
+    }
+}

@@ -1,0 +1,99 @@
+//! What runs inside wasmtime: the minifier, a transcoder and a copy, over a buffer of the module.
+//!
+//! `input(length)` gives the address of that many bytes to fill; each of the others works on them and says how long what
+//! came of it is, which is at `output()`.
+
+use std::cell::RefCell;
+
+use edgeweir_minify::{Framing, Lexer};
+
+#[derive(Default)]
+struct Buffers {
+    input: Vec<u8>,
+    output: Vec<u8>,
+    reason: &'static str,
+}
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
+}
+
+fn with(work: impl FnOnce(&mut Buffers)) -> usize {
+    BUFFERS.with_borrow_mut(|buffers| {
+        work(buffers);
+        buffers.output.len()
+    })
+}
+
+/// Makes room for `length` bytes of input.
+#[unsafe(no_mangle)]
+pub extern "C" fn input(length: usize) -> *mut u8 {
+    BUFFERS.with_borrow_mut(|buffers| {
+        buffers.input.resize(length, 0);
+        buffers.output.reserve(length + 1);
+        buffers.input.as_mut_ptr()
+    })
+}
+
+/// Where the output is.
+#[unsafe(no_mangle)]
+pub extern "C" fn output() -> *const u8 {
+    BUFFERS.with_borrow(|buffers| buffers.output.as_ptr())
+}
+
+/// Minifies the input in chunks; framing 0 is one text, 1 lines, 2 a sequence.
+#[unsafe(no_mangle)]
+pub extern "C" fn minify(chunk: usize, framing: u32, max_depth: usize) -> usize {
+    let framing = match framing {
+        1 => Framing::Lines,
+        2 => Framing::Sequence,
+        _ => Framing::Single,
+    };
+    with(
+        |Buffers {
+             input,
+             output,
+             reason,
+         }| {
+            output.clear();
+            let mut lexer = Lexer::new(framing, max_depth);
+            let mut invalid = None;
+            for chunk in input.chunks(chunk.max(1)) {
+                invalid = lexer.push(chunk, output).or(invalid);
+            }
+            invalid = lexer.finish(output).or(invalid);
+            *reason = invalid.map_or("", |invalid| invalid.counter());
+        },
+    )
+}
+
+/// Why the last input was invalid: puts the reason's name into the output.
+#[unsafe(no_mangle)]
+pub extern "C" fn reason() -> usize {
+    with(|Buffers { output, reason, .. }| {
+        output.clear();
+        output.extend_from_slice(reason.as_bytes());
+    })
+}
+
+/// Reads the input and writes it compactly with serde_json; nothing when it is invalid.
+#[unsafe(no_mangle)]
+pub extern "C" fn transcode() -> usize {
+    with(|Buffers { input, output, .. }| {
+        output.clear();
+        let mut reader = serde_json::Deserializer::from_slice(input);
+        let mut writer = serde_json::Serializer::new(&mut *output);
+        if serde_transcode::transcode(&mut reader, &mut writer).is_err() {
+            output.clear();
+        }
+    })
+}
+
+/// Copies the input.
+#[unsafe(no_mangle)]
+pub extern "C" fn copy() -> usize {
+    with(|Buffers { input, output, .. }| {
+        output.clear();
+        output.extend_from_slice(input);
+    })
+}

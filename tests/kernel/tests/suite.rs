@@ -1,0 +1,73 @@
+//! The module, with its vectors, gives what the native code gives byte by byte.
+
+use std::fs;
+
+use edgeweir_kernel::{Kernel, document};
+use edgeweir_minify::{Framing, Lexer};
+
+fn byte_by_byte(framing: Framing, text: &[u8]) -> (Vec<u8>, String) {
+    let mut lexer = Lexer::new(framing, 512);
+    let (mut out, mut invalid) = (Vec::new(), None);
+    for byte in text.chunks(1) {
+        invalid = invalid.or(lexer.push(byte, &mut out));
+    }
+    invalid = invalid.or(lexer.finish(&mut out));
+    let reason = invalid.map_or("", |invalid| invalid.counter());
+    (out, reason.to_owned())
+}
+
+/// Every file of the suite and of the fuzzer's corpus, alone and inside more.
+fn texts() -> Vec<Vec<u8>> {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let mut texts = vec![document::pretty(30_000)];
+    for folder in ["tests/data/json-parsing", "tests/fuzz/corpus/json"] {
+        let folder = fs::read_dir(format!("{root}/{folder}")).expect("the folder");
+        for file in folder {
+            let text = fs::read(file.expect("a file").path()).expect("readable");
+            for before in [0, 1, 13, 31, 47, 63] {
+                let padding = " ".repeat(before);
+                let end = [b' '; 128];
+                texts.push([b"[ 1, ", padding.as_bytes(), &text, b" , [ \"a\" ] ]", &end].concat());
+            }
+            texts.push([&text[..], &[b' '; 128]].concat());
+            texts.push(text);
+        }
+    }
+    // A valid document with one byte changed, many times over.
+    let whole = document::pretty(3_000);
+    let bytes = b"{}[],:\" \n\t\\019-.eEtnf\x1e\x00y_\x7f\x80";
+    for at in 0..whole.len() {
+        let mut text = whole.clone();
+        text[at] = bytes[at * 31 % bytes.len()];
+        texts.push(text);
+    }
+    texts
+}
+
+#[test]
+fn the_module_and_the_native_code_agree() {
+    let mut kernel = Kernel::new().expect("the module");
+    for (number, framing) in [Framing::Single, Framing::Lines, Framing::Sequence]
+        .into_iter()
+        .enumerate()
+    {
+        for text in texts() {
+            let (want, reason) = byte_by_byte(framing, &text);
+            for chunk in [100_000, 300, 129] {
+                kernel.input(&text).expect("room");
+                let length = kernel.minify(chunk, number as u32, 512).expect("no trap");
+                let out = kernel.output(length).expect("the output");
+                let length = kernel.call("reason").expect("no trap");
+                let why = kernel.output(length).expect("the reason");
+                assert!(
+                    out == want && why == reason.as_bytes(),
+                    "{framing:?}, chunks of {chunk}: {reason:?} {:?}\n{}\n{}\n{}",
+                    String::from_utf8_lossy(&why),
+                    String::from_utf8_lossy(&text),
+                    String::from_utf8_lossy(&want),
+                    String::from_utf8_lossy(&out),
+                );
+            }
+        }
+    }
+}
