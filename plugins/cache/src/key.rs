@@ -64,11 +64,12 @@ impl Target {
 
 impl Key {
     /// The key of a request under the settings.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn of(head: &RequestHead, settings: &KeySettings) -> Result<Self, Bypass> {
         Self::with_target(&Target::of(head), head, settings)
     }
 
-    /// The same where the request's target is known.
+    /// The key of a request under the settings; `target` is the request's own.
     pub fn with_target(
         target: &Target,
         head: &RequestHead,

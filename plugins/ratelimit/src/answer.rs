@@ -1,95 +1,217 @@
 //! What a client is told: `RateLimit-Policy`, `RateLimit`, `Retry-After`, problem details.
 //!
-//! Fields after draft-ietf-httpapi-ratelimit-headers-10, as Structured Fields (RFC 9651).
+//! Fields after draft-ietf-httpapi-ratelimit-headers-11, as Structured Fields (RFC 9651).
 
-use edgeweir_filter::{Fields, Reply};
+use std::fmt::Write as _;
 
-use crate::config::Config;
-use crate::quota::{Decision, Policy, Quota};
+use bytes::Bytes;
+use edgeweir_filter::{ConfigError, Fields, Reply, bounded};
+
+use crate::config::{Config, Told};
+use crate::quota::{Decision, Quota};
 
 const SECOND: u64 = 1_000_000_000;
+/// Draft §5: the problem types it registers.
+const EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+const REDUCED: &str = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity";
 
-/// The fields of every response that a rule decided.
-pub fn fields(config: &Config, quota: &Quota, decision: &Decision, fields: &mut Fields) {
-    let policies: Vec<String> = quota
-        .policies()
-        .iter()
-        .map(
-            |Policy {
-                 name,
-                 quota,
-                 window,
-                 ..
-             }| format!("\"{name}\";q={quota};w={window}"),
-        )
-        .collect();
-    fields.set("ratelimit-policy", policies.join(", "));
-    let Some(strictest) = decision.strictest() else {
-        return;
-    };
-    let Some(policy) = quota.policies().get(strictest.policy) else {
-        return;
-    };
-    let reset = strictest.reset.div_ceil(SECOND);
-    fields.set(
-        "ratelimit",
-        format!("\"{}\";r={};t={reset}", policy.name, strictest.remaining),
-    );
-    if config.x_ratelimit {
+/// How refusals and fields are written.
+#[derive(Debug)]
+pub struct Answers {
+    status: u16,
+    /// Media type and text in place of problem details.
+    body: Option<(Bytes, Bytes)>,
+    told: Told,
+    x_ratelimit: bool,
+}
+
+/// Why a request is refused.
+#[derive(Debug)]
+pub enum Refusal<'d> {
+    /// Limits do not admit it.
+    Quota {
+        /// The limits.
+        quota: &'d Quota,
+        /// What they said.
+        decision: &'d Decision,
+        /// The emergency level they were decided at.
+        level: u8,
+    },
+    /// Its client has as many under way as it may.
+    Concurrency {
+        /// The rule.
+        rule: &'d str,
+        /// How many.
+        limit: u32,
+    },
+    /// The rule has as many under way as the origin bears.
+    Adaptive {
+        /// The rule.
+        rule: &'d str,
+        /// How many.
+        limit: u32,
+    },
+}
+
+impl Answers {
+    /// Checks the bounds.
+    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        let status = bounded("status", config.status, 400, 599)?;
+        let length = config.body.as_ref().map_or(0, String::len);
+        if length > 16_384 {
+            let message = format!("{length} bytes is out of bounds: at most 16384 bytes");
+            return Err(ConfigError::new("body", message));
+        }
+        let kind = &config.content_type;
+        let body = config
+            .body
+            .as_ref()
+            .map(|body| (Bytes::from(kind.clone()), Bytes::from(body.clone())));
+        Ok(Self {
+            status,
+            body,
+            told: config.fields,
+            x_ratelimit: config.x_ratelimit,
+        })
+    }
+
+    /// The fields of a response that goes through.
+    pub fn admitted(&self, quota: &Quota, decision: &Decision, level: u8, fields: &mut Fields) {
+        if self.told == Told::All {
+            self.fields(quota, decision, level, fields);
+        }
+        if self.x_ratelimit {
+            x_fields(quota, decision, level, fields);
+        }
+    }
+
+    /// The refusal.
+    pub fn refusal(&self, refusal: &Refusal<'_>) -> Reply {
+        let (reduced, violated, wait) = match refusal {
+            Refusal::Quota {
+                quota,
+                decision,
+                level,
+            } => {
+                let violated = decision
+                    .standings
+                    .iter()
+                    .filter(|standing| standing.wait.is_some())
+                    .filter_map(|standing| quota.policies(*level).get(standing.policy))
+                    .map(|policy| policy.name.clone());
+                (false, violated.collect(), decision.wait())
+            }
+            // When a place gets free nobody knows.
+            Refusal::Concurrency { rule, .. } => (false, vec![format!("{rule}-concurrency")], 0),
+            Refusal::Adaptive { rule, .. } => (true, vec![format!("{rule}-adaptive")], 0),
+        };
+        let violated: Vec<String> = violated;
+        // Draft §5.2: a server that has less to give than usual answers 503; nothing the client did is wrong.
+        let (status, kind, title) = match reduced {
+            true => (
+                503,
+                REDUCED,
+                "Request cannot be satisfied due to temporary server capacity constraints",
+            ),
+            false => (
+                self.status,
+                EXCEEDED,
+                "Request cannot be satisfied as assigned quota has been exceeded",
+            ),
+        };
+        let mut reply = match &self.body {
+            Some((kind, body)) => {
+                let mut reply = Reply::new(status, &[], body.clone());
+                reply.head.fields.set("content-type", kind.clone());
+                reply
+            }
+            // Names of policies have no character that JSON would escape.
+            None => problem(
+                kind,
+                title,
+                status,
+                &format!("\"violated-policies\":[\"{}\"]", violated.join("\",\"")),
+            ),
+        };
+        reply.head.status = status;
+        let fields = &mut reply.head.fields;
+        // RFC 6585 §4: responses with 429 MUST NOT be stored by a cache.
+        fields.set("cache-control", "no-store");
+        // RFC 9110 §10.2.3: delay-seconds, a whole number; rounded up, so that waiting as told is enough.
+        fields.set("retry-after", wait.div_ceil(SECOND).max(1).to_string());
+        match refusal {
+            Refusal::Quota {
+                quota,
+                decision,
+                level,
+                ..
+            } => {
+                if self.told != Told::None {
+                    self.fields(quota, decision, *level, fields);
+                }
+                if self.x_ratelimit {
+                    x_fields(quota, decision, *level, fields);
+                }
+            }
+            Refusal::Concurrency { limit, .. } | Refusal::Adaptive { limit, .. } => {
+                if let (Some(name), true) = (violated.first(), self.told != Told::None) {
+                    let policy = format!("\"{name}\";q={limit};qu=\"concurrent-requests\"");
+                    fields.set("ratelimit-policy", policy);
+                    fields.set("ratelimit", format!("\"{name}\";r=0"));
+                }
+            }
+        }
+        reply
+    }
+
+    fn fields(&self, quota: &Quota, decision: &Decision, level: u8, fields: &mut Fields) {
+        fields.set("ratelimit-policy", quota.line(level).clone());
+        if let Some(strictest) = decision.strictest()
+            && let Some(policy) = quota.policies(level).get(strictest.policy)
+        {
+            let reset = strictest.reset.div_ceil(SECOND);
+            let mut line = String::with_capacity(policy.name.len() + 32);
+            let _ = write!(
+                line,
+                "\"{}\";r={};t={reset}",
+                policy.name, strictest.remaining
+            );
+            fields.set("ratelimit", line);
+        }
+    }
+}
+
+fn x_fields(quota: &Quota, decision: &Decision, level: u8, fields: &mut Fields) {
+    if let Some(strictest) = decision.strictest()
+        && let Some(policy) = quota.policies(level).get(strictest.policy)
+    {
+        let reset = strictest.reset.div_ceil(SECOND);
         fields.set("x-ratelimit-limit", policy.quota.to_string());
         fields.set("x-ratelimit-remaining", strictest.remaining.to_string());
         fields.set("x-ratelimit-reset", reset.to_string());
     }
 }
 
-/// The refusal.
-pub fn refusal(config: &Config, quota: &Quota, decision: &Decision) -> Reply {
-    let (kind, body) = match &config.body {
-        Some(body) => (config.content_type.clone(), body.clone()),
-        None => {
-            let violated = decision
-                .standings
-                .iter()
-                .filter(|standing| standing.wait.is_some());
-            let violated: Vec<&str> = violated
-                .filter_map(|standing| quota.policies().get(standing.policy))
-                .map(|policy| policy.name.as_str())
-                .collect();
-            let problem = serde_json::json!({
-                "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
-                "title": "Request cannot be satisfied as assigned quota has been exceeded",
-                "status": config.status,
-                "violated-policies": violated,
-            });
-            ("application/problem+json".to_owned(), problem.to_string())
-        }
-    };
-    let mut reply = Reply::new(
-        config.status,
-        &[("content-type", &kind), ("cache-control", "no-store")],
-        body,
-    );
-    fields(config, quota, decision, &mut reply.head.fields);
-    // RFC 9110 §10.2.3: delay-seconds, a whole number; rounded up, so that waiting as told is enough.
-    reply.head.fields.set(
-        "retry-after",
-        decision.wait().div_ceil(SECOND).max(1).to_string(),
-    );
-    reply
+/// The answer of a rule that denies.
+pub fn denied(rule: &str) -> Reply {
+    let detail = format!("\"detail\":\"rule {rule} denies this request\"");
+    problem("about:blank", "Forbidden", 403, &detail)
 }
 
 /// The answer of a rule that closes when its state can't be reached.
-pub fn unavailable(reason: &str) -> Reply {
-    let problem = serde_json::json!({
-        "type": "about:blank",
-        "title": "Service Unavailable",
-        "status": 503,
-        "detail": format!("the rate limit's state could not be read ({reason})"),
-    });
+pub fn unavailable(reason: &'static str) -> Reply {
+    let detail = format!("\"detail\":\"the rate limit's state could not be read ({reason})\"");
+    let mut reply = problem("about:blank", "Service Unavailable", 503, &detail);
+    reply.head.fields.set("retry-after", "1");
+    reply
+}
+
+/// Problem details (RFC 9457) with one more member; all text is free of what JSON escapes.
+fn problem(kind: &str, title: &str, status: u16, more: &str) -> Reply {
+    let body = format!("{{\"type\":\"{kind}\",\"title\":\"{title}\",\"status\":{status},{more}}}");
     let fields = [
         ("content-type", "application/problem+json"),
         ("cache-control", "no-store"),
-        ("retry-after", "1"),
     ];
-    Reply::new(503, &fields, problem.to_string())
+    Reply::new(status, &fields, body)
 }

@@ -1,5 +1,9 @@
 //! The generic cell rate algorithm (ITU-T I.371, annex A; virtual scheduling), in whole nanoseconds.
 
+/// How far a state may lie in the future without the clock having been set back: workers read the clock and write one
+/// after the other, never this far apart.
+pub const SLACK: u64 = 1_000_000_000;
+
 /// One limit: a cell every `interval`, at most `capacity` at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gcra {
@@ -7,6 +11,8 @@ pub struct Gcra {
     interval: u64,
     /// Cells that may come at once (the burst).
     capacity: u32,
+    /// How far ahead a state that shares this limit's cell may be, nanoseconds.
+    horizon: u64,
 }
 
 /// The state after a decision, and what it means.
@@ -20,46 +26,94 @@ pub struct Outcome<S> {
     pub remaining: u32,
     /// Nanoseconds until the whole quota is there again.
     pub reset: u64,
+    /// The clock was set back: `state` is to be written whatever the verdict, else it holds until the clock is there again.
+    pub rebased: bool,
 }
 
 impl Gcra {
     /// `count` cells per `per` nanoseconds, `capacity` at once.
     pub fn new(count: u32, per: u64, capacity: u32) -> Self {
+        let interval = per.div_ceil(u64::from(count.max(1))).max(1);
+        let capacity = capacity.max(1);
         Self {
-            interval: per.div_ceil(u64::from(count.max(1))).max(1),
-            capacity: capacity.max(1),
+            interval,
+            capacity,
+            horizon: interval.saturating_mul(u64::from(capacity)),
         }
     }
 
-    /// How far the theoretical arrival time may be ahead: the whole burst, nanoseconds.
+    /// The whole burst, nanoseconds.
     pub fn span(&self) -> u64 {
         self.interval.saturating_mul(u64::from(self.capacity))
     }
 
-    /// Decides on `cost` cells at `now`, given the theoretical arrival time before. Pure: safe to call twice.
+    /// So many percent of the rate and of the burst, at least one cell.
+    #[must_use]
+    pub fn tightened(&self, percent: u8) -> Self {
+        let percent = u64::from(percent.clamp(1, 100));
+        let capacity = u64::from(self.capacity) * percent / 100;
+        let tight = Self {
+            interval: self.interval.saturating_mul(100).div_ceil(percent),
+            capacity: u32::try_from(capacity.max(1)).unwrap_or(u32::MAX),
+            horizon: 0,
+        };
+        Self {
+            horizon: tight.span(),
+            ..tight
+        }
+    }
+
+    /// The same limit over a state that limits of another level write too.
+    #[must_use]
+    pub fn within(self, horizon: u64) -> Self {
+        Self {
+            horizon: self.horizon.max(horizon),
+            ..self
+        }
+    }
+
+    /// Decides on `cost` cells at `now`, given the theoretical arrival time before. Pure: safe to call twice. A cost over
+    /// the capacity takes all of it.
     pub fn admit(&self, tat: Option<u64>, now: u64, cost: u32) -> Outcome<u64> {
         let span = self.span();
-        // A clock that went back would lock everyone out until it catches up: never further ahead than one span.
-        let tat = tat.unwrap_or(now).clamp(now, now.saturating_add(span));
-        let after = tat.saturating_add(self.interval.saturating_mul(u64::from(cost)));
+        let (tat, rebased) = self.read(tat, now);
+        let cost = u64::from(cost.min(self.capacity));
+        let after = tat.saturating_add(self.interval.saturating_mul(cost));
         let ahead = after.saturating_sub(now);
+        let cells = |free: u64| u32::try_from(free / self.interval).unwrap_or(u32::MAX);
         if ahead <= span {
-            let remaining = (span - ahead) / self.interval;
-            let remaining = u32::try_from(remaining).unwrap_or(u32::MAX);
             return Outcome {
                 state: after,
                 verdict: Ok(()),
-                remaining,
+                remaining: cells(span - ahead),
                 reset: ahead,
+                rebased,
             };
         }
-        let left = (span - (tat - now)) / self.interval;
-        let remaining = u32::try_from(left).unwrap_or(u32::MAX);
+        let before = tat.saturating_sub(now);
         Outcome {
             state: tat,
             verdict: Err(ahead - span),
-            remaining,
-            reset: tat - now,
+            remaining: cells(span.saturating_sub(before)),
+            reset: before,
+            rebased,
+        }
+    }
+
+    /// Takes `cost` cells that were used already; what they exceed the burst by is forgiven.
+    pub fn charge(&self, tat: Option<u64>, now: u64, cost: u32) -> u64 {
+        let (tat, _) = self.read(tat, now);
+        let after = tat.saturating_add(self.interval.saturating_mul(u64::from(cost)));
+        after.min(now.saturating_add(self.span())).max(tat)
+    }
+
+    /// The state as of now. A clock set back would lock everyone out until it has caught up: then the burst counts as used
+    /// up from now on, so that a cell is there again after one interval.
+    fn read(&self, tat: Option<u64>, now: u64) -> (u64, bool) {
+        let furthest = now.saturating_add(self.horizon);
+        match tat.unwrap_or(now).max(now) {
+            far if far > furthest.saturating_add(SLACK) => (now.saturating_add(self.span()), true),
+            tat => (tat, false),
         }
     }
 }
@@ -112,10 +166,25 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_gone_back_a_day_locks_out_for_one_span_at_most() {
-        let gcra = Gcra::new(100, 60 * S, 100);
-        let outcome = gcra.admit(Some(200_000 * S), 100_000 * S, 1);
-        assert!(outcome.verdict.is_err_and(|wait| wait <= gcra.span()));
+    fn a_tightened_limit_forgives_nothing() {
+        let normal = Gcra::new(3, S, 3);
+        let tight = normal.tightened(50);
+        let (normal, tight) = (normal.within(tight.span()), tight.within(normal.span()));
+        let full = 5 * S + normal.span();
+        for limit in [tight, normal] {
+            let outcome = limit.admit(Some(full), 5 * S, 1);
+            assert_eq!((outcome.state, outcome.rebased), (full, false));
+            assert!(outcome.verdict.is_err());
+        }
+    }
+
+    #[test]
+    fn a_charge_after_the_fact_empties_the_bucket_and_no_more() {
+        let gcra = Gcra::new(10, S, 5);
+        assert_eq!(gcra.charge(Some(7 * S), 7 * S, 2), 7 * S + S / 5);
+        assert_eq!(gcra.charge(None, 7 * S, 1_000_000), 7 * S + S / 2);
+        let late = 7 * S + S / 2 + 1;
+        assert_eq!(gcra.charge(Some(late), 7 * S, 1), late, "never given back");
     }
 
     proptest! {
@@ -136,9 +205,47 @@ mod tests {
             }
         }
 
+        /// However the clock jumps: each jump frees at most one burst, and whoever keeps asking is served again within
+        /// one span of the new time.
+        #[test]
+        fn a_clock_that_jumps_frees_no_more_than_a_burst_and_locks_nobody_out(
+            count in 1u32..100, capacity in 1u32..20, jumps in prop::collection::vec((-86_400i64..86_400, 0u64..200), 1..12)
+        ) {
+            let gcra = Gcra::new(count, S, capacity);
+            let (mut tat, mut now) = (None, 1_000_000 * S);
+            for (jump, asks) in jumps {
+                now = now.saturating_add_signed(jump * 1_000_000_000);
+                let start = now;
+                let mut admitted = 0u64;
+                for _ in 0..asks {
+                    let outcome = gcra.admit(tat, now, 1);
+                    admitted += u64::from(outcome.verdict.is_ok());
+                    if outcome.verdict.is_ok() || outcome.rebased {
+                        tat = Some(outcome.state);
+                    }
+                    prop_assert!(admitted <= u64::from(capacity) + (now - start) * u64::from(count) / S);
+                    now += 7_000_000;
+                }
+                // Asking once more than a span (and the slack between workers) later at the latest.
+                let mut waited = 0;
+                while let Err(wait) = gcra.admit(tat, now, 1).verdict {
+                    let outcome = gcra.admit(tat, now, 1);
+                    if outcome.rebased {
+                        tat = Some(outcome.state);
+                    }
+                    waited += wait;
+                    now += wait;
+                    prop_assert!(waited <= gcra.span() + SLACK, "{waited}");
+                }
+            }
+        }
+
         #[test]
         fn nothing_wraps(tat in any::<Option<u64>>(), now in any::<u64>(), cost in any::<u32>(), count in any::<u32>(), per in any::<u64>(), capacity in any::<u32>()) {
-            Gcra::new(count, per, capacity).admit(tat, now, cost);
+            let gcra = Gcra::new(count, per, capacity);
+            gcra.admit(tat, now, cost);
+            gcra.charge(tat, now, cost);
+            gcra.tightened(cost as u8).admit(tat, now, cost);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! windows can see more than the limit (at most twice). GCRA has no such error; this is the alternative for those
 //! whose contracts speak of windows.
 
-use crate::gcra::Outcome;
+use crate::gcra::{Outcome, SLACK};
 
 /// At most `limit` in any window of `per` nanoseconds, as estimated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,34 +38,20 @@ impl Window {
         self.per.saturating_mul(2)
     }
 
-    /// Decides on `cost` requests at `now`. Pure: safe to call twice.
+    /// So many percent of the limit, at least one.
+    #[must_use]
+    pub fn tightened(&self, percent: u8) -> Self {
+        let limit = u64::from(self.limit) * u64::from(percent.clamp(1, 100)) / 100;
+        Self::new(u32::try_from(limit).unwrap_or(u32::MAX), self.per)
+    }
+
+    /// Decides on `cost` requests at `now`. Pure: safe to call twice. A cost over the limit takes all of it.
     pub fn admit(&self, before: Option<Counts>, now: u64, cost: u32) -> Outcome<Counts> {
-        let index = now / self.per;
-        let elapsed = now % self.per;
-        let before = before.unwrap_or_default();
-        let counts = match index.checked_sub(before.index) {
-            Some(0) => before,
-            Some(1) => Counts {
-                index,
-                previous: before.current,
-                current: 0,
-            },
-            Some(_) => Counts {
-                index,
-                previous: 0,
-                current: 0,
-            },
-            // The clock went back: keep the counts as this window's, which forgets nothing and ends with it.
-            None => Counts { index, ..before },
-        };
+        let cost = cost.min(self.limit);
+        let (counts, elapsed, rebased) = self.read(before, now);
         let faded = scale(counts.previous, self.per - elapsed, self.per);
         let used = faded.saturating_add(counts.current);
         let wanted = used.saturating_add(cost);
-        let reset = if counts.current > 0 {
-            self.span() - elapsed
-        } else {
-            self.per - elapsed
-        };
         if wanted <= self.limit {
             let state = Counts {
                 current: counts.current.saturating_add(cost),
@@ -75,15 +61,54 @@ impl Window {
                 state,
                 verdict: Ok(()),
                 remaining: self.limit - wanted,
-                reset,
+                reset: self.span() - elapsed,
+                rebased,
             };
         }
-        let remaining = self.limit.saturating_sub(used);
+        let reset = if counts.current > 0 {
+            self.span() - elapsed
+        } else {
+            self.per - elapsed
+        };
         Outcome {
             state: counts,
             verdict: Err(self.wait(counts, elapsed, cost)),
-            remaining,
+            remaining: self.limit.saturating_sub(used),
             reset,
+            rebased,
+        }
+    }
+
+    /// Takes `cost` that was used already; what it exceeds the limit by is forgiven.
+    pub fn charge(&self, before: Option<Counts>, now: u64, cost: u32) -> Counts {
+        let (counts, _, _) = self.read(before, now);
+        let charged = counts.current.saturating_add(cost).min(self.limit);
+        Counts {
+            current: charged.max(counts.current),
+            ..counts
+        }
+    }
+
+    /// The counts as of now, how much of the window has passed, and whether the clock was set back.
+    fn read(&self, before: Option<Counts>, now: u64) -> (Counts, u64, bool) {
+        let index = now / self.per;
+        let elapsed = now % self.per;
+        let before = before.unwrap_or_default();
+        let fresh = |previous| Counts {
+            index,
+            previous,
+            current: 0,
+        };
+        match index.checked_sub(before.index) {
+            Some(0) => (before, elapsed, false),
+            Some(1) => (fresh(before.current), elapsed, false),
+            Some(_) => (fresh(0), elapsed, false),
+            // Another worker was in the next window already.
+            None if before.index.saturating_mul(self.per).saturating_sub(now) <= SLACK => {
+                (before, 0, false)
+            }
+            // The clock was set back: what was used fades from now on, and is gone with this window.
+            None => (fresh(before.previous.max(before.current)), elapsed, true),
         }
     }
 
@@ -143,7 +168,8 @@ mod tests {
         #[test]
         fn waiting_as_told_is_enough(limit in 1u32..50, previous in 0u32..50, current in 0u32..50, elapsed in 0u64..10) {
             let window = Window::new(limit, 10 * S);
-            let counts = Counts { index: 7, previous: previous.min(limit), current: current.min(limit) };
+            // More than the limit, too: an emergency tightens it.
+            let counts = Counts { index: 7, previous, current };
             let now = 70 * S + elapsed * S;
             let outcome = window.admit(Some(counts), now, 1);
             if let Err(wait) = outcome.verdict {
@@ -152,9 +178,58 @@ mod tests {
             }
         }
 
+        /// However the clock jumps: each jump frees at most one limit, and whoever waits as told is served within one window.
+        #[test]
+        fn a_clock_that_jumps_frees_no_more_than_a_limit_and_locks_nobody_out(
+            limit in 1u32..40, jumps in prop::collection::vec((-86_400i64..86_400, 0u64..100), 1..12)
+        ) {
+            let window = Window::new(limit, 10 * S);
+            let (mut counts, mut now) = (None, 1_000_000 * S);
+            for (jump, asks) in jumps {
+                now = now.saturating_add_signed(jump * 1_000_000_000);
+                let start = now;
+                let mut admitted = 0u64;
+                for _ in 0..asks {
+                    let outcome = window.admit(counts, now, 1);
+                    admitted += u64::from(outcome.verdict.is_ok());
+                    if outcome.verdict.is_ok() || outcome.rebased {
+                        counts = Some(outcome.state);
+                    }
+                    // Every window of the clock admits the limit at most, and the time touches so many of them.
+                    let touched = now / (10 * S) - start / (10 * S) + 1;
+                    prop_assert!(admitted <= touched * u64::from(limit), "{admitted}");
+                    now += 70_000_000;
+                }
+                let mut waited = 0;
+                loop {
+                    let outcome = window.admit(counts, now, 1);
+                    if outcome.rebased {
+                        counts = Some(outcome.state);
+                    }
+                    let Err(wait) = outcome.verdict else { break };
+                    waited += wait;
+                    now += wait;
+                    // The rest of this window, and what it takes for one to fade out of it in the next.
+                    prop_assert!(waited <= 2 * 10 * S, "{waited}");
+                }
+            }
+        }
+
+        #[test]
+        fn workers_at_a_boundary_forget_nothing(limit in 1u32..40, early in 0u64..1_000_000_000) {
+            let window = Window::new(limit, 10 * S);
+            let next = Counts { index: 8, previous: limit, current: 0 };
+            let outcome = window.admit(Some(next), 80 * S - early, 1);
+            prop_assert!(outcome.verdict.is_err());
+            prop_assert_eq!((outcome.state, outcome.rebased), (next, false));
+        }
+
         #[test]
         fn nothing_wraps(limit in any::<u32>(), per in any::<u64>(), index in any::<u64>(), previous in any::<u32>(), current in any::<u32>(), now in any::<u64>(), cost in any::<u32>()) {
-            Window::new(limit, per).admit(Some(Counts { index, previous, current }), now, cost);
+            let (window, counts) = (Window::new(limit, per), Some(Counts { index, previous, current }));
+            window.admit(counts, now, cost);
+            window.charge(counts, now, cost);
+            window.tightened(cost as u8).admit(counts, now, cost);
         }
     }
 }

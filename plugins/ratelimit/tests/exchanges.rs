@@ -44,18 +44,50 @@ fn the_default_admits_a_burst_of_twenty_then_refuses_as_the_fields_say() {
     assert_eq!(script.run().status, 200);
 }
 
-#[test]
-fn every_field_parses_as_a_structured_field() {
-    let mut script = script(
-        r#"{"rules":[{"name":"a.b-c_1","limits":[{"rate":"1/minute"},{"rate":"5/hour"}]}]}"#,
-    );
-    for _ in 0..3 {
-        let seen = script.run();
-        for name in ["ratelimit", "ratelimit-policy"] {
-            let value = seen.text(name);
-            sfv::Parser::new(&value)
-                .parse::<sfv::List>()
-                .unwrap_or_else(|error| panic!("{name}: {value}: {error}"));
+/// A list of strings with whole numbers as parameters, as the draft has them.
+fn reads(name: &str, value: &str, parameters: &[&str]) {
+    let list = sfv::Parser::new(value).parse::<sfv::List>();
+    let list = list.unwrap_or_else(|error| panic!("{name}: {value}: {error}"));
+    assert!(!list.is_empty(), "{name}: {value}");
+    for entry in list {
+        let sfv::ListEntry::Item(item) = entry else {
+            panic!("{name}: {value}");
+        };
+        assert!(
+            matches!(item.bare_item, sfv::BareItem::String(_)),
+            "{name}: {value}"
+        );
+        let keys: Vec<&str> = item.params.keys().map(|key| key.as_str()).collect();
+        assert_eq!(keys, parameters, "{name}: {value}");
+        for number in item.params.values() {
+            assert!(
+                matches!(number, sfv::BareItem::Integer(_)),
+                "{name}: {value}"
+            );
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn every_field_is_a_structured_field_and_waiting_as_told_is_enough(
+        rule in "[A-Za-z0-9._-]{1,64}", count in 1u32..=1_000_000_000, seconds in 1u32..=2_678_400,
+        window in proptest::bool::ANY, level in 0u8..4, asks in 1usize..30
+    ) {
+        let count = if asks > 10 { count % 9 + 1 } else { count };
+        let algorithm = if window { "sliding_window" } else { "gcra" };
+        let mut script = script(&format!(
+            r#"{{"rules":[{{"name":"{rule}","limits":[{{"rate":"{count}/{seconds}s","algorithm":"{algorithm}","burst":"3/second"}}]}}]}}"#
+        ));
+        for _ in 0..asks {
+            let seen = script.emergency(level).run();
+            reads("ratelimit", &seen.text("ratelimit"), &["r", "t"]);
+            reads("ratelimit-policy", &seen.text("ratelimit-policy"), &["q", "w"]);
+            if seen.status != 200 {
+                let wait: u64 = seen.text("retry-after").parse().expect("Retry-After is a number");
+                script.pass(Duration::from_secs(wait));
+                proptest::prop_assert_eq!(script.emergency(level).run().status, 200, "after {}", wait);
+            }
         }
     }
 }
@@ -149,7 +181,13 @@ fn without_its_state_a_rule_opens_or_closes_as_configured() {
         (200, 1)
     );
     let mut closed = script(r#"{"rules":[{"on_store_failure":"closed"}]}"#);
-    assert_eq!(closed.store_down(true).run().status, 503);
+    let seen = closed.store_down(true).run();
+    assert_eq!(seen.status, 503);
+    let problem: serde_json::Value = serde_json::from_slice(&seen.body()).unwrap();
+    assert_eq!(problem["status"], 503);
+    let seen = script(r#"{"rules":[{"name":"no.body_1","action":"deny"}]}"#).run();
+    let problem: serde_json::Value = serde_json::from_slice(&seen.body()).unwrap();
+    assert_eq!(problem["detail"], "rule no.body_1 denies this request");
 }
 
 #[test]
@@ -231,5 +269,132 @@ fn the_schema_names_every_field() {
         schema["properties"]["trusted_hops"]["description"]
             .as_str()
             .is_some_and(|text| text.contains("At most 16"))
+    );
+}
+
+#[test]
+fn a_remembered_refusal_needs_no_store() {
+    let mut script =
+        script(r#"{"rules":[{"on_store_failure":"closed","limits":[{"rate":"2/minute"}]}]}"#);
+    let statuses = [
+        script.run().status,
+        script.run().status,
+        script.run().status,
+    ];
+    assert_eq!(statuses, [200, 200, 429]);
+    script.store_down(true).pass(Duration::from_secs(10));
+    let seen = script.run();
+    assert_eq!(
+        (seen.status, seen.text("retry-after").as_str()),
+        (429, "20"),
+        "as of now"
+    );
+    assert_eq!(seen.counted("ratelimit.limited"), 1);
+    // Once it would admit, the store is asked.
+    script.pass(Duration::from_secs(20));
+    assert_eq!(script.run().status, 503);
+    assert_eq!(script.store_down(false).run().status, 200);
+}
+
+#[test]
+fn a_clock_set_back_a_day_ends_what_was_remembered() {
+    let config = r#"{"rules":[{"limits":[{"rate":"60/hour","burst":2}]}]}"#;
+    let mut script = script(config);
+    let start = script.now();
+    let statuses = [
+        script.run().status,
+        script.run().status,
+        script.run().status,
+    ];
+    assert_eq!(statuses, [200, 200, 429]);
+    script = script.at(edgeweir_filter::Timestamp(start.0 - 86_400_000_000_000));
+    let seen = script.run();
+    let wait: u64 = seen.text("retry-after").parse().unwrap();
+    assert!(seen.status == 429 && wait <= 60, "{wait}");
+    script.pass(Duration::from_secs(wait));
+    assert_eq!(script.run().status, 200);
+}
+
+#[test]
+fn an_emergency_tightens_and_says_so() {
+    let config = r#"{"rules":[{"emergency":[50,20,10],"limits":[{"rate":"10/hour"}]}]}"#;
+    for (level, admitted, policy) in [
+        (0, 10, "q=10;"),
+        (1, 5, "q=5;"),
+        (2, 2, "q=2;"),
+        (3, 1, "q=1;"),
+    ] {
+        let mut script = script(config);
+        let count = (0..20)
+            .filter(|_| script.emergency(level).run().status == 200)
+            .count();
+        assert_eq!(count, admitted, "level {level}");
+        let seen = script.run();
+        assert!(
+            seen.text("ratelimit-policy").contains(policy),
+            "level {level}"
+        );
+        assert_eq!(seen.status, 429, "level {level}");
+        assert_eq!(seen.text("retry-after"), (360 * 10 / admitted).to_string());
+    }
+}
+
+#[test]
+fn fields_are_told_as_configured() {
+    for (told, on_admitted, on_refused) in [
+        ("all", true, true),
+        ("refused", false, true),
+        ("none", false, false),
+    ] {
+        let config =
+            format!(r#"{{"fields":"{told}","rules":[{{"limits":[{{"rate":"1/minute"}}]}}]}}"#);
+        let mut script = script(&config);
+        for want in [on_admitted, on_refused] {
+            let seen = script.run();
+            for name in ["ratelimit", "ratelimit-policy"] {
+                assert_eq!(seen.field(name).is_some(), want, "{told} {}", seen.status);
+            }
+        }
+        assert_eq!(script.run().text("retry-after"), "60");
+    }
+    let seen = script(r#"{"rules":[{"shadow":true}]}"#).run();
+    assert_eq!(seen.field("ratelimit"), None, "a shadow tells nobody");
+}
+
+#[test]
+fn each_rule_counts_for_itself_with_the_time_it_took() {
+    let mut script = script(r#"{"rules":[{"name":"one","limits":[{"rate":"1/minute"}]}]}"#);
+    script.lap(Duration::from_nanos(700));
+    let mut time = 0;
+    for ask in 0..32 {
+        let seen = script.run();
+        let what = if ask == 0 { "admitted" } else { "limited" };
+        assert_eq!(
+            seen.counted(&format!("ratelimit.rule.one.{what}")),
+            1,
+            "{ask}"
+        );
+        time += seen.counted("ratelimit.rule.one.decision_ns");
+        // One is timed, and counts for sixteen.
+        assert_eq!(time, 16 * 700 * (ask / 16 + 1), "{ask}");
+    }
+    script.pass(Duration::from_secs(60));
+    let seen = script.store_down(true).run();
+    assert_eq!(seen.counted("ratelimit.rule.one.store_error"), 1);
+}
+
+#[test]
+fn what_the_operator_should_know_is_noted() {
+    use edgeweir_filter::Filter as _;
+    let notes = |config: &str| load::<RateLimit>(config.as_bytes()).expect(config).notes();
+    assert!(notes("").is_empty());
+    let all = notes(r#"{"rules":[{"name":"r","key":[{"claim":"sub"}],"concurrency":5}]}"#);
+    assert!(
+        all.iter().any(|note| note.contains("without verifying")),
+        "{all:?}"
+    );
+    assert!(
+        all.iter().any(|note| note.contains("for itself")),
+        "{all:?}"
     );
 }

@@ -14,6 +14,7 @@
 //! | `came` | whether the origin answered, and whether the route rewrote the request, in `probe-came` |
 //! | `store=KEY:LENGTH`, `load=KEY`, `remove=KEY` | objects; the outcome in `probe-object` |
 //! | `count=KEY` | adds one to a cell; the value before in `probe-count` |
+//! | `times=COUNT` | does so as often, each an update of its own, and says the first value |
 //! | `upper`, `upper-request` | a body in upper case, with `[end]` after it, and pieces marked with `marks` |
 //! | `observe` | counts the body; the total is kept under the object key `observed` |
 //! | `hold` | a body is held back to its end |
@@ -316,12 +317,13 @@ impl Exchange for Probing {
             });
         }
         if let Some(key) = self.value("count") {
-            todo.push(Effect::Update {
+            let times = self.value("times").and_then(|times| times.parse().ok());
+            todo.extend((0..times.unwrap_or(1)).map(|_| Effect::Update {
                 table: "probe",
                 key: key.to_owned().into(),
                 change: Change::new(|before| Some((number(before) + 1).to_le_bytes().to_vec())),
                 ttl: Duration::from_secs(60),
-            });
+            }));
         }
         self.todo = todo;
         self.next_request(head)

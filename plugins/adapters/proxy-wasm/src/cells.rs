@@ -1,9 +1,12 @@
 //! Small values that are read, changed and written as one operation (`Effect::Update`).
 //!
-//! 4,096 shared keys, each a bucket of at most 16 values of at most 64 bytes: 65,536 values, 5.6 MB at most. A value
-//! is known by 64 bits of a keyed hash, of which 12 choose its bucket. When a bucket is full, the keys that found
-//! no place share one further value, and as long as that one lives every new key starts from it: sharing can only
-//! make a limit stricter, never let a key start over.
+//! 4,096 shared keys, each a bucket of at most 16 values of at most 64 bytes: 65,536 values, 6 MB at most. A value
+//! is known by 64 bits of a keyed hash, of which 12 choose its bucket. A value that lives is never given up. When a
+//! bucket is full, the keys that found no place share one further value, and as long as that one lives every new key
+//! starts from it: sharing can only make a limit stricter, never let a key start over.
+//!
+//! Values say when they end and how long they live: after the clock was set back, what would end later than it lives from
+//! now on ends then.
 //!
 //! Calls of the host: one for a change that leaves the value as it is, else two.
 
@@ -21,7 +24,9 @@ const VALUE_LIMIT: usize = 64;
 const ROUNDS: usize = 64;
 /// The name of the value shared by those without a place; no key's hash is zero.
 const OVERFLOW: u64 = 0;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// How far the clocks of two readings may be apart, nanoseconds, added to how long a value lives.
+const SLACK: u64 = 1_000_000_000;
 
 /// The pool of one filter.
 pub struct Cells<D> {
@@ -34,6 +39,8 @@ pub struct Cells<D> {
 struct Cell<'a> {
     name: u64,
     until: u64,
+    /// Whole seconds, rounded up.
+    ttl: u32,
     value: &'a [u8],
 }
 
@@ -62,7 +69,7 @@ impl<D: SharedData> Cells<D> {
         let (place, name) = seed.hash(key);
         let number = u16::try_from(place % BUCKETS).unwrap_or(0).to_be_bytes();
         let bucket = [self.prefix.as_bytes(), b"/", &number].concat();
-        let until = now.plus(ttl).0;
+        let seconds = u32::try_from(ttl.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX);
         for _ in 0..ROUNDS {
             let found = self.data.get(&bucket)?;
             let expect = found
@@ -77,7 +84,13 @@ impl<D: SharedData> Cells<D> {
                 None => return Ok(answer(before)),
             };
             let mut cells: Vec<Cell<'_>> = alive(&raw, now).collect();
-            put(&mut cells, name, &after, until);
+            let cell = Cell {
+                name,
+                until: now.plus(ttl).0,
+                ttl: seconds,
+                value: &after,
+            };
+            put(&mut cells, cell);
             if self.data.set(&bucket, &written(&cells), expect)? {
                 return Ok(answer(before));
             }
@@ -100,24 +113,22 @@ fn find(raw: &[u8], name: u64, now: Timestamp) -> Option<&[u8]> {
     overflow
 }
 
-fn put<'a>(cells: &mut Vec<Cell<'a>>, name: u64, value: &'a [u8], until: u64) {
-    let own = cells.iter().filter(|cell| cell.name != OVERFLOW).count();
-    let name = match cells.iter().any(|cell| cell.name == name) {
-        true => name,
-        false if own < CELLS => name,
-        false => OVERFLOW,
-    };
-    match cells.iter_mut().find(|cell| cell.name == name) {
-        Some(cell) => {
-            // The overflow serves several keys: it lives as long as the one that needs it longest.
-            cell.until = if name == OVERFLOW {
-                cell.until.max(until)
-            } else {
-                until
+fn put<'a>(cells: &mut Vec<Cell<'a>>, mut cell: Cell<'a>) {
+    let own = cells.iter().filter(|other| other.name != OVERFLOW).count();
+    if own >= CELLS && !cells.iter().any(|other| other.name == cell.name) {
+        cell.name = OVERFLOW;
+    }
+    match cells.iter_mut().find(|other| other.name == cell.name) {
+        Some(other) if cell.name == OVERFLOW => {
+            // It serves several keys: it lives as long as the one that needs it longest.
+            *other = Cell {
+                until: other.until.max(cell.until),
+                ttl: other.ttl.max(cell.ttl),
+                ..cell
             };
-            cell.value = value;
         }
-        None => cells.push(Cell { name, until, value }),
+        Some(other) => *other = cell,
+        None => cells.push(cell),
     }
 }
 
@@ -126,9 +137,13 @@ fn alive(raw: &[u8], now: Timestamp) -> impl Iterator<Item = Cell<'_>> {
     let mut reader = Reader(raw);
     let known = reader.u8() == Some(VERSION);
     std::iter::from_fn(move || {
+        let (name, until, ttl) = (reader.u64()?, reader.u64()?, reader.u32()?);
+        let longest = u64::from(ttl).saturating_mul(1_000_000_000);
+        let longest = now.0.saturating_add(longest).saturating_add(SLACK);
         Some(Cell {
-            name: reader.u64()?,
-            until: reader.u64()?,
+            name,
+            until: until.min(longest),
+            ttl,
             value: {
                 let size = reader.u8()?;
                 reader.bytes(usize::from(size))?
@@ -143,18 +158,26 @@ fn written(cells: &[Cell<'_>]) -> Vec<u8> {
     let mut out = Vec::with_capacity(
         1 + cells
             .iter()
-            .map(|cell| 17 + cell.value.len())
+            .map(|cell| 21 + cell.value.len())
             .sum::<usize>(),
     );
     out.push(VERSION);
     for cell in cells {
         out.extend_from_slice(&cell.name.to_le_bytes());
         out.extend_from_slice(&cell.until.to_le_bytes());
+        out.extend_from_slice(&cell.ttl.to_le_bytes());
         out.push(u8::try_from(cell.value.len()).unwrap_or(0));
         out.extend_from_slice(cell.value);
     }
     out
 }
+
+#[cfg(test)]
+#[path = "cells_bound.rs"]
+mod bound;
+#[cfg(test)]
+#[path = "cells_model.rs"]
+mod model;
 
 #[cfg(test)]
 mod tests {
@@ -218,11 +241,39 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_set_back_keeps_values_no_longer_than_they_live() {
+        let memory = Memory::default();
+        let mut cells = pool(&memory);
+        let day = Duration::from_secs(86_400);
+        let before = Timestamp::from_secs(1).plus(day);
+        cells.update(b"a", &increment(), TTL, before).unwrap();
+        let now = Timestamp::from_secs(1);
+        let kept = cells.update(b"a", &Change::new(|_| None), TTL, now);
+        assert_eq!(count(kept.unwrap().as_deref()), 1);
+        // Whatever is written in its bucket, it counts from now on.
+        let written = |cells: &mut Cells<Memory>, now| {
+            for n in 0..60_000u32 {
+                cells
+                    .update(&n.to_le_bytes(), &increment(), TTL, now)
+                    .unwrap();
+            }
+        };
+        written(&mut cells, now);
+        let later = now.plus(TTL).plus(Duration::from_secs(1));
+        assert_eq!(cells.update(b"a", &increment(), TTL, later), Ok(None));
+    }
+
+    #[test]
     fn a_broken_bucket_counts_as_empty() {
         let memory = Memory::default();
         let mut cells = pool(&memory);
         cells.update(b"a", &increment(), TTL, Timestamp(1)).unwrap();
-        for with in [&b""[..], b"\x01", b"\x01aaaaaaaaaaaaaaaa\xff", b"\x02junk"] {
+        for with in [
+            &b""[..],
+            b"\x02",
+            b"\x02aaaaaaaaaaaaaaaaaaaa\xff",
+            b"\x01junk",
+        ] {
             memory.corrupt(with);
             assert_eq!(
                 cells.update(b"a", &increment(), TTL, Timestamp(1)),
@@ -279,7 +330,7 @@ mod tests {
         );
         let (count, size) = memory.size();
         assert!(
-            count as u64 <= BUCKETS + 1 && size < 5_700_000,
+            count as u64 <= BUCKETS + 1 && size < 6_000_000,
             "{count} keys, {size} bytes"
         );
         // A key in the overflow does not start over when a place gets free.

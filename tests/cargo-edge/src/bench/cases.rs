@@ -96,6 +96,8 @@ pub struct Case {
     pub accepts: &'static str,
     /// What the others of the workload are compared with.
     pub reference: Option<Reference>,
+    /// Most requests are to be refused: what is not 2xx is a response like the others.
+    pub refuses: bool,
     /// Checked beforehand: a word that must be in the response's head, so that what is measured happens at all.
     pub shows: &'static str,
 }
@@ -132,6 +134,7 @@ impl Load {
             path: self.1,
             accepts: self.2,
             reference: None,
+            refuses: false,
             shows,
         }
     }
@@ -173,8 +176,9 @@ pub fn all() -> Vec<Case> {
     all.extend([small.plain(), small.empty()]);
     all.push(small.case("host, no filter", Proxy::Modules(Vec::new()), ""));
     all.push(small.ours("ratelimit", limit(), "ratelimit:"));
-    all.push(small.own(local_ratelimit(), ""));
+    all.push(small.own(local_ratelimit(1_000_000), ""));
     all.extend(small.hosts("ratelimit", limit(), "ratelimit:"));
+    refused(Load("1 KiB refused", "/1k", ""), &mut all);
     for load in [
         Load("1 KiB hit", "/cached-1k", ""),
         Load("100 KiB hit", "/cached-100k", ""),
@@ -262,6 +266,21 @@ pub fn all() -> Vec<Case> {
     all
 }
 
+/// The limiter and Envoy's own at so many requests a second, a tenth or so of what is asked for.
+fn refused(load: Load, all: &mut Vec<Case>) {
+    let few = json!({ "rules": [{ "key": ["client"], "limits": [{ "rate": "1000/second" }] }] });
+    all.extend([load.plain(), load.empty()]);
+    let mut refusing = vec![
+        load.ours("ratelimit", few.clone(), "ratelimit:"),
+        load.own(local_ratelimit(1_000), ""),
+    ];
+    refusing.extend(load.hosts("ratelimit", few, "ratelimit:"));
+    for case in &mut refusing {
+        case.refuses = true;
+    }
+    all.extend(refusing);
+}
+
 /// Ours on its defaults and at the level of the tuned one, Envoy's on its defaults and tuned, and nginx.
 fn gzip(load: Load, all: &mut Vec<Case>) {
     let shows = "content-encoding: gzip";
@@ -286,14 +305,14 @@ fn limit() -> Value {
     json!({ "rules": [{ "key": ["client"], "limits": [{ "rate": "1000000/second" }] }] })
 }
 
-fn local_ratelimit() -> Value {
+fn local_ratelimit(per_second: u32) -> Value {
     let always = json!({ "default_value": { "numerator": 100, "denominator": "HUNDRED" } });
     json!({
         "name": "envoy.filters.http.local_ratelimit",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
             "stat_prefix": "limit",
-            "token_bucket": { "max_tokens": 1_000_000, "tokens_per_fill": 1_000_000, "fill_interval": "1s" },
+            "token_bucket": { "max_tokens": per_second, "tokens_per_fill": per_second, "fill_interval": "1s" },
             "filter_enabled": always,
             "filter_enforced": always
         }

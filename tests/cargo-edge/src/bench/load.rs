@@ -96,7 +96,10 @@ pub fn turn(
         );
     }
     let told = parse(&said).with_context(|| format!("wrk printed something else: {said}"))?;
-    if let Some(errors) = told.errors {
+    if let Some(errors) = told
+        .errors
+        .filter(|errors| !case.refuses || errors.starts_with("Socket"))
+    {
         bail!("{errors}");
     }
     Ok(Turn {
@@ -135,6 +138,8 @@ fn parse(said: &str) -> Option<Told> {
             "50%" => (told.p50, latencies) = (microseconds(second)?, latencies + 1),
             "99%" => (told.p99, latencies) = (microseconds(second)?, latencies + 1),
             "Requests/sec:" => (told.rate, seen) = (second.parse().ok()?, seen + 1),
+            // What happened to connections says more than what was answered.
+            "Non-2xx" if told.errors.is_some() => {}
             "Non-2xx" | "Socket" => told.errors = Some(line.to_owned()),
             _ if second == "requests" => (told.requests, seen) = (first.parse().ok()?, seen + 1),
             _ => {}

@@ -20,6 +20,8 @@ mod examples;
 mod http2;
 mod layering;
 mod lies;
+mod limits;
+mod limits_load;
 mod minify;
 mod minify_rules;
 mod purge;

@@ -1,0 +1,170 @@
+//! What a request costs.
+
+use edgeweir_filter::Fields;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Cells that a request costs.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "cost must be a number of cells, or an object like {\"request\": \"x-cost\", \"most\": 10} or {\"response\": \"x-cost\", \"most\": 10}"
+)]
+pub enum Cost {
+    /// The same for each: at least 1.
+    Fixed(u32),
+    /// As a field says, a whole number.
+    Said(Said),
+}
+
+/// A cost that a field says: one of the request or one of the response.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Said {
+    /// A request field's name. Let something in front of the edge set it: who sets it chooses what requests cost.
+    pub request: Option<String>,
+    /// A response field's name: what it says over `default` is taken after the fact.
+    pub response: Option<String>,
+    /// The cost where the field is absent or no number: 1 by default. Of a response also what is taken before the request
+    /// goes on, and the least it costs.
+    #[serde(default = "one")]
+    pub default: u32,
+    /// The most it may say; more counts as this.
+    pub most: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Cost {
+    /// The same cost, its field's name in lower case; or why it can't be. `at_once` is what the limits admit at once.
+    pub fn checked(self, at_once: u32) -> Result<Self, String> {
+        let (default, most) = match &self {
+            Self::Fixed(cost) => (*cost, *cost),
+            Self::Said(said) => (said.default, said.most),
+        };
+        if default == 0 {
+            return Err("0 is out of bounds: at least 1".to_owned());
+        }
+        if default > most {
+            return Err(format!(
+                "the default {default} is more than the most, {most}"
+            ));
+        }
+        if most > at_once {
+            return Err(format!(
+                "{most} is more than the limits ever admit at once ({at_once})"
+            ));
+        }
+        let Self::Said(mut said) = self else {
+            return Ok(self);
+        };
+        match (&mut said.request, &mut said.response) {
+            (Some(name), None) | (None, Some(name)) if (1..=128).contains(&name.len()) => {
+                name.make_ascii_lowercase();
+            }
+            (Some(name), None) | (None, Some(name)) => {
+                return Err(format!("{name:?} is no name of a field: 1 to 128 bytes"));
+            }
+            _ => return Err("it is said by a request or a response field, one of them".to_owned()),
+        }
+        Ok(Self::Said(said))
+    }
+
+    /// What is taken before a request goes on.
+    pub fn before(&self, fields: &Fields) -> u32 {
+        match self {
+            Self::Fixed(cost) => *cost,
+            Self::Said(said) => match said.request.as_deref() {
+                Some(name) => {
+                    number(fields, name).map_or(said.default, |cost| cost.clamp(1, said.most))
+                }
+                None => said.default,
+            },
+        }
+    }
+
+    /// What is taken on top once the response is there.
+    pub fn after(&self, fields: &Fields) -> u32 {
+        let Self::Said(said) = self else {
+            return 0;
+        };
+        let name = said.response.as_deref();
+        let cost = name.and_then(|name| number(fields, name)).unwrap_or(0);
+        cost.min(said.most).saturating_sub(said.default)
+    }
+}
+
+/// A whole number in a field of one line; too large a one is the largest.
+fn number(fields: &Fields, name: &str) -> Option<u32> {
+    let mut values = fields.values(name);
+    let text = values.next()?.trim_ascii();
+    if values.next().is_some() || text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = std::str::from_utf8(text).ok()?.parse();
+    Some(number.unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_are_read_within_their_bounds() {
+        let cost = |json: &str| {
+            let cost: Cost = serde_json::from_str(json).unwrap();
+            cost.checked(100).unwrap()
+        };
+        let request = cost(r#"{"request":"X-Cost","default":2,"most":50}"#);
+        let response = cost(r#"{"response":"X-Cost","most":50}"#);
+        for (name, value, before, after) in [
+            ("absent", None, 2, 0),
+            ("a number", Some("7"), 7, 6),
+            ("nothing", Some("0"), 1, 0),
+            ("more than the most", Some("51"), 50, 49),
+            ("far more", Some("99999999999999999999"), 50, 49),
+            ("negative", Some("-1"), 2, 0),
+            ("no number", Some("7.5"), 2, 0),
+            ("spaces around", Some(" 7 "), 7, 6),
+        ] {
+            let lines: Vec<_> = value.iter().map(|value| ("x-cost", *value)).collect();
+            let fields = Fields::of(&lines);
+            assert_eq!(request.before(&fields), before, "{name}");
+            assert_eq!(
+                (response.before(&fields), response.after(&fields)),
+                (1, after),
+                "{name}"
+            );
+        }
+        assert_eq!(cost("3").before(&Fields::default()), 3);
+    }
+
+    #[test]
+    fn costs_that_can_never_be_paid_are_refused() {
+        for (json, want) in [
+            ("0", "at least 1"),
+            (
+                "101",
+                "101 is more than the limits ever admit at once (100)",
+            ),
+            (r#"{"request":"x","most":101}"#, "101 is more than"),
+            (
+                r#"{"request":"x","default":9,"most":5}"#,
+                "the default 9 is more than the most, 5",
+            ),
+            (r#"{"response":"","most":5}"#, "no name of a field"),
+            (
+                r#"{"most":5}"#,
+                "a request or a response field, one of them",
+            ),
+            (r#"{"request":"x","response":"x","most":5}"#, "one of them"),
+        ] {
+            let cost: Cost = serde_json::from_str(json).unwrap();
+            let error = cost.checked(100).unwrap_err();
+            assert!(error.contains(want), "{json}: {error}");
+        }
+        assert!(serde_json::from_str::<Cost>(r#"{"respons":"x","most":5}"#).is_err());
+    }
+}

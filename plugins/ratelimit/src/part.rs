@@ -1,0 +1,326 @@
+//! What of a request tells clients apart, or chooses a rule or a tier.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use edgeweir_filter::RequestHead;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::claims;
+use crate::path::{Pattern, percent_decoded};
+
+/// The longest part of a key, bytes; what is longer shares a key with others that begin alike, which is stricter.
+const MOST_PART: usize = 512;
+
+/// A part of a request.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// The client's address; of an IPv6 one the first `ipv6_prefix` bits.
+    Client,
+    /// The first of the configured `groups` that has the client's address: all of it is one.
+    Group,
+    /// The path without its query.
+    Path,
+    /// Which of the rule's `paths` matched: all of `/users/{id}` is one.
+    Template,
+    /// A named segment of the path that matched: `id` of `/users/{id}`.
+    Segment(String),
+    /// The method.
+    Method,
+    /// `X-Api-Key`, or else the credentials of `Authorization`.
+    ApiKey,
+    /// The value of a request field, by name.
+    Header(String),
+    /// The value of a cookie, by name.
+    Cookie(String),
+    /// The value of a query parameter, by name.
+    Query(String),
+    /// A top-level claim of the JSON Web Token in `Authorization: Bearer`. Its signature is NOT verified here.
+    Claim(String),
+}
+
+impl Part {
+    /// Whether it needs the client's address.
+    pub fn is_of_address(&self) -> bool {
+        matches!(self, Self::Client | Self::Group)
+    }
+
+    /// Lower case where names are compared without case.
+    pub fn normalized(self) -> Self {
+        match self {
+            Self::Header(name) => Self::Header(name.to_ascii_lowercase()),
+            other => other,
+        }
+    }
+
+    /// Why it can't be.
+    pub fn check(&self, paths: &[Pattern], has_groups: bool) -> Result<(), String> {
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        match self {
+            Self::Header(name) | Self::Cookie(name)
+                if name.is_empty() || name.len() > 128 || !name.bytes().all(token) =>
+            {
+                Err(format!(
+                    "{name:?} is no name of a field or cookie: 1 to 128 letters, digits or punctuation"
+                ))
+            }
+            Self::Query(name) | Self::Claim(name) if name.is_empty() || name.len() > 128 => {
+                Err(format!("{name:?} must be 1 to 128 bytes"))
+            }
+            Self::Segment(name)
+                if paths.is_empty() || !paths.iter().all(|path| path.names(name)) =>
+            {
+                Err(format!(
+                    "no segment {name:?} in each of the rule's paths: write one like \"/users/{{{name}}}\""
+                ))
+            }
+            Self::Template if paths.is_empty() => {
+                Err("a template needs paths: write some like \"/users/{id}\"".to_owned())
+            }
+            Self::Group if !has_groups => {
+                Err("a group needs `groups`: name some blocks of addresses there".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A request as the rules see it: what several of them ask for is found once.
+#[derive(Debug)]
+pub struct Subject<'r> {
+    /// The head.
+    pub head: &'r RequestHead,
+    /// Its path, percent-encoded unreserved characters decoded.
+    pub path: Cow<'r, [u8]>,
+    /// The client's address, where a rule asks for it.
+    pub address: Option<IpAddr>,
+    /// The same as far as it makes a client.
+    pub client: Option<IpAddr>,
+    /// The number of the group the client is in.
+    pub group: Option<usize>,
+    /// The pattern of the rule that matched, with its number.
+    pub matched: Option<(usize, &'r Pattern)>,
+}
+
+impl Subject<'_> {
+    /// The value of a part, if there is one.
+    pub fn value<'a>(&'a self, part: &'a Part) -> Option<Cow<'a, [u8]>> {
+        match part {
+            Part::Client => self.client.map(|address| match address {
+                IpAddr::V4(address) => Cow::Owned(address.octets().to_vec()),
+                IpAddr::V6(address) => Cow::Owned(address.octets().to_vec()),
+            }),
+            Part::Group => Some(Cow::Owned(self.group?.to_le_bytes().to_vec())),
+            Part::Path => Some(Cow::Borrowed(&self.path)),
+            Part::Template => Some(Cow::Owned(self.matched?.0.to_le_bytes().to_vec())),
+            Part::Segment(name) => {
+                let (_, pattern) = self.matched?;
+                pattern.segment(&self.path, name).map(Cow::Borrowed)
+            }
+            Part::Method => Some(Cow::Borrowed(&self.head.method)),
+            Part::ApiKey => {
+                let own = self.head.fields.get("x-api-key");
+                let credentials = || credentials(self.head.fields.get("authorization")?);
+                own.or_else(credentials).map(Cow::Borrowed)
+            }
+            Part::Header(name) => self.head.fields.joined(name).map(Cow::Owned),
+            Part::Cookie(name) => cookie(self.head, name).map(Cow::Borrowed),
+            Part::Query(name) => query(self.head, name).map(Cow::Owned),
+            Part::Claim(name) => {
+                let authorization = self.head.fields.get("authorization")?;
+                claims::claim(authorization, name).map(|text| Cow::Owned(text.into_bytes()))
+            }
+        }
+    }
+
+    /// The key of a rule's state: every part with its length before it, so that no two keys collide by concatenation.
+    pub fn key(&self, rule: &str, layout: u32, parts: &[Part]) -> Bytes {
+        let mut key = Vec::with_capacity(64);
+        push(&mut key, Some(rule.as_bytes()));
+        key.extend_from_slice(&layout.to_le_bytes());
+        for part in parts {
+            push(&mut key, self.value(part).as_deref());
+        }
+        key.into()
+    }
+}
+
+/// An absent part differs from an empty one.
+fn push(key: &mut Vec<u8>, part: Option<&[u8]>) {
+    let Some(part) = part else {
+        key.extend_from_slice(&u16::MAX.to_le_bytes());
+        return;
+    };
+    let part = part.get(..MOST_PART).unwrap_or(part);
+    key.extend_from_slice(&(part.len() as u16).to_le_bytes());
+    key.extend_from_slice(part);
+}
+
+/// RFC 9110 §11.4: a scheme, a space, what identifies the user. The scheme and further spaces say nothing of who it is.
+fn credentials(authorization: &[u8]) -> Option<&[u8]> {
+    let space = authorization.iter().position(|&byte| byte == b' ')?;
+    Some(authorization.get(space..)?.trim_ascii())
+}
+
+/// RFC 6265 §4.2.1: pairs with `; ` between. The first of a name counts.
+fn cookie<'h>(head: &'h RequestHead, name: &'h str) -> Option<&'h [u8]> {
+    let lines = head.fields.values("cookie");
+    let pairs = lines.flat_map(|line| line.split(|&byte| byte == b';'));
+    pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
+        let value = pair.strip_prefix(name.as_bytes())?;
+        value.strip_prefix(b"=")
+    })
+}
+
+/// The first parameter of a name, decoded as forms are: however it is written, it is the same parameter.
+fn query(head: &RequestHead, name: &str) -> Option<Vec<u8>> {
+    let decoded = |text: &[u8]| {
+        let spaced: Vec<u8> = text
+            .iter()
+            .map(|&byte| if byte == b'+' { b' ' } else { byte })
+            .collect();
+        percent_decoded(&spaced, |_| true)
+    };
+    head.query()?.split(|&byte| byte == b'&').find_map(|pair| {
+        let at = pair.iter().position(|&byte| byte == b'=');
+        let (found, value) = pair.split_at(at.unwrap_or(pair.len()));
+        (decoded(found) == name.as_bytes()).then(|| decoded(value.get(1..).unwrap_or_default()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edgeweir_filter::Fields;
+
+    fn head(path: &str, fields: &[(&str, &str)]) -> RequestHead {
+        let lines = fields.iter().map(|(name, value)| {
+            (
+                Bytes::copy_from_slice(name.as_bytes()),
+                Bytes::copy_from_slice(value.as_bytes()),
+            )
+        });
+        RequestHead {
+            method: "GET".into(),
+            path: Bytes::copy_from_slice(path.as_bytes()),
+            fields: Fields::received(lines.collect::<Vec<_>>()),
+            ..RequestHead::default()
+        }
+    }
+
+    fn subject(head: &RequestHead) -> Subject<'_> {
+        Subject {
+            head,
+            path: crate::path::decoded(head.path_only()),
+            address: None,
+            client: None,
+            group: None,
+            matched: None,
+        }
+    }
+
+    #[test]
+    fn parts_are_read() {
+        for (name, part, path, fields, want) in [
+            ("path", Part::Path, "/%61?b", &[][..], Some("/a")),
+            ("method", Part::Method, "/", &[], Some("GET")),
+            (
+                "header",
+                Part::Header("x".into()),
+                "/",
+                &[("x", "1"), ("X", "2")],
+                Some("1, 2"),
+            ),
+            ("no header", Part::Header("x".into()), "/", &[], None),
+            (
+                "own key first",
+                Part::ApiKey,
+                "/",
+                &[("authorization", "Bearer b"), ("x-api-key", "a")],
+                Some("a"),
+            ),
+            (
+                "credentials",
+                Part::ApiKey,
+                "/",
+                &[("authorization", "Bearer  b")],
+                Some("b"),
+            ),
+            (
+                "in any scheme",
+                Part::ApiKey,
+                "/",
+                &[("authorization", "bearer b")],
+                Some("b"),
+            ),
+            (
+                "no credentials",
+                Part::ApiKey,
+                "/",
+                &[("authorization", "b")],
+                None,
+            ),
+            (
+                "cookie",
+                Part::Cookie("b".into()),
+                "/",
+                &[("cookie", "ab=1; b=2; b=3")],
+                Some("2"),
+            ),
+            (
+                "cookie on a second line",
+                Part::Cookie("b".into()),
+                "/",
+                &[("cookie", "a=1"), ("cookie", "b=2=")],
+                Some("2="),
+            ),
+            (
+                "no cookie",
+                Part::Cookie("b".into()),
+                "/",
+                &[("cookie", "a=b")],
+                None,
+            ),
+            (
+                "query",
+                Part::Query("q".into()),
+                "/?x=1&q=a%20b+c&q=2",
+                &[],
+                Some("a b c"),
+            ),
+            (
+                "a name in another spelling",
+                Part::Query("q".into()),
+                "/?%71=1",
+                &[],
+                Some("1"),
+            ),
+            ("empty", Part::Query("q".into()), "/?q", &[], Some("")),
+            ("no query", Part::Query("q".into()), "/", &[], None),
+            ("no token", Part::Claim("sub".into()), "/", &[], None),
+        ] {
+            let head = head(path, fields);
+            let value = subject(&head).value(&part).map(Cow::into_owned);
+            assert_eq!(value.as_deref(), want.map(str::as_bytes), "{name}");
+        }
+    }
+
+    #[test]
+    fn parts_do_not_run_together() {
+        let of = |fields: &[(&str, &str)]| {
+            let head = head("/", fields);
+            let parts = [Part::Header("a".into()), Part::Header("b".into())];
+            subject(&head).key("r", 0, &parts)
+        };
+        assert_ne!(
+            of(&[("a", "xy"), ("b", "z")]),
+            of(&[("a", "x"), ("b", "yz")])
+        );
+        assert_ne!(of(&[("a", "x"), ("b", "")]), of(&[("a", "x")]));
+        let long = "x".repeat(100_000);
+        assert!(of(&[("a", &long), ("b", &long)]).len() < 1_100);
+    }
+}

@@ -1,0 +1,222 @@
+//! Paths as rules write them: exact, by prefix, or with named segments.
+
+use std::borrow::Cow;
+
+/// A path that rules apply to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pattern {
+    segments: Vec<Segment>,
+    /// It ends in `*`: anything may follow, and what precedes it in its segment must begin it.
+    open: Option<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Segment {
+    Literal(Vec<u8>),
+    /// Exactly one segment, not empty.
+    Named(String),
+}
+
+impl Pattern {
+    /// `/login`, `/api/*`, `/users/{id}/orders`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some(path) = text.strip_prefix('/') else {
+            return Err(format!("{text:?} must begin with '/'"));
+        };
+        let (path, is_open) = match path.strip_suffix('*') {
+            Some(path) => (path, true),
+            None => (path, false),
+        };
+        if path.contains('*') {
+            return Err(format!("{text:?} has a '*' that is not its end"));
+        }
+        let mut segments = Vec::new();
+        for part in path.split('/') {
+            let name = part
+                .strip_prefix('{')
+                .and_then(|rest| rest.strip_suffix('}'));
+            segments.push(match name {
+                Some(name) if is_name(name) => Segment::Named(name.to_owned()),
+                None if !part.contains(['{', '}']) => {
+                    Segment::Literal(decoded(part.as_bytes()).into_owned())
+                }
+                _ => {
+                    return Err(format!(
+                        "{part:?} in {text:?} is no segment: a name of letters, digits and '_' in braces, or none"
+                    ));
+                }
+            });
+        }
+        let open = match is_open.then(|| segments.pop()).flatten() {
+            None => None,
+            Some(Segment::Literal(begins)) => Some(begins),
+            Some(Segment::Named(_)) => {
+                return Err(format!("{text:?} has a '*' right after a named segment"));
+            }
+        };
+        Ok(Self { segments, open })
+    }
+
+    /// Whether a path, as [`decoded`] leaves it, is one of these.
+    pub fn matches(&self, path: &[u8]) -> bool {
+        self.walk(path, |_, _| ())
+    }
+
+    /// The value of a named segment in a path that matches.
+    pub fn segment<'p>(&self, path: &'p [u8], wanted: &str) -> Option<&'p [u8]> {
+        let mut found = None;
+        let matches = self.walk(path, |name, value| {
+            if name == wanted && found.is_none() {
+                found = Some(value);
+            }
+        });
+        found.filter(|_| matches)
+    }
+
+    /// Whether it has a segment of this name.
+    pub fn names(&self, wanted: &str) -> bool {
+        let named = |segment: &Segment| matches!(segment, Segment::Named(name) if name == wanted);
+        self.segments.iter().any(named)
+    }
+
+    fn walk<'p>(&self, path: &'p [u8], mut named: impl FnMut(&str, &'p [u8])) -> bool {
+        let mut rest = path.strip_prefix(b"/");
+        for segment in &self.segments {
+            let Some(left) = rest else {
+                return false;
+            };
+            let end = left.iter().position(|&byte| byte == b'/');
+            let value = left.get(..end.unwrap_or(left.len())).unwrap_or_default();
+            rest = end.and_then(|end| left.get(end + 1..));
+            match segment {
+                Segment::Literal(literal) if literal != value => return false,
+                Segment::Named(_) if value.is_empty() => return false,
+                Segment::Named(name) => named(name, value),
+                Segment::Literal(_) => {}
+            }
+        }
+        match (&self.open, rest) {
+            (Some(begins), Some(left)) => left.starts_with(begins),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    (1..=64).contains(&name.len()) && name.bytes().all(plain)
+}
+
+/// RFC 3986 §6.2.2.2: a percent-encoded unreserved character equals the character itself; nothing else is decoded.
+pub fn decoded(path: &[u8]) -> Cow<'_, [u8]> {
+    if !path.contains(&b'%') {
+        return Cow::Borrowed(path);
+    }
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    Cow::Owned(percent_decoded(path, unreserved))
+}
+
+/// Decodes the percent-encoded bytes for which `which` holds.
+pub fn percent_decoded(text: &[u8], which: impl Fn(u8) -> bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte == b'%'
+            && let Some(([high, low], after)) = tail.split_first_chunk::<2>()
+            && let (Some(high), Some(low)) = (hex(*high), hex(*low))
+            && which(high << 4 | low)
+        {
+            out.push(high << 4 | low);
+            rest = after;
+            continue;
+        }
+        out.push(byte);
+    }
+    out
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    let value = char::from(digit).to_digit(16)?;
+    u8::try_from(value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_written() {
+        for (pattern, path, want) in [
+            ("/", "/", true),
+            ("/", "/a", false),
+            ("/login", "/login", true),
+            ("/login", "/login/", false),
+            ("/login", "/Login", false),
+            ("/*", "/", true),
+            ("/*", "/a/b", true),
+            ("/api/*", "/api/", true),
+            ("/api/*", "/api", false),
+            ("/api/*", "/apix", false),
+            ("/api*", "/apix/y", true),
+            ("/users/{id}", "/users/7", true),
+            ("/users/{id}", "/users/", false),
+            ("/users/{id}", "/users/7/orders", false),
+            ("/users/{id}/*", "/users/7/orders", true),
+            ("/users/{id}/*", "/users/7", false),
+            ("/{a}/x/{b}", "/1/x/2", true),
+            ("/{a}/x/{b}", "/1/y/2", false),
+            ("/%6cogin", "/login", true),
+            ("/login", "login", false),
+            ("/login", "", false),
+        ] {
+            let parsed = Pattern::parse(pattern).unwrap();
+            assert_eq!(parsed.matches(path.as_bytes()), want, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn named_segments_are_found() {
+        let pattern = Pattern::parse("/users/{id}/orders/{order}").unwrap();
+        assert!(pattern.names("id") && !pattern.names("users"));
+        for (path, name, want) in [
+            ("/users/7/orders/8", "id", Some("7")),
+            ("/users/7/orders/8", "order", Some("8")),
+            ("/users/7/orders/8", "x", None),
+            ("/users/7/orders/", "id", None),
+        ] {
+            let found = pattern.segment(path.as_bytes(), name);
+            assert_eq!(found, want.map(str::as_bytes), "{path} {name}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for (pattern, want) in [
+            ("login", "must begin with '/'"),
+            ("/a*b", "not its end"),
+            ("/a/{id", "no segment"),
+            ("/a/x{id}", "no segment"),
+            ("/a/{}", "no segment"),
+            ("/a/{id}*", "right after"),
+        ] {
+            let error = Pattern::parse(pattern).unwrap_err();
+            assert!(error.contains(want), "{pattern}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_unreserved_characters_are_decoded() {
+        for (path, want) in [
+            ("/a", "/a"),
+            ("/%61", "/a"),
+            ("/%2Fa", "/%2Fa"),
+            ("/%7e%7E", "/~~"),
+            ("/%zz%+1%", "/%zz%+1%"),
+            ("/%2561", "/%2561"),
+        ] {
+            assert_eq!(&decoded(path.as_bytes())[..], want.as_bytes(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,492 @@
+//! The rules, checked and ready to be applied.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use edgeweir_filter::{ConfigError, RequestHead, bounded};
+
+use crate::address::{Block, Client};
+use crate::answer::Answers;
+use crate::concurrency::{Adaptive, UnderWay};
+use crate::config::{Action, Condition, Config, Follow, OnStoreFailure, Rule};
+use crate::cost::Cost;
+use crate::limit::Limit;
+use crate::meter::{Meter, Timing};
+use crate::part::{Part, Subject};
+use crate::path::{Pattern, decoded};
+use crate::quota::{MOST_BYTES, Quota};
+
+/// All rules, and what they share.
+pub struct Rules {
+    /// How refusals and fields are written.
+    pub answers: Answers,
+    rules: Vec<Rc<Ready>>,
+    groups: Vec<Vec<Block>>,
+    client: Client,
+    wants_address: bool,
+    wants_group: bool,
+}
+
+/// One rule.
+pub struct Ready {
+    /// Its name.
+    pub name: String,
+    /// Its counters.
+    pub meter: Meter,
+    /// Which decisions are timed.
+    pub timing: Timing,
+    /// What happens.
+    pub action: Action,
+    /// What makes a client.
+    pub key: Vec<Part>,
+    /// What a request costs.
+    pub cost: Cost,
+    /// How many a client may have under way, and how many has.
+    pub concurrency: Option<(u32, Rc<UnderWay>)>,
+    /// The limit that follows latency.
+    pub adaptive: Option<Rc<Adaptive>>,
+    /// Percent of the limits at the emergency levels 1 to 3.
+    pub emergency: [u8; 3],
+    /// It never refuses.
+    pub shadow: bool,
+    /// What happens without the shared state.
+    pub on_store_failure: OnStoreFailure,
+    /// The rule's own limits; `None` when only `concurrency` or `adaptive` limit.
+    quota: Option<Rc<Quota>>,
+    tiers: Option<(Part, Vec<Tier>)>,
+    paths: Vec<Pattern>,
+    methods: Vec<String>,
+    clients: Vec<Clients>,
+    when: Vec<Condition>,
+}
+
+struct Tier {
+    value: String,
+    /// The first part of its keys: no rule's name has a slash.
+    name: String,
+    quota: Rc<Quota>,
+}
+
+/// Some clients.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Clients {
+    Group(usize),
+    Block(Block),
+}
+
+impl Rules {
+    /// Checks every bound.
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        let trusted_hops = bounded("trusted_hops", config.trusted_hops, 0, 16)?;
+        let ipv6_prefix = bounded("ipv6_prefix", config.ipv6_prefix, 32, 128)?;
+        let count = config.rules.len();
+        if !(1..=64).contains(&count) {
+            let message = format!("{count} rules is out of bounds: 1 to 64");
+            return Err(ConfigError::new("rules", message));
+        }
+        let answers = Answers::new(&config)?;
+        let (names, groups) = groups(&config.groups)?;
+        let mut rules: Vec<Rc<Ready>> = Vec::with_capacity(count);
+        for (at, rule) in config.rules.into_iter().enumerate() {
+            if rules.iter().any(|other| other.name == rule.name) {
+                let message = format!("{:?} is another rule's: give each its own", rule.name);
+                return Err(ConfigError::new(format!("rules[{at}].name"), message));
+            }
+            let ready = Ready::new(rule, &names).map_err(|(field, message)| {
+                ConfigError::new(format!("rules[{at}].{field}"), message)
+            })?;
+            rules.push(Rc::new(ready));
+        }
+        let wants_group = rules
+            .iter()
+            .any(|rule| rule.looks_at(|part| *part == Part::Group));
+        let by_address =
+            |rule: &Rc<Ready>| !rule.clients.is_empty() || rule.looks_at(Part::is_of_address);
+        Ok(Self {
+            answers,
+            wants_address: rules.iter().any(by_address),
+            wants_group,
+            rules,
+            groups,
+            client: Client {
+                trusted_hops,
+                ipv6_prefix,
+            },
+        })
+    }
+
+    /// Whether any rule looks at the client's address.
+    pub fn wants_address(&self) -> bool {
+        self.wants_address
+    }
+
+    /// Whether any rule leaves less in an emergency.
+    pub fn wants_emergency(&self) -> bool {
+        self.rules.iter().any(|rule| rule.emergency != [100; 3])
+    }
+
+    /// Whether any rule keeps state that is shared.
+    pub fn shares_state(&self) -> bool {
+        let shares = |rule: &Rc<Ready>| rule.quota.is_some() || rule.tiers.is_some();
+        self.rules.iter().any(shares)
+    }
+
+    /// What the operator should know.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for rule in &self.rules {
+            let name = &rule.name;
+            if rule.looks_at(|part| matches!(part, Part::Claim(_))) {
+                notes.push(format!(
+                    "rule {name}: claims are read without verifying the token; let a filter in front do that"
+                ));
+            }
+            if rule.concurrency.is_some() || rule.adaptive.is_some() {
+                notes.push(format!(
+                    "rule {name}: what is under way is counted by each worker or instance for itself"
+                ));
+            }
+        }
+        notes
+    }
+
+    /// The first rule that matches, with the request as it sees it.
+    pub fn find<'r>(&'r self, head: &'r RequestHead) -> Option<(Rc<Ready>, Subject<'r>)> {
+        let address = match self.wants_address {
+            true => self.client.address(head),
+            false => None,
+        };
+        let mut subject = Subject {
+            head,
+            path: decoded(head.path_only()),
+            address,
+            client: address.map(|address| self.client.masked(address)),
+            group: address.filter(|_| self.wants_group).and_then(|address| {
+                self.groups
+                    .iter()
+                    .position(|blocks| blocks.iter().any(|block| block.has(address)))
+            }),
+            matched: None,
+        };
+        for rule in &self.rules {
+            subject.matched = None;
+            if !rule.paths.is_empty() {
+                let mut patterns = rule.paths.iter().enumerate();
+                let Some(found) = patterns.find(|(_, path)| path.matches(&subject.path)) else {
+                    continue;
+                };
+                subject.matched = Some(found);
+            }
+            if rule.matches(&subject, &self.groups) {
+                return Some((Rc::clone(rule), subject));
+            }
+        }
+        None
+    }
+}
+
+impl Ready {
+    fn new(rule: Rule, groups: &[String]) -> Result<Self, (String, String)> {
+        let refuse = |field: &str, message: String| Err((field.to_owned(), message));
+        if !is_name(&rule.name) {
+            return refuse("name", not_a_name(&rule.name));
+        }
+        let paths = patterns(&rule.paths)?;
+        at_most("methods", rule.methods.len(), 64)?;
+        let clients = clients(&rule.clients, groups)?;
+        let has_groups = !groups.is_empty();
+        let when = conditions(rule.when, &paths, has_groups)?;
+        at_most("key", rule.key.len(), 7)?;
+        for (at, part) in rule.key.iter().enumerate() {
+            if let Err(message) = part.check(&paths, has_groups) {
+                return refuse(&format!("key[{at}]"), message);
+            }
+        }
+        let [first, second, third] = rule.emergency;
+        if !(1 <= third && third <= second && second <= first && first <= 100) {
+            let message = format!(
+                "{:?} is out of bounds: three times 1 to 100, none more than the one before",
+                rule.emergency
+            );
+            return refuse("emergency", message);
+        }
+        let adaptive = rule.adaptive.map(followed).transpose()?;
+        let concurrency = match rule.concurrency {
+            None => None,
+            Some(limit) if (1..=1_000_000).contains(&limit) => {
+                Some((limit, Rc::new(UnderWay::default())))
+            }
+            Some(limit) => {
+                return refuse(
+                    "concurrency",
+                    format!("{limit} is out of bounds: 1 to 1000000"),
+                );
+            }
+        };
+        let only_under_way = concurrency.is_some() || adaptive.is_some();
+        let given = rule.limits.is_some() || rule.tiers.is_some() || only_under_way;
+        if rule.action != Action::Limit && given {
+            let message = "a rule that limits must not have the action to allow or deny".to_owned();
+            return refuse("action", message);
+        }
+        let limits = match rule.limits {
+            Some(limits) => limits,
+            None if only_under_way || rule.action != Action::Limit => Vec::new(),
+            None => vec![Limit::default()],
+        };
+        if limits.is_empty() && rule.action == Action::Limit && !only_under_way {
+            let message = "a rule needs at least one limit, like {\"rate\": \"100/minute\"}";
+            return refuse("limits", message.to_owned());
+        }
+        let mut at_once = u32::MAX;
+        let mut made = |name: &str, field: &str, limits: &[Limit]| {
+            for (at, limit) in limits.iter().enumerate() {
+                limit
+                    .check()
+                    .map_err(|(part, message)| (format!("{field}[{at}].{part}"), message))?;
+                at_once = at_once.min(limit.at_once());
+            }
+            let quota = Quota::new(name, limits, rule.emergency).map_err(|bytes| {
+                let message = format!(
+                    "they need {bytes} bytes of state, at most {MOST_BYTES}: use fewer limits in one rule"
+                );
+                (field.to_owned(), message)
+            });
+            quota.map(Rc::new)
+        };
+        let quota = match limits.is_empty() {
+            true => None,
+            false => Some(made(&rule.name, "limits", &limits)?),
+        };
+        let tiers = match rule.tiers {
+            None => None,
+            Some(tiers) => {
+                if let Err(message) = tiers.by.check(&paths, has_groups) {
+                    return refuse("tiers.by", message);
+                }
+                let count = tiers.limits.len();
+                if !(1..=16).contains(&count) {
+                    return refuse(
+                        "tiers.limits",
+                        format!("{count} tiers is out of bounds: 1 to 16"),
+                    );
+                }
+                let mut ready = Vec::with_capacity(count);
+                for (value, limits) in tiers.limits {
+                    let field = format!("tiers.limits.{value}");
+                    if !is_name(&value) {
+                        return refuse(&field, not_a_name(&value));
+                    }
+                    if limits.is_empty() {
+                        let message = "a tier needs at least one limit".to_owned();
+                        return refuse(&field, message);
+                    }
+                    let quota = made(&format!("{}-{value}", rule.name), &field, &limits)?;
+                    let name = format!("{}/{value}", rule.name);
+                    ready.push(Tier { value, name, quota });
+                }
+                Some((tiers.by.normalized(), ready))
+            }
+        };
+        let cost = match rule.cost.checked(at_once) {
+            Ok(cost) => cost,
+            Err(message) => return refuse("cost", message),
+        };
+        Ok(Self {
+            meter: Meter::of(&rule.name),
+            timing: Timing::default(),
+            name: rule.name,
+            action: rule.action,
+            key: rule.key.into_iter().map(Part::normalized).collect(),
+            cost,
+            concurrency,
+            adaptive,
+            emergency: rule.emergency,
+            shadow: rule.shadow,
+            on_store_failure: rule.on_store_failure,
+            quota,
+            tiers,
+            paths,
+            methods: rule.methods,
+            clients,
+            when,
+        })
+    }
+
+    /// The limits that hold for a request, with the key of their state.
+    pub fn quota(&self, subject: &Subject<'_>) -> Option<(Rc<Quota>, bytes::Bytes)> {
+        let tier = self.tiers.as_ref().and_then(|(by, tiers)| {
+            let value = subject.value(by)?;
+            tiers.iter().find(|tier| tier.value.as_bytes() == &*value)
+        });
+        let (name, quota) = match tier {
+            Some(tier) => (&tier.name, &tier.quota),
+            None => (&self.name, self.quota.as_ref()?),
+        };
+        let key = subject.key(name, quota.layout(), &self.key);
+        Some((Rc::clone(quota), key))
+    }
+
+    /// So much of a number of requests under way is left at an emergency level, at least one.
+    pub fn left(&self, limit: u32, level: u8) -> u32 {
+        let [first, second, third] = self.emergency;
+        let percent = match level {
+            0 => return limit,
+            1 => first,
+            2 => second,
+            _ => third,
+        };
+        let left = u64::from(limit) * u64::from(percent) / 100;
+        u32::try_from(left.max(1)).unwrap_or(limit)
+    }
+
+    fn matches(&self, subject: &Subject<'_>, groups: &[Vec<Block>]) -> bool {
+        let head = subject.head;
+        let by_method = self.methods.is_empty()
+            || self
+                .methods
+                .iter()
+                .any(|method| method.as_bytes() == head.method);
+        let is_one_of = |address: IpAddr| {
+            self.clients.iter().any(|clients| match clients {
+                Clients::Block(block) => block.has(address),
+                Clients::Group(at) => groups
+                    .get(*at)
+                    .is_some_and(|blocks| blocks.iter().any(|block| block.has(address))),
+            })
+        };
+        by_method
+            && (self.clients.is_empty() || subject.address.is_some_and(is_one_of))
+            && self.when.iter().all(|condition| {
+                subject.value(&condition.by).is_some_and(|value| {
+                    condition.is.is_empty()
+                        || condition.is.iter().any(|one| one.as_bytes() == &*value)
+                })
+            })
+    }
+
+    fn looks_at(&self, which: impl Fn(&Part) -> bool) -> bool {
+        let tiers = self.tiers.iter().map(|(by, _)| by);
+        let when = self.when.iter().map(|condition| &condition.by);
+        self.key.iter().chain(tiers).chain(when).any(which)
+    }
+}
+
+type Refused = (String, String);
+
+fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=64).contains(&name.len()) && name.bytes().all(plain)
+}
+
+fn not_a_name(name: &str) -> String {
+    format!("{name:?} must be 1 to 64 letters, digits, '-', '_' or '.'")
+}
+
+fn at_most(field: &str, count: usize, most: usize) -> Result<(), Refused> {
+    if count > most {
+        let message = format!("{count} entries is out of bounds: at most {most}");
+        return Err((field.to_owned(), message));
+    }
+    Ok(())
+}
+
+fn patterns(paths: &[String]) -> Result<Vec<Pattern>, Refused> {
+    at_most("paths", paths.len(), 64)?;
+    let parse =
+        |path: &String| Pattern::parse(path).map_err(|message| ("paths".to_owned(), message));
+    paths.iter().map(parse).collect()
+}
+
+fn clients(all: &[String], groups: &[String]) -> Result<Vec<Clients>, Refused> {
+    at_most("clients", all.len(), 1_024)?;
+    let parse = |text: &String| match groups.iter().position(|name| name == text) {
+        Some(at) => Ok(Clients::Group(at)),
+        None => Block::parse(text).map(Clients::Block).map_err(|message| {
+            (
+                "clients".to_owned(),
+                format!("{message}, or a name of `groups`"),
+            )
+        }),
+    };
+    all.iter().map(parse).collect()
+}
+
+fn conditions(
+    when: Vec<Condition>,
+    paths: &[Pattern],
+    has_groups: bool,
+) -> Result<Vec<Condition>, Refused> {
+    at_most("when", when.len(), 16)?;
+    let mut ready = Vec::with_capacity(when.len());
+    for (at, condition) in when.into_iter().enumerate() {
+        at_most(&format!("when[{at}].is"), condition.is.len(), 256)?;
+        if let Err(message) = condition.by.check(paths, has_groups) {
+            return Err((format!("when[{at}].by"), message));
+        }
+        if condition.by.is_of_address() {
+            let message = "an address is a matter of `clients`".to_owned();
+            return Err((format!("when[{at}].by"), message));
+        }
+        ready.push(Condition {
+            by: condition.by.normalized(),
+            ..condition
+        });
+    }
+    Ok(ready)
+}
+
+fn followed(follow: Follow) -> Result<Rc<Adaptive>, Refused> {
+    let out = |field: &str, value: u32, bound: &str| {
+        let message = format!("{value} is out of bounds: {bound}");
+        Err((format!("adaptive.{field}"), message))
+    };
+    let Follow {
+        latency_ms,
+        floor,
+        ceiling,
+    } = follow;
+    if !(1..=60_000).contains(&latency_ms) {
+        return out("latency_ms", latency_ms, "1 to 60000");
+    }
+    if floor == 0 || floor > ceiling {
+        return out("floor", floor, "1 to the ceiling");
+    }
+    if ceiling > 1_000_000 {
+        return out("ceiling", ceiling, "at most 1000000");
+    }
+    let latency = Duration::from_millis(u64::from(latency_ms));
+    Ok(Rc::new(Adaptive::new(floor, ceiling, latency)))
+}
+
+type Groups = (Vec<String>, Vec<Vec<Block>>);
+
+fn groups(all: &BTreeMap<String, Vec<String>>) -> Result<Groups, ConfigError> {
+    if all.len() > 64 {
+        let message = format!("{} groups is out of bounds: at most 64", all.len());
+        return Err(ConfigError::new("groups", message));
+    }
+    let mut ready = Groups::default();
+    for (name, blocks) in all {
+        let refuse = |message: String| Err(ConfigError::new(format!("groups.{name}"), message));
+        if !is_name(name) {
+            return refuse(not_a_name(name));
+        }
+        if !(1..=1_024).contains(&blocks.len()) {
+            return refuse(format!(
+                "{} blocks is out of bounds: 1 to 1024",
+                blocks.len()
+            ));
+        }
+        let parsed: Result<Vec<Block>, String> =
+            blocks.iter().map(|block| Block::parse(block)).collect();
+        match parsed {
+            Ok(blocks) => ready.1.push(blocks),
+            Err(message) => return refuse(message),
+        }
+        ready.0.push(name.clone());
+    }
+    Ok(ready)
+}
