@@ -22,7 +22,8 @@ use crate::report;
         edgeweir run                          the demo: all filters, a built-in origin, a dashboard\n  \
         edgeweir run edgeweir.toml            serve a configuration\n  \
         edgeweir run --check edgeweir.toml    load everything a configuration names, say what is wrong, and end\n  \
-        edgeweir inspect cache.proxy-wasm.wasm"
+        edgeweir inspect cache.proxy-wasm.wasm\n  \
+        edgeweir store                        the store, on 127.0.0.1:7440"
 )]
 pub struct Arguments {
     /// What is logged: error, warn, info, debug or trace, or a filter such as `info,edgeweir=debug`.
@@ -52,6 +53,8 @@ pub enum Command {
         edgeweir inspect target/edge/cache.wasi-http.wasm --json\n  \
         edgeweir inspect target/edge/ratelimit.proxy-wasm.wasm --schema")]
     Inspect(Inspect),
+    /// Keep what outgrows one edge: cached responses, keys and values, and limits that count once for all.
+    Store(Box<edgeweir_host_store::command::Store>),
 }
 
 /// Arguments of `run`.
@@ -101,6 +104,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
         .try_init();
     match arguments.command {
         Command::Inspect(inspect) => self::inspect(&inspect),
+        Command::Store(store) => edgeweir_host_store::command::execute(&store),
         Command::Run(run) => tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

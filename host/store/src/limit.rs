@@ -1,0 +1,320 @@
+//! Limits as pure functions: GCRA and the sliding window, several in one decision, all or none.
+//!
+//! The same arithmetic as the rate limiter's own (a property holds them together), so that a rule means the same locally
+//! and through the store. Integers saturate; the clock is an argument.
+
+/// How far a state may lie in the future without the clock having been set back, nanoseconds.
+pub const SLACK: u64 = 1_000_000_000;
+
+/// One limit of a decision.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Limit {
+    /// A cell every `interval` nanoseconds; cells may come early by `tolerance` nanoseconds.
+    Gcra {
+        /// Nanoseconds between cells, 1 or more.
+        interval: u64,
+        /// Nanoseconds a cell may be early: the burst less one, times the interval.
+        tolerance: u64,
+    },
+    /// At most `limit` in a window of `per` nanoseconds, as estimated from two counts.
+    Window {
+        /// The window, nanoseconds: whole seconds.
+        per: u64,
+        /// Requests in it.
+        limit: u32,
+    },
+}
+
+/// What is kept of one limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// The theoretical arrival time, nanoseconds since the epoch.
+    Gcra(u64),
+    /// Counts of two windows.
+    Window {
+        /// Which window `current` counts: time divided by the period.
+        index: u64,
+        /// Requests of the window before.
+        previous: u32,
+        /// Requests of this window.
+        current: u32,
+    },
+}
+
+/// What one limit says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// Cells left after the decision.
+    pub remaining: u32,
+    /// Nanoseconds until the whole quota is there again.
+    pub reset: u64,
+    /// Nanoseconds to wait; 0 when this limit admits.
+    pub wait: u64,
+}
+
+/// All limits of one key, decided together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// In the order of the limits.
+    pub standings: Vec<Standing>,
+    /// What to write; `None` when refused: a refusal costs nothing.
+    pub after: Option<Vec<State>>,
+}
+
+impl Decision {
+    /// Whether every limit admits.
+    pub fn admitted(&self) -> bool {
+        self.standings.iter().all(|standing| standing.wait == 0)
+    }
+
+    /// Nanoseconds until all limits admit; 0 when they do.
+    pub fn wait(&self) -> u64 {
+        self.standings.iter().map(|it| it.wait).max().unwrap_or(0)
+    }
+}
+
+struct Outcome {
+    state: State,
+    standing: Standing,
+    /// The clock was set back: the state is to be written whatever the verdict.
+    rebased: bool,
+}
+
+/// Decides on `cost` cells at `now`, given what was kept. Pure: safe to call twice. A cost over what a limit can ever
+/// give takes all of it.
+pub fn decide(limits: &[Limit], before: Option<&[State]>, now: u64, cost: u32) -> Decision {
+    let at = |cost| {
+        let outcomes = limits.iter().enumerate().map(move |(index, limit)| {
+            limit.admit(
+                before.and_then(|states| states.get(index)).copied(),
+                now,
+                cost,
+            )
+        });
+        outcomes.collect::<Vec<Outcome>>()
+    };
+    let outcomes = at(cost);
+    let standings: Vec<Standing> = outcomes.iter().map(|outcome| outcome.standing).collect();
+    let states = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| outcome.state).collect();
+    let after = if standings.iter().all(|standing| standing.wait == 0) {
+        (cost > 0 || outcomes.iter().any(|outcome| outcome.rebased)).then(|| states(&outcomes))
+    } else if outcomes.iter().any(|outcome| outcome.rebased) {
+        Some(states(&at(0)))
+    } else {
+        None
+    };
+    Decision { standings, after }
+}
+
+/// When states stop to matter, nanoseconds since the epoch.
+pub fn expires(limits: &[Limit], states: &[State]) -> u64 {
+    let ends = limits
+        .iter()
+        .zip(states)
+        .map(|(limit, state)| match (limit, state) {
+            (_, State::Gcra(tat)) => *tat,
+            (Limit::Window { per, .. }, State::Window { index, .. }) => {
+                index.saturating_add(2).saturating_mul(*per)
+            }
+            (Limit::Gcra { .. }, State::Window { .. }) => 0,
+        });
+    // A second more: clocks of two stores over one Redis differ.
+    ends.max().unwrap_or(0).saturating_add(SLACK)
+}
+
+impl Limit {
+    /// How long a state can matter at most, nanoseconds.
+    pub fn span(&self) -> u64 {
+        match *self {
+            Self::Gcra {
+                interval,
+                tolerance,
+            } => interval.saturating_add(tolerance),
+            Self::Window { per, .. } => per.saturating_mul(2),
+        }
+    }
+
+    fn admit(&self, before: Option<State>, now: u64, cost: u32) -> Outcome {
+        match (*self, before) {
+            (
+                Self::Gcra {
+                    interval,
+                    tolerance,
+                },
+                before,
+            ) => {
+                let tat = match before {
+                    Some(State::Gcra(tat)) => Some(tat),
+                    _ => None,
+                };
+                gcra(interval.max(1), tolerance, tat, now, cost)
+            }
+            (Self::Window { per, limit }, before) => {
+                window(per.max(1), limit.max(1), before, now, cost)
+            }
+        }
+    }
+}
+
+fn gcra(interval: u64, tolerance: u64, tat: Option<u64>, now: u64, cost: u32) -> Outcome {
+    let span = interval.saturating_add(tolerance);
+    let capacity = span / interval;
+    // A clock set back would lock everyone out until it has caught up: the burst then counts as used up from now on.
+    let furthest = now.saturating_add(span);
+    let (tat, rebased) = match tat.unwrap_or(now).max(now) {
+        far if far > furthest.saturating_add(SLACK) => (furthest, true),
+        tat => (tat, false),
+    };
+    let after = tat.saturating_add(interval.saturating_mul(u64::from(cost).min(capacity)));
+    let ahead = after.saturating_sub(now);
+    let cells = |free: u64| u32::try_from(free / interval).unwrap_or(u32::MAX);
+    if ahead <= span {
+        return Outcome {
+            state: State::Gcra(after),
+            standing: Standing {
+                remaining: cells(span - ahead),
+                reset: ahead,
+                wait: 0,
+            },
+            rebased,
+        };
+    }
+    let before = tat.saturating_sub(now);
+    Outcome {
+        state: State::Gcra(tat),
+        standing: Standing {
+            remaining: cells(span.saturating_sub(before)),
+            reset: before,
+            wait: ahead - span,
+        },
+        rebased,
+    }
+}
+
+fn window(per: u64, limit: u32, before: Option<State>, now: u64, cost: u32) -> Outcome {
+    let cost = cost.min(limit);
+    let (index, elapsed, previous, current, rebased) = counts(per, before, now);
+    let faded = scale(previous, per - elapsed, per);
+    let used = faded.saturating_add(current);
+    let wanted = used.saturating_add(cost);
+    let span = per.saturating_mul(2);
+    if wanted <= limit {
+        return Outcome {
+            state: State::Window {
+                index,
+                previous,
+                current: current.saturating_add(cost),
+            },
+            standing: Standing {
+                remaining: limit - wanted,
+                reset: span - elapsed,
+                wait: 0,
+            },
+            rebased,
+        };
+    }
+    let reset = if current > 0 { span } else { per } - elapsed;
+    Outcome {
+        state: State::Window {
+            index,
+            previous,
+            current,
+        },
+        standing: Standing {
+            remaining: limit.saturating_sub(used),
+            reset,
+            wait: wait(per, limit, (previous, current), elapsed, cost).max(1),
+        },
+        rebased,
+    }
+}
+
+/// The counts as of now: index, how much of the window has passed, the two counts, and whether the clock was set back.
+fn counts(per: u64, before: Option<State>, now: u64) -> (u64, u64, u32, u32, bool) {
+    let (index, elapsed) = (now / per, now % per);
+    let Some(State::Window {
+        index: was,
+        previous,
+        current,
+    }) = before
+    else {
+        return (index, elapsed, 0, 0, false);
+    };
+    match index.checked_sub(was) {
+        Some(0) => (index, elapsed, previous, current, false),
+        Some(1) => (index, elapsed, current, 0, false),
+        Some(_) => (index, elapsed, 0, 0, false),
+        // Another clock was in the next window already.
+        None if was.saturating_mul(per).saturating_sub(now) <= SLACK => {
+            (was, 0, previous, current, false)
+        }
+        // The clock was set back: what was used fades from now on, and is gone with this window.
+        None => (index, elapsed, previous.max(current), 0, true),
+    }
+}
+
+/// Nanoseconds until `cost` more would fit, if nothing else came.
+fn wait(per: u64, limit: u32, (previous, current): (u32, u32), elapsed: u64, cost: u32) -> u64 {
+    let room = |fading: u32, fixed: u32| {
+        let free = limit.checked_sub(fixed.checked_add(cost)?)?;
+        // The part of the window that must have passed before `fading` has shrunk to `free`.
+        let part = u128::from(per) * u128::from(free.min(fading)) / u128::from(fading.max(1));
+        (fading > 0).then(|| per - u64::try_from(part).unwrap_or(0))
+    };
+    match room(previous, current) {
+        Some(at) if at > elapsed => at - elapsed,
+        _ => (per - elapsed).saturating_add(room(current, 0).unwrap_or(per)),
+    }
+}
+
+/// `count * part / whole`, rounded up: an estimate never counts too little.
+fn scale(count: u32, part: u64, whole: u64) -> u32 {
+    let scaled = (u128::from(count) * u128::from(part)).div_ceil(u128::from(whole.max(1)));
+    u32::try_from(scaled).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: u64 = 1_000_000_000;
+
+    #[test]
+    fn all_limits_or_none() {
+        let limits = [
+            Limit::Gcra {
+                interval: S,
+                tolerance: 9 * S,
+            },
+            Limit::Window {
+                per: 10 * S,
+                limit: 3,
+            },
+        ];
+        let (mut states, mut admitted): (Option<Vec<State>>, u32) = (None, 0);
+        for _ in 0..10 {
+            let decision = decide(&limits, states.as_deref(), 100 * S, 1);
+            admitted += u32::from(decision.admitted());
+            if let Some(after) = decision.after {
+                states = Some(after);
+            }
+        }
+        assert_eq!(admitted, 3);
+        assert_eq!(
+            states.and_then(|it| it.first().copied()),
+            Some(State::Gcra(103 * S)),
+            "the limit that would have admitted was not charged for what the other refused"
+        );
+    }
+
+    #[test]
+    fn a_clock_set_back_is_written_though_refused() {
+        let limits = [Limit::Gcra {
+            interval: S,
+            tolerance: 4 * S,
+        }];
+        let decision = decide(&limits, Some(&[State::Gcra(90_000 * S)]), 100 * S, 1);
+        assert_eq!(decision.wait(), S);
+        assert_eq!(decision.after, Some(vec![State::Gcra(105 * S)]));
+    }
+}
