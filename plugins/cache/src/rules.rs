@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use edgeweir_filter::{ConfigError, bounded};
+use edgeweir_filter::{ConfigError, PathPattern, bounded};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -32,8 +32,7 @@ pub struct Ruling<'a>(Option<&'a Checked>);
 
 #[derive(Clone, Debug)]
 struct Checked {
-    path: Vec<u8>,
-    prefix: bool,
+    path: PathPattern,
     bypass: bool,
     ttl: Vec<(u16, u32)>,
 }
@@ -54,10 +53,7 @@ impl Rules {
 
     /// The first rule for a path.
     pub fn of(&self, path: &[u8]) -> Ruling<'_> {
-        Ruling(self.0.iter().find(|rule| match rule.prefix {
-            true => path.starts_with(&rule.path),
-            false => path == rule.path,
-        }))
+        Ruling(self.0.iter().find(|rule| rule.path.matches(path)))
     }
 }
 
@@ -75,15 +71,7 @@ impl Ruling<'_> {
 }
 
 fn check(at: usize, rule: Rule) -> Result<Checked, ConfigError> {
-    let path = rule.path.unwrap_or_else(|| "*".to_owned());
-    let start = path.strip_suffix('*').unwrap_or(&path);
-    let rooted = start.starts_with('/') || path == "*";
-    if !rooted || start.contains(['*', '?', '#']) || path.len() > 1024 {
-        let message = format!(
-            "is {path:?}, must be a path that starts with `/`, at most 1024 bytes, with `*` at most at its end"
-        );
-        return Err(ConfigError::new(format!("rules[{at}].path"), message));
-    }
+    let path = PathPattern::check(&format!("rules[{at}].path"), rule.path.as_deref())?;
     let mut ttl = Vec::new();
     for (status, lifetime) in &rule.ttl_by_status {
         let field = format!("rules[{at}].ttl_by_status");
@@ -98,8 +86,7 @@ fn check(at: usize, rule: Rule) -> Result<Checked, ConfigError> {
         ));
     }
     Ok(Checked {
-        path: start.as_bytes().to_vec(),
-        prefix: path.ends_with('*'),
+        path,
         bypass: rule.bypass,
         ttl,
     })

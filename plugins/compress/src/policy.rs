@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use edgeweir_filter::{ConfigError, bounded};
+use edgeweir_filter::{ConfigError, PathPattern, bounded};
 
 use crate::Coding;
 use crate::breach::{Breach, Cookies};
@@ -16,7 +16,7 @@ use crate::preset::Preset;
 /// A checked configuration.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    rules: Vec<(Pattern, Rc<Policy>)>,
+    rules: Vec<(PathPattern, Rc<Policy>)>,
     /// Where no rule matches.
     policy: Rc<Policy>,
     pub(crate) breach_cookies: Cookies,
@@ -46,12 +46,6 @@ pub(crate) struct Policy {
     pub(crate) breach_all: bool,
 }
 
-#[derive(Debug)]
-struct Pattern {
-    start: Vec<u8>,
-    prefix: bool,
-}
-
 impl Settings {
     pub(crate) fn check(config: &Config) -> Result<Self, ConfigError> {
         config.decode.check()?;
@@ -62,7 +56,7 @@ impl Settings {
             return Err(ConfigError::new("rules", message));
         }
         let rules = config.rules.iter().enumerate().map(|(at, rule)| {
-            let pattern = Pattern::check(&format!("rules[{at}].path"), rule.path.as_deref())?;
+            let pattern = PathPattern::check(&format!("rules[{at}].path"), rule.path.as_deref())?;
             let unset = match rule.preset {
                 Some(preset) => policy.clone().with(preset),
                 None => policy.clone(),
@@ -123,31 +117,6 @@ impl Policy {
             min_bytes: defaults.min_bytes,
             max_ratio_percent: defaults.max_ratio_percent,
             ..self
-        }
-    }
-}
-
-impl Pattern {
-    fn check(field: &str, path: Option<&str>) -> Result<Self, ConfigError> {
-        let path = path.unwrap_or("*");
-        let start = path.strip_suffix('*').unwrap_or(path);
-        let rooted = start.starts_with('/') || path == "*";
-        if !rooted || start.contains(['*', '?', '#']) || path.len() > 1024 {
-            let message = format!(
-                "is {path:?}, must be a path that starts with `/`, at most 1024 bytes, with `*` at most at its end"
-            );
-            return Err(ConfigError::new(field, message));
-        }
-        Ok(Self {
-            start: start.as_bytes().to_vec(),
-            prefix: path.ends_with('*'),
-        })
-    }
-
-    fn matches(&self, path: &[u8]) -> bool {
-        match self.prefix {
-            true => path.starts_with(&self.start),
-            false => path == self.start,
         }
     }
 }

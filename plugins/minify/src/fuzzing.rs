@@ -1,6 +1,6 @@
-//! What the fuzz target of `tests/fuzz` calls: it takes any bytes and panics when a promise is broken.
+//! What the fuzz targets of `tests/fuzz` call: they take any bytes and panic when a promise is broken.
 //!
-//! The input is a line that chooses (rules, framing, what becomes of the unreadable, where it is cut), and after it the
+//! The input of `rewrite` is a line that chooses (rules, framing, what becomes of the unreadable, where it is cut), and after it the
 //! body, so that a corpus can be read.
 
 use std::cell::LazyCell;
@@ -14,7 +14,7 @@ use crate::{Framing, Invalid, Lexer, Mask, Minify, Rewriter, Rules};
 pub type Run = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Run); 2] = [("rewrite", rewrite), ("mask", mask)];
+pub const TARGETS: [(&str, Run); 3] = [("rewrite", rewrite), ("mask", mask), ("json", json)];
 
 /// By the first byte of the line.
 const RULES: [&str; 8] = [
@@ -46,7 +46,7 @@ pub fn rewrite(data: &[u8]) {
     let (whole, invalid) = rewritten(rules, framing, cuts, body, usize::MAX);
     let pieces = rewritten(rules, framing, cuts, body, piece);
     assert_eq!((&whole, invalid), (&pieces.0, pieces.1), "cut by {piece}");
-    let (minified, of_lexer) = lexed(framing, body);
+    let (minified, of_lexer) = lexed(framing, 20, [body]);
     let has_mark = body.first() == Some(&0xef);
     if !(cuts && has_mark) {
         assert_eq!(invalid, of_lexer);
@@ -55,7 +55,7 @@ pub fn rewrite(data: &[u8]) {
         assert_eq!(whole, minified);
     }
     if invalid.is_none() && !has_mark {
-        let (again, still) = lexed(framing, &whole);
+        let (again, still) = lexed(framing, 20, [&whole[..]]);
         assert_eq!((again, still), (whole, None), "of JSON came other");
     }
 }
@@ -87,12 +87,43 @@ fn rewritten(
     (out, invalid)
 }
 
-fn lexed(framing: Framing, body: &[u8]) -> (Vec<u8>, Option<Invalid>) {
-    let mut lexer = Lexer::new(framing, 20);
-    let mut out = Vec::new();
-    let invalid = lexer.push(body, &mut out);
-    let invalid = invalid.or_else(|| lexer.finish(&mut out));
+fn lexed<'c>(
+    framing: Framing,
+    depth: usize,
+    chunks: impl IntoIterator<Item = &'c [u8]>,
+) -> (Vec<u8>, Option<Invalid>) {
+    let mut lexer = Lexer::new(framing, depth);
+    let (mut out, mut invalid) = (Vec::new(), None);
+    for chunk in chunks {
+        invalid = invalid.or(lexer.push(chunk, &mut out));
+    }
+    invalid = invalid.or_else(|| lexer.finish(&mut out));
     (out, invalid)
+}
+
+/// A body whole, cut in two and byte by byte becomes the same.
+pub fn json(data: &[u8]) {
+    let Some((&[how, cut], text)) = data.split_first_chunk::<2>() else {
+        return;
+    };
+    let framing = match how & 3 {
+        1 => Framing::Lines,
+        2 => Framing::Sequence,
+        _ => Framing::Single,
+    };
+    let depth = if how & 4 == 0 { 512 } else { 5 };
+    // Blocks are only looked for in bodies of some length: what is short is put behind something.
+    let before: &[u8] = if how & 8 == 0 {
+        b""
+    } else {
+        br#"["a string that is here to be long",                                                                          "#
+    };
+    let text = [before, text].concat();
+    let want = lexed(framing, depth, text.chunks(1));
+    assert_eq!(lexed(framing, depth, [&text[..]]), want);
+    let at = usize::from(cut) * text.len() / 256;
+    let (first, second) = text.split_at(at);
+    assert_eq!(lexed(framing, depth, [first, second]), want);
 }
 
 /// A mask of a client: read within its bounds, or refused at a byte that it has.

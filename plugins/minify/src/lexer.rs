@@ -4,7 +4,7 @@
 
 use crate::block::{BLOCK, StringCarry};
 use crate::nesting::{Container, Nesting};
-use crate::scalar::Number;
+use crate::scalar::{self, Begin, Number};
 use crate::stretch::{Place, Rules, STRETCH, Stretch};
 
 /// What separates JSON texts in a body.
@@ -319,16 +319,11 @@ impl Lexer {
                     run.at += 1;
                 }
                 State::Literal(to_come) => {
-                    let rest = run.rest();
-                    let length = to_come.len().min(rest.len());
-                    let same = to_come.iter().zip(rest).take_while(|(a, b)| a == b).count();
+                    let (same, rest) = scalar::literal(to_come, run.rest());
                     run.at += same;
-                    if same < length {
-                        return Err(Invalid::BadLiteral);
-                    }
-                    self.state = match to_come.get(same..) {
-                        Some(after) if !after.is_empty() => State::Literal(after),
-                        _ => self.after_value(),
+                    self.state = match rest? {
+                        [] => self.after_value(),
+                        rest => State::Literal(rest),
                     };
                 }
                 State::Number(number) => match number.next(byte) {
@@ -457,19 +452,11 @@ impl Lexer {
 
     /// Takes the first byte of a value.
     fn value(&mut self, byte: u8) -> Result<State, Invalid> {
-        if let Some(number) = Number::first(byte) {
-            return Ok(State::Number(number));
-        }
-        Ok(match byte {
-            b'"' => State::String { name: false },
-            b'[' => self.open(Container::Array)?,
-            b'{' => self.open(Container::Object)?,
-            b't' => State::Literal(b"rue"),
-            b'f' => State::Literal(b"alse"),
-            b'n' => State::Literal(b"ull"),
-            b'A'..=b'Z' | b'a'..=b'z' => return Err(Invalid::BadLiteral),
-            b'+' | b'.' => return Err(Invalid::BadNumber),
-            _ => return Err(misplaced(byte)),
+        Ok(match Begin::of(byte)? {
+            Begin::String => State::String { name: false },
+            Begin::Open(container) => self.open(container)?,
+            Begin::Number(number) => State::Number(number),
+            Begin::Literal(to_come) => State::Literal(to_come),
         })
     }
 

@@ -1,5 +1,7 @@
 //! The mask that a client gives in the query (`?fields=a,b(c)`).
 
+use edgeweir_filter::form_decoded;
+
 use crate::config::FieldsParameter;
 use crate::mask::{BadMask, Mask};
 
@@ -18,7 +20,7 @@ pub(crate) fn mask(
     for pair in query.split(|&byte| byte == b'&') {
         let at = pair.iter().position(|&byte| byte == b'=');
         let (name, value) = pair.split_at(at.unwrap_or(pair.len()));
-        if decoded(name) != parameter.parameter.as_bytes() {
+        if form_decoded(name) != parameter.parameter.as_bytes() {
             if !rest.is_empty() {
                 rest.push(b'&');
             }
@@ -34,29 +36,12 @@ pub(crate) fn mask(
         if value.len() > most {
             return Err(bad("too long a mask"));
         }
-        let text = String::from_utf8(decoded(value)).map_err(|_| bad("bytes that are no UTF-8"))?;
+        let text =
+            String::from_utf8(form_decoded(value)).map_err(|_| bad("bytes that are no UTF-8"))?;
         mask.get_or_insert_with(|| Mask::new(MAX_LEVELS_IN_ALL))
             .add(&text, 0)?;
     }
     Ok((mask, rest))
-}
-
-fn decoded(text: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        let hex = |at: usize| char::from(*after.get(at)?).to_digit(16);
-        match (byte, hex(0), hex(1)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push(u8::try_from(high << 4 | low).unwrap_or(byte));
-                rest = after.get(2..).unwrap_or_default();
-            }
-            (b'+', ..) => decoded.push(b' '),
-            _ => decoded.push(byte),
-        }
-    }
-    decoded
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::nesting::{Container, Nesting};
 use crate::redact::{self, MASK, Replacement};
 use crate::rules::{DropNulls, Rules};
 use crate::run::Run;
-use crate::scalar::Number;
+use crate::scalar::{self, Begin, Number};
 use crate::text;
 use crate::token::Token;
 use crate::walk::{Member, Walk};
@@ -352,16 +352,11 @@ impl Rewriter {
 
     #[inline]
     fn literal(&mut self, to_come: &'static [u8], run: &mut Run<'_, '_>) -> Result<(), Invalid> {
-        let rest = run.rest();
-        let length = to_come.len().min(rest.len());
-        let same = to_come.iter().zip(rest).take_while(|(a, b)| a == b).count();
+        let (same, rest) = scalar::literal(to_come, run.rest());
         run.at += same;
-        if same < length {
-            return Err(Invalid::BadLiteral);
-        }
-        match to_come.get(same..) {
-            Some(after) if !after.is_empty() => self.state = State::Literal(after),
-            _ => self.ended(run),
+        match rest? {
+            [] => self.ended(run),
+            rest => self.state = State::Literal(rest),
         }
         Ok(())
     }
@@ -534,13 +529,9 @@ impl Rewriter {
         innermost: Option<Container>,
         run: &mut Run<'_, '_>,
     ) -> Result<(), Invalid> {
-        let next = match byte {
-            b'"' => State::String { name: false },
-            b'[' | b'{' => {
-                let container = match byte {
-                    b'[' => Container::Array,
-                    _ => Container::Object,
-                };
+        let next = match Begin::of(byte)? {
+            Begin::String => State::String { name: false },
+            Begin::Open(container) => {
                 if !self.nesting.push(container, self.max_depth) {
                     return Err(Invalid::Depth);
                 }
@@ -555,15 +546,8 @@ impl Rewriter {
                 };
                 return Ok(());
             }
-            b'-' => State::Number(Number::Minus),
-            b'0' => State::Number(Number::Zero),
-            b'1'..=b'9' => State::Number(Number::Integer),
-            b't' => State::Literal(b"rue"),
-            b'f' => State::Literal(b"alse"),
-            b'n' => State::Literal(b"ull"),
-            b'A'..=b'Z' | b'a'..=b'z' => return Err(Invalid::BadLiteral),
-            b'+' | b'.' => return Err(Invalid::BadNumber),
-            _ => return Err(misplaced(byte)),
+            Begin::Number(number) => State::Number(number),
+            Begin::Literal(to_come) => State::Literal(to_come),
         };
         if self.dropped_at.is_none() {
             self.scalar(byte, innermost, run);

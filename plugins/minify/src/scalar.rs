@@ -1,5 +1,9 @@
 //! Numbers and literals: a byte at a time for the lexer, and whole for the blocks.
 
+use crate::Invalid;
+use crate::lexer::misplaced;
+use crate::nesting::Container;
+
 /// Where in a number (RFC 8259 §6).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Number {
@@ -48,6 +52,56 @@ impl Number {
     pub(crate) fn is_digits(self) -> bool {
         matches!(self, Self::Integer | Self::Fraction | Self::Exponent)
     }
+}
+
+/// What a value's first byte begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Begin {
+    String,
+    Open(Container),
+    Number(Number),
+    /// A literal, with the rest of it.
+    Literal(&'static [u8]),
+}
+
+impl Begin {
+    /// Why a byte begins no value is told by what it may have been meant for.
+    #[inline]
+    pub(crate) fn of(byte: u8) -> Result<Self, Invalid> {
+        if let Some(number) = Number::first(byte) {
+            return Ok(Self::Number(number));
+        }
+        Ok(match byte {
+            b'"' => Self::String,
+            b'[' => Self::Open(Container::Array),
+            b'{' => Self::Open(Container::Object),
+            b't' => Self::Literal(b"rue"),
+            b'f' => Self::Literal(b"alse"),
+            b'n' => Self::Literal(b"ull"),
+            b'A'..=b'Z' | b'a'..=b'z' => return Err(Invalid::BadLiteral),
+            b'+' | b'.' => return Err(Invalid::BadNumber),
+            _ => return Err(misplaced(byte)),
+        })
+    }
+}
+
+/// How many bytes go on with a literal, and what of it is still to come then.
+#[inline]
+pub(crate) fn literal(
+    to_come: &'static [u8],
+    bytes: &[u8],
+) -> (usize, Result<&'static [u8], Invalid>) {
+    let length = to_come.len().min(bytes.len());
+    let same = to_come
+        .iter()
+        .zip(bytes)
+        .take_while(|(a, b)| a == b)
+        .count();
+    let rest = match same < length {
+        true => Err(Invalid::BadLiteral),
+        false => Ok(to_come.get(same..).unwrap_or_default()),
+    };
+    (same, rest)
 }
 
 /// Whether `text` from `start` to `end` is a number or a literal. Most are short: two words say it of sixteen bytes.

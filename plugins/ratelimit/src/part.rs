@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use edgeweir_filter::RequestHead;
+use edgeweir_filter::{RequestHead, form_decoded};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::claims;
-use crate::path::{Pattern, percent_decoded};
+use crate::path::Pattern;
 
 /// The longest part of a key, bytes; what is longer shares a key with others that begin alike, which is stricter.
 const MOST_PART: usize = 512;
@@ -177,17 +177,11 @@ fn cookie<'h>(head: &'h RequestHead, name: &'h str) -> Option<&'h [u8]> {
 
 /// The first parameter of a name, decoded as forms are: however it is written, it is the same parameter.
 fn query(head: &RequestHead, name: &str) -> Option<Vec<u8>> {
-    let decoded = |text: &[u8]| {
-        let spaced: Vec<u8> = text
-            .iter()
-            .map(|&byte| if byte == b'+' { b' ' } else { byte })
-            .collect();
-        percent_decoded(&spaced, |_| true)
-    };
     head.query()?.split(|&byte| byte == b'&').find_map(|pair| {
         let at = pair.iter().position(|&byte| byte == b'=');
         let (found, value) = pair.split_at(at.unwrap_or(pair.len()));
-        (decoded(found) == name.as_bytes()).then(|| decoded(value.get(1..).unwrap_or_default()))
+        let is_it = form_decoded(found) == name.as_bytes();
+        is_it.then(|| form_decoded(value.get(1..).unwrap_or_default()))
     })
 }
 

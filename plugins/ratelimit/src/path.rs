@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use edgeweir_filter::percent_decoded;
+
 /// A path that rules apply to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pattern {
@@ -115,31 +117,6 @@ pub fn decoded(path: &[u8]) -> Cow<'_, [u8]> {
     }
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     Cow::Owned(percent_decoded(path, unreserved))
-}
-
-/// Decodes the percent-encoded bytes for which `which` holds.
-pub fn percent_decoded(text: &[u8], which: impl Fn(u8) -> bool) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte == b'%'
-            && let Some(([high, low], after)) = tail.split_first_chunk::<2>()
-            && let (Some(high), Some(low)) = (hex(*high), hex(*low))
-            && which(high << 4 | low)
-        {
-            out.push(high << 4 | low);
-            rest = after;
-            continue;
-        }
-        out.push(byte);
-    }
-    out
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    let value = char::from(digit).to_digit(16)?;
-    u8::try_from(value).ok()
 }
 
 #[cfg(test)]
