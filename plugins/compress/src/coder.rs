@@ -135,6 +135,11 @@ impl Plan {
         })
     }
 
+    /// Whether the body's length was declared.
+    pub(crate) fn is_declared(&self) -> bool {
+        self.length.is_some()
+    }
+
     /// The coding.
     pub fn coding(&self) -> Coding {
         self.coding

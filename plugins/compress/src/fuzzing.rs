@@ -52,16 +52,21 @@ fn decoded<'c>(
     let mut chunks = chunks.peekable();
     while let Some(mut chunk) = chunks.next() {
         let end = chunks.peek().is_none();
+        let mut idle = 0;
         loop {
             let before = (out.len(), chunk.len());
             match decoder.pull(&mut chunk, end, &mut out, most) {
-                Ok(true) => assert!(
-                    (out.len(), chunk.len()) != before || chunk.is_empty() || out.len() < most,
-                    "it asks again for nothing"
-                ),
+                Ok(true) => {}
                 Ok(false) => break,
                 Err(failed) => return (out, Err(failed)),
             }
+            // The end of a gzip member or a zstd frame that another follows is a step of its own.
+            idle = if (out.len(), chunk.len()) == before {
+                idle + 1
+            } else {
+                0
+            };
+            assert!(idle < 2, "it asks again for nothing");
             assert!(out.len() - before.0 <= most, "more than there is room for");
         }
     }

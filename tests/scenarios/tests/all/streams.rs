@@ -72,6 +72,11 @@ fn fetch(edge: &Running, coding: &str, array: Array, watched: &mut Watched<'_>) 
     let mut client = Client::connect(edge.address).expect("connects");
     let asks = get("/").field("accept-encoding", coding);
     client.send(&asks, "/").expect("asks");
+    read(&mut client, coding, array, || watched.look());
+}
+
+/// Reads the answer, and checks what came by length and checksum.
+fn read(client: &mut Client, coding: &str, array: Array, mut look: impl FnMut()) {
     let head = client.receive_head().expect("a head");
     assert_eq!(
         (head.status, head.text("content-encoding").as_str()),
@@ -81,7 +86,7 @@ fn fetch(edge: &Running, coding: &str, array: Array, watched: &mut Watched<'_>) 
     let (mut came, mut tail) = (0, Vec::new());
     let mut brotli = brotli::DecompressorWriter::new(Summed::default(), 65_536);
     while let Some(chunk) = client.chunk().expect("the body goes on") {
-        watched.look();
+        look();
         came += chunk.len() as u64;
         match coding {
             "gzip" => {
@@ -188,6 +193,33 @@ fn hardened(bootstrap: &mut Value) {
     resources["clusters"][0]["per_connection_buffer_limit_bytes"] = json!(32_768);
 }
 
+/// Until nothing moves any more; what the origin wrote until then.
+fn stands_still(written: &AtomicU64) -> u64 {
+    let mut last = u64::MAX;
+    while last != written.load(Ordering::SeqCst) {
+        last = written.load(Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(500));
+    }
+    last
+}
+
+#[test]
+fn the_origin_waits_for_a_client_that_does_not_read() {
+    let (written, whole) = (Arc::new(AtomicU64::new(0)), 128 * MIB);
+    let origin = Streaming::array(whole, Arc::clone(&written)).expect("an origin");
+    for filters in [two(), two_in_one()] {
+        let edge = start(filters, &origin, hardened);
+        written.store(0, Ordering::SeqCst);
+        let mut client = Client::with_little_room(edge.address).expect("connects");
+        // Not coded: all of this array as gzip fits the sockets.
+        client.send(&get("/"), "/").expect("asks");
+        let ahead = stands_still(&written);
+        println!("the origin wrote {} KiB and waits", ahead / 1024);
+        assert!(ahead < 16 * MIB, "{} of {} MiB", ahead / MIB, whole / MIB);
+        read(&mut client, "", Array::of_bytes(whole), || ());
+    }
+}
+
 #[test]
 fn a_thousand_clients_that_read_slowly_cost_little_and_harm_nobody() {
     const CLIENTS: u64 = 1_000;
@@ -215,12 +247,7 @@ fn a_thousand_clients_that_read_slowly_cost_little_and_harm_nobody() {
             client
         })
         .collect();
-    // Until nothing moves any more.
-    let mut last = u64::MAX;
-    while last != written.load(Ordering::SeqCst) {
-        last = written.load(Ordering::SeqCst);
-        thread::sleep(Duration::from_millis(500));
-    }
+    let last = stands_still(&written);
     let held = resident(&edge) - before;
     println!(
         "{} KiB for each of {CLIENTS} clients that do not read; the origin wrote {} of {} MiB",
