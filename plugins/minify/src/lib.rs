@@ -50,6 +50,7 @@ mod run;
 mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod simd;
+mod skeleton;
 mod stretch;
 mod text;
 mod token;
