@@ -42,7 +42,7 @@ pub enum Invalid {
 }
 
 /// Chunks of fewer bytes are gone over byte by byte: the blocks are not worth their room.
-const FEW: usize = 2 * BLOCK;
+pub(crate) const FEW: usize = 2 * BLOCK;
 
 const LF: u8 = b'\n';
 const RS: u8 = 0x1e;
@@ -180,6 +180,7 @@ impl Lexer {
         self.before.clone_from(&self.nesting);
         let rules = Rules {
             max_depth: self.max_depth,
+            floor: 1,
             lines: self.framing == Framing::Lines,
         };
         let Some(taken) = stretch.take(rest, place, &mut self.nesting, &rules) else {

@@ -42,6 +42,7 @@ mod mask;
 mod masks;
 mod nesting;
 mod pattern;
+mod plain;
 mod query;
 mod redact;
 mod rewriter;

@@ -142,4 +142,16 @@ impl Stretched {
         }
         None
     }
+
+    /// Leaves out the bytes from `start` to before `end`.
+    pub(crate) fn leave_out(&mut self, start: usize, end: usize) {
+        let below = |at: usize| u64::MAX.checked_shl(at as u32).unwrap_or(0);
+        for block in start / BLOCK..end.div_ceil(BLOCK) {
+            let first = block * BLOCK;
+            let here = below(start.saturating_sub(first)) & !below(end - first);
+            if let Some(kept) = self.kept.get_mut(block) {
+                *kept &= !here;
+            }
+        }
+    }
 }

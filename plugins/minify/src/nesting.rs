@@ -59,6 +59,12 @@ impl Nesting {
         }
     }
 
+    /// How many are open.
+    #[inline(always)]
+    pub(crate) fn depth(&self) -> usize {
+        self.depth
+    }
+
     /// Whether the innermost one is an object.
     #[inline(always)]
     pub(crate) fn is_object(&self) -> bool {

@@ -5,13 +5,15 @@
 
 use std::rc::Rc;
 
-use crate::lexer::{ends_number, is_space, misplaced, string_run};
+use crate::lexer::{FEW, ends_number, is_space, misplaced, string_run};
 use crate::mask::Mask;
 use crate::nesting::{Container, Nesting};
+use crate::plain::{Between, Point};
 use crate::redact::{self, MASK, Replacement};
 use crate::rules::{DropNulls, Rules};
 use crate::run::Run;
 use crate::scalar::{self, Begin, Number};
+use crate::stretch::{self, STRETCH, Stretch};
 use crate::text;
 use crate::token::Token;
 use crate::walk::{Member, Walk};
@@ -112,6 +114,8 @@ pub struct Rewriter {
     redacted: Option<u16>,
     /// Nothing was read yet.
     fresh: bool,
+    /// What was open before the stretch that is being taken.
+    before: Nesting,
     tally: Tally,
 }
 
@@ -147,6 +151,7 @@ impl Rewriter {
             value: Token::default(),
             redacted: None,
             fresh: true,
+            before: Nesting::default(),
             tally: Tally::default(),
         }
     }
@@ -182,7 +187,8 @@ impl Rewriter {
             _ => {}
         }
         let mut run = Run::new(chunk, out);
-        let found = self.scan(&mut run);
+        let mut stretch = (chunk.len() >= FEW).then(Stretch::new);
+        let found = self.scan(&mut run, stretch.as_mut());
         self.pause(&mut run);
         run.flush();
         let rest = run.rest();
@@ -291,8 +297,22 @@ impl Rewriter {
         in_token && self.dropped_at.is_none()
     }
 
-    fn scan(&mut self, run: &mut Run<'_, '_>) -> Result<(), Invalid> {
+    /// Goes over the run byte by byte, but where no rule can be for what comes.
+    fn scan(
+        &mut self,
+        run: &mut Run<'_, '_>,
+        mut stretch: Option<&mut Stretch>,
+    ) -> Result<(), Invalid> {
+        if stretch.is_none() {
+            run.doubted = usize::MAX;
+        }
         while let Some(byte) = run.peek() {
+            if self.is_plain(run)
+                && let Some(stretch) = &mut stretch
+                && self.take(stretch, run).is_some()
+            {
+                continue;
+            }
             match self.state {
                 State::String { name } => {
                     if !self.string(name, run)? {
@@ -324,6 +344,82 @@ impl Rewriter {
             }
         }
         Ok(())
+    }
+
+    /// Whether a stretch can begin here: between tokens of an array or object that no rule looks into.
+    #[inline]
+    fn is_plain(&mut self, run: &Run<'_, '_>) -> bool {
+        run.at >= run.doubted
+            && run.rest().len() >= FEW
+            && self.between().is_some()
+            && self.floor().is_some()
+    }
+
+    /// From which depth on no rule looks into the array or object here, if none does.
+    #[inline]
+    fn floor(&mut self) -> Option<usize> {
+        match self.dropped_at {
+            Some(depth) => (depth < self.depth).then_some(depth + 1),
+            None if self.rules.look_everywhere() => None,
+            None => self.walk.floor(self.depth),
+        }
+    }
+
+    #[inline]
+    fn between(&self) -> Option<Between> {
+        match self.state {
+            State::ArrayFirst | State::ObjectFirst => Some(Between::First),
+            State::ArrayNext | State::ObjectNext => Some(Between::Next),
+            State::AfterValue => Some(Between::After),
+            _ => None,
+        }
+    }
+
+    /// Takes a stretch of the inside of an array or object that no rule looks into.
+    fn take(&mut self, stretch: &mut Stretch, run: &mut Run<'_, '_>) -> Option<()> {
+        let point = Point {
+            between: self.between()?,
+            wrote: self.wrote,
+        };
+        let rules = stretch::Rules {
+            max_depth: self.max_depth,
+            floor: self.floor()?,
+            lines: self.framing == Framing::Lines,
+        };
+        let nulls = match self.dropped_at {
+            Some(_) => None,
+            None => Some(self.rules.drop_nulls),
+        };
+        self.before.clone_from(&self.nesting);
+        let nesting = &mut self.nesting;
+        let Some(inside) = stretch.take_inside(run.rest(), point, nesting, &rules, nulls) else {
+            std::mem::swap(&mut self.before, &mut self.nesting);
+            run.doubted = run.at + STRETCH;
+            return None;
+        };
+        if inside.bytes == 0 {
+            run.doubted = run.at + 1;
+            return None;
+        }
+        if nulls.is_some() {
+            run.comma(inside.comma);
+            run.write(stretch.kept());
+            self.wrote = inside.point.wrote;
+            self.tally.nulls += inside.nulls;
+        }
+        run.at += inside.bytes;
+        self.inner = self.nesting.innermost();
+        self.depth = self.nesting.depth();
+        let in_object = self.inner == Some(Container::Object);
+        self.state = match inside.point.between {
+            Between::First if in_object => State::ObjectFirst,
+            Between::First => State::ArrayFirst,
+            Between::Next if in_object => State::ObjectNext,
+            Between::Next => State::ArrayNext,
+            Between::After => State::AfterValue,
+        };
+        self.space = None;
+        Some(())
     }
 
     /// Goes on with a string; says whether there is more of the chunk.
@@ -417,6 +513,9 @@ impl Rewriter {
             run.at += 1;
             self.state = State::ObjectNext;
             self.space = None;
+            if self.is_plain(run) {
+                return Ok(());
+            }
             if let Some(byte) = run.peek().filter(|&byte| is_space(byte)) {
                 self.skip_space(byte, run)?;
             }

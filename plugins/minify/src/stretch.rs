@@ -32,10 +32,10 @@ pub(crate) struct Place {
 /// What of a stretch is kept, and the room to find it in. A stretch is gone over several times, each time with one kind of
 /// work: masks from vectors, vectors packed by masks, grammar on masks.
 pub(crate) struct Stretch {
-    masks: Stretched,
+    pub(crate) masks: Stretched,
     kept: Packed,
     length: usize,
-    bones: Packed,
+    pub(crate) bones: Packed,
     /// Blocks to look at next: few after a text that ended early.
     ahead: usize,
 }
@@ -46,9 +46,22 @@ pub(crate) struct Taken {
     pub(crate) place: Place,
 }
 
+/// Blocks that are JSON.
+pub(crate) struct Scan {
+    pub(crate) blocks: usize,
+    /// Bytes of their skeleton.
+    pub(crate) bones: usize,
+    /// Bytes of a number or literal at the end, which may go on: they are not of the skeleton.
+    pub(crate) open: usize,
+    /// The number of the bone that ends the outermost container.
+    pub(crate) ended: Option<usize>,
+}
+
 /// What the grammar goes by.
 pub(crate) struct Rules {
     pub(crate) max_depth: usize,
+    /// Where fewer containers than these are open, a stretch ends.
+    pub(crate) floor: usize,
     /// No line feed may be between tokens.
     pub(crate) lines: bool,
 }
@@ -78,20 +91,9 @@ impl Stretch {
         nesting: &mut Nesting,
         rules: &Rules,
     ) -> Option<Taken> {
-        let (blocks, _) = text.as_chunks::<BLOCK>();
-        let blocks = blocks.get(..self.ahead).unwrap_or(blocks);
-        self.masks.classify(blocks, rules.lines);
-        let in_scalar = self.masks.strings(blocks.len(), &mut place.strings);
-        let mut length = pack(blocks, &self.masks.bones, &mut self.bones);
-        // A number or literal that may go on is left for the next stretch.
-        let open = match in_scalar {
-            true => skeleton::open_scalar(self.bones.get(..length)?),
-            false => 0,
-        };
-        length -= open;
-        let checked = skeleton::check(&mut self.bones, length, &mut place, nesting, rules)?;
-        let (used, within, open) = match checked.ended {
-            None => (blocks.len(), u64::MAX, open),
+        let scan = self.scan(text, &mut place, nesting, rules)?;
+        let (used, within, open) = match scan.ended {
+            None => (scan.blocks, u64::MAX, scan.open),
             Some(bone) => {
                 let (at, within) = self.masks.find(bone)?;
                 (at + 1, within, 0)
@@ -100,25 +102,68 @@ impl Stretch {
         if self.masks.are_doubtful(used, within) {
             return None;
         }
-        self.ahead = match used == blocks.len() {
-            true => (2 * used).min(BLOCKS),
-            false => used + 1,
-        };
-        let last = *self.masks.kept.get(used.checked_sub(1)?)?;
-        let beyond = (last & !within).count_ones() as usize + open;
-        let packed = pack(blocks.get(..used)?, &self.masks.kept, &mut self.kept);
-        self.length = packed.checked_sub(beyond)?;
         if open > 0 {
             // A backslash in it, where none may be, escapes nothing before it.
             place.strings = StringCarry::default();
         }
+        self.pack(text, used, within, open)?;
+        let bytes = used * BLOCK - within.leading_zeros() as usize - open;
+        (bytes > 0).then_some(Taken { bytes, place })
+    }
+
+    /// Finds what is what in the next blocks, and whether it is JSON.
+    pub(crate) fn scan(
+        &mut self,
+        text: &[u8],
+        place: &mut Place,
+        nesting: &mut Nesting,
+        rules: &Rules,
+    ) -> Option<Scan> {
+        let (blocks, _) = text.as_chunks::<BLOCK>();
+        let blocks = blocks.get(..self.ahead).unwrap_or(blocks);
+        self.masks.classify(blocks, rules.lines);
+        let in_scalar = self.masks.strings(blocks.len(), &mut place.strings);
+        let mut bones = pack(blocks, &self.masks.bones, &mut self.bones);
+        // A number or literal that may go on is left for the next stretch.
+        let open = match in_scalar {
+            true => skeleton::open_scalar(self.bones.get(..bones)?),
+            false => 0,
+        };
+        bones -= open;
+        self.ahead = BLOCKS;
+        let checked = skeleton::check(&mut self.bones, bones, place, nesting, rules)?;
+        self.ahead = match checked.ended {
+            Some(bone) => self.masks.find(bone)?.0 + 2,
+            None => (2 * blocks.len()).min(BLOCKS),
+        };
+        Some(Scan {
+            blocks: blocks.len(),
+            bones,
+            open,
+            ended: checked.ended,
+        })
+    }
+
+    /// Packs what is kept of the first blocks of `text`, of the last of them what is `within`, and of that not the last `open`
+    /// bytes. `None` when a control character is among it.
+    pub(crate) fn pack(
+        &mut self,
+        text: &[u8],
+        used: usize,
+        within: u64,
+        open: usize,
+    ) -> Option<()> {
+        let (blocks, _) = text.as_chunks::<BLOCK>();
+        let last = *self.masks.kept.get(used.checked_sub(1)?)?;
+        let beyond = (last & !within).count_ones() as usize + open;
+        let packed = pack(blocks.get(..used)?, &self.masks.kept, &mut self.kept);
+        self.length = packed.checked_sub(beyond)?;
         // RFC 8259 §7: no control character in a string; and there is none outside but the whitespace that is gone.
         let least = self
             .kept()
             .iter()
             .fold(u8::MAX, |least, &byte| least.min(byte));
-        let bytes = used * BLOCK - within.leading_zeros() as usize - open;
-        (least >= b' ' && bytes > 0).then_some(Taken { bytes, place })
+        (least >= b' ').then_some(())
     }
 }
 

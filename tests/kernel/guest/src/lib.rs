@@ -4,8 +4,9 @@
 //! came of it is, which is at `output()`.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
-use edgeweir_minify::{Framing, Lexer};
+use edgeweir_minify::{Config, Framing, Lexer, Rewriter, Rules};
 
 #[derive(Default)]
 struct Buffers {
@@ -62,6 +63,44 @@ pub extern "C" fn minify(chunk: usize, framing: u32, max_depth: usize) -> usize 
                 invalid = lexer.push(chunk, output).or(invalid);
             }
             invalid = lexer.finish(output).or(invalid);
+            *reason = invalid.map_or("", |invalid| invalid.counter());
+        },
+    )
+}
+
+/// What the rewriter is measured with.
+const RULES: [&str; 6] = [
+    r#"{"drop_nulls":"members"}"#,
+    r#"{"include":["data(id,customer/name,items/sku)"]}"#,
+    r#"{"exclude":["data(customer/address,note)"]}"#,
+    r#"{"redact":[{"path":"data/customer/email"}]}"#,
+    r#"{"redact":[{"key":"email"},{"key":"name","ignore_case":true}]}"#,
+    r#"{"redact":[{"pattern":"email"},{"pattern":"card"}]}"#,
+];
+
+/// Rewrites the input in chunks by one of the rules.
+#[unsafe(no_mangle)]
+pub extern "C" fn rewrite(chunk: usize, rules: usize, max_depth: usize) -> usize {
+    let config: Option<Config> = RULES
+        .get(rules)
+        .and_then(|rules| serde_json::from_str(rules).ok());
+    let Some(rules) = config.and_then(|config| Rules::check(&config).ok()) else {
+        return 0;
+    };
+    let rules = Rc::new(rules);
+    with(
+        |Buffers {
+             input,
+             output,
+             reason,
+         }| {
+            output.clear();
+            let mut rewriter = Rewriter::new(Framing::Single, max_depth, true, rules, None);
+            let mut invalid = None;
+            for chunk in input.chunks(chunk.max(1)) {
+                invalid = rewriter.push(chunk, output).or(invalid);
+            }
+            invalid = rewriter.finish(output).or(invalid);
             *reason = invalid.map_or("", |invalid| invalid.counter());
         },
     )
