@@ -55,6 +55,7 @@ mod skeleton;
 mod stretch;
 mod text;
 mod token;
+mod tokens;
 mod walk;
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 mod words;

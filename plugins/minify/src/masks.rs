@@ -4,6 +4,8 @@
 
 use crate::block::StringCarry;
 use crate::block::{BLOCK, Vectors, prefix_xor, spread};
+use crate::stretch::below;
+use crate::tokens::Tokens;
 
 /// Blocks of a stretch at most.
 pub(crate) const BLOCKS: usize = 32;
@@ -68,13 +70,13 @@ impl Stretched {
         }
     }
 
-    /// Finds the strings of the first `count` blocks, and what is kept; says whether the last byte is one of a scalar.
+    /// Finds the strings of the first `count` blocks, and what is kept; says how many bytes of a scalar are at their end.
     #[expect(
         clippy::indexing_slicing,
         reason = "the arrays are as long as the loop at most"
     )]
     #[inline(never)]
-    pub(crate) fn strings(&mut self, count: usize, carry: &mut StringCarry) -> bool {
+    pub(crate) fn strings(&mut self, count: usize, carry: &mut StringCarry) -> usize {
         let count = count.min(BLOCKS);
         let mut backslashes = carry.escaped;
         for at in 0..count {
@@ -112,7 +114,15 @@ impl Stretched {
             gap = u64::from(over);
             self.doubts[at] |= next & !spaces & scalars;
         }
-        before == 1
+        let scalars = self.scalars.get(..count).unwrap_or_default();
+        let mut open = 0;
+        for scalars in scalars.iter().rev() {
+            open += scalars.leading_ones() as usize;
+            if *scalars != u64::MAX {
+                break;
+            }
+        }
+        open
     }
 
     /// Whether there is something doubtful up to the byte `within` of the last of `count` blocks.
@@ -143,12 +153,25 @@ impl Stretched {
         None
     }
 
+    /// The tokens up to the byte `end`: of each where it begins.
+    #[inline(never)]
+    pub(crate) fn tokens<'t>(&self, end: usize, tokens: &'t mut Tokens) -> &'t [u16] {
+        tokens.clear();
+        let mut before = 0;
+        let all = self.bones.iter().zip(&self.scalars);
+        for (at, (&bones, &scalars)) in all.take(end.div_ceil(BLOCK)).enumerate() {
+            let begins = bones & !(scalars & (scalars << 1 | before));
+            before = scalars >> 63;
+            tokens.note(begins & below(end - at * BLOCK), at * BLOCK);
+        }
+        tokens.noted()
+    }
+
     /// Leaves out the bytes from `start` to before `end`.
     pub(crate) fn leave_out(&mut self, start: usize, end: usize) {
-        let below = |at: usize| u64::MAX.checked_shl(at as u32).unwrap_or(0);
         for block in start / BLOCK..end.div_ceil(BLOCK) {
             let first = block * BLOCK;
-            let here = below(start.saturating_sub(first)) & !below(end - first);
+            let here = below(end - first) & !below(start.saturating_sub(first));
             if let Some(kept) = self.kept.get_mut(block) {
                 *kept &= !here;
             }

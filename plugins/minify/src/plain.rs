@@ -6,7 +6,7 @@
 use crate::block::{BLOCK, StringCarry};
 use crate::nesting::{Container, Nesting};
 use crate::rules::DropNulls;
-use crate::stretch::{Place, Rules, Stretch};
+use crate::stretch::{Place, Rules, Scan, Stretch};
 
 /// Between two tokens of an array or object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +36,25 @@ pub(crate) struct Inside {
     pub(crate) nulls: u64,
 }
 
+/// Where a scan is cut.
+pub(crate) struct Cut {
+    pub(crate) bytes: usize,
+    bones: usize,
+}
+
+impl Between {
+    /// What it is for a scan.
+    pub(crate) fn place(self, container: Container) -> Place {
+        let value = u64::from(self != Self::After);
+        Place {
+            strings: StringCarry::default(),
+            value,
+            colon: value & u64::from(container == Container::Object),
+            opened: u64::from(self == Self::First),
+        }
+    }
+}
+
 impl Stretch {
     /// Takes blocks from the start of `text`, up to the end of the container at the floor of the rules, its bracket not
     /// included: this may be no byte. `None` when anything of them is doubtful; `nesting` is of use only after a stretch taken.
@@ -45,38 +64,11 @@ impl Stretch {
         point: Point,
         nesting: &mut Nesting,
         rules: &Rules,
-        nulls: Option<DropNulls>,
+        nulls: DropNulls,
     ) -> Option<Inside> {
-        let container = nesting.innermost()?;
-        let mut place = Place {
-            strings: StringCarry::default(),
-            value: u64::from(point.between != Between::After),
-            colon: u64::from(point.between != Between::After && container == Container::Object),
-            opened: u64::from(point.between == Between::First),
-        };
+        let mut place = point.between.place(nesting.innermost()?);
         let scan = self.scan(text, &mut place, nesting, rules)?;
-        let (end, last) = match scan.ended {
-            Some(bone) => {
-                // Its end is left to others.
-                let closed = match self.bones.get(bone)? {
-                    b'}' => Container::Object,
-                    _ => Container::Array,
-                };
-                let _ = nesting.push(closed, usize::MAX);
-                (bone, bone.checked_sub(1))
-            }
-            None => {
-                let bones = self.bones.get(..scan.bones)?;
-                let is_cut = |byte: &u8| matches!(byte, b',' | b'[' | b']' | b'{' | b'}');
-                let last = bones.iter().rposition(is_cut)?;
-                (last + 1, Some(last))
-            }
-        };
-        let bytes = match scan.ended {
-            Some(bone) => self.position(bone)?,
-            None => self.position(end - 1)? + 1,
-        };
-        let used = bytes.div_ceil(BLOCK);
+        let Cut { bytes, bones: end } = self.cut(&scan, nesting)?;
         if bytes == 0 {
             return Some(Inside {
                 bytes,
@@ -85,10 +77,8 @@ impl Stretch {
                 nulls: 0,
             });
         }
+        let used = bytes.div_ceil(BLOCK);
         let within = u64::MAX >> (used * BLOCK - bytes);
-        if self.masks.are_doubtful(used, within) {
-            return None;
-        }
         let mut edit = Edit {
             point,
             nulls: 0,
@@ -96,9 +86,10 @@ impl Stretch {
             wrote: point.wrote,
         };
         edit.begin(self)?;
-        if let Some(which @ (DropNulls::Members | DropNulls::All)) = nulls {
-            edit.drop_nulls(self, text, end, which)?;
+        if nulls != DropNulls::Never {
+            edit.drop_nulls(self, text, end, nulls)?;
         }
+        let last = end.checked_sub(1);
         let last = last.map(|last| (last, self.bones.get(last).copied().unwrap_or_default()));
         let point = match last {
             None => point,
@@ -127,6 +118,31 @@ impl Stretch {
             comma: edit.is_due() && !matches!(first, None | Some(b']' | b'}')),
             nulls: edit.nulls,
         })
+    }
+
+    /// Where a scan is cut so that nothing needs to be held: after its last separator or bracket, or before the bracket that
+    /// ends it, which is opened again. `None` where something is doubtful up to there.
+    pub(crate) fn cut(&self, scan: &Scan, nesting: &mut Nesting) -> Option<Cut> {
+        let (bytes, bones) = match scan.ended {
+            Some(bone) => {
+                let closed = match self.bones.get(bone)? {
+                    b'}' => Container::Object,
+                    _ => Container::Array,
+                };
+                let _ = nesting.push(closed, usize::MAX);
+                (self.position(bone)?, bone)
+            }
+            None => {
+                let bones = self.bones.get(..scan.bones)?;
+                let is_cut = |byte: &u8| matches!(byte, b',' | b'[' | b']' | b'{' | b'}');
+                let last = bones.iter().rposition(is_cut)?;
+                (self.position(last)? + 1, last + 1)
+            }
+        };
+        let used = bytes.div_ceil(BLOCK);
+        let within = u64::MAX.checked_shr((used * BLOCK - bytes) as u32);
+        let is_doubtful = self.masks.are_doubtful(used, within.unwrap_or_default());
+        (!is_doubtful).then_some(Cut { bytes, bones })
     }
 
     /// Where a bone is in the text.

@@ -3,6 +3,8 @@
 //! No tree: a bit per open array or object, the open paths of the masks, and what is held: a member's name until its
 //! value begins, `null` until it is whole, a string or number that a redaction must see.
 
+mod guided;
+
 use std::rc::Rc;
 
 use crate::lexer::{FEW, ends_number, is_space, misplaced, string_run};
@@ -16,6 +18,7 @@ use crate::scalar::{self, Begin, Number};
 use crate::stretch::{self, STRETCH, Stretch};
 use crate::text;
 use crate::token::Token;
+use crate::tokens::Tokens;
 use crate::walk::{Member, Walk};
 use crate::{Framing, Invalid};
 
@@ -95,6 +98,8 @@ pub struct Rewriter {
     max_depth: usize,
     /// Nothing goes on from the first invalid byte on.
     cuts: bool,
+    /// There is more to it than whitespace and `null`s.
+    looks: bool,
     state: State,
     nesting: Nesting,
     /// The innermost of them.
@@ -130,6 +135,7 @@ impl Rewriter {
         mask: Option<Mask>,
     ) -> Self {
         Self {
+            looks: rules.guards() || mask.is_some(),
             walk: Walk::new(&rules, mask),
             rules,
             framing,
@@ -187,8 +193,8 @@ impl Rewriter {
             _ => {}
         }
         let mut run = Run::new(chunk, out);
-        let mut stretch = (chunk.len() >= FEW).then(Stretch::new);
-        let found = self.scan(&mut run, stretch.as_mut());
+        let blocks = (chunk.len() >= FEW).then(|| (Stretch::new(), Tokens::new()));
+        let found = self.scan(&mut run, blocks);
         self.pause(&mut run);
         run.flush();
         let rest = run.rest();
@@ -301,17 +307,22 @@ impl Rewriter {
     fn scan(
         &mut self,
         run: &mut Run<'_, '_>,
-        mut stretch: Option<&mut Stretch>,
+        mut blocks: Option<(Stretch, Tokens)>,
     ) -> Result<(), Invalid> {
-        if stretch.is_none() {
+        if blocks.is_none() {
             run.doubted = usize::MAX;
         }
         while let Some(byte) = run.peek() {
-            if self.is_plain(run)
-                && let Some(stretch) = &mut stretch
-                && self.take(stretch, run).is_some()
+            if self.may_take(run)
+                && let Some((stretch, tokens)) = &mut blocks
             {
-                continue;
+                let taken = match self.looks {
+                    true => self.take_guided(stretch, tokens, run),
+                    false => self.take_plain(stretch, run),
+                };
+                if taken.is_some() {
+                    continue;
+                }
             }
             match self.state {
                 State::String { name } => {
@@ -346,23 +357,10 @@ impl Rewriter {
         Ok(())
     }
 
-    /// Whether a stretch can begin here: between tokens of an array or object that no rule looks into.
+    /// Whether a stretch can begin here: between tokens of an array or object.
     #[inline]
-    fn is_plain(&mut self, run: &Run<'_, '_>) -> bool {
-        run.at >= run.doubted
-            && run.rest().len() >= FEW
-            && self.between().is_some()
-            && self.floor().is_some()
-    }
-
-    /// From which depth on no rule looks into the array or object here, if none does.
-    #[inline]
-    fn floor(&mut self) -> Option<usize> {
-        match self.dropped_at {
-            Some(depth) => (depth < self.depth).then_some(depth + 1),
-            None if self.rules.look_everywhere() => None,
-            None => self.walk.floor(self.depth),
-        }
+    fn may_take(&self, run: &Run<'_, '_>) -> bool {
+        run.at >= run.doubted && run.rest().len() >= FEW && self.between().is_some()
     }
 
     #[inline]
@@ -375,24 +373,22 @@ impl Rewriter {
         }
     }
 
-    /// Takes a stretch of the inside of an array or object that no rule looks into.
-    fn take(&mut self, stretch: &mut Stretch, run: &mut Run<'_, '_>) -> Option<()> {
+    /// Takes a stretch where nothing but `null`s is to go.
+    fn take_plain(&mut self, stretch: &mut Stretch, run: &mut Run<'_, '_>) -> Option<()> {
         let point = Point {
             between: self.between()?,
             wrote: self.wrote,
         };
         let rules = stretch::Rules {
             max_depth: self.max_depth,
-            floor: self.floor()?,
+            floor: 1,
             lines: self.framing == Framing::Lines,
-        };
-        let nulls = match self.dropped_at {
-            Some(_) => None,
-            None => Some(self.rules.drop_nulls),
         };
         self.before.clone_from(&self.nesting);
         let nesting = &mut self.nesting;
-        let Some(inside) = stretch.take_inside(run.rest(), point, nesting, &rules, nulls) else {
+        let Some(inside) =
+            stretch.take_inside(run.rest(), point, nesting, &rules, self.rules.drop_nulls)
+        else {
             std::mem::swap(&mut self.before, &mut self.nesting);
             run.doubted = run.at + STRETCH;
             return None;
@@ -401,17 +397,21 @@ impl Rewriter {
             run.doubted = run.at + 1;
             return None;
         }
-        if nulls.is_some() {
-            run.comma(inside.comma);
-            run.write(stretch.kept());
-            self.wrote = inside.point.wrote;
-            self.tally.nulls += inside.nulls;
-        }
+        run.comma(inside.comma);
+        run.write(stretch.kept());
+        self.wrote = inside.point.wrote;
+        self.tally.nulls += inside.nulls;
         run.at += inside.bytes;
+        self.arrive(inside.point.between);
+        Some(())
+    }
+
+    /// A stretch was taken up to here.
+    fn arrive(&mut self, between: Between) {
         self.inner = self.nesting.innermost();
         self.depth = self.nesting.depth();
         let in_object = self.inner == Some(Container::Object);
-        self.state = match inside.point.between {
+        self.state = match between {
             Between::First if in_object => State::ObjectFirst,
             Between::First => State::ArrayFirst,
             Between::Next if in_object => State::ObjectNext,
@@ -419,7 +419,6 @@ impl Rewriter {
             Between::After => State::AfterValue,
         };
         self.space = None;
-        Some(())
     }
 
     /// Goes on with a string; says whether there is more of the chunk.
@@ -513,7 +512,7 @@ impl Rewriter {
             run.at += 1;
             self.state = State::ObjectNext;
             self.space = None;
-            if self.is_plain(run) {
+            if self.may_take(run) {
                 return Ok(());
             }
             if let Some(byte) = run.peek().filter(|&byte| is_space(byte)) {

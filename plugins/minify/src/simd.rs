@@ -65,6 +65,12 @@ impl Vectors {
         }
     }
 
+    /// Characters below U+0020.
+    #[inline(always)]
+    pub(crate) fn controls(&self) -> u64 {
+        mask(self.0.map(|bytes| u8x16_lt(bytes, u8x16_splat(b' '))))
+    }
+
     /// Puts the bytes of `keep` at the start of `to`, and anything after them.
     #[inline(always)]
     pub(crate) fn compact(&self, keep: u64, to: &mut [u8; BLOCK + 8]) {

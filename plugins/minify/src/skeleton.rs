@@ -169,12 +169,6 @@ pub(crate) fn check(
     (wrong | wrong_number == 0).then_some(Checked { ended })
 }
 
-/// How many bytes of a number or literal there are at the end.
-pub(crate) fn open_scalar(bones: &[u8]) -> usize {
-    let is_scalar = |byte: &&u8| !is_mark(**byte);
-    bones.iter().rev().take_while(is_scalar).count()
-}
-
 fn is_mark(byte: u8) -> bool {
     matches!(byte, b'"' | b',' | b':' | b'[' | b']' | b'{' | b'}')
 }

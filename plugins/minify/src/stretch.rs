@@ -122,14 +122,9 @@ impl Stretch {
         let (blocks, _) = text.as_chunks::<BLOCK>();
         let blocks = blocks.get(..self.ahead).unwrap_or(blocks);
         self.masks.classify(blocks, rules.lines);
-        let in_scalar = self.masks.strings(blocks.len(), &mut place.strings);
-        let mut bones = pack(blocks, &self.masks.bones, &mut self.bones);
         // A number or literal that may go on is left for the next stretch.
-        let open = match in_scalar {
-            true => skeleton::open_scalar(self.bones.get(..bones)?),
-            false => 0,
-        };
-        bones -= open;
+        let open = self.masks.strings(blocks.len(), &mut place.strings);
+        let bones = pack(blocks, &self.masks.bones, &mut self.bones).checked_sub(open)?;
         self.ahead = BLOCKS;
         let checked = skeleton::check(&mut self.bones, bones, place, nesting, rules)?;
         self.ahead = match checked.ended {
@@ -142,6 +137,36 @@ impl Stretch {
             open,
             ended: checked.ended,
         })
+    }
+
+    /// Whether there is a control character in the strings of the first `end` bytes of `text`.
+    pub(crate) fn has_controls(&self, text: &[u8], end: usize) -> bool {
+        let (blocks, _) = text.as_chunks::<BLOCK>();
+        let mut all = 0;
+        for (at, (block, kept)) in blocks.iter().zip(&self.masks.kept).enumerate() {
+            let within = below(end.saturating_sub(at * BLOCK));
+            all |= Vectors::load(block).controls() & kept & within;
+        }
+        all != 0
+    }
+
+    /// Packs what is kept between two places of `text`.
+    pub(crate) fn pack_between(&mut self, text: &[u8], from: usize, to: usize) -> &[u8] {
+        let (blocks, _) = text.as_chunks::<BLOCK>();
+        let first = from / BLOCK;
+        let mut length = 0;
+        let masks = blocks.iter().zip(&self.masks.kept).enumerate();
+        for (at, (block, kept)) in masks.take(to.div_ceil(BLOCK)).skip(first) {
+            let from = below(from.saturating_sub(at * BLOCK));
+            let keep = kept & below(to - at * BLOCK) & !from;
+            let to = self.kept.get_mut(length..);
+            if let Some(to) = to.and_then(|to| to.first_chunk_mut()) {
+                Vectors::load(block).compact(keep, to);
+            }
+            length += keep.count_ones() as usize;
+        }
+        self.length = length;
+        self.kept()
     }
 
     /// Packs what is kept of the first blocks of `text`, of the last of them what is `within`, and of that not the last `open`
@@ -164,6 +189,14 @@ impl Stretch {
             .iter()
             .fold(u8::MAX, |least, &byte| least.min(byte));
         (least >= b' ').then_some(())
+    }
+}
+
+/// As many ones, from the lowest bit on.
+pub(crate) fn below(bits: usize) -> u64 {
+    match bits < BLOCK {
+        true => (1 << bits) - 1,
+        false => u64::MAX,
     }
 }
 

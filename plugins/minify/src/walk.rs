@@ -74,15 +74,6 @@ impl Walk {
         start < self.levels.len()
     }
 
-    /// From which depth on names don't matter to a mask, if they don't at this depth.
-    #[inline]
-    pub(crate) fn floor(&mut self, depth: usize) -> Option<usize> {
-        match self.is_open(depth) {
-            true => None,
-            false => self.marks.last().map(|mark| mark.depth + 1),
-        }
-    }
-
     /// Ends the last member of the object at this depth.
     #[inline]
     pub(crate) fn leave(&mut self, depth: usize) {

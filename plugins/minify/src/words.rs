@@ -46,6 +46,11 @@ impl<'b> Vectors<'b> {
         self.mask(|word| is(word, byte))
     }
 
+    /// Characters below U+0020.
+    pub(crate) fn controls(&self) -> u64 {
+        self.mask(|word| is(word & (ONES * 0xe0), 0))
+    }
+
     /// Puts the bytes of `keep` at the start of `to`, and anything after them.
     pub(crate) fn compact(&self, keep: u64, to: &mut [u8; BLOCK + 8]) {
         let mut at = 0;
