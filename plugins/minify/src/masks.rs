@@ -153,6 +153,12 @@ impl Stretched {
         None
     }
 
+    /// Whether there is a backslash in the first `count` blocks.
+    pub(crate) fn have_backslashes(&self, count: usize) -> bool {
+        let all = self.backslashes.iter().take(count);
+        all.fold(0, |all, one| all | one) != 0
+    }
+
     /// The tokens up to the byte `end`: of each where it begins.
     #[inline(never)]
     pub(crate) fn tokens<'t>(&self, end: usize, tokens: &'t mut Tokens) -> &'t [u16] {

@@ -4,7 +4,10 @@
 //! it. All else is as byte by byte: see the functions of the same names there.
 
 use super::{LONGEST_NAME, Rewriter};
+use std::borrow::Cow;
+
 use crate::Framing;
+use crate::block::BLOCK;
 use crate::lexer::is_space;
 use crate::plain::Between;
 use crate::redact::{self, MASK, Replacement};
@@ -21,6 +24,8 @@ struct Guided<'a> {
     stretch: &'a mut Stretch,
     text: &'a [u8],
     tokens: &'a [u16],
+    /// Names mean what they are: there is no escape.
+    is_literal: bool,
     /// The token being read.
     at: usize,
     /// Where the last token ends that is taken.
@@ -74,12 +79,14 @@ impl Rewriter {
             return None;
         };
         let tokens = stretch.masks.tokens(end, tokens);
+        let is_literal = !stretch.masks.have_backslashes(end.div_ceil(BLOCK));
         let depth = self.depth;
         let mut guided = Guided {
             rewriter: self,
             stretch,
             text,
             tokens,
+            is_literal,
             at: 0,
             end,
             depth,
@@ -105,6 +112,7 @@ impl Rewriter {
 }
 
 impl Guided<'_> {
+    #[inline(always)]
     fn byte(&self, token: usize) -> u8 {
         let at = self
             .tokens
@@ -184,6 +192,7 @@ impl Guided<'_> {
         named.is_long = raw.len() > LONGEST_NAME;
         let name = match named.is_long {
             true => None,
+            false if self.is_literal => Some(Cow::Borrowed(raw)),
             false => Some(text::meaning(raw)),
         };
         let name = name.as_deref();
@@ -354,7 +363,11 @@ impl Guided<'_> {
 }
 
 /// A token without the whitespace after it.
+#[inline(always)]
 fn trimmed(text: &[u8]) -> &[u8] {
+    if text.last() == Some(&b'"') {
+        return text;
+    }
     let end = text.iter().rposition(|&byte| !is_space(byte));
     text.get(..end.map_or(0, |end| end + 1)).unwrap_or_default()
 }
