@@ -27,6 +27,8 @@ pub(crate) struct Stretched {
     pub(crate) kept: Masks,
     /// What the grammar looks at: what is kept, but of each string only its opening quote.
     pub(crate) bones: Masks,
+    /// How many of these there are up to the end of a block.
+    counts: [u16; BLOCKS],
     /// Bytes of numbers and literals, and whatever else is outside strings.
     scalars: Masks,
     /// Where two of them would become one, and line feeds in a line.
@@ -45,6 +47,7 @@ impl Stretched {
             inside: none,
             kept: none,
             bones: none,
+            counts: [0; BLOCKS],
             scalars: none,
             doubts: none,
         }
@@ -135,22 +138,30 @@ impl Stretched {
         others.iter().fold(last & within, |all, one| all | one) != 0
     }
 
+    /// Counts the bones of the first `count` blocks, so that they can be found.
+    pub(crate) fn count(&mut self, count: usize) {
+        // Of no block beyond them there are any.
+        self.counts.fill(u16::MAX);
+        let mut all = 0;
+        let masks = self.bones.iter().take(count);
+        for (sum, bones) in self.counts.iter_mut().zip(masks) {
+            all += bones.count_ones() as u16;
+            *sum = all;
+        }
+    }
+
     /// Where in the blocks bone number `number` is: in which block, and all of that up to it.
     pub(crate) fn find(&self, number: usize) -> Option<(usize, u64)> {
-        let mut before = number;
-        for (at, &bones) in self.bones.iter().enumerate() {
-            let here = bones.count_ones() as usize;
-            if before >= here {
-                before -= here;
-                continue;
-            }
-            let mut bones = bones;
-            for _ in 0..before {
-                bones &= bones.wrapping_sub(1);
-            }
-            return Some((at, bones ^ bones.wrapping_sub(1)));
+        let at = self
+            .counts
+            .partition_point(|&count| usize::from(count) <= number);
+        let before = at.checked_sub(1).and_then(|at| self.counts.get(at));
+        let before = number - usize::from(*before.unwrap_or(&0));
+        let mut bones = *self.bones.get(at)?;
+        for _ in 0..before {
+            bones &= bones.wrapping_sub(1);
         }
-        None
+        Some((at, bones ^ bones.wrapping_sub(1)))
     }
 
     /// Whether there is a backslash in the first `count` blocks.

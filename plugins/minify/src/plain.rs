@@ -3,10 +3,10 @@
 //! What goes is taken out of the masks of a stretch before it is packed. A stretch is taken up to its last separator or
 //! bracket, so that nothing needs to be held over its end.
 
-use crate::block::{BLOCK, StringCarry};
+use crate::block::{BLOCK, StringCarry, Vectors};
 use crate::nesting::{Container, Nesting};
 use crate::rules::DropNulls;
-use crate::stretch::{Place, Rules, Scan, Stretch};
+use crate::stretch::{Place, Rules, Scan, Stretch, below};
 
 /// Between two tokens of an array or object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,7 +122,8 @@ impl Stretch {
 
     /// Where a scan is cut so that nothing needs to be held: after its last separator or bracket, or before the bracket that
     /// ends it, which is opened again. `None` where something is doubtful up to there.
-    pub(crate) fn cut(&self, scan: &Scan, nesting: &mut Nesting) -> Option<Cut> {
+    pub(crate) fn cut(&mut self, scan: &Scan, nesting: &mut Nesting) -> Option<Cut> {
+        self.masks.count(scan.blocks);
         let (bytes, bones) = match scan.ended {
             Some(bone) => {
                 let closed = match self.bones.get(bone)? {
@@ -143,6 +144,15 @@ impl Stretch {
         let within = u64::MAX.checked_shr((used * BLOCK - bytes) as u32);
         let is_doubtful = self.masks.are_doubtful(used, within.unwrap_or_default());
         (!is_doubtful).then_some(Cut { bytes, bones })
+    }
+
+    /// Where `null`s begin in a block of the first `end` bones.
+    fn nulls(&self, block: usize, end: usize) -> u64 {
+        let (blocks, _) = self.bones.as_chunks::<BLOCK>();
+        let nulls = blocks
+            .get(block)
+            .map(|block| Vectors::load(block).equal(b'n'));
+        nulls.unwrap_or_default() & below(end.saturating_sub(block * BLOCK))
     }
 
     /// Where a bone is in the text.
@@ -184,14 +194,17 @@ impl Edit {
         end: usize,
         which: DropNulls,
     ) -> Option<()> {
-        let mut from = 0;
+        let count = end.div_ceil(BLOCK);
         // No other literal has that letter.
-        let next = |stretch: &Stretch, from: usize| {
-            let bones = stretch.bones.get(from..end)?;
-            Some(from + bones.iter().position(|&byte| byte == b'n')?)
-        };
-        while let Some(null) = next(stretch, from) {
-            from = null + 4;
+        let (mut block, mut nulls) = (0, stretch.nulls(0, end));
+        while block < count {
+            if nulls == 0 {
+                block += 1;
+                nulls = stretch.nulls(block, end);
+                continue;
+            }
+            let null = block * BLOCK + nulls.trailing_zeros() as usize;
+            nulls &= nulls - 1;
             let bone = |number: usize| stretch.bones.get(number).copied().unwrap_or_default();
             let is_member = null.checked_sub(1).map(bone) == Some(b':');
             let start = match is_member {
@@ -207,7 +220,7 @@ impl Edit {
                     Some(_) if self.gone == comma => {}
                     Some(_) => self.wrote = false,
                 }
-                self.leave_out_comma(stretch, from)?;
+                self.leave_out_comma(stretch, null + 4)?;
             } else {
                 let comma = stretch.position(comma?)?;
                 stretch.masks.leave_out(comma, comma + 1);

@@ -128,7 +128,10 @@ impl Stretch {
         self.ahead = BLOCKS;
         let checked = skeleton::check(&mut self.bones, bones, place, nesting, rules)?;
         self.ahead = match checked.ended {
-            Some(bone) => self.masks.find(bone)?.0 + 2,
+            Some(bone) => {
+                self.masks.count(blocks.len());
+                self.masks.find(bone)?.0 + 2
+            }
             None => (2 * blocks.len()).min(BLOCKS),
         };
         Some(Scan {
