@@ -1,4 +1,4 @@
-//! What runs inside wasmtime: the minifier, a transcoder and a copy, over a buffer of the module.
+//! What runs inside wasmtime: the minifier, the rewriter, a transcoder and a copy, over a buffer of the module.
 //!
 //! `input(length)` gives the address of that many bytes to fill; each of the others works on them and says how long what
 //! came of it is, which is at `output()`.
@@ -6,13 +6,14 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use edgeweir_minify::{Config, Framing, Lexer, Rewriter, Rules};
+use edgeweir_minify::{Framing, Lexer, Rewriter, Rules};
 
 #[derive(Default)]
 struct Buffers {
     input: Vec<u8>,
     output: Vec<u8>,
     reason: &'static str,
+    rules: Option<Rc<Rules>>,
 }
 
 thread_local! {
@@ -55,6 +56,7 @@ pub extern "C" fn minify(chunk: usize, framing: u32, max_depth: usize) -> usize 
              input,
              output,
              reason,
+             ..
          }| {
             output.clear();
             let mut lexer = Lexer::new(framing, max_depth);
@@ -68,33 +70,42 @@ pub extern "C" fn minify(chunk: usize, framing: u32, max_depth: usize) -> usize 
     )
 }
 
-/// What the rewriter is measured with.
-const RULES: [&str; 6] = [
-    r#"{"drop_nulls":"members"}"#,
-    r#"{"include":["data(id,customer/name,items/sku)"]}"#,
-    r#"{"exclude":["data(customer/address,note)"]}"#,
-    r#"{"redact":[{"path":"data/customer/email"}]}"#,
-    r#"{"redact":[{"key":"email"},{"key":"name","ignore_case":true}]}"#,
-    r#"{"redact":[{"pattern":"email"},{"pattern":"card"}]}"#,
-];
-
-/// Rewrites the input in chunks by one of the rules.
+/// Takes the input as a configuration whose rules are for `rewrite`; puts what is wrong with it into the output.
 #[unsafe(no_mangle)]
-pub extern "C" fn rewrite(chunk: usize, rules: usize, max_depth: usize) -> usize {
-    let config: Option<Config> = RULES
-        .get(rules)
-        .and_then(|rules| serde_json::from_str(rules).ok());
-    let Some(rules) = config.and_then(|config| Rules::check(&config).ok()) else {
-        return 0;
-    };
-    let rules = Rc::new(rules);
+pub extern "C" fn rules() -> usize {
+    with(
+        |Buffers {
+             input,
+             output,
+             rules,
+             ..
+         }| {
+            output.clear();
+            let config = serde_json::from_slice(input).map_err(|error| error.to_string());
+            match config.and_then(|config| Rules::check(&config).map_err(|error| error.to_string()))
+            {
+                Ok(checked) => *rules = Some(Rc::new(checked)),
+                Err(error) => output.extend_from_slice(error.as_bytes()),
+            }
+        },
+    )
+}
+
+/// Rewrites the input in chunks by the rules; from an invalid byte on it ends.
+#[unsafe(no_mangle)]
+pub extern "C" fn rewrite(chunk: usize, max_depth: usize) -> usize {
     with(
         |Buffers {
              input,
              output,
              reason,
+             rules,
          }| {
             output.clear();
+            let Some(rules) = rules else {
+                return;
+            };
+            let rules = Rc::clone(rules);
             let mut rewriter = Rewriter::new(Framing::Single, max_depth, true, rules, None);
             let mut invalid = None;
             for chunk in input.chunks(chunk.max(1)) {
