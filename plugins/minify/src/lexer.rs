@@ -180,7 +180,6 @@ impl Lexer {
         self.before.clone_from(&self.nesting);
         let rules = Rules {
             max_depth: self.max_depth,
-            floor: 1,
             lines: self.framing == Framing::Lines,
         };
         let Some(taken) = stretch.take(rest, place, &mut self.nesting, &rules) else {

@@ -1,4 +1,4 @@
-//! The inside of an array or object that no rule looks into: nothing goes of it but whitespace and `null`s, or all of it.
+//! A stretch where only whitespace and `null`s go.
 //!
 //! What goes is taken out of the masks of a stretch before it is packed. A stretch is taken up to its last separator or
 //! bracket, so that nothing needs to be held over its end.
@@ -19,7 +19,7 @@ pub(crate) enum Between {
     After,
 }
 
-/// Where the inside begins or goes on.
+/// Where a stretch begins or ends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Point {
     pub(crate) between: Between,
@@ -56,8 +56,8 @@ impl Between {
 }
 
 impl Stretch {
-    /// Takes blocks from the start of `text`, up to the end of the container at the floor of the rules, its bracket not
-    /// included: this may be no byte. `None` when anything of them is doubtful; `nesting` is of use only after a stretch taken.
+    /// Takes blocks from the start of `text`, up to the end of the outermost container, its bracket not included: this may be
+    /// no byte. `None` when anything of them is doubtful; `nesting` is of use only after a stretch taken.
     pub(crate) fn take_inside(
         &mut self,
         text: &[u8],

@@ -3,6 +3,7 @@
 //! No tree: a bit per open array or object, the open paths of the masks, and what is held: a member's name until its
 //! value begins, `null` until it is whole, a string or number that a redaction must see.
 
+mod blocks;
 mod guided;
 
 use std::rc::Rc;
@@ -10,12 +11,11 @@ use std::rc::Rc;
 use crate::lexer::{FEW, ends_number, is_space, misplaced, string_run};
 use crate::mask::Mask;
 use crate::nesting::{Container, Nesting};
-use crate::plain::{Between, Point};
 use crate::redact::{self, MASK, Replacement};
 use crate::rules::{DropNulls, Rules};
 use crate::run::Run;
 use crate::scalar::{self, Begin, Number};
-use crate::stretch::{self, STRETCH, Stretch};
+use crate::stretch::Stretch;
 use crate::text;
 use crate::token::Token;
 use crate::tokens::Tokens;
@@ -355,70 +355,6 @@ impl Rewriter {
             }
         }
         Ok(())
-    }
-
-    /// Whether a stretch can begin here: between tokens of an array or object.
-    #[inline]
-    fn may_take(&self, run: &Run<'_, '_>) -> bool {
-        run.at >= run.doubted && run.rest().len() >= FEW && self.between().is_some()
-    }
-
-    #[inline]
-    fn between(&self) -> Option<Between> {
-        match self.state {
-            State::ArrayFirst | State::ObjectFirst => Some(Between::First),
-            State::ArrayNext | State::ObjectNext => Some(Between::Next),
-            State::AfterValue => Some(Between::After),
-            _ => None,
-        }
-    }
-
-    /// Takes a stretch where nothing but `null`s is to go.
-    fn take_plain(&mut self, stretch: &mut Stretch, run: &mut Run<'_, '_>) -> Option<()> {
-        let point = Point {
-            between: self.between()?,
-            wrote: self.wrote,
-        };
-        let rules = stretch::Rules {
-            max_depth: self.max_depth,
-            floor: 1,
-            lines: self.framing == Framing::Lines,
-        };
-        self.before.clone_from(&self.nesting);
-        let nesting = &mut self.nesting;
-        let Some(inside) =
-            stretch.take_inside(run.rest(), point, nesting, &rules, self.rules.drop_nulls)
-        else {
-            std::mem::swap(&mut self.before, &mut self.nesting);
-            run.doubted = run.at + STRETCH;
-            return None;
-        };
-        if inside.bytes == 0 {
-            run.doubted = run.at + 1;
-            return None;
-        }
-        run.comma(inside.comma);
-        run.write(stretch.kept());
-        self.wrote = inside.point.wrote;
-        self.tally.nulls += inside.nulls;
-        run.at += inside.bytes;
-        self.arrive(inside.point.between);
-        Some(())
-    }
-
-    /// A stretch was taken up to here.
-    fn arrive(&mut self, between: Between) {
-        self.inner = self.nesting.innermost();
-        self.depth = self.nesting.depth();
-        let in_object = self.inner == Some(Container::Object);
-        self.state = match between {
-            Between::First if in_object => State::ObjectFirst,
-            Between::First => State::ArrayFirst,
-            Between::Next if in_object => State::ObjectNext,
-            Between::Next => State::ArrayNext,
-            Between::After => State::AfterValue,
-        };
-        self.space = None;
     }
 
     /// Goes on with a string; says whether there is more of the chunk.

@@ -127,6 +127,10 @@ fn mask([a, b, c, d]: [v128; 4]) -> u64 {
 static LOW: [u64; 256] = lanes(0);
 static HIGH: [u64; 256] = lanes(8);
 
+#[expect(
+    clippy::indexing_slicing,
+    reason = "done while compiling, where a wrong index is an error"
+)]
 const fn lanes(first: u64) -> [u64; 256] {
     let mut table = [0; 256];
     let mut choice = 0;

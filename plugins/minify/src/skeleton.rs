@@ -80,7 +80,7 @@ pub(crate) fn check(
             objects = spread(u64::from(nesting.is_object()));
             // From here on another container is the innermost.
             is_in_object = (is_in_object & (bit - 1)) | (objects & bit.wrapping_neg());
-            if nesting.depth() < rules.floor {
+            if nesting.depth() == 0 {
                 within = bit | (bit - 1);
                 ended = Some(at * BLOCK + bit.trailing_zeros() as usize);
                 break;

@@ -60,8 +60,6 @@ pub(crate) struct Scan {
 /// What the grammar goes by.
 pub(crate) struct Rules {
     pub(crate) max_depth: usize,
-    /// Where fewer containers than these are open, a stretch ends.
-    pub(crate) floor: usize,
     /// No line feed may be between tokens.
     pub(crate) lines: bool,
 }

@@ -63,7 +63,6 @@ impl Rewriter {
         let mut place = between.place(container);
         let rules = stretch::Rules {
             max_depth: self.max_depth,
-            floor: 1,
             lines: self.framing == Framing::Lines,
         };
         self.before.clone_from(&self.nesting);
