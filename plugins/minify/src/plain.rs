@@ -30,6 +30,8 @@ pub(crate) struct Point {
 /// What was taken.
 pub(crate) struct Inside {
     pub(crate) bytes: usize,
+    /// The end of the outermost container comes next.
+    pub(crate) ended: bool,
     pub(crate) point: Point,
     /// A comma comes before what is kept.
     pub(crate) comma: bool,
@@ -39,6 +41,8 @@ pub(crate) struct Inside {
 /// Where a scan is cut.
 pub(crate) struct Cut {
     pub(crate) bytes: usize,
+    /// The end of the outermost container comes next.
+    pub(crate) ended: bool,
     bones: usize,
 }
 
@@ -68,10 +72,12 @@ impl Stretch {
     ) -> Option<Inside> {
         let mut place = point.between.place(nesting.innermost()?);
         let scan = self.scan(text, &mut place, nesting, rules)?;
-        let Cut { bytes, bones: end } = self.cut(&scan, nesting)?;
+        let cut = self.cut(&scan, nesting)?;
+        let (bytes, end, ended) = (cut.bytes, cut.bones, cut.ended);
         if bytes == 0 {
             return Some(Inside {
                 bytes,
+                ended,
                 point,
                 comma: false,
                 nulls: 0,
@@ -114,6 +120,7 @@ impl Stretch {
         let first = self.kept().first();
         Some(Inside {
             bytes,
+            ended,
             point,
             comma: edit.is_due() && !matches!(first, None | Some(b']' | b'}')),
             nulls: edit.nulls,
@@ -143,7 +150,11 @@ impl Stretch {
         let used = bytes.div_ceil(BLOCK);
         let within = u64::MAX.checked_shr((used * BLOCK - bytes) as u32);
         let is_doubtful = self.masks.are_doubtful(used, within.unwrap_or_default());
-        (!is_doubtful).then_some(Cut { bytes, bones })
+        (!is_doubtful).then_some(Cut {
+            bytes,
+            ended: scan.ended.is_some(),
+            bones,
+        })
     }
 
     /// Where `null`s begin in a block of the first `end` bones.

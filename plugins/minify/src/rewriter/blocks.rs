@@ -57,6 +57,7 @@ impl Rewriter {
         self.wrote = inside.point.wrote;
         self.tally.nulls += inside.nulls;
         run.at += inside.bytes;
+        run.doubted = run.at + usize::from(inside.ended);
         self.arrive(inside.point.between);
         Some(())
     }

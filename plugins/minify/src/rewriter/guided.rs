@@ -70,6 +70,7 @@ impl Rewriter {
         let scan = stretch.scan(text, &mut place, &mut self.nesting, &rules);
         let cut = scan.and_then(|scan| stretch.cut(&scan, &mut self.nesting));
         // RFC 8259 §7: no control character in a string; also where it is left out.
+        let ended = cut.as_ref().is_some_and(|cut| cut.ended);
         let end = cut.map(|cut| cut.bytes);
         let end = end.filter(|&end| !stretch.has_controls(text, end));
         let Some(end) = end.filter(|&end| end > 0) else {
@@ -105,6 +106,7 @@ impl Rewriter {
             Some(_) => Between::After,
         };
         run.at += end;
+        run.doubted = run.at + usize::from(ended);
         self.arrive(between);
         Some(())
     }
