@@ -18,11 +18,22 @@ pub(crate) struct Classes {
     pub(crate) backslashes: u64,
     /// RFC 8259 §2: ws = *( %x20 / %x09 / %x0A / %x0D )
     pub(crate) spaces: u64,
+    /// `,`, `:`, `[`, `]`, `{`, `}`, and some control characters and letters between them: outside strings these are not
+    /// JSON.
+    pub(crate) marks: u64,
+}
+
+/// Which bytes of a skeleton are what; see `skeleton`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Bones {
+    pub(crate) quotes: u64,
     pub(crate) commas: u64,
     pub(crate) colons: u64,
-    /// `[`, `]`, `{`, `}`, and also `Y`, `y`, `_` and DEL, which one comparison does not tell from them: outside
-    /// strings none of these is JSON, and who looks at a bracket sees what it is.
-    pub(crate) brackets: u64,
+    /// `[` and `{`.
+    pub(crate) opens: u64,
+    /// `]` and `}`.
+    pub(crate) closes: u64,
+    pub(crate) digits: u64,
 }
 
 /// What of strings goes over from block to block.
@@ -79,7 +90,7 @@ mod tests {
 
     fn bytes() -> impl Strategy<Value = [u8; BLOCK]> {
         let byte = prop_oneof![
-            proptest::sample::select(&b"\"\\\\\\ \t\r\n,:[]{}_yY\x7f\x1a\x0c\x0010"[..]),
+            proptest::sample::select(&b"\"\\\\\\ \t\r\n,:[]{}_yY\x7f\x1a\x0c\x0010-./"[..]),
             any::<u8>()
         ];
         proptest::collection::vec(byte, BLOCK)
@@ -93,10 +104,16 @@ mod tests {
             prop_assert_eq!(classes.quotes, mask(&block, |b| b == b'"'));
             prop_assert_eq!(classes.backslashes, mask(&block, |b| b == b'\\'));
             prop_assert_eq!(classes.spaces, mask(&block, |b| b" \t\r\n".contains(&b)));
-            prop_assert_eq!(classes.commas, mask(&block, |b| b == b','));
-            prop_assert_eq!(classes.colons, mask(&block, |b| b == b':'));
-            prop_assert_eq!(classes.brackets, mask(&block, |b| b"[]{}Yy_\x7f".contains(&b)));
-            prop_assert_eq!(Vectors::load(&block).line_feeds(), mask(&block, |b| b == b'\n'));
+            let marks = mask(&block, |b| b",:[]{}".contains(&(b | 0x20)) || b"[]".contains(&b));
+            prop_assert_eq!(classes.marks, marks);
+            let bones = Vectors::load(&block).bones();
+            prop_assert_eq!(bones.quotes, mask(&block, |b| b == b'"'));
+            prop_assert_eq!(bones.commas, mask(&block, |b| b == b','));
+            prop_assert_eq!(bones.colons, mask(&block, |b| b == b':'));
+            prop_assert_eq!(bones.opens, mask(&block, |b| b"[{".contains(&b)));
+            prop_assert_eq!(bones.closes, mask(&block, |b| b"]}".contains(&b)));
+            prop_assert_eq!(bones.digits, mask(&block, |b| b.is_ascii_digit()));
+            prop_assert_eq!(Vectors::load(&block).equal(b'-'), mask(&block, |b| b == b'-'));
         }
 
         #[test]

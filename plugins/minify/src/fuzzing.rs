@@ -1,6 +1,6 @@
 //! What the fuzz targets of `tests/fuzz` call: they take any bytes and panic when a promise is broken.
 //!
-//! The input of `rewrite` is a line that chooses (rules, framing, what becomes of the unreadable, where it is cut), and after it the
+//! The input of `rewrite` is a line that chooses (rules, framing, what becomes of the unreadable, where it is cut, what it is put behind), and after it the
 //! body, so that a corpus can be read.
 
 use std::cell::LazyCell;
@@ -34,6 +34,7 @@ pub fn rewrite(data: &[u8]) {
     let (line, body) = data.split_at(at.unwrap_or(data.len()));
     let body = body.get(1..).unwrap_or_default();
     let choice = |at: usize| usize::from(line.get(at).copied().unwrap_or(0));
+    let body = &[behind(choice(3) & 16 != 0), body].concat()[..];
     let rules = choice(0) % RULES.len();
     let framing = match choice(1) % 3 {
         0 => Framing::Single,
@@ -112,18 +113,20 @@ pub fn json(data: &[u8]) {
         _ => Framing::Single,
     };
     let depth = if how & 4 == 0 { 512 } else { 5 };
-    // Blocks are only looked for in bodies of some length: what is short is put behind something.
-    let before: &[u8] = if how & 8 == 0 {
-        b""
-    } else {
-        br#"["a string that is here to be long",                                                                          "#
-    };
-    let text = [before, text].concat();
+    let text = [behind(how & 8 != 0), text].concat();
     let want = lexed(framing, depth, text.chunks(1));
     assert_eq!(lexed(framing, depth, [&text[..]]), want);
     let at = usize::from(cut) * text.len() / 256;
     let (first, second) = text.split_at(at);
     assert_eq!(lexed(framing, depth, [first, second]), want);
+}
+
+/// Blocks are only looked for in bodies of some length: what is short is put behind something.
+fn behind(something: bool) -> &'static [u8] {
+    match something {
+        false => b"",
+        true => br#"["a string that is here to be long",                                                                          "#,
+    }
 }
 
 /// A mask of a client: read within its bounds, or refused at a byte that it has.

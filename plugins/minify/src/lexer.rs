@@ -42,7 +42,7 @@ pub enum Invalid {
 }
 
 /// Chunks of fewer bytes are gone over byte by byte: the blocks are not worth their room.
-const FEW: usize = 2 * BLOCK;
+pub(crate) const FEW: usize = 2 * BLOCK;
 
 const LF: u8 = b'\n';
 const RS: u8 = 0x1e;

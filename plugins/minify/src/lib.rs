@@ -42,6 +42,7 @@ mod mask;
 mod masks;
 mod nesting;
 mod pattern;
+mod plain;
 mod query;
 mod redact;
 mod rewriter;
@@ -50,9 +51,11 @@ mod run;
 mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod simd;
+mod skeleton;
 mod stretch;
 mod text;
 mod token;
+mod tokens;
 mod walk;
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 mod words;

@@ -34,11 +34,19 @@ pub(crate) struct Node {
     name: Option<Box<[u8]>>,
     /// Indexes of what is below.
     pub(crate) below: Vec<u16>,
+    /// A bit for each length that a name below has, of 63 bytes and more the same one; all where there is a `*`.
+    lengths: u64,
     /// A path ends here, with what was given to it.
     pub(crate) ends: Option<u16>,
 }
 
 impl Node {
+    /// Whether a name of so many bytes may be one below.
+    #[inline]
+    pub(crate) fn may_have(&self, length: usize) -> bool {
+        self.lengths >> length.min(63) & 1 == 1
+    }
+
     /// Whether it is for a member of this name; `None` is a name that is longer than any of a mask.
     #[inline]
     pub(crate) fn is_for(&self, name: Option<&[u8]>) -> bool {
@@ -140,11 +148,16 @@ impl Mask {
         if self.nodes.len() > self.most {
             return None;
         }
+        let parent = self.nodes.get_mut(usize::from(parent))?;
+        parent.below.push(index);
+        parent.lengths |= match &name {
+            None => u64::MAX,
+            Some(name) => 1 << name.len().min(63),
+        };
         self.nodes.push(Node {
             name,
             ..Node::default()
         });
-        self.nodes.get_mut(usize::from(parent))?.below.push(index);
         Some(index)
     }
 

@@ -4,37 +4,35 @@
 
 use crate::block::StringCarry;
 use crate::block::{BLOCK, Vectors, prefix_xor, spread};
+use crate::stretch::below;
+use crate::tokens::Tokens;
 
 /// Blocks of a stretch at most.
 pub(crate) const BLOCKS: usize = 32;
 
 type Masks = [u64; BLOCKS];
 
-/// Which bytes of the blocks are what. A class is that of all bytes first, and after `strings` of those outside strings.
+/// Which bytes of the blocks are what.
 pub(crate) struct Stretched {
-    pub(crate) quotes: Masks,
+    /// Without those that are escaped, after `strings`.
+    quotes: Masks,
     backslashes: Masks,
-    pub(crate) spaces: Masks,
-    pub(crate) commas: Masks,
-    pub(crate) colons: Masks,
-    pub(crate) brackets: Masks,
-    pub(crate) line_feeds: Masks,
+    /// What is left out: whitespace, after `strings` only that outside strings.
+    spaces: Masks,
+    marks: Masks,
+    line_feeds: Masks,
     /// From each opening quote to before the closing one.
-    pub(crate) inside: Masks,
-    /// What belongs to a string, both quotes too.
-    pub(crate) strings: Masks,
-    pub(crate) opens: Masks,
-    /// Where the innermost container is an object.
-    pub(crate) objects: Masks,
-    /// Closing brackets that have nothing before them since the opening one.
-    pub(crate) empty: Masks,
-    /// Where a number or literal begins, and after its end.
-    pub(crate) changes: Masks,
-    /// Where values begin.
-    pub(crate) values: Masks,
-    /// After what a value follows, and after what a name does.
-    pub(crate) before_values: Masks,
-    pub(crate) before_names: Masks,
+    inside: Masks,
+    /// What is kept.
+    pub(crate) kept: Masks,
+    /// What the grammar looks at: what is kept, but of each string only its opening quote.
+    pub(crate) bones: Masks,
+    /// How many of these there are up to the end of a block.
+    counts: [u16; BLOCKS],
+    /// Bytes of numbers and literals, and whatever else is outside strings.
+    scalars: Masks,
+    /// Where two of them would become one, and line feeds in a line.
+    doubts: Masks,
 }
 
 impl Stretched {
@@ -44,19 +42,14 @@ impl Stretched {
             quotes: none,
             backslashes: none,
             spaces: none,
-            commas: none,
-            colons: none,
-            brackets: none,
+            marks: none,
             line_feeds: none,
             inside: none,
-            strings: none,
-            opens: none,
-            objects: none,
-            empty: none,
-            changes: none,
-            values: none,
-            before_values: none,
-            before_names: none,
+            kept: none,
+            bones: none,
+            counts: [0; BLOCKS],
+            scalars: none,
+            doubts: none,
         }
     }
 
@@ -73,22 +66,20 @@ impl Stretched {
             self.quotes[at] = classes.quotes;
             self.backslashes[at] = classes.backslashes;
             self.spaces[at] = classes.spaces;
-            self.commas[at] = classes.commas;
-            self.colons[at] = classes.colons;
-            self.brackets[at] = classes.brackets;
+            self.marks[at] = classes.marks;
             if lines {
-                self.line_feeds[at] = vectors.line_feeds();
+                self.line_feeds[at] = vectors.equal(b'\n');
             }
         }
     }
 
-    /// Finds the strings of the first `count` blocks, and takes what is in them from all other classes.
+    /// Finds the strings of the first `count` blocks, and what is kept; says how many bytes of a scalar are at their end.
     #[expect(
         clippy::indexing_slicing,
         reason = "the arrays are as long as the loop at most"
     )]
     #[inline(never)]
-    pub(crate) fn strings(&mut self, count: usize, carry: &mut StringCarry) {
+    pub(crate) fn strings(&mut self, count: usize, carry: &mut StringCarry) -> usize {
         let count = count.min(BLOCKS);
         let mut backslashes = carry.escaped;
         for at in 0..count {
@@ -107,85 +98,100 @@ impl Stretched {
             carry.inside = spread(*inside >> 63);
         }
         for at in 0..count {
-            let strings = self.inside[at] | self.quotes[at];
-            self.strings[at] = strings;
-            self.spaces[at] &= !strings;
-            self.commas[at] &= !strings;
-            self.colons[at] &= !strings;
-            self.brackets[at] &= !strings;
+            let (quotes, inside) = (self.quotes[at], self.inside[at]);
+            let strings = inside | quotes;
+            let spaces = self.spaces[at] & !strings;
+            self.spaces[at] = spaces;
+            self.kept[at] = !spaces;
+            self.bones[at] = !(strings | spaces) | (quotes & inside);
+            self.scalars[at] = !(strings | spaces | self.marks[at]);
+            self.doubts[at] = self.line_feeds[at] & !strings;
         }
-    }
-
-    /// Finds what the grammar goes by in the first `count` blocks; says where a number or literal is at their end.
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "the arrays are as long as the loop at most"
-    )]
-    #[inline(never)]
-    pub(crate) fn tokens(&mut self, count: usize) -> u64 {
-        let count = count.min(BLOCKS);
+        let (mut before, mut gap) = (0, 0);
         for at in 0..count {
-            self.changes[at] = !(self.strings[at]
-                | self.spaces[at]
-                | self.commas[at]
-                | self.colons[at]
-                | self.brackets[at]);
-        }
-        let mut before = 0;
-        for at in 0..count {
-            let scalars = self.changes[at];
-            let changes = scalars ^ (scalars << 1 | before);
+            let (scalars, spaces) = (self.scalars[at], self.spaces[at]);
+            // Whitespace after a scalar is carried over to what comes after it.
+            let after = ((scalars << 1 | before) & spaces) | gap;
             before = scalars >> 63;
-            self.changes[at] = changes;
-            self.values[at] =
-                (self.quotes[at] & self.inside[at]) | (changes & scalars) | self.opens[at];
-            let separators = self.commas[at] | self.opens[at];
-            self.before_values[at] = separators | self.colons[at];
-            self.before_names[at] = separators & self.objects[at];
+            let (next, over) = after.overflowing_add(spaces);
+            gap = u64::from(over);
+            self.doubts[at] |= next & !spaces & scalars;
         }
-        before
+        let scalars = self.scalars.get(..count).unwrap_or_default();
+        let mut open = 0;
+        for scalars in scalars.iter().rev() {
+            open += scalars.leading_ones() as usize;
+            if *scalars != u64::MAX {
+                break;
+            }
+        }
+        open
     }
 
-    /// What of the first `count` blocks is not where the grammar has it: values where values are due, colons where names are.
+    /// Whether there is something doubtful up to the byte `within` of the last of `count` blocks.
     #[inline(never)]
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "the arrays are as long as the loop at most"
-    )]
-    pub(crate) fn misplaced(&self, count: usize, value: &mut u64, colon: &mut u64) -> u64 {
-        let mut wrong = 0;
-        for at in 0..count.min(BLOCKS) {
-            let spaces = self.spaces[at];
-            let before = self.before_values[at];
-            let (due, over) = (before << 1 | *value).overflowing_add(spaces);
-            *value = before >> 63 | u64::from(over);
-            let between = spaces | self.strings[at];
-            let before = self.before_names[at];
-            let (named, over) = (before << 1 | *colon).overflowing_add(between);
-            *colon = before >> 63 | u64::from(over);
-            wrong |= ((self.values[at] ^ (due & !spaces)) | (self.colons[at] ^ (named & !between)))
-                & !self.empty[at];
-            wrong |= self.line_feeds[at] & !self.strings[at];
-        }
-        wrong
+    pub(crate) fn are_doubtful(&self, count: usize, within: u64) -> bool {
+        let doubts = self.doubts.get(..count).unwrap_or_default();
+        let Some((last, others)) = doubts.split_last() else {
+            return false;
+        };
+        others.iter().fold(last & within, |all, one| all | one) != 0
     }
 
-    /// Makes as if block `at` ended in whitespace after what is `within`.
-    pub(crate) fn end(&mut self, at: usize, within: u64) {
-        let all = [
-            &mut self.quotes,
-            &mut self.commas,
-            &mut self.colons,
-            &mut self.brackets,
-            &mut self.line_feeds,
-            &mut self.inside,
-            &mut self.strings,
-        ];
-        for mask in all.into_iter().filter_map(|masks| masks.get_mut(at)) {
-            *mask &= within;
+    /// Counts the bones of the first `count` blocks, so that they can be found.
+    pub(crate) fn count(&mut self, count: usize) {
+        // Of no block beyond them there are any.
+        self.counts.fill(u16::MAX);
+        let mut all = 0;
+        let masks = self.bones.iter().take(count);
+        for (sum, bones) in self.counts.iter_mut().zip(masks) {
+            all += bones.count_ones() as u16;
+            *sum = all;
         }
-        if let Some(spaces) = self.spaces.get_mut(at) {
-            *spaces |= !within;
+    }
+
+    /// Where in the blocks bone number `number` is: in which block, and all of that up to it.
+    pub(crate) fn find(&self, number: usize) -> Option<(usize, u64)> {
+        let at = self
+            .counts
+            .partition_point(|&count| usize::from(count) <= number);
+        let before = at.checked_sub(1).and_then(|at| self.counts.get(at));
+        let before = number - usize::from(*before.unwrap_or(&0));
+        let mut bones = *self.bones.get(at)?;
+        for _ in 0..before {
+            bones &= bones.wrapping_sub(1);
+        }
+        Some((at, bones ^ bones.wrapping_sub(1)))
+    }
+
+    /// Whether there is a backslash in the first `count` blocks.
+    pub(crate) fn have_backslashes(&self, count: usize) -> bool {
+        let all = self.backslashes.iter().take(count);
+        all.fold(0, |all, one| all | one) != 0
+    }
+
+    /// The tokens up to the byte `end`: of each where it begins.
+    #[inline(never)]
+    pub(crate) fn tokens<'t>(&self, end: usize, tokens: &'t mut Tokens) -> &'t [u16] {
+        tokens.clear();
+        let mut before = 0;
+        let all = self.bones.iter().zip(&self.scalars);
+        for (at, (&bones, &scalars)) in all.take(end.div_ceil(BLOCK)).enumerate() {
+            let begins = bones & !(scalars & (scalars << 1 | before));
+            before = scalars >> 63;
+            tokens.note(begins & below(end - at * BLOCK), at * BLOCK);
+        }
+        tokens.noted()
+    }
+
+    /// Leaves out the bytes from `start` to before `end`.
+    pub(crate) fn leave_out(&mut self, start: usize, end: usize) {
+        for block in start / BLOCK..end.div_ceil(BLOCK) {
+            let first = block * BLOCK;
+            let here = below(end - first) & !below(start.saturating_sub(first));
+            if let Some(kept) = self.kept.get_mut(block) {
+                *kept &= !here;
+            }
         }
     }
 }

@@ -58,6 +58,56 @@ impl Nesting {
             self.top = self.below.pop().unwrap_or_default();
         }
     }
+
+    /// How many are open.
+    #[inline(always)]
+    pub(crate) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Whether the innermost one is an object.
+    #[inline(always)]
+    pub(crate) fn is_object(&self) -> bool {
+        self.top & 1 == 1
+    }
+
+    /// Opens one or closes one; says whether there was room, or it was the innermost. Which of both it is costs no branch.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn turn(&mut self, opens: bool, object: bool, most: usize) -> bool {
+        let depth = match opens {
+            true => self.depth + 1,
+            false => self.depth.wrapping_sub(1),
+        };
+        if depth.min(self.depth).is_multiple_of(64) {
+            return self.turn_slowly(opens, object, most);
+        }
+        let is_innermost = self.is_object() == object;
+        self.depth = depth;
+        self.top = match opens {
+            true => self.top << 1 | u64::from(object),
+            false => self.top >> 1,
+        };
+        match opens {
+            true => depth <= most,
+            false => is_innermost,
+        }
+    }
+
+    /// Where a word of levels begins or ends.
+    #[inline(never)]
+    fn turn_slowly(&mut self, opens: bool, object: bool, most: usize) -> bool {
+        let container = match object {
+            true => Container::Object,
+            false => Container::Array,
+        };
+        if opens {
+            return self.push(container, most);
+        }
+        let is_innermost = self.innermost() == Some(container);
+        self.pop();
+        is_innermost
+    }
 }
 
 impl Clone for Nesting {

@@ -3,17 +3,22 @@
 //! No tree: a bit per open array or object, the open paths of the masks, and what is held: a member's name until its
 //! value begins, `null` until it is whole, a string or number that a redaction must see.
 
+mod blocks;
+mod guided;
+
 use std::rc::Rc;
 
-use crate::lexer::{ends_number, is_space, misplaced, string_run};
+use crate::lexer::{FEW, ends_number, is_space, misplaced, string_run};
 use crate::mask::Mask;
 use crate::nesting::{Container, Nesting};
 use crate::redact::{self, MASK, Replacement};
 use crate::rules::{DropNulls, Rules};
 use crate::run::Run;
 use crate::scalar::{self, Begin, Number};
+use crate::stretch::Stretch;
 use crate::text;
 use crate::token::Token;
+use crate::tokens::Tokens;
 use crate::walk::{Member, Walk};
 use crate::{Framing, Invalid};
 
@@ -93,6 +98,8 @@ pub struct Rewriter {
     max_depth: usize,
     /// Nothing goes on from the first invalid byte on.
     cuts: bool,
+    /// There is more to it than whitespace and `null`s.
+    looks: bool,
     state: State,
     nesting: Nesting,
     /// The innermost of them.
@@ -112,6 +119,8 @@ pub struct Rewriter {
     redacted: Option<u16>,
     /// Nothing was read yet.
     fresh: bool,
+    /// What was open before the stretch that is being taken.
+    before: Nesting,
     tally: Tally,
 }
 
@@ -126,6 +135,7 @@ impl Rewriter {
         mask: Option<Mask>,
     ) -> Self {
         Self {
+            looks: rules.guards() || mask.is_some(),
             walk: Walk::new(&rules, mask),
             rules,
             framing,
@@ -147,6 +157,7 @@ impl Rewriter {
             value: Token::default(),
             redacted: None,
             fresh: true,
+            before: Nesting::default(),
             tally: Tally::default(),
         }
     }
@@ -182,7 +193,8 @@ impl Rewriter {
             _ => {}
         }
         let mut run = Run::new(chunk, out);
-        let found = self.scan(&mut run);
+        let blocks = (chunk.len() >= FEW).then(|| (Stretch::new(), Tokens::new()));
+        let found = self.scan(&mut run, blocks);
         self.pause(&mut run);
         run.flush();
         let rest = run.rest();
@@ -291,8 +303,27 @@ impl Rewriter {
         in_token && self.dropped_at.is_none()
     }
 
-    fn scan(&mut self, run: &mut Run<'_, '_>) -> Result<(), Invalid> {
+    /// Goes over the run byte by byte, but where no rule can be for what comes.
+    fn scan(
+        &mut self,
+        run: &mut Run<'_, '_>,
+        mut blocks: Option<(Stretch, Tokens)>,
+    ) -> Result<(), Invalid> {
+        if blocks.is_none() {
+            run.doubted = usize::MAX;
+        }
         while let Some(byte) = run.peek() {
+            if self.may_take(run)
+                && let Some((stretch, tokens)) = &mut blocks
+            {
+                let taken = match self.looks {
+                    true => self.take_guided(stretch, tokens, run),
+                    false => self.take_plain(stretch, run),
+                };
+                if taken.is_some() {
+                    continue;
+                }
+            }
             match self.state {
                 State::String { name } => {
                     if !self.string(name, run)? {
@@ -417,6 +448,9 @@ impl Rewriter {
             run.at += 1;
             self.state = State::ObjectNext;
             self.space = None;
+            if self.may_take(run) {
+                return Ok(());
+            }
             if let Some(byte) = run.peek().filter(|&byte| is_space(byte)) {
                 self.skip_space(byte, run)?;
             }

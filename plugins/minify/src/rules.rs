@@ -159,6 +159,12 @@ impl Rules {
         masks || !self.replacements.is_empty()
     }
 
+    /// Whether values or names are looked at wherever they are.
+    #[inline]
+    pub(crate) fn look_everywhere(&self) -> bool {
+        self.has_keys() || !self.patterns.is_empty()
+    }
+
     /// Whether names matter at any depth.
     #[inline]
     pub(crate) fn has_keys(&self) -> bool {

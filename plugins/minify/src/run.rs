@@ -12,6 +12,8 @@ pub(crate) struct Run<'c, 'o> {
     pub(crate) at: usize,
     start: usize,
     end: usize,
+    /// Up to here there is no stretch to be taken.
+    pub(crate) doubted: usize,
     out: &'o mut Vec<u8>,
 }
 
@@ -22,6 +24,7 @@ impl<'c, 'o> Run<'c, 'o> {
             at: 0,
             start: 0,
             end: 0,
+            doubted: 0,
             out,
         }
     }

@@ -2,7 +2,7 @@
 
 use core::arch::wasm32::*;
 
-use crate::block::{BLOCK, Classes};
+use crate::block::{BLOCK, Bones, Classes};
 
 /// The bytes of a block.
 #[derive(Clone, Copy)]
@@ -25,6 +25,8 @@ impl Vectors {
     pub(crate) fn classes(&self) -> Classes {
         // Looked up by the byte itself: beyond fifteen it gives nothing.
         let controls = u8x16(0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 0, 0, 255, 0, 0);
+        // By the lower half of a byte: what the byte must be, but for one bit.
+        let marks = u8x16(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b':', b'{', b',', b'}', 0, 0);
         let [a, b, c, d] = self.0.map(|bytes| u8x16_eq(bytes, u8x16_splat(b'\\')));
         let backslashes = if v128_any_true(v128_or(v128_or(a, b), v128_or(c, d))) {
             mask([a, b, c, d])
@@ -40,18 +42,33 @@ impl Vectors {
                     u8x16_eq(bytes, u8x16_splat(b' ')),
                 )
             })),
-            commas: self.equal(b','),
-            colons: self.equal(b':'),
-            brackets: mask(
-                self.0
-                    .map(|bytes| u8x16_eq(v128_and(bytes, u8x16_splat(0xd9)), u8x16_splat(0x59))),
-            ),
+            marks: mask(self.0.map(|bytes| {
+                let low = v128_and(bytes, u8x16_splat(0x0f));
+                u8x16_eq(u8x16_swizzle(marks, low), v128_or(bytes, u8x16_splat(0x20)))
+            })),
         }
     }
 
     #[inline(always)]
-    pub(crate) fn line_feeds(&self) -> u64 {
-        self.equal(b'\n')
+    pub(crate) fn bones(&self) -> Bones {
+        let upper = self.0.map(|bytes| v128_and(bytes, u8x16_splat(0xdf)));
+        Bones {
+            quotes: self.equal(b'"'),
+            commas: self.equal(b','),
+            colons: self.equal(b':'),
+            opens: mask(upper.map(|bytes| u8x16_eq(bytes, u8x16_splat(b'[')))),
+            closes: mask(upper.map(|bytes| u8x16_eq(bytes, u8x16_splat(b']')))),
+            digits: mask(self.0.map(|bytes| {
+                let digits = u8x16_sub(bytes, u8x16_splat(b'0'));
+                u8x16_le(digits, u8x16_splat(9))
+            })),
+        }
+    }
+
+    /// Characters below U+0020.
+    #[inline(always)]
+    pub(crate) fn controls(&self) -> u64 {
+        mask(self.0.map(|bytes| u8x16_lt(bytes, u8x16_splat(b' '))))
     }
 
     /// Puts the bytes of `keep` at the start of `to`, and anything after them.
@@ -86,7 +103,7 @@ impl Vectors {
     }
 
     #[inline(always)]
-    fn equal(&self, byte: u8) -> u64 {
+    pub(crate) fn equal(&self, byte: u8) -> u64 {
         mask(self.0.map(|bytes| u8x16_eq(bytes, u8x16_splat(byte))))
     }
 }
@@ -110,6 +127,10 @@ fn mask([a, b, c, d]: [v128; 4]) -> u64 {
 static LOW: [u64; 256] = lanes(0);
 static HIGH: [u64; 256] = lanes(8);
 
+#[expect(
+    clippy::indexing_slicing,
+    reason = "done while compiling, where a wrong index is an error"
+)]
 const fn lanes(first: u64) -> [u64; 256] {
     let mut table = [0; 256];
     let mut choice = 0;

@@ -106,6 +106,10 @@ impl Walk {
             let Some((mask, node)) = mask.and_then(|mask| Some((mask, mask.node(index)?))) else {
                 continue;
             };
+            // A name that can't be held is longer than any of a mask: `*` has all lengths.
+            if !node.may_have(name.map_or(63, <[u8]>::len)) {
+                continue;
+            }
             for &index in &node.below {
                 let Some(below) = mask.node(index).filter(|below| below.is_for(name)) else {
                     continue;

@@ -1,6 +1,6 @@
 //! A block as eight words of eight bytes, where there is no SIMD128.
 
-use crate::block::{BLOCK, Classes};
+use crate::block::{BLOCK, Bones, Classes};
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
@@ -20,14 +20,35 @@ impl<'b> Vectors<'b> {
             backslashes: self.mask(|word| is(word, b'\\')),
             spaces: self
                 .mask(|word| is(word, b' ') | is(word, b'\n') | is(word, b'\r') | is(word, b'\t')),
-            commas: self.mask(|word| is(word, b',')),
-            colons: self.mask(|word| is(word, b':')),
-            brackets: self.mask(|word| is(word & (ONES * 0xd9), 0x59)),
+            marks: self.mask(|word| {
+                let word = word | (ONES * 0x20);
+                is(word, b',') | is(word, b':') | is(word, b'{') | is(word, b'}')
+            }),
         }
     }
 
-    pub(crate) fn line_feeds(&self) -> u64 {
-        self.mask(|word| is(word, b'\n'))
+    pub(crate) fn bones(&self) -> Bones {
+        Bones {
+            quotes: self.equal(b'"'),
+            commas: self.equal(b','),
+            colons: self.equal(b':'),
+            opens: self.mask(|word| is(word & (ONES * 0xdf), b'[')),
+            closes: self.mask(|word| is(word & (ONES * 0xdf), b']')),
+            digits: self.mask(|word| {
+                // Sums of what is below the high bit: no byte reaches the next.
+                let low = word & !HIGHS;
+                (low + ONES * (0x80 - 0x30)) & !(low + ONES * (0x80 - 0x3a)) & !word & HIGHS
+            }),
+        }
+    }
+
+    pub(crate) fn equal(&self, byte: u8) -> u64 {
+        self.mask(|word| is(word, byte))
+    }
+
+    /// Characters below U+0020.
+    pub(crate) fn controls(&self) -> u64 {
+        self.mask(|word| is(word & (ONES * 0xe0), 0))
     }
 
     /// Puts the bytes of `keep` at the start of `to`, and anything after them.

@@ -189,6 +189,26 @@ proptest! {
     }
 
     #[test]
+    fn a_long_body_is_the_same_byte_by_byte(trees in proptest::collection::vec(tree(), 1..5), config in config(), client in paths(1), stop in any::<bool>(), padding in 0_usize..80, damage in proptest::option::of((any::<Index>(), any::<u8>())), cuts in cuts()) {
+        let elements: Vec<String> = trees.iter().map(|tree| tree.pretty(false)).collect();
+        let mut text = format!("{}[{} ,{{\"a\": null}}]", " ".repeat(padding), elements.join(" ,\n")).into_bytes();
+        if let Some((at, byte)) = damage {
+            let at = at.index(text.len());
+            text[at] = byte;
+        }
+        let client = client.first().map(tree::text);
+        let client = client.as_deref();
+        let want = rewrite(&config, client, stop, Framing::Single, text.chunks(1));
+        prop_assert_eq!(rewrite(&config, client, stop, Framing::Single, [&text[..]]), want.clone(), "{}", String::from_utf8_lossy(&text));
+        prop_assert_eq!(rewrite(&config, client, stop, Framing::Single, cut(&text, &cuts)), want);
+        // No rule but for `null`s looks into it.
+        let config = Config { drop_nulls: config.drop_nulls, ..Config::default() };
+        let want = rewrite(&config, None, stop, Framing::Single, text.chunks(1));
+        prop_assert_eq!(rewrite(&config, None, stop, Framing::Single, [&text[..]]), want.clone(), "{}", String::from_utf8_lossy(&text));
+        prop_assert_eq!(rewrite(&config, None, stop, Framing::Single, cut(&text, &cuts)), want);
+    }
+
+    #[test]
     fn rules_for_nothing_are_the_lexer(text in soup(), framing in framings(), cuts in cuts()) {
         let config = Config {
             exclude: vec!["never/there".into()],

@@ -21,6 +21,8 @@ const TURN: usize = 20_000_000;
 enum What {
     /// The filter's lexer in wasmtime, in chunks of so many bytes.
     Minify(usize),
+    /// The filter's rewriter in wasmtime by these rules, in chunks of 16 KiB.
+    Rewrite(&'static str),
     /// serde_json reading and writing in wasmtime.
     Transcode,
     /// A copy in wasmtime.
@@ -33,9 +35,13 @@ enum What {
     NativeCopy,
 }
 
-const ALL: [What; 8] = [
+const ALL: [What; 12] = [
     What::Minify(16 * 1024),
     What::Minify(64 * 1024),
+    What::Rewrite(r#"{"drop_nulls":"members"}"#),
+    What::Rewrite(r#"{"include":["data(id,customer/name,items/sku)"]}"#),
+    What::Rewrite(r#"{"exclude":["data(customer/address,note)"]}"#),
+    What::Rewrite(r#"{"redact":[{"path":"data/customer/email"}]}"#),
     What::Transcode,
     What::Copy,
     What::Simdjson("westmere"),
@@ -127,6 +133,7 @@ fn speed_of(rows: &[(usize, What, f64)], size: usize, what: What) -> Option<f64>
 fn name(what: What) -> String {
     match what {
         What::Minify(chunk) => format!("the module in wasmtime, chunks of {} KiB", chunk / 1024),
+        What::Rewrite(rules) => format!("the module in wasmtime, `{rules}`"),
         What::Transcode => "serde_json transcode in wasmtime".to_owned(),
         What::Copy => "copy in wasmtime".to_owned(),
         What::Simdjson(kernel) => format!("simdjson {kernel}, native"),
@@ -162,6 +169,10 @@ fn turn(
             return Ok(Some(middle));
         }
         What::Minify(chunk) => &mut move |kernel| kernel.minify(chunk, 0, 512),
+        What::Rewrite(rules) => {
+            kernel.rules(rules)?;
+            &mut |kernel| kernel.rewrite(16 * 1024, 512)
+        }
         What::Transcode => &mut |kernel| kernel.call("transcode"),
         What::Copy => &mut |kernel| kernel.call("copy"),
         What::Native => &mut |_| {

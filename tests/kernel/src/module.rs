@@ -63,6 +63,25 @@ impl Kernel {
         Ok(length as usize)
     }
 
+    /// Takes a configuration whose rules are for `rewrite`.
+    pub fn rules(&mut self, config: &str) -> Result<()> {
+        self.input(config.as_bytes())?;
+        let length = self.call("rules")?;
+        let wrong = self.output(length)?;
+        if !wrong.is_empty() {
+            bail!("{config}: {}", String::from_utf8_lossy(&wrong));
+        }
+        Ok(())
+    }
+
+    /// Rewrites the input in chunks of `chunk` bytes; says how many bytes came of it.
+    pub fn rewrite(&mut self, chunk: usize, max_depth: u32) -> Result<usize> {
+        let chunk = u32::try_from(chunk)?;
+        let function: TypedFunc<(u32, u32), u32> =
+            self.instance.get_typed_func(&mut self.store, "rewrite")?;
+        Ok(function.call(&mut self.store, (chunk, max_depth))? as usize)
+    }
+
     /// Calls `transcode`, `copy` or `reason`.
     pub fn call(&mut self, name: &str) -> Result<usize> {
         let function: TypedFunc<(), u32> = self.instance.get_typed_func(&mut self.store, name)?;

@@ -1,9 +1,10 @@
 //! The module, with its vectors, gives what the native code gives byte by byte.
 
 use std::fs;
+use std::rc::Rc;
 
 use edgeweir_kernel::{Kernel, document};
-use edgeweir_minify::{Framing, Lexer};
+use edgeweir_minify::{Config, Framing, Lexer, Rewriter, Rules};
 
 fn byte_by_byte(framing: Framing, text: &[u8]) -> (Vec<u8>, String) {
     let mut lexer = Lexer::new(framing, 512);
@@ -63,6 +64,47 @@ fn the_module_and_the_native_code_agree() {
                     out == want && why == reason.as_bytes(),
                     "{framing:?}, chunks of {chunk}: {reason:?} {:?}\n{}\n{}\n{}",
                     String::from_utf8_lossy(&why),
+                    String::from_utf8_lossy(&text),
+                    String::from_utf8_lossy(&want),
+                    String::from_utf8_lossy(&out),
+                );
+            }
+        }
+    }
+}
+
+/// What the rewriter makes of a text byte by byte.
+fn rewritten(rules: &Rc<Rules>, text: &[u8]) -> Vec<u8> {
+    let mut rewriter = Rewriter::new(Framing::Single, 512, true, Rc::clone(rules), None);
+    let mut out = Vec::new();
+    for byte in text.chunks(1) {
+        rewriter.push(byte, &mut out);
+    }
+    rewriter.finish(&mut out);
+    out
+}
+
+#[test]
+fn the_module_rewrites_as_the_native_code_does() {
+    let mut kernel = Kernel::new().expect("the module");
+    for config in [
+        r#"{"drop_nulls":"members"}"#,
+        r#"{"drop_nulls":"all","exclude":["data(customer/address,note)"]}"#,
+        r#"{"include":["data(id,customer/name,items/sku)"]}"#,
+        r#"{"redact":[{"path":"data/items"},{"key":"email","replace":"last4"},{"pattern":"email"}]}"#,
+    ] {
+        kernel.rules(config).expect("good rules");
+        let rules: Config = serde_json::from_str(config).expect("a configuration");
+        let rules = Rc::new(Rules::check(&rules).expect("good rules"));
+        for text in texts() {
+            let want = rewritten(&rules, &text);
+            for chunk in [100_000, 300] {
+                kernel.input(&text).expect("room");
+                let length = kernel.rewrite(chunk, 512).expect("no trap");
+                let out = kernel.output(length).expect("the output");
+                assert!(
+                    out == want,
+                    "{config}, chunks of {chunk}\n{}\n{}\n{}",
                     String::from_utf8_lossy(&text),
                     String::from_utf8_lossy(&want),
                     String::from_utf8_lossy(&out),

@@ -1,17 +1,19 @@
-//! What runs inside wasmtime: the minifier, a transcoder and a copy, over a buffer of the module.
+//! What runs inside wasmtime: the minifier, the rewriter, a transcoder and a copy, over a buffer of the module.
 //!
 //! `input(length)` gives the address of that many bytes to fill; each of the others works on them and says how long what
 //! came of it is, which is at `output()`.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
-use edgeweir_minify::{Framing, Lexer};
+use edgeweir_minify::{Framing, Lexer, Rewriter, Rules};
 
 #[derive(Default)]
 struct Buffers {
     input: Vec<u8>,
     output: Vec<u8>,
     reason: &'static str,
+    rules: Option<Rc<Rules>>,
 }
 
 thread_local! {
@@ -54,6 +56,7 @@ pub extern "C" fn minify(chunk: usize, framing: u32, max_depth: usize) -> usize 
              input,
              output,
              reason,
+             ..
          }| {
             output.clear();
             let mut lexer = Lexer::new(framing, max_depth);
@@ -62,6 +65,53 @@ pub extern "C" fn minify(chunk: usize, framing: u32, max_depth: usize) -> usize 
                 invalid = lexer.push(chunk, output).or(invalid);
             }
             invalid = lexer.finish(output).or(invalid);
+            *reason = invalid.map_or("", |invalid| invalid.counter());
+        },
+    )
+}
+
+/// Takes the input as a configuration whose rules are for `rewrite`; puts what is wrong with it into the output.
+#[unsafe(no_mangle)]
+pub extern "C" fn rules() -> usize {
+    with(
+        |Buffers {
+             input,
+             output,
+             rules,
+             ..
+         }| {
+            output.clear();
+            let config = serde_json::from_slice(input).map_err(|error| error.to_string());
+            match config.and_then(|config| Rules::check(&config).map_err(|error| error.to_string()))
+            {
+                Ok(checked) => *rules = Some(Rc::new(checked)),
+                Err(error) => output.extend_from_slice(error.as_bytes()),
+            }
+        },
+    )
+}
+
+/// Rewrites the input in chunks by the rules; from an invalid byte on it ends.
+#[unsafe(no_mangle)]
+pub extern "C" fn rewrite(chunk: usize, max_depth: usize) -> usize {
+    with(
+        |Buffers {
+             input,
+             output,
+             reason,
+             rules,
+         }| {
+            output.clear();
+            let Some(rules) = rules else {
+                return;
+            };
+            let rules = Rc::clone(rules);
+            let mut rewriter = Rewriter::new(Framing::Single, max_depth, true, rules, None);
+            let mut invalid = None;
+            for chunk in input.chunks(chunk.max(1)) {
+                invalid = rewriter.push(chunk, output).or(invalid);
+            }
+            invalid = rewriter.finish(output).or(invalid);
             *reason = invalid.map_or("", |invalid| invalid.counter());
         },
     )
