@@ -19,6 +19,7 @@ const REDUCED: &str = "https://iana.org/assignments/http-problem-types#temporary
 #[derive(Debug)]
 pub struct Answers {
     status: u16,
+    closed_status: u16,
     /// Media type and text in place of problem details.
     body: Option<(Bytes, Bytes)>,
     told: Told,
@@ -57,6 +58,7 @@ impl Answers {
     /// Checks the bounds.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         let status = bounded("status", config.status, 400, 599)?;
+        let closed_status = bounded("closed_status", config.closed_status, 400, 599)?;
         let length = config.body.as_ref().map_or(0, String::len);
         if length > 16_384 {
             let message = format!("{length} bytes is out of bounds: at most 16384 bytes");
@@ -69,6 +71,7 @@ impl Answers {
             .map(|body| (Bytes::from(kind.clone()), Bytes::from(body.clone())));
         Ok(Self {
             status,
+            closed_status,
             body,
             told: config.fields,
             x_ratelimit: config.x_ratelimit,
@@ -164,6 +167,15 @@ impl Answers {
         reply
     }
 
+    /// The answer of a rule that closes when its state can't be reached.
+    pub fn unavailable(&self, reason: &'static str) -> Reply {
+        let detail = format!("\"detail\":\"the rate limit's state could not be read ({reason})\"");
+        let title = "Rate limit without its state";
+        let mut reply = problem("about:blank", title, self.closed_status, &detail);
+        reply.head.fields.set("retry-after", "1");
+        reply
+    }
+
     fn fields(&self, quota: &Quota, decision: &Decision, level: u8, fields: &mut Fields) {
         fields.set("ratelimit-policy", quota.line(level).clone());
         if let Some(strictest) = decision.strictest()
@@ -196,14 +208,6 @@ fn x_fields(quota: &Quota, decision: &Decision, level: u8, fields: &mut Fields) 
 pub fn denied(rule: &str) -> Reply {
     let detail = format!("\"detail\":\"rule {rule} denies this request\"");
     problem("about:blank", "Forbidden", 403, &detail)
-}
-
-/// The answer of a rule that closes when its state can't be reached.
-pub fn unavailable(reason: &'static str) -> Reply {
-    let detail = format!("\"detail\":\"the rate limit's state could not be read ({reason})\"");
-    let mut reply = problem("about:blank", "Service Unavailable", 503, &detail);
-    reply.head.fields.set("retry-after", "1");
-    reply
 }
 
 /// Problem details (RFC 9457) with one more member; all text is free of what JSON escapes.
