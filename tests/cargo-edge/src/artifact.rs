@@ -116,7 +116,7 @@ impl Artifact {
             "compress" => 2_000_000,
             "edge" => 2_900_000,
             "cache" => 900_000,
-            _ => 500_000,
+            _ => 520_000,
         };
         match self.kind {
             Kind::ProxyWasm => module,
