@@ -250,7 +250,7 @@ fn decide(
     let before = shelf
         .any(&key)
         .and_then(|record| states(&record.value, &ask.limits));
-    let decision = limit::decide(&ask.limits, before.as_deref(), now, ask.cost);
+    let decision = ask.decide(before.as_deref(), now);
     if let Some(after) = &decision.after {
         let record = Record {
             version: 0,

@@ -106,6 +106,27 @@ pub fn decide(limits: &[Limit], before: Option<&[State]>, now: u64, cost: u32) -
     Decision { standings, after }
 }
 
+/// Takes `cost` cells that were used already, given what was kept; what they exceed a limit by is forgiven. Pure: safe to
+/// call twice. It always admits.
+pub fn charge(limits: &[Limit], before: Option<&[State]>, now: u64, cost: u32) -> Decision {
+    let mut rebased = false;
+    let mut states = Vec::with_capacity(limits.len());
+    for (index, limit) in limits.iter().enumerate() {
+        let before = before.and_then(|states| states.get(index)).copied();
+        let outcome = limit.admit(before, now, 0);
+        rebased |= outcome.rebased;
+        states.push(limit.charge(outcome.state, now, cost));
+    }
+    let mut standings = decide(limits, Some(&states), now, 0).standings;
+    for standing in &mut standings {
+        standing.wait = 0;
+    }
+    Decision {
+        standings,
+        after: (cost > 0 || rebased).then_some(states),
+    }
+}
+
 /// When states stop to matter, nanoseconds since the epoch.
 pub fn expires(limits: &[Limit], states: &[State]) -> u64 {
     let ends = limits
@@ -152,6 +173,29 @@ impl Limit {
             (Self::Window { per, limit }, before) => {
                 window(per.max(1), limit.max(1), before, now, cost)
             }
+        }
+    }
+
+    /// From the state as of now.
+    fn charge(&self, state: State, now: u64, cost: u32) -> State {
+        match (*self, state) {
+            (Self::Gcra { interval, .. }, State::Gcra(tat)) => {
+                let after = tat.saturating_add(interval.saturating_mul(u64::from(cost)));
+                State::Gcra(after.min(now.saturating_add(self.span())).max(tat))
+            }
+            (
+                Self::Window { limit, .. },
+                State::Window {
+                    index,
+                    previous,
+                    current,
+                },
+            ) => State::Window {
+                index,
+                previous,
+                current: current.saturating_add(cost).min(limit).max(current),
+            },
+            (_, other) => other,
         }
     }
 }

@@ -18,7 +18,7 @@ use redis::{
 use serde_json::{Value, json};
 
 use crate::backend::{Decided, Failure, Found, Put, limit_name};
-use crate::limit::{self, Limit, Standing, State};
+use crate::limit::{Limit, Standing, State};
 use crate::pattern::What;
 use crate::shelf::{Deleted, Space, Written};
 use crate::wire::{Ask, Condition};
@@ -267,7 +267,8 @@ impl Redis {
             Some((seconds, micros)) => call.arg(seconds).arg(micros),
             None => call.arg("").arg(""),
         };
-        call.arg(ask.cost);
+        call.arg(ask.cost)
+            .arg(if ask.charge { "charge" } else { "" });
         for limit in &ask.limits {
             match *limit {
                 Limit::Gcra {
@@ -275,7 +276,10 @@ impl Redis {
                     tolerance,
                 } => {
                     let span = interval.saturating_add(tolerance);
-                    let advance = interval * u64::from(ask.cost).min(span / interval.max(1));
+                    let advance = match ask.charge {
+                        true => interval.saturating_mul(u64::from(ask.cost)).min(span),
+                        false => interval * u64::from(ask.cost).min(span / interval.max(1)),
+                    };
                     call.arg("g");
                     for time in [advance, span] {
                         call.arg(time / SECOND).arg(time % SECOND);
@@ -290,7 +294,7 @@ impl Redis {
         let (admits, seconds, micros, kept): (u8, u64, u64, String) = self.run(&call).await?;
         let now = seconds * SECOND + micros * 1000;
         let before = states(&kept, &ask.limits);
-        let decision = limit::decide(&ask.limits, before.as_deref(), now, ask.cost);
+        let decision = ask.decide(before.as_deref(), now);
         // Both work on the same state and time; a property holds them together.
         debug_assert_eq!(decision.admitted(), admits == 1, "{ask:?} {kept} {now}");
         Ok((now, decision.standings))

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use crate::limit::{Limit, Standing};
+use crate::limit::{self, Decision, Limit, Standing, State};
 
 /// The first byte of every message.
 pub const VERSION: u8 = 1;
@@ -21,6 +21,9 @@ pub const MOST_WINDOW: u64 = 31 * 86_400;
 /// The most requests of a window.
 pub const MOST_COUNT: u64 = 1_000_000_000;
 
+/// Added to the number of limits: a charge.
+const CHARGE: u8 = 128;
+
 /// One decision that is asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ask {
@@ -28,8 +31,20 @@ pub struct Ask {
     pub key: Vec<u8>,
     /// Cells wanted; 0 looks without taking.
     pub cost: u32,
+    /// They were used already: they are taken whatever the limits say.
+    pub charge: bool,
     /// 1 to [`MOST_LIMITS`].
     pub limits: Vec<Limit>,
+}
+
+impl Ask {
+    /// What the limits say, given what was kept. Pure: safe to call twice.
+    pub fn decide(&self, before: Option<&[State]>, now: u64) -> Decision {
+        match self.charge {
+            true => limit::charge(&self.limits, before, now, self.cost),
+            false => limit::decide(&self.limits, before, now, self.cost),
+        }
+    }
 }
 
 /// Why a message is not understood.
@@ -50,7 +65,9 @@ pub fn asks(body: &[u8]) -> Result<Vec<Ask>, Malformed> {
     for at in 0..count {
         let key = input.key(at)?.to_vec();
         let cost = input.u32()?;
-        let number = usize::from(input.u8()?);
+        let number = input.u8()?;
+        let charge = number & CHARGE != 0;
+        let number = usize::from(number & !CHARGE);
         if !(1..=MOST_LIMITS).contains(&number) {
             return Err(Malformed(format!(
                 "decision {at} has {number} limits, must be 1 to {MOST_LIMITS}"
@@ -64,7 +81,12 @@ pub fn asks(body: &[u8]) -> Result<Vec<Ask>, Malformed> {
                     .map_err(|why| Malformed(format!("decision {at}: {why}")))?,
             );
         }
-        asks.push(Ask { key, cost, limits });
+        asks.push(Ask {
+            key,
+            cost,
+            charge,
+            limits,
+        });
     }
     input.end()?;
     Ok(asks)
@@ -114,7 +136,8 @@ pub fn ask_bytes(asks: &[Ask]) -> Vec<u8> {
         out.extend(u16_of(ask.key.len()));
         out.extend_from_slice(&ask.key);
         out.extend(ask.cost.to_le_bytes());
-        out.push(u8::try_from(ask.limits.len()).unwrap_or(u8::MAX));
+        let number = u8::try_from(ask.limits.len()).unwrap_or(u8::MAX);
+        out.push(if ask.charge { number | CHARGE } else { number });
         for limit in &ask.limits {
             let (kind, first, second) = match *limit {
                 Limit::Gcra {

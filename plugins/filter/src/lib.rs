@@ -28,6 +28,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod body;
+mod breaker;
 mod chain;
 mod config;
 mod context;
@@ -38,12 +39,14 @@ mod path;
 mod percent;
 pub mod representation;
 mod script;
+mod service;
 mod step;
 mod task;
 mod time;
 mod wants;
 
 pub use body::{Body, Pipe};
+pub use breaker::{Breaker, Pass, Trouble};
 pub use chain::{Chain, ChainExchange};
 pub use config::{ConfigError, Configured, bounded, load, schema};
 pub use context::{Cx, Level, Record};
@@ -53,6 +56,7 @@ pub use head::{Reply, RequestHead, ResponseHead};
 pub use path::PathPattern;
 pub use percent::{form_decoded, percent_decoded};
 pub use script::{Script, Seen, SharedMemory};
+pub use service::Service;
 pub use step::{Answer, Change, Effect, Failed, Fetch, Fetched, Step, To};
 pub use task::{Gate, Task};
 pub use time::Timestamp;

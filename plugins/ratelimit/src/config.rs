@@ -34,6 +34,37 @@ pub struct Config {
     pub fields: Told,
     /// Also send `X-RateLimit-Limit`, `-Remaining` and `-Reset`. Off by default.
     pub x_ratelimit: bool,
+    /// The store that rules of global scope are decided in. None by default.
+    pub store: Option<StoreConfig>,
+    /// Status where a rule is `closed` and has no state: 503 by default, 400 to 599.
+    pub closed_status: u16,
+}
+
+/// An `edgeweir store`.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    /// The cluster (Envoy) or authority (wasi:http) of the store.
+    #[schemars(length(min = 1, max = 256))]
+    pub to: String,
+    /// Where its paths begin. Default `/`.
+    #[serde(default = "path")]
+    pub path: String,
+    /// Sent as `Authorization: Bearer <token>`. Default: none.
+    #[serde(default)]
+    pub token: Option<String>,
+    /// Milliseconds a decision may take, after which the rule goes on without it. 1 to 10000. Default 20.
+    #[serde(default = "timeout")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub timeout_ms: u64,
+}
+
+fn path() -> String {
+    "/".to_owned()
+}
+
+fn timeout() -> u64 {
+    20
 }
 
 impl Default for Config {
@@ -48,6 +79,8 @@ impl Default for Config {
             content_type: "text/plain; charset=utf-8".to_owned(),
             fields: Told::All,
             x_ratelimit: false,
+            store: None,
+            closed_status: 503,
         }
     }
 }
@@ -105,7 +138,11 @@ pub struct Rule {
     pub emergency: [u8; 3],
     /// Decide, count and report, but never refuse, nor tell clients. Off by default.
     pub shadow: bool,
-    /// What happens when the shared state can't be reached: `open` (the default) admits, `closed` answers 503.
+    /// Where `limits` are counted: `local` (the default), on this machine, or `global`, in the store, once for all that
+    /// share it.
+    pub scope: Scope,
+    /// What happens when the shared state can't be reached: `open` (the default) admits, under global scope what the same
+    /// limits admit locally; `closed` answers `closed_status`.
     pub on_store_failure: OnStoreFailure,
 }
 
@@ -126,6 +163,7 @@ impl Default for Rule {
             adaptive: None,
             emergency: [75, 50, 25],
             shadow: false,
+            scope: Scope::Local,
             on_store_failure: OnStoreFailure::Open,
         }
     }
@@ -189,13 +227,24 @@ fn ceiling() -> u32 {
     1_000
 }
 
+/// Where limits are counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// On this machine, as exactly as the edge can.
+    #[default]
+    Local,
+    /// In the store.
+    Global,
+}
+
 /// What happens without the shared state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnStoreFailure {
-    /// Requests are admitted, and counted as such.
+    /// Requests are admitted, under global scope as far as the same limits admit them locally.
     #[default]
     Open,
-    /// Requests are answered 503.
+    /// Requests are answered `closed_status`.
     Closed,
 }

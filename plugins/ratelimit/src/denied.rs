@@ -1,8 +1,9 @@
 //! Refusals remembered, so that a client that keeps asking costs no shared read.
 //!
-//! What is kept is the value that refused. Others can only have used more since, so what it refuses now the value in
-//! the table refuses too; once it would admit, the table is asked again. One exception: another worker saw the clock set
-//! back, and rewrote the value; then this one says so itself (it has to be rewritten), and the table is asked as well.
+//! What is kept of a local limit is the value that refused. Others can only have used more since, so what it refuses now
+//! the value in the table refuses too; once it would admit, the table is asked again. One exception: another worker saw
+//! the clock set back, and rewrote the value; then this one says so itself (it has to be rewritten), and the table is asked
+//! as well. Of a global limit it is what the store said.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -15,12 +16,12 @@ const MOST_KEY: usize = 256;
 
 /// What was refused of late, by key.
 #[derive(Debug)]
-pub struct Denied {
+pub struct Denied<V> {
     seed: RandomState,
-    places: Vec<Option<(Bytes, Bytes)>>,
+    places: Vec<Option<(Bytes, V)>>,
 }
 
-impl Default for Denied {
+impl<V> Default for Denied<V> {
     fn default() -> Self {
         Self {
             seed: RandomState::new(),
@@ -29,9 +30,9 @@ impl Default for Denied {
     }
 }
 
-impl Denied {
-    /// The value that refused this key last.
-    pub fn of(&self, key: &Bytes) -> Option<Bytes> {
+impl<V: Clone> Denied<V> {
+    /// What refused this key last.
+    pub fn of(&self, key: &Bytes) -> Option<V> {
         if self.places.is_empty() {
             return None;
         }
@@ -40,7 +41,7 @@ impl Denied {
     }
 
     /// Remembers a refusal.
-    pub fn remember(&mut self, key: &Bytes, value: &Bytes) {
+    pub fn remember(&mut self, key: &Bytes, value: V) {
         if key.len() > MOST_KEY {
             return;
         }
@@ -49,8 +50,7 @@ impl Denied {
         }
         let at = self.place(key);
         if let Some(place) = self.places.get_mut(at) {
-            // A copy: the value is a small part of what was read.
-            *place = Some((key.clone(), Bytes::copy_from_slice(value)));
+            *place = Some((key.clone(), value));
         }
     }
 
@@ -80,7 +80,7 @@ mod tests {
         let keys: Vec<Bytes> = (0..10 * PLACES).map(|at| at.to_string().into()).collect();
         for key in &keys {
             assert_eq!(denied.of(key), None);
-            denied.remember(key, &value);
+            denied.remember(key, value.clone());
             assert_eq!(denied.of(key), Some(value.clone()));
         }
         let kept = keys.iter().filter(|key| denied.of(key).is_some());
@@ -89,7 +89,7 @@ mod tests {
         denied.forget(last);
         assert_eq!(denied.of(last), None);
         let long = Bytes::from(vec![b'k'; MOST_KEY + 1]);
-        denied.remember(&long, &value);
+        denied.remember(&long, value);
         assert_eq!(denied.of(&long), None);
     }
 }

@@ -6,23 +6,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edgeweir_filter::{
-    Answer, Body, Change, Cx, Effect, Exchange, Level, Reply, RequestHead, ResponseHead, Step,
-    Timestamp,
+    Answer, Body, Change, Cx, Effect, Exchange, Failed, Fetched, Level, Pass, Reply, RequestHead,
+    ResponseHead, Step, Timestamp,
 };
 
 use crate::answer::{self, Refusal};
 use crate::concurrency::{Place, Slot};
-use crate::config::{Action, OnStoreFailure};
+use crate::config::{Action, OnStoreFailure, Scope};
 use crate::denied::Denied;
 use crate::meter::Became;
-use crate::part::Subject;
+use crate::part::{Subject, of_any_layout};
 use crate::quota::{Decision, Quota};
 use crate::rules::{Ready, Rules};
+use crate::store::{Ask, Store};
 
 /// What the exchanges of a filter share.
 pub struct Shared {
     pub rules: Rules,
-    pub denied: RefCell<Denied>,
+    /// Refusals of local limits.
+    pub denied: RefCell<Denied<Bytes>>,
 }
 
 /// One request under the rules.
@@ -49,7 +51,16 @@ struct Bucket {
     quota: Rc<Quota>,
     key: Bytes,
     cost: u32,
+    kept: Kept,
     decision: Option<Decision>,
+}
+
+/// Where the state is.
+enum Kept {
+    /// On this machine; the time it is decided at.
+    Here(Timestamp),
+    /// In the store, under this key.
+    There(Rc<Store>, Bytes, Pass),
 }
 
 /// What is given back when the exchange ends, in whatever way.
@@ -100,42 +111,19 @@ impl Exchange for Limited {
             self.chosen = Some(chosen);
             return step;
         };
-        let cost = rule.cost.before(&head.fields);
-        let (now, level) = (cx.now.0, chosen.level);
-        let remembered = shared.denied.borrow().of(&key);
-        if let Some(value) = remembered {
-            let decision = quota.decide(Some(&value), now, cost, level);
-            if !decision.admitted() && decision.value.is_none() {
-                chosen.bucket = Some(Bucket {
-                    quota,
-                    key,
-                    cost,
-                    decision: None,
-                });
-                let step = chosen.decided(&shared, decision, Some(value), cx);
-                self.chosen = Some(chosen);
-                return step;
-            }
-            shared.denied.borrow_mut().forget(&key);
-        }
-        let effect = Effect::Update {
-            table: quota.table(),
-            key: key.clone(),
-            ttl: Duration::from_nanos(quota.span()),
-            change: Change::new({
-                let quota = Rc::clone(&quota);
-                move |before| quota.decide(before, now, cost, level).value
-            }),
-        };
         chosen.bucket = Some(Bucket {
             quota,
             key,
-            cost,
+            cost: rule.cost.before(&head.fields),
+            kept: Kept::Here(cx.now),
             decision: None,
         });
-        chosen.spent = chosen.spent.map(|_| nanoseconds(cx.lap()));
+        let step = match (&shared.rules.store, rule.scope) {
+            (Some(store), Scope::Global) => chosen.ask_there(&shared, store, cx),
+            _ => chosen.ask_here(&shared, cx),
+        };
         self.chosen = Some(chosen);
-        Step::Do(effect)
+        step
     }
 
     fn request_answer(&mut self, answer: Answer, _: &mut RequestHead, cx: &mut Cx<'_>) -> Step {
@@ -145,17 +133,22 @@ impl Exchange for Limited {
         };
         let before = match answer {
             Answer::Updated(Ok(before)) => before,
-            Answer::Updated(Err(failed)) => return chosen.without_store(failed.name(), cx),
-            _ => return chosen.without_store("unexpected", cx),
+            Answer::Updated(Err(failed)) => {
+                return chosen.without_state(&shared, failed.name(), cx);
+            }
+            Answer::Fetched(answer) => return chosen.told(&shared, answer, cx),
+            _ => return chosen.without_state(&shared, "unexpected", cx),
         };
         let Some(bucket) = &chosen.bucket else {
             return Step::Forward(Body::Pass);
         };
-        let now = chosen.asked_at.0;
-        let decision = bucket
-            .quota
-            .decide(before.as_deref(), now, bucket.cost, chosen.level);
-        chosen.decided(&shared, decision, before, cx)
+        let now = match bucket.kept {
+            Kept::Here(now) => now.0,
+            Kept::There(..) => cx.now.0,
+        };
+        let quota = &bucket.quota;
+        let decision = quota.decide(before.as_deref(), now, bucket.cost, chosen.level);
+        chosen.decided_here(&shared, decision, before, cx)
     }
 
     fn response(&mut self, head: &mut ResponseHead, cx: &mut Cx<'_>) -> Step {
@@ -170,7 +163,7 @@ impl Exchange for Limited {
         {
             let more = chosen.rule.cost.after(&head.fields);
             if more > 0 {
-                cx.detach(bucket.charge(more, chosen.level, cx.now.0));
+                bucket.charge(more, chosen.level, cx);
             }
             if !chosen.rule.shadow {
                 let answers = &self.shared.rules.answers;
@@ -222,25 +215,113 @@ impl Chosen {
         Some(shared.rules.answers.refusal(&refusal))
     }
 
-    /// The limits have decided.
-    fn decided(
+    /// Asks for the state on this machine, where it is not known to refuse.
+    fn ask_here(&mut self, shared: &Shared, cx: &mut Cx<'_>) -> Step {
+        let level = self.level;
+        let Some(bucket) = &mut self.bucket else {
+            return Step::Forward(Body::Pass);
+        };
+        bucket.kept = Kept::Here(cx.now);
+        let (quota, key, cost, now) = (&bucket.quota, &bucket.key, bucket.cost, cx.now.0);
+        let remembered = shared.denied.borrow().of(key);
+        if let Some(value) = remembered {
+            let decision = quota.decide(Some(&value), now, cost, level);
+            if !decision.admitted() && decision.value.is_none() {
+                return self.decided_here(shared, decision, Some(value), cx);
+            }
+            shared.denied.borrow_mut().forget(key);
+        }
+        let effect = Effect::Update {
+            table: quota.table(),
+            key: key.clone(),
+            ttl: Duration::from_nanos(quota.span()),
+            change: Change::new({
+                let quota = Rc::clone(quota);
+                move |before| quota.decide(before, now, cost, level).value
+            }),
+        };
+        self.pause(cx);
+        Step::Do(effect)
+    }
+
+    /// Asks the store, where it is not known to refuse, nor in trouble.
+    fn ask_there(&mut self, shared: &Shared, store: &Rc<Store>, cx: &mut Cx<'_>) -> Step {
+        let level = self.level;
+        let Some(bucket) = &mut self.bucket else {
+            return Step::Forward(Body::Pass);
+        };
+        let key = of_any_layout(&bucket.key);
+        let ask = bucket.ask(&key, bucket.cost, level);
+        if let Some(decision) = store.remembered(&ask, cx.now, cx) {
+            return self.decided(shared, decision, cx);
+        }
+        let Some((pass, effect)) = store.ask(&ask, cx) else {
+            return self.without_store(shared, "left_alone", cx);
+        };
+        bucket.kept = Kept::There(Rc::clone(store), key, pass);
+        self.pause(cx);
+        Step::Do(effect)
+    }
+
+    /// The store has answered, or not.
+    fn told(&mut self, shared: &Shared, answer: Result<Fetched, Failed>, cx: &mut Cx<'_>) -> Step {
+        let Some(bucket) = &self.bucket else {
+            return Step::Forward(Body::Pass);
+        };
+        let Kept::There(store, key, pass) = &bucket.kept else {
+            return self.without_state(shared, "unexpected", cx);
+        };
+        let limits = bucket.quota.policies(self.level).len();
+        match store.decided(*pass, answer, limits, cx) {
+            Ok(decision) => {
+                if !decision.admitted() {
+                    let ask = bucket.ask(key, bucket.cost, self.level);
+                    store.remember(&ask, self.asked_at, &decision);
+                }
+                self.decided(shared, decision, cx)
+            }
+            Err(reason) => self.without_store(shared, reason, cx),
+        }
+    }
+
+    /// The store does not decide: the rule closes, or its limits hold on this machine.
+    fn without_store(&mut self, shared: &Shared, reason: &'static str, cx: &mut Cx<'_>) -> Step {
+        if self.rule.on_store_failure == OnStoreFailure::Closed && !self.rule.shadow {
+            return self.without_state(shared, reason, cx);
+        }
+        self.rule.meter.count(Became::StoreError, cx);
+        self.ask_here(shared, cx)
+    }
+
+    /// The state on this machine has decided.
+    fn decided_here(
         &mut self,
         shared: &Shared,
         decision: Decision,
         before: Option<Bytes>,
         cx: &mut Cx<'_>,
     ) -> Step {
+        // A value that says nothing of this key alone is not worth remembering.
+        if let (Some(bucket), Some(value)) = (&self.bucket, before)
+            && !decision.admitted()
+            && decision.value.is_none()
+            && bucket.quota.reads(&value)
+        {
+            // A copy: the value is a small part of what was read.
+            let value = Bytes::copy_from_slice(&value);
+            shared.denied.borrow_mut().remember(&bucket.key, value);
+        }
+        self.decided(shared, decision, cx)
+    }
+
+    /// The limits have decided.
+    fn decided(&mut self, shared: &Shared, decision: Decision, cx: &mut Cx<'_>) -> Step {
         let Some(bucket) = &mut self.bucket else {
             return Step::Forward(Body::Pass);
         };
         if decision.admitted() {
             bucket.decision = Some(decision);
             return self.admit(cx);
-        }
-        // A value that says nothing of this key alone is not worth remembering.
-        let value = before.filter(|value| decision.value.is_none() && bucket.quota.reads(value));
-        if let Some(value) = value {
-            shared.denied.borrow_mut().remember(&bucket.key, &value);
         }
         let (quota, level) = (Rc::clone(&bucket.quota), self.level);
         self.refuse(cx, || {
@@ -275,7 +356,8 @@ impl Chosen {
         Step::Reply(reply)
     }
 
-    fn without_store(&mut self, reason: &'static str, cx: &mut Cx<'_>) -> Step {
+    /// There is no state at all.
+    fn without_state(&mut self, shared: &Shared, reason: &'static str, cx: &mut Cx<'_>) -> Step {
         self.rule.meter.count(Became::StoreError, cx);
         cx.log(
             Level::Debug,
@@ -285,12 +367,19 @@ impl Chosen {
         match self.rule.on_store_failure {
             OnStoreFailure::Closed if !self.rule.shadow => {
                 self.under_way = UnderWay::default();
-                Step::Reply(answer::unavailable(reason))
+                Step::Reply(shared.rules.answers.unavailable(reason))
             }
             _ => {
                 self.under_way.since = Some(cx.now);
                 Step::Forward(Body::Pass)
             }
+        }
+    }
+
+    /// Notes the time taken up to the first effect.
+    fn pause(&mut self, cx: &Cx<'_>) {
+        if cx.now == self.asked_at {
+            self.spent = self.spent.map(|_| nanoseconds(cx.lap()));
         }
     }
 
@@ -307,15 +396,28 @@ impl Chosen {
 }
 
 impl Bucket {
-    /// Takes cells after the fact.
-    fn charge(&self, cost: u32, level: u8, now: u64) -> Effect {
-        let quota = Rc::clone(&self.quota);
-        Effect::Update {
+    /// What the store is asked.
+    fn ask<'a>(&'a self, key: &'a Bytes, cost: u32, level: u8) -> Ask<'a> {
+        Ask {
+            key,
+            cost,
+            level,
+            limits: self.quota.message(level),
+        }
+    }
+
+    /// Takes cells after the fact, where the request took its own.
+    fn charge(&self, cost: u32, level: u8, cx: &mut Cx<'_>) {
+        if let Kept::There(store, key, _) = &self.kept {
+            return store.charge(&self.ask(key, cost, level), cx);
+        }
+        let (quota, now) = (Rc::clone(&self.quota), cx.now.0);
+        cx.detach(Effect::Update {
             table: self.quota.table(),
             key: self.key.clone(),
             ttl: Duration::from_nanos(self.quota.span()),
             change: Change::new(move |before| quota.charge(before, now, cost, level)),
-        }
+        });
     }
 }
 

@@ -4,7 +4,7 @@
 //! A refusal is a 429 with `Retry-After`, `RateLimit-Policy`, `RateLimit` and problem details; every response that a
 //! rule decided carries the `RateLimit` fields. With an exact [`Effect::Update`](edgeweir_filter::Effect::Update)
 //! (Envoy's shared data) the limit holds across all workers; where the edge only has an instance's memory it holds per
-//! instance, and says so at load.
+//! instance, and says so at load. A rule of global scope is decided in an `edgeweir store`, once for all edges that share it.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::indexing_slicing))]
 
@@ -24,13 +24,17 @@ mod path;
 mod quota;
 mod rate;
 mod rules;
+mod store;
 mod window;
+mod wire;
 
 use std::rc::Rc;
 
 use edgeweir_filter::{ConfigError, Configured, Exchange, Filter, Wants};
 
-pub use config::{Action, Condition, Config, Follow, OnStoreFailure, Rule, Tiers, Told};
+pub use config::{
+    Action, Condition, Config, Follow, OnStoreFailure, Rule, Scope, StoreConfig, Tiers, Told,
+};
 pub use cost::{Cost, Said};
 pub use limit::{Algorithm, Burst, Limit};
 pub use part::Part;
@@ -68,6 +72,7 @@ impl Filter for RateLimit {
             peer: rules.wants_address(),
             emergency: rules.wants_emergency(),
             exact_updates: rules.shares_state(),
+            blind: !rules.reads_responses(),
             ..Wants::default()
         }
     }

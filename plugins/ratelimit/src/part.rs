@@ -148,6 +148,17 @@ impl Subject<'_> {
     }
 }
 
+/// The same key for any layout: what a store keeps holds on when the numbers of a rule change.
+pub fn of_any_layout(key: &Bytes) -> Bytes {
+    let name = key
+        .first_chunk()
+        .map_or(0, |length| usize::from(u16::from_le_bytes(*length)));
+    match (key.get(..2 + name), key.get(2 + name + 4..)) {
+        (Some(name), Some(parts)) => [name, parts].concat().into(),
+        _ => key.clone(),
+    }
+}
+
 /// An absent part differs from an empty one.
 fn push(key: &mut Vec<u8>, part: Option<&[u8]>) {
     let Some(part) = part else {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::gcra::{Gcra, Outcome};
 use crate::limit::{Algorithm, Burst, Limit};
 use crate::window::{Counts, Window};
+use crate::wire::{Limits, MOST_SPAN};
 
 /// Bytes a value may have in the edge's table of small values.
 pub const MOST_BYTES: usize = 64;
@@ -73,6 +74,8 @@ pub struct Quota {
     span: u64,
     /// `RateLimit-Policy` of each level.
     lines: [Bytes; 4],
+    /// The limits of each level as a store is told them; empty for those it is never told.
+    messages: [Bytes; 4],
 }
 
 /// What one policy says after a decision.
@@ -95,6 +98,20 @@ pub struct Decision {
     pub value: Option<Vec<u8>>,
     /// Every policy's standing.
     pub standings: Vec<Standing>,
+}
+
+impl Standing {
+    /// The same so many nanoseconds later, if nothing else came.
+    pub fn after(&self, passed: u64) -> Self {
+        Self {
+            reset: self.reset.saturating_sub(passed),
+            wait: self
+                .wait
+                .and_then(|wait| wait.checked_sub(passed))
+                .filter(|wait| *wait > 0),
+            ..*self
+        }
+    }
 }
 
 impl Decision {
@@ -184,7 +201,49 @@ impl Quota {
             levels,
             layout,
             span,
+            messages: Default::default(),
         })
+    }
+
+    /// The same limits for a store to decide on, with the percentage that is left at the levels 1 to 3; `Err` says how many
+    /// nanoseconds they span where that is over what a store takes.
+    pub fn global(mut self, left: [u8; 3]) -> Result<Self, u64> {
+        let [normal, ..] = &self.levels;
+        let [first, second, third] = left;
+        let levels = [100, first, second, third].map(|percent| {
+            let (mut limits, mut furthest) = (Limits::default(), 0);
+            for policy in normal {
+                match policy.cell {
+                    Cell::Gcra(gcra) => {
+                        let (interval, span) = gcra.slowed(percent);
+                        furthest = span.max(furthest);
+                        limits.gcra(interval, span);
+                    }
+                    Cell::Window(window) => {
+                        let (per, limit) = window.tightened(percent).parts();
+                        limits.window(per, limit);
+                    }
+                }
+            }
+            (limits.bytes(), furthest)
+        });
+        let furthest = levels.iter().map(|(_, span)| *span).max().unwrap_or(0);
+        if furthest > MOST_SPAN {
+            return Err(furthest);
+        }
+        self.messages = levels.map(|(message, _)| message);
+        Ok(self)
+    }
+
+    /// The limits at an emergency level as a store is told them.
+    pub fn message(&self, level: u8) -> &Bytes {
+        let [normal, first, second, third] = &self.messages;
+        match level {
+            0 => normal,
+            1 => first,
+            2 => second,
+            _ => third,
+        }
     }
 
     /// The policies at an emergency level, in order.

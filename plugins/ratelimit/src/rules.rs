@@ -10,18 +10,21 @@ use edgeweir_filter::{ConfigError, RequestHead, bounded};
 use crate::address::{Block, Client};
 use crate::answer::Answers;
 use crate::concurrency::{Adaptive, UnderWay};
-use crate::config::{Action, Condition, Config, Follow, OnStoreFailure, Rule};
+use crate::config::{Action, Condition, Config, Follow, OnStoreFailure, Rule, Scope};
 use crate::cost::Cost;
 use crate::limit::Limit;
 use crate::meter::{Meter, Timing};
 use crate::part::{Part, Subject};
 use crate::path::{Pattern, decoded};
 use crate::quota::{MOST_BYTES, Quota};
+use crate::store::Store;
 
 /// All rules, and what they share.
 pub struct Rules {
     /// How refusals and fields are written.
     pub answers: Answers,
+    /// Where rules of global scope are decided.
+    pub store: Option<Rc<Store>>,
     rules: Vec<Rc<Ready>>,
     groups: Vec<Vec<Block>>,
     client: Client,
@@ -51,6 +54,8 @@ pub struct Ready {
     pub emergency: [u8; 3],
     /// It never refuses.
     pub shadow: bool,
+    /// Where its limits are counted.
+    pub scope: Scope,
     /// What happens without the shared state.
     pub on_store_failure: OnStoreFailure,
     /// The rule's own limits; `None` when only `concurrency` or `adaptive` limit.
@@ -87,6 +92,7 @@ impl Rules {
             return Err(ConfigError::new("rules", message));
         }
         let answers = Answers::new(&config)?;
+        let store = config.store.map(Store::new).transpose()?.map(Rc::new);
         let (names, groups) = groups(&config.groups)?;
         let mut rules: Vec<Rc<Ready>> = Vec::with_capacity(count);
         for (at, rule) in config.rules.into_iter().enumerate() {
@@ -97,6 +103,10 @@ impl Rules {
             let ready = Ready::new(rule, &names).map_err(|(field, message)| {
                 ConfigError::new(format!("rules[{at}].{field}"), message)
             })?;
+            if ready.scope == Scope::Global && store.is_none() {
+                let message = "a rule of global scope needs `store`: where it is decided";
+                return Err(ConfigError::new(format!("rules[{at}].scope"), message));
+            }
             rules.push(Rc::new(ready));
         }
         let wants_group = rules
@@ -106,6 +116,7 @@ impl Rules {
             |rule: &Rc<Ready>| !rule.clients.is_empty() || rule.looks_at(Part::is_of_address);
         Ok(Self {
             answers,
+            store,
             wants_address: rules.iter().any(by_address),
             wants_group,
             rules,
@@ -127,10 +138,20 @@ impl Rules {
         self.rules.iter().any(|rule| rule.emergency != [100; 3])
     }
 
-    /// Whether any rule keeps state that is shared.
+    /// Whether any rule keeps state that the edge shares; what a store keeps is its own business.
     pub fn shares_state(&self) -> bool {
-        let shares = |rule: &Rc<Ready>| rule.quota.is_some() || rule.tiers.is_some();
+        let shares = |rule: &Rc<Ready>| {
+            rule.scope == Scope::Local && (rule.quota.is_some() || rule.tiers.is_some())
+        };
         self.rules.iter().any(shares)
+    }
+
+    /// Whether any rule looks at responses.
+    pub fn reads_responses(&self) -> bool {
+        let reads = |rule: &Rc<Ready>| {
+            rule.concurrency.is_some() || rule.adaptive.is_some() || rule.cost.is_of_response()
+        };
+        self.rules.iter().any(reads)
     }
 
     /// What the operator should know.
@@ -143,11 +164,20 @@ impl Rules {
                     "rule {name}: claims are read without verifying the token; let a filter in front do that"
                 ));
             }
+            if rule.scope == Scope::Global && rule.on_store_failure == OnStoreFailure::Open {
+                notes.push(format!(
+                    "rule {name}: while the store can't be reached, its limits hold for each edge by itself"
+                ));
+            }
             if rule.concurrency.is_some() || rule.adaptive.is_some() {
                 notes.push(format!(
                     "rule {name}: what is under way is counted by each worker or instance for itself"
                 ));
             }
+        }
+        let is_asked = self.rules.iter().any(|rule| rule.scope == Scope::Global);
+        if self.store.is_some() && !is_asked {
+            notes.push("no rule has the scope global: the store is never asked".to_owned());
         }
         notes
     }
@@ -240,6 +270,15 @@ impl Ready {
             let message = "a rule needs at least one limit, like {\"rate\": \"100/minute\"}";
             return refuse("limits", message.to_owned());
         }
+        if rule.scope == Scope::Global && limits.is_empty() && rule.tiers.is_none() {
+            let message = match rule.action {
+                Action::Limit => {
+                    "a rule of global scope needs `limits` or `tiers`: `concurrency` and `adaptive` are counted by each worker or instance for itself"
+                }
+                _ => "a rule that allows or denies counts nothing",
+            };
+            return refuse("scope", message.to_owned());
+        }
         let mut at_once = u32::MAX;
         let mut made = |name: &str, field: &str, limits: &[Limit]| {
             for (at, limit) in limits.iter().enumerate() {
@@ -253,8 +292,18 @@ impl Ready {
                     "they need {bytes} bytes of state, at most {MOST_BYTES}: use fewer limits in one rule"
                 );
                 (field.to_owned(), message)
-            });
-            quota.map(Rc::new)
+            })?;
+            if rule.scope == Scope::Local {
+                return Ok::<_, Refused>(Rc::new(quota));
+            }
+            let quota = quota.global(rule.emergency).map_err(|span| {
+                let days = span / 86_400_000_000_000;
+                let message = format!(
+                    "a burst that takes {days} days to come back is too long for a store: at most ten years, at emergency levels too"
+                );
+                (field.to_owned(), message)
+            })?;
+            Ok(Rc::new(quota))
         };
         let quota = match limits.is_empty() {
             true => None,
@@ -305,6 +354,7 @@ impl Ready {
             adaptive,
             emergency: rule.emergency,
             shadow: rule.shadow,
+            scope: rule.scope,
             on_store_failure: rule.on_store_failure,
             quota,
             tiers,

@@ -33,6 +33,11 @@ impl Window {
         }
     }
 
+    /// The window, nanoseconds, and the limit.
+    pub fn parts(&self) -> (u64, u32) {
+        (self.per, self.limit)
+    }
+
     /// How long a count matters: two windows, nanoseconds.
     pub fn span(&self) -> u64 {
         self.per.saturating_mul(2)

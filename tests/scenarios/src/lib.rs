@@ -21,6 +21,7 @@ pub mod hosts;
 pub mod http2;
 pub mod load;
 pub mod lockstep;
+pub mod machines;
 mod message;
 pub mod origin;
 mod setup;

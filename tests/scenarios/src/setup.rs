@@ -1,5 +1,7 @@
 //! What stands between client and origin.
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
 
 use crate::Host;
@@ -59,6 +61,8 @@ pub struct Setup {
     pub http2_origin: bool,
     /// A store that the filters may reach: its address is its name on every host.
     pub store: Option<Store>,
+    /// Another server that they may reach in the same way.
+    pub server: Option<SocketAddr>,
     skipped: Vec<(Host, &'static str)>,
 }
 
@@ -80,6 +84,18 @@ impl Setup {
         self.store = Some(store.clone());
         self
     }
+    /// The filters may reach this server under the name of its address.
+    pub fn server(mut self, address: SocketAddr) -> Self {
+        self.server = Some(address);
+        self
+    }
+    /// What the filters may reach beside the origin.
+    pub fn reaches(&self) -> Option<SocketAddr> {
+        self.store
+            .as_ref()
+            .map(|store| store.address)
+            .or(self.server)
+    }
     /// Not on this host, because; the reason is printed with the hosts that ran.
     pub fn except(mut self, host: Host, reason: &'static str) -> Self {
         self.skipped.push((host, reason));
@@ -97,10 +113,7 @@ impl Setup {
             .iter()
             .map(|filter| format!("{}={}", filter.name, filter.config))
             .collect();
-        let store = self
-            .store
-            .as_ref()
-            .map(|store| format!("+{}", store.address));
+        let store = self.reaches().map(|address| format!("+{address}"));
         format!(
             "{}{}{}",
             filters.join("+"),

@@ -1,5 +1,5 @@
 -- KEYS: state. ARGV: seconds and microseconds of the time ('' and '': the clock of Redis), the cost (0 looks),
--- then for each limit
+-- 'charge' to take it whatever the limits say, then for each limit
 -- g, what the cost advances by (s, ns), the span (s, ns), or w, the window (s), its limit, the cost.
 -- Times are pairs of seconds and nanoseconds: a number here is exact to 2^53 only. What is written is decided here; what
 -- is told to the client is worked out of the same state by the caller.
@@ -9,6 +9,7 @@ if not now_s then
   now_s, now_u = tonumber(time[1]), tonumber(time[2])
 end
 local now_n = now_u * 1000
+local charge = ARGV[4] == 'charge'
 local kept = redis.call('GET', KEYS[1])
 local words = {}
 for word in string.gmatch(kept or '', '%S+') do words[#words + 1] = tonumber(word) end
@@ -39,7 +40,7 @@ local function both(before, after)
   uncharged[#uncharged + 1] = string.format('%.0f', before)
   charged[#charged + 1] = string.format('%.0f', after)
 end
-local at, word = 4, 1
+local at, word = 5, 1
 while at <= #ARGV do
   if ARGV[at] == 'g' then
     local adv_s, adv_n = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
@@ -51,7 +52,10 @@ while at <= #ARGV do
       tat_s, tat_n, rebased = far_s, far_n, true
     end
     local s, n = plus(tat_s, tat_n, adv_s, adv_n)
-    if over(s, n, far_s, far_n) then admits = false end
+    if over(s, n, far_s, far_n) then
+      if charge then s, n = far_s, far_n else admits = false end
+      if over(tat_s, tat_n, s, n) then s, n = tat_s, tat_n end
+    end
     both(tat_s, s)
     both(tat_n, n)
     longest = math.max(longest, far_s - now_s + 2)
@@ -75,10 +79,15 @@ while at <= #ARGV do
     end
     local part_s, part_u = per - elapsed_s, 0
     if elapsed_u > 0 then part_s, part_u = part_s - 1, 1000000 - elapsed_u end
-    if faded(previous, part_s, part_u, per) + current + cost > limit then admits = false end
+    local after = current + cost
+    if charge then
+      after = math.max(current, math.min(after, limit))
+    elseif faded(previous, part_s, part_u, per) + after > limit then
+      admits = false
+    end
     both(index, index)
     both(previous, previous)
-    both(current, current + cost)
+    both(current, after)
     longest = math.max(longest, 2 * per + 2)
     at, word = at + 4, word + 3
   end

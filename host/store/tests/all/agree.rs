@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use edgeweir_host_store::backend::Put;
 use edgeweir_host_store::embedded::Embedded;
-use edgeweir_host_store::limit::{Limit, Standing, State, decide};
+use edgeweir_host_store::limit::{Limit, Standing, State, charge, decide};
 use edgeweir_host_store::redis::{Redis, Settings};
 use edgeweir_host_store::shelf::{Bounds, Space, Written};
 use edgeweir_host_store::wire::{Ask, Condition, answers, ask_bytes};
@@ -66,6 +66,46 @@ proptest! {
             prop_assert_eq!(want.remaining, standing.remaining);
             if let Some(after) = got.after {
                 counts = Some(want.state);
+                states = Some(after);
+            }
+        }
+    }
+}
+
+proptest! {
+    /// What is charged after the fact is what the rate limiter charges, and is never refused.
+    #[test]
+    fn charges_are_the_rate_limiters(
+        count in 1u32..60, seconds in 1u64..40,
+        asks in prop::collection::vec((0u64..9_000_000_000, 0u32..9, any::<bool>()), 1..80)
+    ) {
+        let (gcra, window) = (Gcra::new(count, seconds * S, count), Window::new(count, seconds * S));
+        let interval = (seconds * S).div_ceil(u64::from(count));
+        let ours = [
+            Limit::Gcra { interval, tolerance: interval * u64::from(count - 1) },
+            Limit::Window { per: seconds * S, limit: count },
+        ];
+        let (mut tat, mut counts, mut states, mut now) = (None, None::<Counts>, None::<Vec<State>>, 1_700_000_000 * S);
+        for (gap, cost, charged) in asks {
+            now += gap;
+            let decision = match charged {
+                true => charge(&ours, states.as_deref(), now, cost),
+                false => decide(&ours, states.as_deref(), now, cost),
+            };
+            if charged {
+                prop_assert!(decision.admitted());
+                if cost > 0 {
+                    tat = Some(gcra.charge(tat, now, cost));
+                    counts = Some(window.charge(counts, now, cost));
+                }
+            } else if decision.admitted() && cost > 0 {
+                tat = Some(gcra.admit(tat, now, cost).state);
+                counts = Some(window.admit(counts, now, cost).state);
+            }
+            if let Some(after) = decision.after {
+                prop_assert_eq!(Some(after[0]), tat.map(State::Gcra));
+                let want = counts.map(|it| State::Window { index: it.index, previous: it.previous, current: it.current });
+                prop_assert_eq!(Some(after[1]), want);
                 states = Some(after);
             }
         }
@@ -139,6 +179,7 @@ fn redis_decides_as_the_embedded_back_end() {
             -3i64..6,
             0u32..1_000_000,
             prop_oneof![9 => 0u32..8, 1 => any::<u32>()],
+            prop_oneof![4 => Just(false), 1 => Just(true)],
         ),
         1..60,
     );
@@ -152,11 +193,12 @@ fn redis_decides_as_the_embedded_back_end() {
                 .into_bytes();
             // Not yet: what is past its time by the real clock is let go.
             let mut seconds = 2_000_000_000u64;
-            for (step, micros, cost) in asks {
+            for (step, micros, cost, charge) in asks {
                 seconds = seconds.saturating_add_signed(step * scale);
                 let ask = [Ask {
                     key: key.clone(),
                     cost,
+                    charge,
                     limits: limits.clone(),
                 }];
                 let now = seconds * S + u64::from(micros) * 1000;
@@ -178,6 +220,7 @@ fn ask(key: &str, quota: u64) -> Ask {
     Ask {
         key: key.as_bytes().to_vec(),
         cost: 1,
+        charge: false,
         limits: vec![Limit::Gcra {
             interval: DAY,
             tolerance: DAY * (quota - 1),

@@ -103,6 +103,7 @@ fn limit(client: &mut Client, cost: u32) -> Option<(bool, u32)> {
     let ask = Ask {
         key: b"l".to_vec(),
         cost,
+        charge: false,
         limits: vec![Limit::Gcra {
             interval: hour,
             tolerance: 99 * hour,

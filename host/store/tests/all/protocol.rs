@@ -153,6 +153,7 @@ fn a_limit_admits_what_it_says() {
         let ask = Ask {
             key: b"alice".to_vec(),
             cost: 1,
+            charge: false,
             limits: vec![
                 Limit::Gcra {
                     interval: 3_600_000_000_000,

@@ -1,3 +1,3 @@
 //! The ratelimit filter as a wasi:http middleware component.
 
-edgeweir_adapter_wasi_http::component!(edgeweir_ratelimit::RateLimit);
+edgeweir_adapter_wasi_http::component!(edgeweir_ratelimit::RateLimit, fetch);

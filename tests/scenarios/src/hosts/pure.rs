@@ -7,6 +7,7 @@ use edgeweir_filter::{
     Chain, ConfigError, Configured, Filter as Contract, Script, SharedMemory, To, load,
 };
 
+use crate::machines::fetch_from;
 use crate::{Filter, Framing, Origin, Received, Request, Seen, Setup};
 
 /// Two scripts of the same filters.
@@ -128,6 +129,8 @@ fn worker(setup: &Setup, shared: &SharedMemory) -> Result<Script> {
     let mut script = Script::new(Chain::new("scenario", filters?)).sharing(shared);
     if let Some(store) = setup.store.clone() {
         script.fetch_with(move |fetch| store.fetch(fetch));
+    } else if let Some(address) = setup.server {
+        script.fetch_with(move |fetch| fetch_from(address, fetch));
     }
     Ok(script)
 }

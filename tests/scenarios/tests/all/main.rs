@@ -21,6 +21,8 @@ mod http2;
 mod layering;
 mod lies;
 mod limits;
+mod limits_faults;
+mod limits_global;
 mod limits_load;
 mod minify;
 mod minify_rules;
