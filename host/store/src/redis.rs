@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::backend::{Decided, Failure, Found, Put, limit_name};
 use crate::limit::{Limit, Standing, State};
+use crate::news::{self, Mark, News};
 use crate::pattern::What;
 use crate::shelf::{Deleted, Space, Written};
 use crate::wire::{Ask, Condition};
@@ -74,6 +75,8 @@ struct Scripts {
     delete: Script,
     ban: Script,
     limit: Script,
+    tell: Script,
+    since: Script,
 }
 
 impl Redis {
@@ -117,6 +120,8 @@ impl Redis {
                 delete: on_entries(include_str!("scripts/delete.lua")),
                 ban: Script::new(include_str!("scripts/ban.lua")),
                 limit: Script::new(include_str!("scripts/limit.lua")),
+                tell: Script::new(include_str!("scripts/tell.lua")),
+                since: Script::new(include_str!("scripts/since.lua")),
             },
             failures: AtomicU64::new(0),
         })
@@ -298,6 +303,34 @@ impl Redis {
         // Both work on the same state and time; a property holds them together.
         debug_assert_eq!(decision.admitted(), admits == 1, "{ask:?} {kept} {now}");
         Ok((now, decision.standings))
+    }
+
+    /// Adds a line to what edges tell one another.
+    pub async fn tell(&self, line: &str) -> Result<(), Failure> {
+        let mut call = self.scripts.tell.prepare_invoke();
+        let [lines, end] = self.board();
+        call.key(lines).key(end).arg(line).arg(news::KEPT);
+        call.arg(news::fresh_order());
+        self.run::<i64>(&call).await.map(drop)
+    }
+
+    /// What edges told one another since a mark.
+    pub async fn since(&self, mark: &Mark) -> Result<News, Failure> {
+        let mut call = self.scripts.since.prepare_invoke();
+        let [lines, end] = self.board();
+        call.key(lines).key(end).arg(&mark.order).arg(mark.number);
+        call.arg(news::AT_ONCE).arg(news::fresh_order());
+        let (order, number, lost, lines): (String, u64, u8, Vec<String>) = self.run(&call).await?;
+        Ok(News {
+            mark: Mark { order, number },
+            lost: lost == 1,
+            lines,
+        })
+    }
+
+    fn board(&self) -> [String; 2] {
+        let start = self.start(0);
+        [format!("{start}news"), format!("{start}news:end")]
     }
 
     /// Whether Redis answers.
