@@ -1,9 +1,10 @@
 //! What stands between client and origin.
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
 
 use crate::Host;
-use crate::store::Store;
 
 /// A filter with its configuration.
 #[derive(Clone, PartialEq, Debug)]
@@ -57,8 +58,8 @@ pub struct Setup {
     pub filters: Vec<Filter>,
     /// The origin speaks HTTP/2 with prior knowledge.
     pub http2_origin: bool,
-    /// A store that the filters may reach: its address is its name on every host.
-    pub store: Option<Store>,
+    /// A server that the filters may reach: its address is its name on every host.
+    pub server: Option<SocketAddr>,
     skipped: Vec<(Host, &'static str)>,
 }
 
@@ -75,10 +76,14 @@ impl Setup {
         self.http2_origin = true;
         self
     }
-    /// The filters may reach this store under the name of its address.
-    pub fn store(mut self, store: &Store) -> Self {
-        self.store = Some(store.clone());
+    /// The filters may reach this server under the name of its address.
+    pub fn server(mut self, address: SocketAddr) -> Self {
+        self.server = Some(address);
         self
+    }
+    /// What the filters may reach beside the origin.
+    pub fn reaches(&self) -> Option<SocketAddr> {
+        self.server
     }
     /// Not on this host, because; the reason is printed with the hosts that ran.
     pub fn except(mut self, host: Host, reason: &'static str) -> Self {
@@ -97,10 +102,7 @@ impl Setup {
             .iter()
             .map(|filter| format!("{}={}", filter.name, filter.config))
             .collect();
-        let store = self
-            .store
-            .as_ref()
-            .map(|store| format!("+{}", store.address));
+        let store = self.reaches().map(|address| format!("+{address}"));
         format!(
             "{}{}{}",
             filters.join("+"),

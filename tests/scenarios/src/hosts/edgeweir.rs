@@ -88,8 +88,8 @@ pub fn config(host: Host, setup: &Setup, port: u16, modules: &std::path::Path) -
         {
             file.push_str(&format!("config = {}\n", inline_toml(&filter.config)));
         }
-        if let Some(store) = &setup.store {
-            let store = quoted(&store.address.to_string());
+        if let Some(address) = setup.reaches() {
+            let store = quoted(&address.to_string());
             file.push_str(&match host {
                 Host::WasiHttp => format!("allowed_outbound = [{store}]\n"),
                 _ => format!("clusters = {{ {store} = {store} }}\n"),

@@ -87,10 +87,10 @@ pub fn bootstrap(setup: &Setup, modules: &Path, origin: SocketAddr) -> Value {
     let filters = setup.filters.iter();
     let filters = filters.map(|filter| wasm(filter.name, &filter.config.to_string(), modules));
     let mut all = cargo_edge::envoy::bootstrap(filters.collect(), origin, setup.http2_origin);
-    if let Some(store) = &setup.store
+    if let Some(address) = setup.reaches()
         && let Some(clusters) = all["static_resources"]["clusters"].as_array_mut()
     {
-        let name = store.address.to_string();
+        let name = address.to_string();
         clusters.push(json!({
             "name": name,
             "type": "STATIC",
@@ -99,8 +99,8 @@ pub fn bootstrap(setup: &Setup, modules: &Path, origin: SocketAddr) -> Value {
                 "cluster_name": name,
                 "endpoints": [{
                     "lb_endpoints": [{ "endpoint": { "address": { "socket_address": {
-                        "address": store.address.ip().to_string(),
-                        "port_value": store.address.port()
+                        "address": address.ip().to_string(),
+                        "port_value": address.port()
                     } } } }]
                 }]
             }

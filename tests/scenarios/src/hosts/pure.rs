@@ -7,6 +7,7 @@ use edgeweir_filter::{
     Chain, ConfigError, Configured, Filter as Contract, Script, SharedMemory, To, load,
 };
 
+use crate::machines::fetch_from;
 use crate::{Filter, Framing, Origin, Received, Request, Seen, Setup};
 
 /// Two scripts of the same filters.
@@ -126,8 +127,8 @@ impl Pure {
 fn worker(setup: &Setup, shared: &SharedMemory) -> Result<Script> {
     let filters: Result<Vec<_>> = setup.filters.iter().map(contract).collect();
     let mut script = Script::new(Chain::new("scenario", filters?)).sharing(shared);
-    if let Some(store) = setup.store.clone() {
-        script.fetch_with(move |fetch| store.fetch(fetch));
+    if let Some(address) = setup.reaches() {
+        script.fetch_with(move |fetch| fetch_from(address, fetch));
     }
     Ok(script)
 }

@@ -41,10 +41,8 @@ pub fn start(setup: &Setup) -> Result<Option<Running>> {
 fn manifest(setup: &Setup) -> String {
     let modules = cargo_edge::workspace::edge_dir();
     let origin = origin::server().http1;
-    let store = setup.store.as_ref();
-    let store = store.map_or(String::new(), |store| {
-        format!(", \"http://{}\"", store.address)
-    });
+    let store = setup.reaches();
+    let store = store.map_or(String::new(), |address| format!(", \"http://{address}\""));
     let mut components = String::new();
     let mut environment = format!("EDGEWEIR_ORIGIN = \"http://{origin}\"");
     let mut middleware = Vec::new();

@@ -5,6 +5,7 @@
 mod attacks;
 mod bodies;
 mod cache;
+mod cache_fleet;
 mod cache_load;
 mod cache_load_reload;
 mod cache_tiers;
