@@ -19,6 +19,7 @@ mod connections;
 mod events;
 mod examples;
 mod http2;
+mod kubernetes;
 mod layering;
 mod lies;
 mod limits;
