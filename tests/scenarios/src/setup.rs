@@ -60,6 +60,8 @@ pub struct Setup {
     pub http2_origin: bool,
     /// A server that the filters may reach: its address is its name on every host.
     pub server: Option<SocketAddr>,
+    /// The components are those that import Spin's stores.
+    pub spins_stores: bool,
     skipped: Vec<(Host, &'static str)>,
 }
 
@@ -74,6 +76,11 @@ impl Setup {
     /// The origin speaks HTTP/2 with prior knowledge.
     pub fn http2_origin(mut self) -> Self {
         self.http2_origin = true;
+        self
+    }
+    /// With the components that import Spin's stores, where components run.
+    pub fn on_spins_stores(mut self) -> Self {
+        self.spins_stores = true;
         self
     }
     /// The filters may reach this server under the name of its address.
@@ -104,9 +111,10 @@ impl Setup {
             .collect();
         let store = self.reaches().map(|address| format!("+{address}"));
         format!(
-            "{}{}{}",
+            "{}{}{}{}",
             filters.join("+"),
             if self.http2_origin { "+h2" } else { "" },
+            if self.spins_stores { "+spin" } else { "" },
             store.unwrap_or_default()
         )
     }

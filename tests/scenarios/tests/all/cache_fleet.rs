@@ -153,6 +153,108 @@ fn two_hosts_of_components_share_what_is_stored_and_purged() {
     shared(Host::WasiHttp);
 }
 
+/// Components for Spin need no store between them and Redis: they speak its protocol over `spin:redis`.
+fn over_redis(redis: &Redis, timeout_ms: u64) -> Running {
+    let address = redis.url().replace("redis://", "");
+    let address: SocketAddr = address.parse().expect("an address");
+    let config = json!({
+        "admin": { "token": TOKEN },
+        "l3": { "to": redis.url(), "timeout_ms": timeout_ms }
+    });
+    let setup = Setup::of([cache(config)]).server(address).on_spins_stores();
+    let running = hosts::start(Host::WasiHttp, &setup).expect("it starts");
+    running.expect("it is there")
+}
+
+#[test]
+fn two_hosts_share_over_spin_redis_and_with_an_envoy_over_the_store() {
+    let redis = Redis::start().expect("a Redis");
+    let store = RealStore::over(&redis, Duration::from_secs(2)).expect("a store");
+    let envoy = hosts::start(Host::Envoy, &setup(store.address, 5000));
+    let machines = [
+        over_redis(&redis, 5000),
+        over_redis(&redis, 5000),
+        envoy.expect("it starts").expect("it is there"),
+    ];
+    let segment = "fleet-spin-redis";
+    let does = |answer: &Origin| origin::server().answer(segment, answer);
+    let send = |at: usize, asked: &Request| {
+        let path = format!("/{segment}{}", asked.path);
+        client::exchange(machines[at].address, asked, &path).expect("a response")
+    };
+    for (name, path, purge) in [
+        (
+            "by tag",
+            "/tag",
+            purge("/tag").field("surrogate-key", "news"),
+        ),
+        ("by key", "/key", purge("/key")),
+    ] {
+        for from in 0..machines.len() {
+            let path = format!("{path}/{from}");
+            let asks = get(&path);
+            let mut purge = purge.clone();
+            purge.path = path;
+            does(&fresh("old"));
+            assert_eq!(send(from, &asks).body_text(), "old", "{name} {from}");
+            thread::sleep(Duration::from_millis(300));
+            does(&fresh("new"));
+            for at in 0..machines.len() {
+                let seen = send(at, &asks);
+                let said = seen.text("cache-status");
+                assert_eq!(seen.body_text(), "old", "{name} {from} {at}: {said}");
+            }
+            let purged = send(from, &purge);
+            assert_eq!(purged.status, 200, "{name}: {}", purged.body_text());
+            thread::sleep(BOUND);
+            for at in 0..machines.len() {
+                let seen = send(at, &asks);
+                let said = seen.text("cache-status");
+                assert_eq!(seen.body_text(), "new", "{name} {from} {at}: {said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn spin_redis_in_trouble_fails_no_exchange() {
+    let mut redis = Redis::start().expect("a Redis");
+    let machine = over_redis(&redis, 300);
+    let segment = "fleet-spin-trouble";
+    origin::server().answer(segment, &fresh("body"));
+    let send_some = |name: &str| {
+        let begun = Instant::now();
+        for at in 0..20 {
+            let path = format!("/{segment}/{name}/{at}");
+            let seen = client::exchange(machine.address, &get("/"), &path).expect("a response");
+            assert_eq!(
+                (seen.status, seen.body_text().as_str()),
+                (200, "body"),
+                "{name}"
+            );
+        }
+        println!("{name}: 20 misses took {:?}", begun.elapsed());
+    };
+    let kept = |redis: &Redis| redis.command(&["DBSIZE"]).expect("an answer") != ":0\r\n";
+    send_some("well");
+    assert!(kept(&redis), "nothing is in Redis");
+    redis.hangs(true);
+    send_some("hangs");
+    redis.hangs(false);
+    redis.down();
+    send_some("down");
+    redis.again().expect("it starts again");
+    // Its connections are opened anew, by themselves.
+    let until = Instant::now() + Duration::from_secs(20);
+    let mut round = 0;
+    while !kept(&redis) {
+        assert!(Instant::now() < until, "it is not used again");
+        round += 1;
+        send_some(&format!("again-{round}"));
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// 50 clients at each of two machines at once: the origin is asked once, at first and again after a purge.
 fn stampede(host: Host) {
     let fleet = Fleet::start(host, "stampede", 5000);
