@@ -14,6 +14,7 @@ use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
 use redis::{
     Client, ErrorKind, FromRedisValue, RedisError, Script, ScriptInvocation, ServerErrorKind,
+    TlsCertificates,
 };
 use serde_json::{Value, json};
 
@@ -46,6 +47,8 @@ pub struct Settings {
     pub connections: usize,
     /// How long an operation may take.
     pub timeout: Duration,
+    /// Certificates (PEM) that a Redis with TLS may be signed by; `None` for the system's.
+    pub authority: Option<Vec<u8>>,
 }
 
 /// Redis or Valkey.
@@ -83,8 +86,20 @@ impl Redis {
     /// Connects when first asked; a Redis that is down now may come later. Must be called within a tokio runtime.
     pub fn open(settings: Settings) -> anyhow::Result<Self> {
         let first = settings.urls.first().context("no address of Redis")?;
+        if settings.urls.iter().any(|url| url.starts_with("rediss")) {
+            // An error says that there is one already.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let certificates = || TlsCertificates {
+            client_tls: None,
+            root_cert: settings.authority.clone(),
+        };
         let link = if settings.cluster {
-            let client = ClusterClientBuilder::new(settings.urls.clone())
+            let mut builder = ClusterClientBuilder::new(settings.urls.clone());
+            if settings.authority.is_some() {
+                builder = builder.certs(certificates());
+            }
+            let client = builder
                 .connection_timeout(settings.timeout)
                 .response_timeout(settings.timeout)
                 .retries(1)
@@ -97,9 +112,13 @@ impl Redis {
             }
         } else {
             // The error would quote the address with its password.
-            let client = Client::open(first.as_str()).map_err(|error| {
+            let client = match settings.authority {
+                Some(_) => Client::build_with_tls(first.as_str(), certificates()),
+                None => Client::open(first.as_str()),
+            };
+            let client = client.map_err(|error| {
                 anyhow::anyhow!(
-                    "the address of Redis is not understood ({}): write redis://host:port",
+                    "the address of Redis is not understood ({}): write redis://host:port or rediss://host:port",
                     error.category()
                 )
             })?;
