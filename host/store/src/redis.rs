@@ -63,7 +63,7 @@ pub struct Redis {
 
 enum Link {
     Single {
-        client: Client,
+        client: Box<Client>,
         connections: RwLock<Vec<ConnectionManager>>,
     },
     Cluster {
@@ -124,7 +124,7 @@ impl Redis {
             })?;
             let connections = RwLock::new(connect(&client, &settings)?);
             Link::Single {
-                client,
+                client: Box::new(client),
                 connections,
             }
         };
