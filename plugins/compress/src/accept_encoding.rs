@@ -38,7 +38,7 @@ impl Quality {
 /// What a request says of content codings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct AcceptEncoding {
-    listed: [Option<Quality>; Coding::ALL.len()],
+    listed: [Option<Quality>; Coding::COUNT],
     /// RFC 9842 §4, §5: coded with the dictionary that the client has.
     dcb: Option<Quality>,
     dcz: Option<Quality>,
@@ -100,6 +100,7 @@ impl AcceptEncoding {
         let floor = self.identity.unwrap_or(Quality::ZERO);
         let shared = ours.iter().filter(|_| dictionary).map(|&coding| {
             let quality = match coding {
+                #[cfg(feature = "brotli")]
                 Coding::Brotli => self.dcb,
                 Coding::Zstd => self.dcz,
                 Coding::Gzip | Coding::Deflate => None,

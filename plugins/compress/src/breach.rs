@@ -88,6 +88,7 @@ pub(crate) fn pad(coding: Coding, bytes: usize, out: &mut Vec<u8>) {
     debug_assert!(bytes >= LEAST, "every length from there on can be written");
     match coding {
         Coding::Gzip | Coding::Deflate => empty_blocks(bytes, out),
+        #[cfg(feature = "brotli")]
         Coding::Brotli => metadata(bytes, out),
         Coding::Zstd => zstd_blocks(bytes, out),
     }
@@ -130,6 +131,7 @@ fn zstd_blocks(bytes: usize, out: &mut Vec<u8>) {
 
 /// RFC 7932 §9.2: a meta-block with MNIBBLES of 0 is metadata: `MSKIPBYTES` (here 0 or 1) bytes tell the length of what is
 /// to be skipped, less 1.
+#[cfg(feature = "brotli")]
 fn metadata(bytes: usize, out: &mut Vec<u8>) {
     let mut left = bytes;
     while left > 0 {

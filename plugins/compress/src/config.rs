@@ -19,9 +19,9 @@ pub struct Config {
     /// `balanced`. What is set beside it counts.
     pub preset: Preset,
     /// The content codings used, best first, at least one. The order decides between codings that a client likes equally.
-    /// Default: all.
-    pub codings: Vec<Coding>,
-    /// Level of zstd, 1 (fast) to 4 (small). Default 3. A stream of unknown length takes 6 to 8 MiB.
+    /// Default: zstd, br, gzip, deflate; br first with the preset `small`.
+    pub codings: Option<Vec<Coding>>,
+    /// Level of zstd, 1 (fast) to 4 (small). Default 4. A stream of unknown length takes 6 to 8 MiB.
     #[schemars(range(min = 1, max = 4))]
     pub zstd_level: Option<u32>,
     /// Level of gzip, 1 (fast) to 9 (small). Default 4.
@@ -30,7 +30,8 @@ pub struct Config {
     /// Level of deflate, 1 (fast) to 9 (small). Default 4.
     #[schemars(range(min = 1, max = 9))]
     pub deflate_level: Option<u32>,
-    /// Level of brotli, 0 (fast) to 11 (small). Default 4. From 7 on a stream takes more than 10 MiB of memory.
+    /// Level of brotli, 0 (fast) to 11 (small). Default 3. From 7 on a stream takes more than 10 MiB of memory.
+    #[cfg(feature = "brotli")]
     #[schemars(range(min = 0, max = 11))]
     pub brotli_level: Option<u32>,
     /// Largest brotli window as a power of two in bytes, 17 to 24. Default 20. A stream takes at least twice as much. A
@@ -84,10 +85,11 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             preset: Preset::default(),
-            codings: Coding::ALL.to_vec(),
+            codings: None,
             zstd_level: None,
             gzip_level: None,
             deflate_level: None,
+            #[cfg(feature = "brotli")]
             brotli_level: None,
             brotli_window_bits: None,
             min_bytes: None,
@@ -136,6 +138,7 @@ pub struct Rule {
     #[schemars(range(min = 1, max = 9))]
     pub deflate_level: Option<u32>,
     /// As outside of the rules.
+    #[cfg(feature = "brotli")]
     #[schemars(range(min = 0, max = 11))]
     pub brotli_level: Option<u32>,
     /// As outside of the rules.

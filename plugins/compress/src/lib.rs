@@ -34,6 +34,9 @@ mod dictionary;
 mod eligible;
 mod etag;
 mod exchange;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gain;
 mod governor;
 mod measure;

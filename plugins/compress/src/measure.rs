@@ -9,6 +9,7 @@ use crate::Coding;
 /// The counter of responses coded so.
 pub(crate) fn coded(coding: Coding) -> &'static str {
     match coding {
+        #[cfg(feature = "brotli")]
         Coding::Brotli => "compress.coded.br",
         Coding::Zstd => "compress.coded.zstd",
         Coding::Gzip => "compress.coded.gzip",
@@ -19,6 +20,7 @@ pub(crate) fn coded(coding: Coding) -> &'static str {
 /// The counter of responses that this coding was taken off.
 pub(crate) fn decoded(coding: Coding) -> &'static str {
     match coding {
+        #[cfg(feature = "brotli")]
         Coding::Brotli => "compress.decoded.br",
         Coding::Zstd => "compress.decoded.zstd",
         Coding::Gzip => "compress.decoded.gzip",
@@ -29,6 +31,7 @@ pub(crate) fn decoded(coding: Coding) -> &'static str {
 /// The counter of microseconds that this coding took.
 fn micros(coding: Coding) -> &'static str {
     match coding {
+        #[cfg(feature = "brotli")]
         Coding::Brotli => "compress.micros.br",
         Coding::Zstd => "compress.micros.zstd",
         Coding::Gzip => "compress.micros.gzip",

@@ -35,7 +35,7 @@ pub(crate) struct Settings {
 pub(crate) struct Policy {
     pub(crate) disabled: bool,
     pub(crate) codings: Vec<Coding>,
-    levels: [u8; Coding::ALL.len()],
+    levels: [u8; Coding::COUNT],
     pub(crate) window_bits: u8,
     pub(crate) min_bytes: u64,
     pub(crate) max_ratio_percent: u8,
@@ -57,10 +57,14 @@ impl Settings {
         }
         let rules = config.rules.iter().enumerate().map(|(at, rule)| {
             let pattern = PathPattern::check(&format!("rules[{at}].path"), rule.path.as_deref())?;
-            let unset = match rule.preset {
+            let mut unset = match rule.preset {
                 Some(preset) => policy.clone().with(preset),
                 None => policy.clone(),
             };
+            // A preset puts all codings into its order: it is not to bring back what the operator left out.
+            if config.codings.is_some() {
+                unset.codings.clone_from(&policy.codings);
+            }
             let policy = Options::of_rule(rule).check(&format!("rules[{at}]."), unset)?;
             Ok((pattern, Rc::new(policy)))
         });
@@ -96,6 +100,7 @@ impl Coding {
     /// The option that sets its level, and the level's bounds.
     pub(crate) fn level_option(self) -> (&'static str, u64, u64) {
         match self {
+            #[cfg(feature = "brotli")]
             Self::Brotli => ("brotli_level", 0, 11),
             Self::Zstd => ("zstd_level", 1, 4),
             Self::Gzip => ("gzip_level", 1, 9),
@@ -112,6 +117,7 @@ impl Policy {
     fn with(self, preset: Preset) -> Self {
         let defaults = preset.defaults();
         Self {
+            codings: preset.codings(),
             levels: defaults.levels,
             window_bits: defaults.window_bits,
             min_bytes: defaults.min_bytes,
@@ -125,7 +131,7 @@ impl Policy {
 struct Options<'a> {
     disabled: bool,
     codings: Option<&'a [Coding]>,
-    levels: [Option<u32>; Coding::ALL.len()],
+    levels: [Option<u32>; Coding::COUNT],
     window_bits: Option<u32>,
     min_bytes: Option<u64>,
     max_ratio_percent: Option<u32>,
@@ -138,10 +144,11 @@ impl<'a> Options<'a> {
     fn of(config: &'a Config) -> Self {
         Self {
             disabled: false,
-            codings: Some(&config.codings),
+            codings: config.codings.as_deref(),
             levels: [
-                config.brotli_level,
                 config.zstd_level,
+                #[cfg(feature = "brotli")]
+                config.brotli_level,
                 config.gzip_level,
                 config.deflate_level,
             ],
@@ -159,8 +166,9 @@ impl<'a> Options<'a> {
             disabled: rule.disabled,
             codings: rule.codings.as_deref(),
             levels: [
-                rule.brotli_level,
                 rule.zstd_level,
+                #[cfg(feature = "brotli")]
+                rule.brotli_level,
                 rule.gzip_level,
                 rule.deflate_level,
             ],
@@ -427,11 +435,11 @@ mod tests {
             ]}"#,
         );
         for (path, disabled, gzip, brotli, min_bytes, codings) in [
-            ("/", false, 2, 4, 500, 3),
-            ("/live", true, 2, 4, 500, 3),
-            ("/live/", false, 2, 4, 500, 3),
-            ("/api/v2/a", false, 2, 4, 10, 1),
-            ("/api", false, 2, 4, 500, 3),
+            ("/", false, 2, 3, 500, 3),
+            ("/live", true, 2, 3, 500, 3),
+            ("/live/", false, 2, 3, 500, 3),
+            ("/api/v2/a", false, 2, 3, 10, 1),
+            ("/api", false, 2, 3, 500, 3),
             // A rule's preset goes before what is set outside, what the rule sets before its preset.
             ("/static/a.js", false, 7, 9, 200, 3),
         ] {
@@ -446,5 +454,26 @@ mod tests {
         assert!(!settings.policy(b"/api/a").breach_all);
         assert_eq!(settings.policy(b"/api/a").media.len(), 1);
         assert!(settings.policy(b"/").media.len() > 10);
+        assert_eq!(settings.policy(b"/").codings.first(), Some(&Coding::Zstd));
+        let small = settings.policy(b"/static/a");
+        assert_eq!(small.codings.first(), Some(&Coding::Brotli));
+    }
+
+    #[test]
+    fn a_rules_preset_brings_back_no_coding() {
+        let rules = r#""rules": [{"path": "/static/*", "preset": "small"}]"#;
+        for (codings, want) in [
+            (
+                "",
+                vec![Coding::Brotli, Coding::Zstd, Coding::Gzip, Coding::Deflate],
+            ),
+            (
+                r#""codings": ["gzip", "br"],"#,
+                vec![Coding::Gzip, Coding::Brotli],
+            ),
+        ] {
+            let settings = settings(&format!("{{{codings} {rules}}}"));
+            assert_eq!(settings.policy(b"/static/a").codings, want);
+        }
     }
 }

@@ -217,6 +217,6 @@ fn only_two_codings_have_dictionaries() {
     };
     assert_eq!(
         Coding::ALL.map(token),
-        [Some("dcb"), Some("dcz"), None, None]
+        [Some("dcz"), Some("dcb"), None, None]
     );
 }

@@ -36,6 +36,7 @@ fn decoded(seen: &Seen) -> String {
         "gzip" => flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut text),
         "deflate" => flate2::read::ZlibDecoder::new(&body[..]).read_to_string(&mut text),
         "br" => brotli::Decompressor::new(&body[..], 4096).read_to_string(&mut text),
+        "zstd" => zstd::Decoder::new(&body[..]).and_then(|mut it| it.read_to_string(&mut text)),
         _ => return seen.body_text(),
     }
     .expect("a whole body of the coding that the head names");
@@ -48,7 +49,8 @@ fn the_client_decides_by_section_12_5_3() {
         ("brotli before gzip", "gzip, deflate, br", "br"),
         ("quality values count", "gzip;q=0.8, br;q=0.1", "gzip"),
         ("deflate alone", "deflate", "deflate"),
-        ("anything", "*", "br"),
+        ("anything", "*", "zstd"),
+        ("zstandard before brotli", "gzip, deflate, br, zstd", "zstd"),
         ("x-gzip is answered as gzip", "x-gzip", "gzip"),
         ("zero refuses", "gzip;q=0", ""),
         ("identity preferred", "identity;q=1, gzip;q=0.5", ""),
@@ -489,7 +491,7 @@ fn a_full_budget_falls_back_and_then_steps_aside() {
     // Room for one brotli stream, or two of gzip and a rest.
     let compress = filter(|config| {
         config.memory_bytes = 5 * 1024 * 1024;
-        config.codings = vec![Coding::Brotli, Coding::Gzip];
+        config.codings = Some(vec![Coding::Brotli, Coding::Gzip]);
     });
     let exchanges: Vec<String> = {
         use edgeweir_filter::{

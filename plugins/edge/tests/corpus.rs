@@ -4,10 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use edgeweir_cache::fuzzing as cache;
+use edgeweir_compress::fuzzing as compress;
 use edgeweir_minify::fuzzing as minify;
 
 fn targets() -> impl Iterator<Item = (&'static str, fn(&[u8]))> {
-    cache::TARGETS.into_iter().chain(minify::TARGETS)
+    let all = cache::TARGETS.into_iter().chain(compress::TARGETS);
+    all.chain(minify::TARGETS)
 }
 
 #[test]

@@ -119,6 +119,15 @@ fn every_counter_is_on_its_page() {
         .collect();
     assert!(minify.len() > 20, "{minify:?}");
     all_are_there(MINIFY, minify);
+    let store = counters(
+        &[include_str!("../../ratelimit/src/store.rs")],
+        "ratelimit.store.",
+    );
+    assert!(store.len() > 6, "{store:?}");
+    all_are_there(
+        RATELIMIT,
+        store.iter().flat_map(|counter| counter.split('.')),
+    );
 }
 
 fn every_example_loads<F: Configured>(page: &str, many: RangeInclusive<usize>) {

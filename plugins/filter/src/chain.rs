@@ -58,9 +58,8 @@ impl Filter for Chain {
         Box::new(self.start())
     }
     fn wants(&self) -> Wants {
-        self.filters
-            .iter()
-            .fold(Wants::default(), |all, filter| all.and(filter.wants()))
+        let wants = self.filters.iter().map(|filter| filter.wants());
+        wants.reduce(Wants::and).unwrap_or_default()
     }
     fn startup(&self) -> Vec<Box<dyn Task>> {
         self.filters

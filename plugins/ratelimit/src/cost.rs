@@ -72,6 +72,11 @@ impl Cost {
         Ok(Self::Said(said))
     }
 
+    /// Whether a response's field says it.
+    pub fn is_of_response(&self) -> bool {
+        matches!(self, Self::Said(said) if said.response.is_some())
+    }
+
     /// What is taken before a request goes on.
     pub fn before(&self, fields: &Fields) -> u32 {
         match self {

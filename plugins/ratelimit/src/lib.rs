@@ -72,6 +72,7 @@ impl Filter for RateLimit {
             peer: rules.wants_address(),
             emergency: rules.wants_emergency(),
             exact_updates: rules.shares_state(),
+            blind: !rules.reads_responses(),
             ..Wants::default()
         }
     }

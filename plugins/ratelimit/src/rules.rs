@@ -146,6 +146,14 @@ impl Rules {
         self.rules.iter().any(shares)
     }
 
+    /// Whether any rule looks at responses.
+    pub fn reads_responses(&self) -> bool {
+        let reads = |rule: &Rc<Ready>| {
+            rule.concurrency.is_some() || rule.adaptive.is_some() || rule.cost.is_of_response()
+        };
+        self.rules.iter().any(reads)
+    }
+
     /// What the operator should know.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();

@@ -489,3 +489,34 @@ fn what_the_operator_is_told() {
     let (said, exact) = notes(r#"{"store":{"to":"a"}}"#);
     assert!(said.contains("the store is never asked") && exact, "{said}");
 }
+
+proptest::proptest! {
+    /// Whatever a store answers about: the fields are Structured Fields (RFC 9651), and a limit is not exceeded.
+    #[test]
+    fn every_field_parses(
+        name in "[A-Za-z0-9._-]{1,64}", count in 1u32..40, seconds in 1u32..=86_400, window in proptest::bool::ANY,
+        level in 0u8..4, x in proptest::bool::ANY, asks in 1usize..50, wait in 1u64..HOUR
+    ) {
+        let algorithm = if window { "sliding_window" } else { "gcra" };
+        let config = format!(
+            r#"{{"store":{{"to":"limits"}},"x_ratelimit":{x},"rules":[{{"name":"{name}","scope":"global","limits":[{{"rate":"{count}/{seconds}s","algorithm":"{algorithm}","burst":"3/second"}}]}}]}}"#
+        );
+        let store = Store::new();
+        store.0.wait.set(wait);
+        let mut script = Script::new(load::<RateLimit>(config.as_bytes()).expect(&config));
+        let answering = store.clone();
+        script.fetch_with(move |fetch| answering.answer(fetch));
+        let mut good = 0;
+        for _ in 0..asks {
+            let seen = script.emergency(level).run();
+            good += u32::from(seen.status == 200);
+            for field in ["ratelimit", "ratelimit-policy"] {
+                let text = seen.text(field);
+                let list = sfv::Parser::new(&text).parse::<sfv::List>();
+                assert!(list.is_ok_and(|list| !list.is_empty()), "{field}: {text}");
+            }
+            assert_eq!(seen.fields.has("x-ratelimit-reset"), x);
+        }
+        assert!(good <= count, "{good} of {count}");
+    }
+}

@@ -326,3 +326,19 @@ fn nonsense_is_refused_by_name() {
         assert!(error.contains(want), "{config}: {error}");
     }
 }
+
+#[test]
+fn all_addresses_of_one_network_are_one_client() {
+    let mut script = script(r#"{"rules":[{"limits":[{"rate":"100/hour"}]}]}"#);
+    let mut admitted = 0;
+    for host in 0..1u32 << 16 {
+        let address = format!("2001:db8:7:8:{:x}::{host:x}", host % 7);
+        admitted += u32::from(script.peer(&address).run().status == 200);
+    }
+    assert_eq!((admitted, script.shared.len()), (100, 1));
+    assert_eq!(
+        script.peer("2001:db8:7:9::1").run().status,
+        200,
+        "another network"
+    );
+}

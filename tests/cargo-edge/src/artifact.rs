@@ -33,6 +33,29 @@ impl Kind {
     }
 }
 
+/// What a file is compiled with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Flavour {
+    /// Everything, and SIMD128.
+    #[default]
+    Usual,
+    /// Without SIMD128, for runtimes that lack it.
+    Baseline,
+    /// Compress without brotli, for platforms that limit a module's size.
+    Slim,
+}
+
+impl Flavour {
+    /// The part of the file's name that tells it from the usual one, and of the folder it is compiled in.
+    pub fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Usual => None,
+            Self::Baseline => Some("baseline"),
+            Self::Slim => Some("slim"),
+        }
+    }
+}
+
 /// One file below `target/edge/`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Artifact {
@@ -40,8 +63,8 @@ pub struct Artifact {
     pub name: &'static str,
     /// What it is compiled to.
     pub kind: Kind,
-    /// Compiled without SIMD128, for runtimes that lack it.
-    pub baseline: bool,
+    /// What it is compiled with.
+    pub flavour: Flavour,
 }
 
 /// Every name an artefact can have.
@@ -57,28 +80,34 @@ pub const NAMES: [&str; 6] = [
 /// Those that have state to keep in Spin's stores.
 const WITH_SPIN_STORES: [&str; 3] = ["cache", "ratelimit", "edge"];
 
-/// Every file, or those of the names given; with `baseline` those without SIMD128.
-pub fn all(names: &[String], baseline: bool) -> Vec<Artifact> {
-    let wanted = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
+/// The one filter that there is a slim form of.
+pub const SLIM: &str = "compress";
+
+/// Every file of a flavour, or those of the names given.
+pub fn all(names: &[String], flavour: Flavour) -> Vec<Artifact> {
+    let wanted = |name: &str| {
+        (names.is_empty() || names.iter().any(|n| n == name))
+            && (flavour != Flavour::Slim || name == SLIM)
+    };
     let mut all = Vec::new();
     for name in NAMES.into_iter().filter(|name| wanted(name)) {
         if name != "gateway" {
             all.push(Artifact {
                 name,
                 kind: Kind::ProxyWasm,
-                baseline,
+                flavour,
             });
         }
         all.push(Artifact {
             name,
             kind: Kind::WasiHttp,
-            baseline,
+            flavour,
         });
         if WITH_SPIN_STORES.contains(&name) {
             all.push(Artifact {
                 name,
                 kind: Kind::Spin,
-                baseline,
+                flavour,
             });
         }
     }
@@ -98,8 +127,8 @@ impl Artifact {
     /// The file's name, as examples and users know it.
     pub fn file_name(&self) -> String {
         let suffix = self.kind.suffix();
-        match (self.baseline, suffix.strip_suffix("wasm")) {
-            (true, Some(kind)) => format!("{}.{kind}baseline.wasm", self.name),
+        match (self.flavour.word(), suffix.strip_suffix("wasm")) {
+            (Some(word), Some(kind)) => format!("{}.{kind}{word}.wasm", self.name),
             _ => format!("{}.{suffix}", self.name),
         }
     }
@@ -109,13 +138,16 @@ impl Artifact {
         edge_dir().join(self.file_name())
     }
 
-    /// The largest the finished file may be, in bytes. Compress carries the tables of brotli, both ways; a component
-    /// may have 300 KB of bindings and of the standard library's imports more than a module.
+    /// The largest the finished file may be, in bytes. Compress carries the tables of brotli, both ways; what names the field
+    /// of a refused configuration takes 75 KB of the limiter, whose rules have the most kinds of values, and its schema 13; a
+    /// component may have 300 KB of bindings and of the standard library's imports more than a module.
     pub fn bound(&self) -> u64 {
         let module = match self.name {
+            SLIM if self.flavour == Flavour::Slim => 800_000,
             "compress" => 2_000_000,
             "edge" => 2_900_000,
             "cache" => 900_000,
+            "ratelimit" => 530_000,
             _ => 500_000,
         };
         match self.kind {
@@ -131,7 +163,10 @@ mod tests {
 
     #[test]
     fn the_fixed_names_are_all_there() {
-        let mut names: Vec<_> = all(&[], false).iter().map(Artifact::file_name).collect();
+        let mut names: Vec<_> = all(&[], Flavour::Usual)
+            .iter()
+            .map(Artifact::file_name)
+            .collect();
         names.sort();
         let mut want = vec!["gateway.wasi-http.wasm".to_owned()];
         for name in ["cache", "compress", "edge", "minify", "ratelimit"] {
@@ -147,7 +182,7 @@ mod tests {
 
     #[test]
     fn baseline_files_have_names_of_their_own() {
-        let files: Vec<_> = all(&["minify".to_owned()], true)
+        let files: Vec<_> = all(&["minify".to_owned()], Flavour::Baseline)
             .iter()
             .map(Artifact::file_name)
             .collect();
@@ -160,10 +195,22 @@ mod tests {
 
     #[test]
     fn one_name_gives_its_files_only() {
-        let files: Vec<_> = all(&["minify".to_owned()], false)
+        let files: Vec<_> = all(&["minify".to_owned()], Flavour::Usual)
             .iter()
             .map(Artifact::file_name)
             .collect();
         assert_eq!(files, ["minify.proxy-wasm.wasm", "minify.wasi-http.wasm"]);
+    }
+
+    #[test]
+    fn only_compress_has_a_slim_form() {
+        let files = all(&[], Flavour::Slim);
+        let names: Vec<_> = files.iter().map(Artifact::file_name).collect();
+        let want = [
+            "compress.proxy-wasm.slim.wasm",
+            "compress.wasi-http.slim.wasm",
+        ];
+        assert_eq!(names, want);
+        assert_eq!(files.first().map(Artifact::bound), Some(800_000));
     }
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::artifact::{self, Artifact, Kind};
+use crate::artifact::{self, Artifact, Flavour, Kind};
 use crate::section;
 use crate::workspace::{cargo, edge_dir, root, target_dir};
 
@@ -27,7 +27,7 @@ pub struct Built {
 }
 
 /// The command: builds and prints a table of files and sizes.
-pub fn command(names: &[String], baseline: bool) -> Result<()> {
+pub fn command(names: &[String], flavour: Flavour) -> Result<()> {
     if let Some(name) = names
         .iter()
         .find(|n| !artifact::NAMES.contains(&n.as_str()))
@@ -37,7 +37,11 @@ pub fn command(names: &[String], baseline: bool) -> Result<()> {
             artifact::NAMES.join(", ")
         );
     }
-    let built = build_all(&artifact::all(names, baseline), false)?;
+    let wanted = artifact::all(names, flavour);
+    if wanted.is_empty() {
+        bail!("there is a slim form of {} only", artifact::SLIM);
+    }
+    let built = build_all(&wanted, false)?;
     println!("{:<28} {:>11} {:>11}", "target/edge/", "bytes", "at most");
     for file in &built {
         println!(
@@ -51,11 +55,12 @@ pub fn command(names: &[String], baseline: bool) -> Result<()> {
     Ok(())
 }
 
-/// Builds the files of `names` (all when empty) into `target/edge/`; `quiet` shows cargo's messages only on failure.
+/// Builds the files of `names` (all when empty) and a flavour into `target/edge/`; `quiet` shows cargo's messages only on
+/// failure.
 ///
 /// An error names the package that does not compile, or the file that is over its bound.
-pub fn build(names: &[String], quiet: bool) -> Result<Vec<Built>> {
-    build_all(&artifact::all(names, false), quiet)
+pub fn build(names: &[String], flavour: Flavour, quiet: bool) -> Result<Vec<Built>> {
+    build_all(&artifact::all(names, flavour), quiet)
 }
 
 fn build_all(wanted: &[Artifact], quiet: bool) -> Result<Vec<Built>> {
@@ -75,11 +80,9 @@ fn build_all(wanted: &[Artifact], quiet: bool) -> Result<Vec<Built>> {
             continue;
         }
         // Other flags, other folder: else each build of one would throw away that of the other.
-        let baseline = group.iter().any(|artifact| artifact.baseline);
-        let target = target_dir().join(format!(
-            "{folder}{}",
-            if baseline { "-baseline" } else { "" }
-        ));
+        let word = group.first().and_then(|artifact| artifact.flavour.word());
+        let folder = [Some(folder), word].into_iter().flatten();
+        let target = target_dir().join(folder.collect::<Vec<_>>().join("-"));
         compile(kind, &group, &target, quiet)?;
         for artifact in group {
             let file = format!("{}.wasm", artifact.package().replace('-', "_"));
@@ -142,10 +145,15 @@ fn compile(kind: Kind, group: &[Artifact], target: &Path, quiet: bool) -> Result
     let mut cargo = cargo();
     cargo.args(["build", "--profile", "plugin", "--target", kind.target()]);
     cargo.arg("--target-dir").arg(target);
-    let flags = match group.iter().any(|artifact| artifact.baseline) {
-        true => String::new(),
-        false => format!("-Ctarget-feature=+{SIMD}"),
+    let flavour = group.first().map(|artifact| artifact.flavour);
+    let flags = match flavour {
+        Some(Flavour::Baseline) => String::new(),
+        _ => format!("-Ctarget-feature=+{SIMD}"),
     };
+    if flavour == Some(Flavour::Slim) {
+        cargo.arg("--no-default-features");
+        cargo.env("CARGO_PROFILE_PLUGIN_OPT_LEVEL", "z");
+    }
     let triple = kind.target().to_uppercase().replace('-', "_");
     cargo.env(format!("CARGO_TARGET_{triple}_RUSTFLAGS"), flags);
     for artifact in group {
@@ -180,7 +188,10 @@ fn run(mut cargo: Command, quiet: bool) -> Result<Vec<u8>> {
 fn schemas(wanted: &[Artifact], quiet: bool) -> Result<Value> {
     let mut names: Vec<&str> = wanted
         .iter()
-        .map(|a| a.name)
+        .map(|a| match a.flavour {
+            Flavour::Slim => "compress-slim",
+            _ => a.name,
+        })
         .filter(|name| *name != "gateway")
         .collect();
     names.dedup();
@@ -205,7 +216,7 @@ fn schemas(wanted: &[Artifact], quiet: bool) -> Result<Value> {
 fn finish(artifact: Artifact, compiled: &Path, schemas: &Value) -> Result<Built> {
     let mut wasm = fs::read(compiled).with_context(|| format!("reading {}", compiled.display()))?;
     section::append(&mut wasm, section::NAME, artifact.name.as_bytes());
-    if !artifact.baseline {
+    if artifact.flavour != Flavour::Baseline {
         section::append(&mut wasm, section::FEATURES, &section::features(&[SIMD]));
     }
     let version = env!("CARGO_PKG_VERSION");

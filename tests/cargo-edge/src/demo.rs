@@ -6,12 +6,13 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::artifact::Flavour;
 use crate::build;
 use crate::workspace::{cargo, edge_dir, root, target_dir};
 
 /// The command; on success it becomes the host and never returns.
 pub fn command(args: &[String]) -> Result<()> {
-    build::build(&[], false)?;
+    build::build(&[], Flavour::Usual, false)?;
     let host = host(false, false)?;
     let error = Command::new(&host)
         .current_dir(root())

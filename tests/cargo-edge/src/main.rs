@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use cargo_edge::artifact::Flavour;
 use cargo_edge::{bench, build, demo, fuzz, test};
 use clap::{Parser, Subcommand};
 
@@ -31,6 +32,9 @@ enum Command {
         /// For runtimes without SIMD128: `<name>.<kind>.baseline.wasm`, beside the others.
         #[arg(long)]
         baseline: bool,
+        /// Compress without brotli, for platforms that limit a module's size: `compress.<kind>.slim.wasm`.
+        #[arg(long, conflicts_with = "baseline")]
+        slim: bool,
     },
     /// Build everything and start the host with all four filters in front of a built-in origin.
     Demo {
@@ -52,7 +56,18 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Build { names, baseline } => build::command(&names, baseline),
+        Command::Build {
+            names,
+            baseline,
+            slim,
+        } => {
+            let flavour = match (baseline, slim) {
+                (true, _) => Flavour::Baseline,
+                (_, true) => Flavour::Slim,
+                _ => Flavour::Usual,
+            };
+            build::command(&names, flavour)
+        }
         Command::Demo { args } => demo::command(&args),
         Command::Test { args } => test::command(&args),
         Command::Bench(options) => bench::command(&options),

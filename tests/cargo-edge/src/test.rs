@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::artifact::Flavour;
 use crate::workspace::{cargo, target_dir};
 use crate::{build, demo, tools};
 
@@ -16,7 +17,7 @@ pub fn command(args: &[String]) -> Result<()> {
     println!("Envoy: {}", envoy.display());
     let redis = tools::redis().context("the tests of the store need a real Redis")?;
     println!("Redis: {}", redis.display());
-    build::command(&[], false)?;
+    build::command(&[], Flavour::Usual)?;
     let host = compile()?;
     let hosts = scenarios();
     // Of an earlier run.

@@ -9,11 +9,13 @@ use crate::hostcalls::{self, Map, Status};
 #[derive(Default)]
 pub struct Received {
     raw: Bytes,
+    /// It was not asked for what there is.
+    unread: bool,
 }
 
 impl Received {
     fn read(map: Map) -> Result<Self, Status> {
-        hostcalls::map(map).map(|raw| Self { raw })
+        hostcalls::map(map).map(|raw| Self { raw, unread: false })
     }
 
     /// Pairs of name and value, pseudo-fields included; cut short where the serialisation is broken.
@@ -32,7 +34,11 @@ impl Received {
         })
     }
 
+    /// How many lines of a name there are; of what was not read, that there may be several.
     fn count(&self, name: &[u8]) -> usize {
+        if self.unread {
+            return usize::MAX;
+        }
         self.pairs()
             .filter(|(n, _)| n.eq_ignore_ascii_case(name))
             .count()
@@ -144,6 +150,19 @@ pub fn unreached(status: u16) -> bool {
 /// The head of the answer to a request of the filter's own.
 pub fn call_response(end: bool) -> Result<ResponseHead, Status> {
     read_response(Map::CallResponseHeaders, end).map(|(head, _)| head)
+}
+
+/// A response's head for a filter that only sets fields of it: nothing is read.
+pub fn unread(end: bool) -> (ResponseHead, Received) {
+    let head = ResponseHead {
+        end,
+        ..ResponseHead::default()
+    };
+    let received = Received {
+        unread: true,
+        ..Received::default()
+    };
+    (head, received)
 }
 
 fn read_response(map: Map, end: bool) -> Result<(ResponseHead, Received), Status> {
@@ -258,6 +277,7 @@ mod tests {
         let lines: [(&[u8], &[u8]); 3] = [(b":path", b"/a"), (b"x", b"\xff\0y"), (b"empty", b"")];
         let received = Received {
             raw: pairs(lines.into_iter()).into(),
+            ..Received::default()
         };
         let back: Vec<_> = received.pairs().collect();
         assert_eq!(back.len(), 3);
@@ -272,11 +292,13 @@ mod tests {
         for cut in 0..whole.len() {
             let received = Received {
                 raw: Bytes::copy_from_slice(&whole[..cut]),
+                ..Received::default()
             };
             assert!(received.pairs().count() < 2, "cut at {cut}");
         }
         let received = Received {
             raw: Bytes::from_static(&[0xff; 40]),
+            ..Received::default()
         };
         assert_eq!(received.pairs().count(), 0);
     }

@@ -46,6 +46,8 @@ pub struct Root {
     pub wants_peer: bool,
     /// The emergency level as last read, and when; nothing for a filter that does not want it.
     emergency: Option<Cell<(Emergency, Timestamp)>>,
+    /// Whether responses' heads are not read.
+    pub blind: bool,
     /// Whether responses say that the request was sent elsewhere.
     pub wants_route: bool,
     /// What is known of where requests go.
@@ -72,6 +74,7 @@ impl Root {
             wants_peer: wants.peer,
             emergency: wants.emergency.then(Cell::default),
             wants_route: wants.route,
+            blind: wants.blind,
             chain,
             name,
             objects: RefCell::new(Objects::new(

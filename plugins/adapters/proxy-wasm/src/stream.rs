@@ -121,9 +121,12 @@ impl Stream {
         // A response while the request still waits (another filter or the host answered): nobody needs the answer.
         self.request = Stage::Away;
         self.pending = None;
-        let (mut head, received) = match heads::response(end) {
-            Ok(read) => read,
-            Err(status) => return self.unreadable("response", status),
+        let (mut head, received) = match self.root.blind {
+            true => heads::unread(end),
+            false => match heads::response(end) {
+                Ok(read) => read,
+                Err(status) => return self.unreadable("response", status),
+            },
         };
         let now = hostcalls::now();
         head.tail_closed = body::tail_closed(&head);

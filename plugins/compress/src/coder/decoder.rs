@@ -1,6 +1,8 @@
 //! The decoders behind one face: coded bytes in, at most so many plain bytes out at a time.
 
+#[cfg(feature = "brotli")]
 use brotli::enc::StandardAlloc;
+#[cfg(feature = "brotli")]
 use brotli::{BrotliDecompressStream, BrotliResult, BrotliState};
 use flate2::{Decompress, FlushDecompress, Status};
 
@@ -26,6 +28,7 @@ pub enum DecoderFailed {
 const FREE: u64 = 1 << 20;
 
 /// The largest window, in bits: all of brotli's (RFC 7932 §9.1), and what RFC 9659 §3 allows `zstd`.
+#[cfg(feature = "brotli")]
 const BROTLI_WINDOW: u8 = 24;
 const ZSTD_WINDOW: u8 = 23;
 
@@ -45,6 +48,7 @@ enum Engine {
     /// `deflate` before its first two bytes, which tell the zlib format from raw deflate; the first of them.
     Undecided(Option<u8>),
     Zlib(Decompress),
+    #[cfg(feature = "brotli")]
     Brotli(Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>),
     Zstd(Box<Unzstd>),
 }
@@ -52,14 +56,15 @@ enum Engine {
 impl Decoder {
     /// A decoder for one body, which may grow to `max_ratio` times its length, or to 1 MiB.
     pub fn new(coding: Coding, max_ratio: u32) -> Self {
-        let alloc = StandardAlloc::default;
         Self {
             coding,
             engine: match coding {
                 Coding::Gzip => Engine::Zlib(Decompress::new_gzip(15)),
                 Coding::Deflate => Engine::Undecided(None),
                 // Strict: without the windows of more than 24 bits that are no part of RFC 7932.
+                #[cfg(feature = "brotli")]
                 Coding::Brotli => {
+                    let alloc = StandardAlloc::default;
                     Engine::Brotli(Box::new(BrotliState::new_strict(alloc(), alloc(), alloc())))
                 }
                 Coding::Zstd => Engine::Zstd(Box::new(Unzstd::new(ZSTD_WINDOW))),
@@ -76,6 +81,7 @@ impl Decoder {
     pub fn memory(coding: Coding) -> usize {
         match coding {
             Coding::Gzip | Coding::Deflate => 128 << 10,
+            #[cfg(feature = "brotli")]
             Coding::Brotli => (2 << BROTLI_WINDOW) + (4 << 20),
             Coding::Zstd => (4 << ZSTD_WINDOW) + (2 << 20),
         }
@@ -141,6 +147,7 @@ impl Decoder {
                 self.ended = inflate(state, input, out, most)?;
                 Ok(out.len() - before >= most)
             }
+            #[cfg(feature = "brotli")]
             Engine::Brotli(state) => {
                 let filled;
                 (self.ended, filled) = brotli(state, input, out, most)?;
@@ -212,6 +219,7 @@ fn inflate(
 }
 
 /// Whether the stream ended, and whether there is more to come out.
+#[cfg(feature = "brotli")]
 fn brotli(
     state: &mut BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
     input: &mut &[u8],

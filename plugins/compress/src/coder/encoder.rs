@@ -1,6 +1,8 @@
 //! The encoders behind one face: bytes in, coded bytes out, decodable as far as was flushed.
 
+#[cfg(feature = "brotli")]
 use brotli::enc::StandardAlloc;
+#[cfg(feature = "brotli")]
 use brotli::enc::encode::{
     BrotliEncoderOperation, BrotliEncoderParameter, BrotliEncoderStateStruct,
 };
@@ -39,6 +41,7 @@ pub struct Encoder {
 
 enum Engine {
     Zlib(flate2::Compress),
+    #[cfg(feature = "brotli")]
     Brotli {
         state: Box<BrotliEncoderStateStruct<StandardAlloc>>,
         /// Bytes since it was flushed.
@@ -50,11 +53,19 @@ enum Engine {
 impl Encoder {
     pub(super) fn new(plan: &Plan) -> Self {
         let level = Compression::new(u32::from(plan.level));
-        let mut prefix = Vec::new();
+        let prefix = match (plan.coding, &plan.dictionary) {
+            // RFC 9842 §4: four bytes and the dictionary's SHA-256 come first.
+            #[cfg(feature = "brotli")]
+            (Coding::Brotli, Some(dictionary)) => {
+                [&[0xff, 0x44, 0x43, 0x42][..], dictionary.sha256()].concat()
+            }
+            _ => Vec::new(),
+        };
         let engine = match plan.coding {
             Coding::Gzip => Engine::Zlib(flate2::Compress::new_gzip(level, plan.window_bits)),
             Coding::Deflate => Engine::Zlib(flate2::Compress::new(level, true)),
             Coding::Zstd => Engine::Zstd(Box::new(Zstd::new(plan))),
+            #[cfg(feature = "brotli")]
             Coding::Brotli => {
                 let mut state = Box::new(BrotliEncoderStateStruct::new(StandardAlloc::default()));
                 for (parameter, value) in [
@@ -64,9 +75,6 @@ impl Encoder {
                     state.set_parameter(parameter, u32::from(value));
                 }
                 if let Some(dictionary) = &plan.dictionary {
-                    // RFC 9842 §4: four bytes and the dictionary's SHA-256 come first.
-                    prefix.extend_from_slice(&[0xff, 0x44, 0x43, 0x42]);
-                    prefix.extend_from_slice(dictionary.sha256());
                     // The encoder refers to it as to bytes sent before and no more to the words of RFC 7932 Appendix A,
                     // so distances mean the same to a decoder that keeps it apart from its window.
                     state.set_custom_dictionary(dictionary.bytes().len(), dictionary.bytes());
@@ -115,6 +123,7 @@ impl Encoder {
                 // It slices by itself, and does better with a whole body.
                 Engine::Zstd(state) => return state.push(chunk, flush, out),
                 Engine::Zlib(state) => zlib(state, slice, flush_of(flush, last), out)?,
+                #[cfg(feature = "brotli")]
                 Engine::Brotli { state, held } => {
                     *held += slice.len();
                     let operation = match flush {
@@ -179,6 +188,7 @@ fn zlib(
     }
 }
 
+#[cfg(feature = "brotli")]
 fn brotli(
     state: &mut BrotliEncoderStateStruct<StandardAlloc>,
     input: &[u8],

@@ -4,7 +4,7 @@
 //! alone: coded with a dictionary, a response tells something of it by its length. The store is a worker's or instance's
 //! own: a client whose dictionary another worker saw gets a response without one.
 
-mod fields;
+pub(crate) mod fields;
 mod pattern;
 mod store;
 

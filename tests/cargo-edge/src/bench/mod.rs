@@ -20,6 +20,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
+use crate::artifact::Flavour;
 use crate::process::Helper;
 use crate::workspace::{cargo, edge_dir, target_dir};
 use crate::{build, demo, process, tools};
@@ -79,7 +80,7 @@ pub fn command(options: &Options) -> Result<()> {
     let host = if options.no_build {
         demo::built(true)
     } else {
-        build::build(&[], false)?;
+        build::build(&[], Flavour::Usual, false)?;
         if cases.iter().any(|case| case.proxy.is_host()) {
             eprintln!("building the host for release");
             demo::host(true, false)?

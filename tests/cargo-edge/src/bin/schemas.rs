@@ -8,7 +8,7 @@ fn main() {
         "cache".into(),
         edgeweir_filter::schema::<edgeweir_cache::Cache>(),
     );
-    #[cfg(feature = "compress")]
+    #[cfg(feature = "compress-slim")]
     all.insert(
         "compress".into(),
         edgeweir_filter::schema::<edgeweir_compress::Compress>(),

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use cargo_edge::artifact::Flavour;
 use cargo_edge::process::Helper;
 
 use crate::Setup;
@@ -139,7 +140,7 @@ pub fn modules() -> Result<PathBuf> {
                 .filter(|n| !n.is_empty())
                 .map(str::to_owned)
                 .collect();
-            let built = cargo_edge::build::build(&names, true);
+            let built = cargo_edge::build::build(&names, Flavour::Usual, true);
             built.map(drop).map_err(|error| format!("{error:#}"))
         })
         .clone()

@@ -71,9 +71,9 @@ fn by_path() -> Setup {
 on_each_host!(the_first_rule_of_a_path_decides, by_path(), |edge| {
     let body = super::document(5_000);
     for (path, coding, says) in [
-        ("/a", "br", "br 4"),
+        ("/a", "br", "br 3"),
         ("/live", "", "disabled"),
-        ("/live/2", "br", "br 4"),
+        ("/live/2", "br", "br 3"),
         ("/static/app.js", "gzip", "gzip 7"),
         ("/account/me", "", "breach"),
     ] {

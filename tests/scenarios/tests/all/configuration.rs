@@ -4,7 +4,8 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use cargo_edge::process;
+use cargo_edge::artifact::Flavour;
+use cargo_edge::{build, process};
 use edgeweir_scenarios::hosts::{self, Host, edgeweir, envoy, pure::Pure};
 use edgeweir_scenarios::{
     Filter, Setup, cache, client, compress, edge, get, minify, origin, ratelimit,
@@ -84,6 +85,36 @@ fn the_host_refuses_to_start_and_names_the_field() {
             "{filter:?}: it runs; {log}"
         );
         assert!(log.contains(field), "{filter:?}: {field} is not in {log}");
+    }
+}
+
+/// The module without brotli codes with the others, and says at load that it does not know `br`.
+#[test]
+fn the_slim_module_names_the_coding_it_lacks() {
+    hosts::modules().expect("the modules are built");
+    let built = build::build(&["compress".to_owned()], Flavour::Slim, true);
+    let built = built.expect("it is built and within its bound");
+    let modules = hosts::folder(Host::Envoy).expect("a folder");
+    for file in &built {
+        let usual = file.artifact.file_name().replace("slim.", "");
+        fs::copy(file.artifact.path(), modules.join(usual)).expect("copies");
+    }
+    let origin = origin::server().http1;
+    for (config, complaint) in [
+        (json!({ "codings": ["gzip", "br"] }), "codings[1]"),
+        (json!({ "brotli_level": 4 }), "brotli_level"),
+        (json!({ "codings": ["zstd", "gzip"] }), ""),
+    ] {
+        let folder = hosts::folder(Host::Envoy).expect("a folder");
+        let setup = Setup::of([compress(config)]);
+        let bootstrap = envoy::bootstrap(&setup, &modules, origin);
+        let (mut process, log) =
+            envoy::spawn(&folder, "envoy.json", &bootstrap.to_string(), 1).expect("Envoy starts");
+        let most = Duration::from_secs(if complaint.is_empty() { 5 } else { 60 });
+        let ended = process.wait(most).expect("its state is known");
+        let log = hosts::tail(&log);
+        assert_eq!(ended.is_none(), complaint.is_empty(), "{log}");
+        assert!(log.contains(complaint), "{complaint} is not in {log}");
     }
 }
 

@@ -23,6 +23,8 @@ mod kubernetes;
 mod layering;
 mod lies;
 mod limits;
+mod limits_faults;
+mod limits_global;
 mod limits_load;
 mod minify;
 mod minify_rules;

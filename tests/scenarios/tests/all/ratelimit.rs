@@ -189,3 +189,28 @@ on_each_host!(
         assert!(!refused.has("set-cookie"), "{:?}", refused.fields);
     }
 );
+
+on_each_host!(
+    what_the_origin_says_of_its_own_limits_is_replaced,
+    [ratelimit(ten())],
+    |edge| {
+        let asks = get("/a").field("x-client", format!("own-{}", edge.host().name()));
+        let origin = Origin::text("ok")
+            .field("ratelimit", "\"origin\";r=1;t=1")
+            .field("ratelimit", "\"other\";r=1;t=1")
+            .field("RateLimit-Policy", "\"origin\";q=1;w=1")
+            .field("x-other", "kept");
+        let seen = edge.send(&asks, &origin);
+        for name in ["ratelimit", "ratelimit-policy"] {
+            let lines = seen
+                .fields
+                .iter()
+                .filter(|(field, _)| field.eq_ignore_ascii_case(name));
+            assert_eq!(lines.count(), 1, "{:?}", seen.fields);
+            assert!(seen.text(name).starts_with("\"ten\""), "{:?}", seen.fields);
+        }
+        assert_eq!((seen.status, seen.text("x-other").as_str()), (200, "kept"));
+        let refused = edge.send(&asks, &Origin::status(404));
+        assert_eq!((refused.status, refused.body.len()), (404, 0));
+    }
+);
