@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::embedded::Embedded;
 use crate::limit::Standing;
+use crate::news::{Mark, News};
 use crate::pattern::What;
 use crate::redis::Redis;
 use crate::shelf::{Deleted, Space, Written};
@@ -161,6 +162,25 @@ impl Backend {
         match self {
             Self::Embedded(embedded) => embedded.invalidate(space, what).await,
             Self::Redis(redis) => redis.invalidate(space, what).await,
+        }
+    }
+
+    /// Adds a line to what edges tell one another.
+    pub async fn tell(&self, line: &str) -> Result<(), Failure> {
+        match self {
+            Self::Embedded(embedded) => {
+                embedded.board().tell(line);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.tell(line).await,
+        }
+    }
+
+    /// What edges told one another since a mark.
+    pub async fn since(&self, mark: &Mark) -> Result<News, Failure> {
+        match self {
+            Self::Embedded(embedded) => Ok(embedded.board().since(mark)),
+            Self::Redis(redis) => redis.since(mark).await,
         }
     }
 

@@ -68,11 +68,14 @@ pub struct Store {
     /// Connections at once; one more waits.
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     pub connections: u64,
-    /// Redis or Valkey instead of a file: redis://[user:password@]host:port[/database]. Several, separated by commas, with
+    /// Redis or Valkey instead of a file: redis://[user:password@]host:port[/database], rediss:// with TLS. Several, separated by commas, with
     /// --redis-cluster. `env` reads the environment variable EDGEWEIR_STORE_REDIS, so that no password is in the list of
     /// processes.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub redis: Vec<String>,
+    /// A file with the certificates (PEM) that a Redis with TLS (rediss://) may be signed by, instead of the system's.
+    #[arg(long, value_name = "FILE", requires = "redis")]
+    pub redis_ca: Option<PathBuf>,
     /// The addresses are nodes of a Redis Cluster.
     #[arg(long, requires = "redis")]
     pub redis_cluster: bool,
@@ -174,6 +177,11 @@ fn backend(store: &Store) -> anyhow::Result<Backend> {
         bail!("--redis-prefix is {prefix:?}, must be 1 to 64 of letters, digits, - _ .");
     }
     let parts = if store.redis_cluster { 16 } else { 1 };
+    let authority = store
+        .redis_ca
+        .as_deref()
+        .map(|file| std::fs::read(file).with_context(|| format!("--redis-ca {}", file.display())));
+    let authority = authority.transpose()?;
     Redis::open(Settings {
         urls,
         cluster: store.redis_cluster,
@@ -181,6 +189,7 @@ fn backend(store: &Store) -> anyhow::Result<Backend> {
         parts: store.redis_parts.unwrap_or(parts),
         connections: size(store.redis_connections),
         timeout: Duration::from_millis(store.redis_timeout_ms),
+        authority,
     })
     .map(|redis| Backend::Redis(Box::new(redis)))
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::backend::{Decided, Failure, Found, Put, limit_name};
 use crate::journal::{Journal, Sync};
 use crate::limit::{self, Limit, State};
+use crate::news::Board;
 use crate::pattern::What;
 use crate::shelf::{self, Bounds, Change, Deleted, Record, Shelf, Space, Written};
 use crate::wire::{Ask, Condition};
@@ -25,6 +26,7 @@ pub struct Embedded {
     kept: Arc<Kept>,
     bounds: Bounds,
     file: Option<(PathBuf, Sync)>,
+    board: Board,
     sweeper: tokio::task::JoinHandle<()>,
 }
 
@@ -65,8 +67,14 @@ impl Embedded {
             kept,
             bounds,
             file: file.map(|(path, sync)| (path.to_owned(), sync)),
+            board: Board::new(),
             sweeper,
         })
+    }
+
+    /// What edges tell one another.
+    pub fn board(&self) -> &Board {
+        &self.board
     }
 
     /// Reads a key.

@@ -10,6 +10,7 @@ pub mod embedded;
 pub mod journal;
 pub mod limit;
 pub mod listen;
+pub mod news;
 pub mod pattern;
 pub mod problem;
 pub mod redis;

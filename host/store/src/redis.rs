@@ -14,11 +14,13 @@ use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
 use redis::{
     Client, ErrorKind, FromRedisValue, RedisError, Script, ScriptInvocation, ServerErrorKind,
+    TlsCertificates,
 };
 use serde_json::{Value, json};
 
 use crate::backend::{Decided, Failure, Found, Put, limit_name};
 use crate::limit::{Limit, Standing, State};
+use crate::news::{self, Mark, News};
 use crate::pattern::What;
 use crate::shelf::{Deleted, Space, Written};
 use crate::wire::{Ask, Condition};
@@ -45,6 +47,8 @@ pub struct Settings {
     pub connections: usize,
     /// How long an operation may take.
     pub timeout: Duration,
+    /// Certificates (PEM) that a Redis with TLS may be signed by; `None` for the system's.
+    pub authority: Option<Vec<u8>>,
 }
 
 /// Redis or Valkey.
@@ -59,7 +63,7 @@ pub struct Redis {
 
 enum Link {
     Single {
-        client: Client,
+        client: Box<Client>,
         connections: RwLock<Vec<ConnectionManager>>,
     },
     Cluster {
@@ -74,14 +78,28 @@ struct Scripts {
     delete: Script,
     ban: Script,
     limit: Script,
+    tell: Script,
+    since: Script,
 }
 
 impl Redis {
     /// Connects when first asked; a Redis that is down now may come later. Must be called within a tokio runtime.
     pub fn open(settings: Settings) -> anyhow::Result<Self> {
         let first = settings.urls.first().context("no address of Redis")?;
+        if settings.urls.iter().any(|url| url.starts_with("rediss")) {
+            // An error says that there is one already.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let certificates = || TlsCertificates {
+            client_tls: None,
+            root_cert: settings.authority.clone(),
+        };
         let link = if settings.cluster {
-            let client = ClusterClientBuilder::new(settings.urls.clone())
+            let mut builder = ClusterClientBuilder::new(settings.urls.clone());
+            if settings.authority.is_some() {
+                builder = builder.certs(certificates());
+            }
+            let client = builder
                 .connection_timeout(settings.timeout)
                 .response_timeout(settings.timeout)
                 .retries(1)
@@ -94,15 +112,19 @@ impl Redis {
             }
         } else {
             // The error would quote the address with its password.
-            let client = Client::open(first.as_str()).map_err(|error| {
+            let client = match settings.authority {
+                Some(_) => Client::build_with_tls(first.as_str(), certificates()),
+                None => Client::open(first.as_str()),
+            };
+            let client = client.map_err(|error| {
                 anyhow::anyhow!(
-                    "the address of Redis is not understood ({}): write redis://host:port",
+                    "the address of Redis is not understood ({}): write redis://host:port or rediss://host:port",
                     error.category()
                 )
             })?;
             let connections = RwLock::new(connect(&client, &settings)?);
             Link::Single {
-                client,
+                client: Box::new(client),
                 connections,
             }
         };
@@ -117,6 +139,8 @@ impl Redis {
                 delete: on_entries(include_str!("scripts/delete.lua")),
                 ban: Script::new(include_str!("scripts/ban.lua")),
                 limit: Script::new(include_str!("scripts/limit.lua")),
+                tell: Script::new(include_str!("scripts/tell.lua")),
+                since: Script::new(include_str!("scripts/since.lua")),
             },
             failures: AtomicU64::new(0),
         })
@@ -298,6 +322,34 @@ impl Redis {
         // Both work on the same state and time; a property holds them together.
         debug_assert_eq!(decision.admitted(), admits == 1, "{ask:?} {kept} {now}");
         Ok((now, decision.standings))
+    }
+
+    /// Adds a line to what edges tell one another.
+    pub async fn tell(&self, line: &str) -> Result<(), Failure> {
+        let mut call = self.scripts.tell.prepare_invoke();
+        let [lines, end] = self.board();
+        call.key(lines).key(end).arg(line).arg(news::KEPT);
+        call.arg(news::fresh_order());
+        self.run::<i64>(&call).await.map(drop)
+    }
+
+    /// What edges told one another since a mark.
+    pub async fn since(&self, mark: &Mark) -> Result<News, Failure> {
+        let mut call = self.scripts.since.prepare_invoke();
+        let [lines, end] = self.board();
+        call.key(lines).key(end).arg(&mark.order).arg(mark.number);
+        call.arg(news::AT_ONCE).arg(news::fresh_order());
+        let (order, number, lost, lines): (String, u64, u8, Vec<String>) = self.run(&call).await?;
+        Ok(News {
+            mark: Mark { order, number },
+            lost: lost == 1,
+            lines,
+        })
+    }
+
+    fn board(&self) -> [String; 2] {
+        let start = self.start(0);
+        [format!("{start}news"), format!("{start}news:end")]
     }
 
     /// Whether Redis answers.

@@ -17,6 +17,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 
 use crate::backend::{Backend, Put};
+use crate::news::{self, Mark};
 use crate::pattern::{What, decoded, group};
 use crate::problem::{Answer, Problem, empty, typed};
 use crate::shelf::{Deleted, Space, Written};
@@ -26,6 +27,10 @@ const TTL: HeaderName = HeaderName::from_static("edgeweir-ttl");
 const TTL_MS: HeaderName = HeaderName::from_static("edgeweir-ttl-ms");
 const GROUPS: HeaderName = HeaderName::from_static("edgeweir-groups");
 const URI: HeaderName = HeaderName::from_static("edgeweir-uri");
+const LEASE: HeaderName = HeaderName::from_static("edgeweir-lease");
+const NEWS: HeaderName = HeaderName::from_static("edgeweir-news");
+/// The longest lease, in milliseconds.
+const MOST_LEASE: u64 = 60_000;
 /// Groups of one entry.
 const MOST_GROUPS: usize = 64;
 /// Bytes of a URI.
@@ -66,6 +71,7 @@ struct Counts {
     puts: AtomicU64,
     deletes: AtomicU64,
     invalidations: AtomicU64,
+    leases: AtomicU64,
     admitted: AtomicU64,
     limited: AtomicU64,
 }
@@ -160,13 +166,23 @@ impl Service {
         match (head.method, name) {
             (Method::POST, "invalidate") => {
                 let what = What::of(query).map_err(Problem::bad)?;
+                let line = news_of(&head.headers)?;
                 self.backend.invalidate(space, &what).await?;
+                // Told afterwards: who hears of it must not find here what is meant.
+                if let (Space::Cache, Some(line)) = (space, line) {
+                    self.backend.tell(line).await?;
+                }
                 count(&self.counts.invalidations);
                 Ok(empty(StatusCode::NO_CONTENT))
             }
             (Method::POST, "batch") if space == Space::Keys => {
                 let body = self.read(&head.headers, body).await?;
                 self.batch(&body).await
+            }
+            (Method::GET, "news") if space == Space::Cache => self.news(query).await,
+            (Method::GET, name) if space == Space::Cache && head.headers.contains_key(LEASE) => {
+                let name = key_of(space, name)?;
+                self.get_or_lease(&name, &head.headers).await
             }
             (Method::GET | Method::HEAD, name) => {
                 let name = key_of(space, name)?;
@@ -178,7 +194,16 @@ impl Service {
                 let mut put = self.put_of(&head.headers)?;
                 put.value = self.read(&head.headers, body).await?;
                 count(&self.counts.puts);
-                self.put(space, &name, put, condition).await
+                let answer = self.put(space, &name, put, condition).await?;
+                if space == Space::Cache && releases(&head.headers) {
+                    self.release(&name).await;
+                }
+                Ok(answer)
+            }
+            (Method::DELETE, name) if space == Space::Cache && releases(&head.headers) => {
+                let name = key_of(space, name)?;
+                self.release(&name).await;
+                Ok(empty(StatusCode::NO_CONTENT))
             }
             (Method::DELETE, name) => {
                 let name = key_of(space, name)?;
@@ -266,6 +291,67 @@ impl Service {
         put_text(fields, ETAG, &tag);
         put_text(fields, TTL_MS, &found.left.as_millis().to_string());
         Ok(answer)
+    }
+
+    /// What is kept, or else the lease for it: 404 to who has it now, 409 while another has it.
+    async fn get_or_lease(&self, name: &[u8], headers: &HeaderMap) -> Result<Answer, Problem> {
+        let asked = headers.get(LEASE).and_then(|it| it.to_str().ok());
+        let millis = asked.and_then(|it| it.parse().ok()).unwrap_or(0);
+        if !(1..=MOST_LEASE).contains(&millis) {
+            return Err(Problem::bad(format!(
+                "{LEASE} is {asked:?}, must be 1 to {MOST_LEASE} milliseconds"
+            )));
+        }
+        let answer = self.get(Space::Cache, name, headers).await;
+        if !matches!(&answer, Err(problem) if problem.status == 404) {
+            return answer;
+        }
+        let lease = Put {
+            ttl: Duration::from_millis(millis),
+            uri: Vec::new(),
+            groups: Vec::new(),
+            value: Bytes::new(),
+        };
+        let name = lease_name(name);
+        let put = self
+            .backend
+            .put(Space::Keys, &name, lease, Condition::Absent);
+        match put.await? {
+            Written::Stored { .. } => {
+                count(&self.counts.leases);
+                answer
+            }
+            Written::Precondition | Written::Full => Err(Problem::new(
+                409,
+                "lease-held",
+                "nothing is kept under this name, and somebody else is about to write it",
+            )),
+        }
+    }
+
+    /// Ends a lease; when that fails, its time ends it.
+    async fn release(&self, name: &[u8]) {
+        let name = lease_name(name);
+        let deleted = self
+            .backend
+            .delete(Space::Keys, &name, Condition::Any)
+            .await;
+        if let Err(failure) = deleted {
+            tracing::debug!(failure = failure.name(), "a lease was not released");
+        }
+    }
+
+    /// What edges told one another: a mark, `lost` or `known`, and a line for each.
+    async fn news(&self, query: &str) -> Result<Answer, Problem> {
+        let mark = query.strip_prefix("since=").unwrap_or("");
+        let news = self.backend.since(&Mark::of(mark)).await?;
+        let known = if news.lost { "lost" } else { "known" };
+        let mut text = format!("{}\n{known}\n", news.mark.text());
+        for line in &news.lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        Ok(typed(StatusCode::OK, "text/plain", text))
     }
 
     async fn put(
@@ -430,6 +516,7 @@ impl Service {
             "puts": of(&counts.puts),
             "deletes": of(&counts.deletes),
             "invalidations": of(&counts.invalidations),
+            "leases": of(&counts.leases),
             "admitted": of(&counts.admitted),
             "limited": of(&counts.limited),
             "in_flight": self.rules.concurrency - self.room.available_permits(),
@@ -437,6 +524,29 @@ impl Service {
         });
         typed(StatusCode::OK, "application/json", stats.to_string())
     }
+}
+
+/// What an invalidation tells the other edges.
+fn news_of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get(NEWS) else {
+        return Ok(None);
+    };
+    match value.to_str() {
+        Ok(line) if (1..=news::LONGEST).contains(&line.len()) => Ok(Some(line)),
+        _ => Err(Problem::bad(format!(
+            "{NEWS} must be 1 to {} visible ASCII characters",
+            news::LONGEST
+        ))),
+    }
+}
+
+/// A lease that was taken with `GET /cache/<name>` ends with this request.
+fn releases(headers: &HeaderMap) -> bool {
+    headers.get(LEASE).is_some_and(|it| it == "release")
+}
+
+fn lease_name(name: &[u8]) -> Vec<u8> {
+    [b"cache-lease/", name].concat()
 }
 
 /// A cache name is 32 hexadecimal digits; a key is percent-decoded and 1 to 512 bytes.

@@ -120,6 +120,7 @@ fn is_offered(name: &str) -> bool {
     .any(|prefix| name.starts_with(prefix))
         || name.starts_with("wasi:http/")
         || name == "spin:key-value/key-value@3.0.0"
+        || name == "spin:redis/redis@3.0.0"
         || name == "spin:variables/variables@3.0.0"
 }
 

@@ -15,6 +15,7 @@ mod instance;
 mod layer;
 mod output;
 mod pool;
+mod redis;
 mod runtime;
 mod spin;
 mod stores;

@@ -76,7 +76,8 @@ fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     wasmtime_wasi::p3::add_to_linker(linker)?;
     wasmtime_wasi_http::p3::add_to_linker(linker)?;
     crate::handler::add_to_linker(linker)?;
-    crate::spin::add_to_linker(linker)
+    crate::spin::add_to_linker(linker)?;
+    crate::redis::add_to_linker(linker)
 }
 
 /// One ticker per engine: one per request costs orders of magnitude more.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use edgeweir_filter::{Answer, Cx, Effect, Task};
 
 use crate::fill::placing;
+use crate::flights::Lead;
 use crate::lookup::{Lookup, updated};
 use crate::marker::Register;
 use crate::store::{Core, LONGEST_KEPT, seconds_at};
@@ -17,11 +18,19 @@ pub(crate) struct Adopt {
     lookup: Lookup,
     register: Rc<Register>,
     stored: Rc<Stored>,
+    /// Those who wait for it go on when it is there.
+    lead: Option<Lead>,
 }
 
 impl Adopt {
     /// Of a response that was found for a lookup; `None` when it is of no use any more.
-    pub fn of(core: &Rc<Core>, lookup: &Lookup, stored: &Rc<Stored>, cx: &Cx<'_>) -> Option<Self> {
+    pub fn of(
+        core: &Rc<Core>,
+        lookup: &Lookup,
+        stored: &Rc<Stored>,
+        lead: Option<Lead>,
+        cx: &Cx<'_>,
+    ) -> Option<Self> {
         let Vary::Fields(names) = Vary::of(&stored.fields) else {
             return None;
         };
@@ -42,6 +51,7 @@ impl Adopt {
             lookup: lookup.quiet(),
             register: Rc::new(register),
             stored: Rc::clone(stored),
+            lead,
         })
     }
 }
@@ -55,13 +65,18 @@ impl Task for Adopt {
     fn answer(&mut self, answer: Answer, cx: &mut Cx<'_>) -> Option<Effect> {
         let before = updated(answer).ok()?;
         let (marker, at) = self.register.apply(before.as_deref()).ok()?;
-        if marker.generation == self.stored.generation {
-            let place = self.lookup.place_at(&marker, at);
-            let encoded = self.stored.encode()?;
-            let until = self.register.until;
-            self.core
-                .keep_here(&place, &self.stored, encoded, until, None, cx);
-        }
+        let place = self.lookup.place_at(&marker, at);
+        let stored = match marker.generation == self.stored.generation {
+            true => Rc::clone(&self.stored),
+            false => Rc::new(Stored {
+                generation: marker.generation,
+                ..Stored::clone(&self.stored)
+            }),
+        };
+        let encoded = stored.encode()?;
+        let (until, lead) = (self.register.until, self.lead.take());
+        self.core
+            .keep_here(&place, &stored, encoded, until, lead, cx);
         None
     }
 }

@@ -42,7 +42,8 @@ impl CacheExchange {
         head: &mut RequestHead,
         cx: &mut Cx<'_>,
     ) -> Step {
-        if lookup.clock.is_some() {
+        // What another machine stored was never checked here.
+        if lookup.clock.is_some() && lookup.third.is_none() {
             let checked = self.core.memory.borrow().checked(&found.1.object);
             if checked.clock == lookup.clock {
                 return self.standing(lookup, found, Standing::Valid, head, cx);
@@ -107,7 +108,8 @@ impl CacheExchange {
                 checking.overview = Overview::of(value.as_deref());
                 let known = self.core.memory.borrow().checked(&checking.found.1.object);
                 let number = checking.overview.number;
-                if number == 0 || known.number == Some(number) {
+                let here = checking.lookup.third.is_none();
+                if here && (number == 0 || known.number == Some(number)) {
                     return self.valid(checking, head, cx);
                 }
                 checking.stage = Stage::Marks;

@@ -12,9 +12,11 @@ use crate::freshness::format_date;
 use crate::invalidate::{self, Method, Updates};
 use crate::key::{Key, Target};
 use crate::lookup::{Epoch, Lookup, Sent};
-use crate::reason::{Bypass, Missed};
+use crate::news::Hear;
+use crate::reason::Bypass;
 use crate::status::{Forward, Status};
 use crate::store::{Core, Place};
+use crate::third::Third;
 
 /// One request and its response, seen by the cache.
 pub struct CacheExchange {
@@ -40,8 +42,14 @@ pub(crate) enum State {
     Marker(Box<Lookup>),
     /// The stored response is asked for.
     Object(Box<Lookup>, Place),
+    /// What other machines invalidated is asked for first.
+    Hearing(Box<Lookup>, Box<Hear>),
+    /// As above, by another request.
+    Heard(Box<Lookup>),
     /// The third tier is asked for it.
-    Third(Box<Lookup>, Place, Missed),
+    Third(Box<Third>),
+    /// Whoever has the lease on it is waited for.
+    Leased(Box<Third>),
     /// Whether what was found was invalidated with something larger is asked for.
     Checking(Box<Checking>),
     /// Another request to the origin is waited for.
@@ -92,7 +100,12 @@ impl CacheExchange {
         let targets = invalidate::targets(target, head);
         let groups = invalidate::groups(target, head);
         let _ = self.pass_response(Bypass::Method, head);
-        let updates = self.core.after_unsafe(&targets, &groups, cx);
+        let mut updates = self.core.after_unsafe(&targets, &groups, cx);
+        if let Some(third) = &self.core.settings.l3 {
+            for effect in updates.take_third() {
+                cx.spawn(third.tell(effect));
+            }
+        }
         self.update(updates, None, cx)
     }
 
@@ -162,7 +175,7 @@ impl Exchange for CacheExchange {
         };
         let lookup = Lookup::new(key, target, head, &core.settings, method == Method::Head);
         core.look_ahead(&lookup, head, cx);
-        self.look_up(Box::new(lookup), head, cx)
+        self.hear_first(Box::new(lookup), head, cx)
     }
 
     fn request_answer(&mut self, answer: Answer, head: &mut RequestHead, cx: &mut Cx<'_>) -> Step {
@@ -171,9 +184,10 @@ impl Exchange for CacheExchange {
             State::Epoch(lookup, epoch) => self.got_epoch(lookup, epoch, answer, head, cx),
             State::Marker(lookup) => self.got_marker(lookup, answer, head, cx),
             State::Object(lookup, place) => self.got_object(lookup, place, answer, head, cx),
-            State::Third(lookup, place, missed) => {
-                self.got_third(lookup, place, missed, answer, head, cx)
-            }
+            State::Hearing(lookup, hear) => self.hearing(lookup, hear, &answer, head, cx),
+            State::Heard(lookup) => self.look_up(lookup, head, cx),
+            State::Third(third) => self.got_third(third, &answer, head, cx),
+            State::Leased(third) => self.ask_again(third, head, cx),
             State::Checking(checking) => self.checked(checking, answer, head, cx),
             State::Waiting(lookup) => self.look_up(lookup, head, cx),
             State::Updating(mut updates, reply) => {

@@ -114,7 +114,7 @@ impl CacheExchange {
                     let mut known = self.core.uncacheable.borrow_mut();
                     known.remember(&key, cx.now, ttl);
                 }
-                self.refuse(refused, status, head, cx)
+                self.refuse(refused, lead, status, head, cx)
             }
         }
     }
@@ -154,11 +154,13 @@ impl CacheExchange {
     fn refuse(
         &mut self,
         refused: Refused,
+        lead: Option<Lead>,
         mut status: Status,
         head: &mut ResponseHead,
         cx: &mut Cx<'_>,
     ) -> Step {
         cx.count(refused.counter());
+        self.core.give_up(lead, cx);
         status.detail = Some(refused.name());
         status.append_to(&mut head.fields, &self.core.settings.name);
         self.state = State::Over;
@@ -192,7 +194,10 @@ impl CacheExchange {
     ) -> Step {
         match answer {
             Answer::Updated(Ok(before)) => self.with_place(filling, before, head, cx),
-            _ => self.refuse(Refused::SharedStore, filling.status, head, cx),
+            _ => {
+                let Filling { status, lead, .. } = *filling;
+                self.refuse(Refused::SharedStore, lead, status, head, cx)
+            }
         }
     }
 
@@ -215,23 +220,23 @@ impl CacheExchange {
         // The same pure function that was applied there says here what it decided.
         let (marker, at) = match register.apply(before.as_deref()) {
             Ok(decided) => decided,
-            Err(refused) => return self.refuse(refused, status, head, cx),
+            Err(refused) => return self.refuse(refused, lead, status, head, cx),
         };
         status.ttl = Some(storable.left());
         let place = lookup.place_at(&marker, at);
         let Some(buffer) = storable.into_stored(marker.generation).encode_head() else {
-            return self.refuse(Refused::TooLarge, status, head, cx);
+            return self.refuse(Refused::TooLarge, lead, status, head, cx);
         };
         let limit = self.core.room_for(&place);
         let expected = declared
             .and_then(|length| usize::try_from(length).ok())
             .unwrap_or(0);
         if buffer.len().saturating_add(expected) > limit {
-            return self.refuse(Refused::TooLarge, status, head, cx);
+            return self.refuse(Refused::TooLarge, lead, status, head, cx);
         }
         let mut room = Room::of(&self.core);
         if !room.take(buffer.len()) {
-            return self.refuse(Refused::Busy, status, head, cx);
+            return self.refuse(Refused::Busy, lead, status, head, cx);
         }
         status.stored = true;
         status.append_to(&mut head.fields, &self.core.settings.name);
@@ -269,10 +274,12 @@ impl CacheExchange {
                 Level::Debug,
                 "cache: a response grew over max_object_bytes and was not stored",
             );
+            self.core.give_up(capture.lead, cx);
             return;
         }
         if !capture.room.take(chunk.len()) {
             cx.count(Refused::Busy.counter());
+            self.core.give_up(capture.lead, cx);
             return;
         }
         capture.buffer.extend_from_slice(chunk);
@@ -288,6 +295,7 @@ impl CacheExchange {
             .is_some_and(|declared| u64::try_from(length) != Ok(declared))
         {
             cx.count(Refused::LengthMismatch.counter());
+            self.core.give_up(capture.lead, cx);
             return;
         }
         let sealed = stored::seal(capture.buffer, length);

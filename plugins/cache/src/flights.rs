@@ -32,6 +32,8 @@ pub struct Lead {
     flights: Flights,
     key: Bytes,
     gate: Gate,
+    /// The name whose lease was given for it, where machines share a store.
+    pub lease: Option<Bytes>,
 }
 
 impl Flights {
@@ -56,6 +58,7 @@ impl Flights {
                     flights: self.clone(),
                     key: key.clone(),
                     gate,
+                    lease: None,
                 })
             }
         }

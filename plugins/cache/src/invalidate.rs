@@ -9,7 +9,9 @@ use edgeweir_filter::{Answer, Cx, Effect, Level, ResponseHead};
 
 use crate::groups;
 use crate::key::{Key, Target, authority, host_and_path, split};
+use crate::l3::L3;
 use crate::marker;
+use crate::news;
 use crate::operate::encoded;
 use crate::standing::{self, Ban, Mark, Overview, Wide};
 use crate::store::{self, Core};
@@ -21,6 +23,8 @@ type ThenFn = dyn FnOnce(Option<&[u8]>) -> Updates;
 #[derive(Default)]
 pub(crate) struct Updates {
     pending: VecDeque<Pending>,
+    /// What the third tier is told then.
+    third: VecDeque<Effect>,
     /// One of them did not reach the shared store.
     pub failed: bool,
 }
@@ -49,6 +53,15 @@ impl Updates {
             generation: None,
             then: None,
         });
+    }
+
+    /// What the third tier is told, for whoever does not wait for it.
+    pub(crate) fn take_third(&mut self) -> impl Iterator<Item = Effect> {
+        std::mem::take(&mut self.third).into_iter()
+    }
+
+    pub(crate) fn tell_third(&mut self, effect: Effect) {
+        self.third.push_back(effect);
     }
 
     /// What is to be done first, in order.
@@ -100,24 +113,35 @@ impl Core {
             generation: Some(fresh),
             then: None,
         });
+        if self.settings.l3.is_some() {
+            // What the third tier has is judged by its time: it knows no generations of this machine's.
+            let (name, mark) = (store::uri_mark_name(uri), Mark::hard(cx.now));
+            updates.push(name, store::MARKED, move |before| Some(mark.over(before)));
+        }
         self.push_tick(store::clock_of(uri), updates, cx);
-        self.forget_third(&key, cx);
+        self.forget_third(&key, Mark::hard(cx.now), updates);
     }
 
-    /// Makes the third tier forget all that is kept under a URI.
-    pub(crate) fn forget_third(&self, key: &Key, cx: &mut Cx<'_>) {
+    /// Makes the third tier forget all that is kept under a URI, and tell the other machines.
+    pub(crate) fn forget_third(&self, key: &Key, mark: Mark, updates: &mut Updates) {
         let Some(third) = &self.settings.l3 else {
             return;
         };
-        if self.settings.key.has_extra() {
+        let news = self.news(mark, &news::of_uri(key.uri_part()));
+        updates.tell_third(if self.settings.key.has_extra() {
             // Which other parts its keys have nobody knows: all queries of the path go. A `*` in it takes more with it.
             let uri = host_and_path(key.uri_part()).unwrap_or_default();
-            third.invalidate(&format!("pattern={}", encoded(&uri)), cx);
+            third.invalidate(&format!("pattern={}", encoded(&uri)), Some(&news))
         } else {
             let variants = 0..self.settings.max_variants;
             let names = variants.map(|at| store::object_name(&key.primary(0), at));
-            third.forget(names, cx);
-        }
+            third.forget(names, Some(&news))
+        });
+    }
+
+    /// A line for other machines.
+    pub(crate) fn news(&self, mark: Mark, what: &str) -> String {
+        news::line(self.hearing.borrow().who, mark, what)
     }
 
     /// Puts a mark on groups: what is in one of them is judged by it.
@@ -133,8 +157,10 @@ impl Core {
             updates.push(store::group_name(*group), store::MARKED, change);
         }
         if let Some(third) = &self.settings.l3 {
-            let listed: Vec<String> = groups.iter().map(|group| format!("{group:016x}")).collect();
-            third.invalidate(&format!("groups={}", listed.join(",")), cx);
+            let news = |listed: &str| self.news(mark, &news::of_groups(listed));
+            for effect in third.forget_groups(groups, news) {
+                updates.tell_third(effect);
+            }
         }
         self.push_wide(Wide::Marks, updates, cx);
     }
@@ -194,7 +220,9 @@ impl Core {
         if !self.settings.shared {
             self.do_alone(updates);
         }
-        let next = updates.pending.front()?;
+        let Some(next) = updates.pending.front() else {
+            return updates.third.pop_front();
+        };
         let change = Rc::clone(&next.change);
         let change = move |before: Option<&[u8]>| change(before);
         Some(store::cell(next.key.clone(), change, next.ttl))
@@ -203,6 +231,10 @@ impl Core {
     /// What came of the change asked for last.
     pub(crate) fn updated(&self, updates: &mut Updates, answer: &Answer, cx: &mut Cx<'_>) {
         let Some(done) = updates.pending.pop_front() else {
+            let told = |third: &L3| third.told(answer, None, cx);
+            if !self.settings.l3.as_ref().is_none_or(told) {
+                updates.failed = true;
+            }
             return;
         };
         match answer {
@@ -241,6 +273,7 @@ impl Core {
                 self.do_alone(&mut Updates {
                     pending: VecDeque::from([done]),
                     failed: true,
+                    ..Updates::default()
                 });
             }
         }

@@ -1,22 +1,26 @@
-//! The third tier: an HTTP store that outlives the edge, asked when the other two have nothing.
+//! The third tier: an HTTP store that outlives the edge and that machines share, asked when the other two have nothing.
 //!
-//! `GET <path><name>` answers 200 with what was put, or 404; `PUT <path><name>` keeps the body for as many seconds as
-//! the field `edgeweir-ttl` says, under the groups of `edgeweir-groups` and the URI of `edgeweir-uri`;
-//! `POST <path>invalidate?<what>` forgets what is named: `names=a,b`, `groups=a,b`, `prefix=`, `pattern=` (both of host and
-//! path) or `all=1`. A name is 32 hexadecimal digits, a group 16. Any status but these is a failure: the tier is then as if
-//! empty, and counted in `cache.l3.failed`.
+//! `GET <path><name>` answers 200 with what was put, or 404; with `edgeweir-lease: <ms>` 404 also gives the lease on the name,
+//! and 409 says that another has it. `PUT <path><name>` keeps the body for as many seconds as the field `edgeweir-ttl` says,
+//! under the groups of `edgeweir-groups` and the URI of `edgeweir-uri`. `POST <path>invalidate?<what>` forgets what is named:
+//! `names=a,b`, `groups=a,b`, `prefix=`, `pattern=` (both of host and path) or `all=1`; its field `edgeweir-news` is for the other
+//! machines, who read it with `GET <path>news?since=<mark>`. A name is 32 hexadecimal digits, a group 16. Any status but
+//! these is a failure: the tier is then as if empty, and why is counted below `cache.l3.failed`.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use edgeweir_filter::{
-    Answer, ConfigError, Cx, Effect, Fetch, Fetched, Fields, RequestHead, Task, To, bounded,
+    Answer, Breaker, ConfigError, Cx, Effect, Failed, Pass, Service, Task, Trouble, bounded,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// The longest a write or an invalidation takes: no client waits for it, and a lost one is worse than a slow one.
 const TELL: Duration = Duration::from_secs(5);
+/// Groups in one request: each is named twice, and a head has 32 KiB.
+const GROUPS_AT_ONCE: usize = 400;
 
 /// When what is stored is written to the third tier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
@@ -53,6 +57,17 @@ pub struct L3Config {
     #[serde(default = "default_behind")]
     #[schemars(range(min = 1, max = 600000))]
     pub behind_ms: u64,
+    /// Milliseconds for which one machine or worker alone asks the origin for what nobody has, while the others wait for
+    /// it to be in the store; a holder that is gone costs the others this long. 0 (each asks by itself) to 60000.
+    /// Default 2000. Needs `write` to be `through`.
+    #[serde(default = "default_lease")]
+    #[schemars(range(max = 60000))]
+    pub lease_ms: u64,
+    /// Milliseconds after which the store is asked what other machines invalidated. An invalidation is known everywhere
+    /// after twice as long. 0 (never) to 60000. Default 500.
+    #[serde(default = "default_news")]
+    #[schemars(range(max = 60000))]
+    pub news_ms: u64,
 }
 
 fn default_path() -> String {
@@ -64,60 +79,49 @@ fn default_timeout() -> u64 {
 fn default_behind() -> u64 {
     1000
 }
+fn default_lease() -> u64 {
+    2000
+}
+fn default_news() -> u64 {
+    500
+}
 
-/// A checked third tier.
+/// A checked third tier. Clones share the breaker.
 #[derive(Clone, Debug)]
 pub struct L3 {
-    to: String,
-    path: String,
-    authorization: Option<String>,
-    timeout: Duration,
+    service: Service,
+    breaker: Rc<Breaker>,
     /// How long writes wait; `None` when they don't.
     pub behind: Option<Duration>,
+    /// How long a lease lasts; `None` when there are none.
+    pub lease: Option<Duration>,
+    /// How often others are heard; `None` for never.
+    pub news: Option<Duration>,
 }
 
 impl TryFrom<L3Config> for L3 {
     type Error = ConfigError;
     fn try_from(config: L3Config) -> Result<Self, ConfigError> {
-        let visible = |text: &str| text.bytes().all(|byte| (b'!'..=b'~').contains(&byte));
-        if config.to.is_empty() || config.to.len() > 256 || !visible(&config.to) {
-            let message = format!(
-                "is {:?}, must be 1 to 256 visible ASCII characters",
-                config.to
-            );
-            return Err(ConfigError::new("l3.to", message));
-        }
-        let good = config.path.starts_with('/')
-            && config.path.ends_with('/')
-            && config.path.len() <= 256
-            && visible(&config.path)
-            && !config.path.contains(['?', '#']);
-        if !good {
-            let message = format!(
-                "is {:?}, must begin and end with `/` and have at most 256 visible ASCII characters",
-                config.path
-            );
-            return Err(ConfigError::new("l3.path", message));
-        }
-        if config
-            .token
-            .as_deref()
-            .is_some_and(|token| !visible(token) || token.is_empty())
-        {
-            return Err(ConfigError::new(
-                "l3.token",
-                "must be visible ASCII characters",
-            ));
-        }
-        let behind =
-            bounded("l3.behind_ms", config.behind_ms, 1, 600_000).map(Duration::from_millis)?;
+        let millis = |name: &str, value, least, most| {
+            bounded(&format!("l3.{name}"), value, least, most).map(Duration::from_millis)
+        };
+        let behind = millis("behind_ms", config.behind_ms, 1, 600_000)?;
+        let lease = millis("lease_ms", config.lease_ms, 0, 60_000)?;
+        let news = millis("news_ms", config.news_ms, 0, 60_000)?;
+        let is_behind = config.write == Write::Behind;
         Ok(Self {
-            to: config.to,
-            path: config.path,
-            authorization: config.token.map(|token| format!("Bearer {token}")),
-            timeout: bounded("l3.timeout_ms", config.timeout_ms, 1, 10_000)
-                .map(Duration::from_millis)?,
-            behind: (config.write == Write::Behind).then_some(behind),
+            service: Service::new(
+                "l3",
+                config.to,
+                config.path,
+                config.token,
+                config.timeout_ms,
+            )?,
+            breaker: Rc::default(),
+            behind: is_behind.then_some(behind),
+            // Who waits for a lease waits for the write.
+            lease: (!lease.is_zero() && !is_behind).then_some(lease),
+            news: (!news.is_zero()).then_some(news),
         })
     }
 }
@@ -131,20 +135,99 @@ pub struct About<'a> {
     pub groups: &'a [u64],
 }
 
+/// What the store has of a name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Said {
+    /// This.
+    Kept(Bytes),
+    /// Nothing; where a lease was asked for, it was given.
+    Nothing,
+    /// Nothing, and another has the lease.
+    Held,
+    /// It can't be known.
+    Failed,
+}
+
 impl L3 {
-    /// Asks for what is kept under a name.
-    pub fn read(&self, name: &[u8]) -> Effect {
-        self.fetch("GET", &digits(name), &[], Bytes::new(), self.timeout)
+    /// The longest a read takes.
+    pub fn timeout(&self) -> Duration {
+        self.service.timeout()
     }
 
-    /// Keeps a value for `ttl`. It carries its whole name: the digits alone could be another one's.
-    pub fn write(&self, name: &[u8], value: &[u8], about: &About<'_>, ttl: Duration) -> Effect {
-        let groups: Vec<String> = about
-            .groups
-            .iter()
-            .map(|group| format!("{group:016x}"))
-            .collect();
-        let (groups, uri) = (groups.join(","), String::from_utf8_lossy(about.uri));
+    /// Leave to ask the store, or why there is none, counted.
+    pub fn pass(&self, cx: &mut Cx<'_>) -> Option<Pass> {
+        let pass = self.breaker.ask(cx.now);
+        if pass.is_none() {
+            cx.count("cache.l3.failed");
+            cx.count("cache.l3.failed.breaker_open");
+        }
+        pass
+    }
+
+    /// Asks for what is kept under a name, and for the lease on it.
+    pub fn read(&self, name: &[u8], lease: Option<Duration>) -> Effect {
+        let millis = lease.map(|lease| lease.as_millis().to_string());
+        let field = millis.as_deref().map(|millis| ("edgeweir-lease", millis));
+        let fields: Vec<_> = field.into_iter().collect();
+        let (rest, timeout) = (digits(name), self.service.timeout());
+        self.service
+            .fetch("GET", &rest, &fields, Bytes::new(), timeout)
+    }
+
+    /// What the answer to a read says.
+    pub fn said(&self, answer: &Answer, name: &[u8], pass: Pass, cx: &mut Cx<'_>) -> Said {
+        match answer {
+            Answer::Fetched(Ok(reply)) if matches!(reply.head.status, 200 | 404 | 409) => {
+                self.breaker.well(pass);
+                match reply.head.status {
+                    200 => value_of(&reply.body, name).map_or(Said::Nothing, Said::Kept),
+                    409 => Said::Held,
+                    _ => Said::Nothing,
+                }
+            }
+            other => {
+                self.failed(other, Some(pass), cx);
+                Said::Failed
+            }
+        }
+    }
+
+    /// Asks what other machines invalidated since a mark.
+    pub fn news(&self, mark: &str) -> Effect {
+        let (rest, timeout) = (format!("news?since={mark}"), self.service.timeout());
+        self.service.fetch("GET", &rest, &[], Bytes::new(), timeout)
+    }
+
+    /// The text of an answer to `news`, `None` within where the store has no news; `None` when it failed.
+    pub fn heard(&self, answer: &Answer, pass: Pass, cx: &mut Cx<'_>) -> Option<Option<String>> {
+        match answer {
+            Answer::Fetched(Ok(reply)) if matches!(reply.head.status, 400 | 404 | 405 | 501) => {
+                self.breaker.well(pass);
+                Some(None)
+            }
+            Answer::Fetched(Ok(reply)) if reply.head.status == 200 => {
+                self.breaker.well(pass);
+                Some(Some(String::from_utf8_lossy(&reply.body).into_owned()))
+            }
+            other => {
+                self.failed(other, Some(pass), cx);
+                None
+            }
+        }
+    }
+
+    /// Keeps a value for `ttl`, and ends the lease on it. It carries its whole name: the digits alone could be another
+    /// one's.
+    pub fn write(
+        &self,
+        name: &[u8],
+        value: &[u8],
+        about: &About<'_>,
+        ttl: Duration,
+        releases: bool,
+    ) -> Effect {
+        let groups = listed(about.groups);
+        let uri = String::from_utf8_lossy(about.uri);
         let seconds = ttl.as_secs().max(1).to_string();
         let length = u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes();
         let body = [&length[..], name, value].concat();
@@ -152,85 +235,150 @@ impl L3 {
             ("edgeweir-ttl", seconds.as_str()),
             ("edgeweir-groups", &groups),
             ("edgeweir-uri", &uri),
+            ("edgeweir-lease", "release"),
         ];
-        self.fetch("PUT", &digits(name), &fields, body.into(), TELL)
+        let sent = if releases { &fields[..] } else { &fields[..3] };
+        self.service
+            .fetch("PUT", &digits(name), sent, body.into(), TELL)
     }
 
-    /// Forgets names.
-    pub fn forget(&self, names: impl Iterator<Item = Bytes>, cx: &mut Cx<'_>) {
+    /// Ends a lease without a write.
+    pub fn release(&self, name: &[u8]) -> Effect {
+        let fields = [("edgeweir-lease", "release")];
+        self.service
+            .fetch("DELETE", &digits(name), &fields, Bytes::new(), TELL)
+    }
+
+    /// Forgets names; `news` is for the other machines.
+    pub fn forget(&self, names: impl Iterator<Item = Bytes>, news: Option<&str>) -> Effect {
         let listed: Vec<String> = names.map(|name| digits(&name)).collect();
-        self.invalidate(&format!("names={}", listed.join(",")), cx);
+        self.invalidate(&format!("names={}", listed.join(",")), news)
+    }
+
+    /// Forgets what is in groups; `news` makes of groups what the other machines are told.
+    pub fn forget_groups(&self, groups: &[u64], news: impl Fn(&str) -> String) -> Vec<Effect> {
+        let at_once = groups.chunks(GROUPS_AT_ONCE).map(listed);
+        at_once
+            .map(|groups| self.invalidate(&format!("groups={groups}"), Some(&news(&groups))))
+            .collect()
     }
 
     /// Makes what a query names unusable.
-    pub fn invalidate(&self, query: &str, cx: &mut Cx<'_>) {
+    pub fn invalidate(&self, query: &str, news: Option<&str>) -> Effect {
+        let fields: Vec<_> = news
+            .filter(|_| self.news.is_some())
+            .map(|news| ("edgeweir-news", news))
+            .into_iter()
+            .collect();
         let path = format!("invalidate?{query}");
-        cx.spawn(Tell(Some(self.fetch(
-            "POST",
-            &path,
-            &[],
-            Bytes::new(),
-            TELL,
-        ))));
+        self.service
+            .fetch("POST", &path, &fields, Bytes::new(), TELL)
     }
 
-    fn fetch(
-        &self,
-        method: &'static str,
-        rest: &str,
-        fields: &[(&str, &str)],
-        body: Bytes,
-        timeout: Duration,
-    ) -> Effect {
-        let mut fields = Fields::of(fields);
-        if let Some(authorization) = &self.authorization {
-            fields.set("authorization", authorization.clone());
+    /// Something the store is told while nobody waits.
+    pub fn tell(&self, effect: Effect) -> Tell {
+        Tell {
+            third: self.clone(),
+            effect: Some(effect),
         }
-        Effect::Fetch(Fetch {
-            to: To::Named(self.to.clone()),
-            head: RequestHead {
-                method: Bytes::from_static(method.as_bytes()),
-                scheme: Bytes::from_static(b"http"),
-                authority: Bytes::copy_from_slice(self.to.as_bytes()),
-                path: format!("{}{rest}", self.path).into(),
-                fields,
-                end: body.is_empty(),
-                ..RequestHead::default()
+    }
+
+    /// Whether the store did what it was told; else it is counted why not.
+    pub fn told(&self, answer: &Answer, pass: Option<Pass>, cx: &mut Cx<'_>) -> bool {
+        let done =
+            matches!(answer, Answer::Fetched(Ok(reply)) if (200..300).contains(&reply.head.status));
+        match (done, pass) {
+            (true, Some(pass)) => drop(self.breaker.well(pass)),
+            (true, None) => {}
+            (false, pass) => self.failed(answer, pass, cx),
+        }
+        done
+    }
+
+    fn failed(&self, answer: &Answer, pass: Option<Pass>, cx: &mut Cx<'_>) {
+        cx.count("cache.l3.failed");
+        let (name, trouble) = match answer {
+            Answer::Fetched(Err(failed)) => {
+                let name = match failed {
+                    Failed::TimedOut => "cache.l3.failed.timed_out",
+                    Failed::Unsupported => "cache.l3.failed.unsupported",
+                    _ => "cache.l3.failed.unavailable",
+                };
+                (name, Some(Trouble::from(*failed)))
+            }
+            Answer::Fetched(Ok(reply)) => match reply.head.status {
+                401 | 403 => ("cache.l3.failed.denied", Some(Trouble::Refused)),
+                // One value that it can't take says nothing of the others.
+                413 => ("cache.l3.failed.too_large", None),
+                507 => ("cache.l3.failed.full", None),
+                _ => ("cache.l3.failed.error", Some(Trouble::Refused)),
             },
-            body,
-            timeout,
-        })
+            _ => ("cache.l3.failed.unsupported", Some(Trouble::Refused)),
+        };
+        cx.count(name);
+        let Some(pass) = pass else { return };
+        match trouble {
+            None => drop(self.breaker.well(pass)),
+            Some(trouble) => {
+                if self.breaker.failed(pass, trouble, cx.now) {
+                    cx.count("cache.l3.breaker_opened");
+                }
+            }
+        }
     }
 }
 
 /// Something the store is told while nobody waits; when that fails it is counted.
-pub struct Tell(pub Option<Effect>);
+pub struct Tell {
+    third: L3,
+    effect: Option<Effect>,
+}
 
 impl Task for Tell {
     fn start(&mut self, _: &mut Cx<'_>) -> Option<Effect> {
-        self.0.take()
+        self.effect.take()
     }
 
     fn answer(&mut self, answer: Answer, cx: &mut Cx<'_>) -> Option<Effect> {
-        told(&answer, cx);
+        self.third.told(&answer, None, cx);
         None
     }
 }
 
-/// Counts a write or an invalidation that failed.
-pub fn told(answer: &Answer, cx: &mut Cx<'_>) {
-    if !matches!(answer, Answer::Fetched(Ok(reply)) if (200..300).contains(&reply.head.status)) {
-        cx.count("cache.l3.failed");
+/// A write, left out while the store is in trouble.
+pub struct Keep {
+    third: L3,
+    effect: Option<Effect>,
+    pass: Option<Pass>,
+}
+
+impl Keep {
+    /// Of `L3::write`.
+    pub fn new(third: &L3, effect: Effect) -> Self {
+        Self {
+            third: third.clone(),
+            effect: Some(effect),
+            pass: None,
+        }
     }
 }
 
-/// The value in the answer to a read: `None` when there is none of this name, `Err` when the store failed.
-pub fn found(answer: &Fetched, name: &[u8]) -> Result<Option<Bytes>, u16> {
-    match answer.head.status {
-        404 => Ok(None),
-        200 => Ok(value_of(&answer.body, name)),
-        other => Err(other),
+impl Task for Keep {
+    fn start(&mut self, cx: &mut Cx<'_>) -> Option<Effect> {
+        self.pass = Some(self.third.pass(cx)?);
+        cx.count("cache.l3.stored");
+        self.effect.take()
     }
+
+    fn answer(&mut self, answer: Answer, cx: &mut Cx<'_>) -> Option<Effect> {
+        self.third.told(&answer, self.pass, cx);
+        None
+    }
+}
+
+fn listed(groups: &[u64]) -> String {
+    let groups: Vec<String> = groups.iter().map(|group| format!("{group:016x}")).collect();
+    groups.join(",")
 }
 
 fn value_of(body: &Bytes, name: &[u8]) -> Option<Bytes> {
@@ -257,33 +405,56 @@ fn digits(name: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edgeweir_filter::Reply;
+    use edgeweir_filter::{Record, Reply, Timestamp};
 
     #[test]
     fn what_is_written_is_read_by_its_name_only() {
         let config = serde_json::from_str::<L3Config>(r#"{"to": "store"}"#).expect("valid");
         let l3 = L3::try_from(config).expect("valid");
-        let Effect::Fetch(put) = l3.write(
-            b"name",
-            b"value",
-            &About {
-                uri: b"a.example/x",
-                groups: &[1],
-            },
-            Duration::from_secs(7),
-        ) else {
+        let about = About {
+            uri: b"a.example/x",
+            groups: &[1],
+        };
+        let Effect::Fetch(put) = l3.write(b"name", b"value", &about, Duration::from_secs(7), false)
+        else {
             panic!("a fetch");
         };
         assert_eq!(put.head.fields.text("edgeweir-ttl"), Some("7"));
-        let answer = |status| Reply::new(status, &[], put.body.clone());
-        assert_eq!(found(&answer(200), b"name"), Ok(Some(Bytes::from("value"))));
-        assert_eq!(found(&answer(200), b"other"), Ok(None));
-        assert_eq!(found(&answer(404), b"name"), Ok(None));
-        assert_eq!(found(&answer(503), b"name"), Err(503));
-        let Effect::Fetch(get) = l3.read(b"name") else {
+        assert!(!put.head.fields.has("edgeweir-lease"));
+        let mut record = Record::default();
+        let mut cx = Cx::new(Timestamp::from_secs(1), &mut record);
+        for (status, name, want) in [
+            (200, &b"name"[..], Said::Kept(Bytes::from("value"))),
+            (200, b"other", Said::Nothing),
+            (404, b"name", Said::Nothing),
+            (409, b"name", Said::Held),
+            (503, b"name", Said::Failed),
+        ] {
+            let pass = l3.pass(&mut cx).expect("closed");
+            let answer = Answer::Fetched(Ok(Reply::new(status, &[], put.body.clone())));
+            assert_eq!(l3.said(&answer, name, pass, &mut cx), want, "{status}");
+        }
+        let Effect::Fetch(get) = l3.read(b"name", Some(Duration::from_secs(2))) else {
             panic!("a fetch");
         };
         assert_eq!(get.head.path, put.head.path);
         assert_eq!(get.head.path.len(), "/cache/".len() + 32);
+        assert_eq!(get.head.fields.text("edgeweir-lease"), Some("2000"));
+    }
+
+    #[test]
+    fn many_groups_are_several_requests() {
+        let config = serde_json::from_str::<L3Config>(r#"{"to": "store"}"#).expect("valid");
+        let l3 = L3::try_from(config).expect("valid");
+        let groups: Vec<u64> = (0..1_001).collect();
+        let told = l3.forget_groups(&groups, |groups| format!("g {groups}"));
+        assert_eq!(told.len(), 3);
+        for effect in &told {
+            let Effect::Fetch(fetch) = effect else {
+                panic!("a fetch");
+            };
+            let news = fetch.head.fields.get("edgeweir-news").map(<[u8]>::len);
+            assert!(news.is_some_and(|length| length < 8 * 1024));
+        }
     }
 }

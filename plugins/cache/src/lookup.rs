@@ -5,10 +5,9 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use edgeweir_filter::{
-    Answer, Body, Cx, Effect, Failed, Fields, Reply, RequestHead, Step, Timestamp,
+    Answer, Body, Cx, Effect, Failed, Fields, Gate, Reply, RequestHead, Step, Timestamp,
 };
 
-use crate::adopt::Adopt;
 use crate::answer::{self, Verdict};
 use crate::conditional;
 use crate::config::Settings;
@@ -16,7 +15,6 @@ use crate::directives::RequestDirectives;
 use crate::exchange::{CacheExchange, State};
 use crate::flights::{Boarding, Lead};
 use crate::key::{self, Key, Target};
-use crate::l3;
 use crate::marker::{self, Marker};
 use crate::memory::Known;
 use crate::reason::Missed;
@@ -25,6 +23,7 @@ use crate::standing::Standing;
 use crate::status::{Forward, Status};
 use crate::store::{self, Place};
 use crate::stored::Stored;
+use crate::third::FromThird;
 use crate::vary;
 
 /// What is known of a request that is looked up.
@@ -45,6 +44,10 @@ pub(crate) struct Lookup {
     pub began: Timestamp,
     /// There is a third tier.
     pub has_third: bool,
+    /// It was asked.
+    pub asked_third: bool,
+    /// It had what is judged now.
+    pub third: Option<FromThird>,
     /// The shared store is off, or failed in this exchange.
     pub alone: bool,
     /// The key's clock as read, where the shared store is used.
@@ -93,6 +96,14 @@ impl Epoch {
 /// A stored response that was found, and where.
 pub(crate) type Found = (Rc<Stored>, Place);
 
+/// What a request that would go to the origin does.
+pub(crate) enum Aboard {
+    /// It goes, and leads others or not.
+    Go(Option<Lead>),
+    /// It waits for another.
+    Wait(Gate),
+}
+
 /// A request on its way to the origin.
 pub(crate) struct Sent {
     pub lookup: Box<Lookup>,
@@ -132,6 +143,8 @@ impl Lookup {
             is_head,
             began: Timestamp::default(),
             has_third: settings.l3.is_some(),
+            asked_third: false,
+            third: None,
             alone: !settings.shared,
             clock: None,
             marker: None,
@@ -155,6 +168,8 @@ impl Lookup {
             is_head: false,
             began: self.began,
             has_third: self.has_third,
+            asked_third: self.asked_third,
+            third: None,
             alone: self.alone,
             clock: self.clock.clone(),
             marker: self.marker.clone(),
@@ -376,12 +391,8 @@ impl CacheExchange {
             .as_ref()
             .filter(|marker| marker.has_variants())
         else {
-            // Nothing was ever heard of the key here: what outlives the edge may know it.
-            let unheard = lookup.marker.is_none();
-            return match unheard {
-                true => self.ask_third(lookup, Missed::Absent, head, cx),
-                false => self.forward(lookup, Missed::Absent, None, head, cx),
-            };
+            // Nothing is stored here: another machine, or this one before, may have stored it.
+            return self.ask_third(lookup, Missed::Absent, head, cx);
         };
         let Some(place) = lookup.place() else {
             return self.forward(lookup, Missed::Variant, None, head, cx);
@@ -472,68 +483,6 @@ impl CacheExchange {
         }
     }
 
-    /// Asks the third tier, where there is one.
-    fn ask_third(
-        &mut self,
-        lookup: Box<Lookup>,
-        missed: Missed,
-        head: &mut RequestHead,
-        cx: &mut Cx<'_>,
-    ) -> Step {
-        let core = Rc::clone(&self.core);
-        let Some(third) = &core.settings.l3 else {
-            return self.forward(lookup, missed, None, head, cx);
-        };
-        if lookup.waited.is_some() || self.is_known_uncacheable(&lookup, cx) {
-            return self.forward(lookup, missed, None, head, cx);
-        }
-        // Under a key nobody knows, the first variant is the one that may be there.
-        let place = match lookup.place() {
-            Some(place) => place,
-            None => lookup.place_at(&Marker::new(0, false, 0), 0),
-        };
-        let effect = third.read(&place.object);
-        self.state = State::Third(lookup, place, missed);
-        Step::Do(effect)
-    }
-
-    pub(crate) fn got_third(
-        &mut self,
-        lookup: Box<Lookup>,
-        place: Place,
-        missed: Missed,
-        answer: Answer,
-        head: &mut RequestHead,
-        cx: &mut Cx<'_>,
-    ) -> Step {
-        let kept = match &answer {
-            Answer::Fetched(Ok(reply)) => l3::found(reply, &place.object).ok(),
-            _ => None,
-        };
-        let Some(kept) = kept else {
-            cx.count("cache.l3.failed");
-            return self.forward(lookup, missed, None, head, cx);
-        };
-        let current = |stored: &Stored| match &lookup.marker {
-            Some(marker) => stored.generation == marker.generation,
-            None => true,
-        };
-        let stored = kept
-            .and_then(|bytes| Stored::decode(&bytes))
-            .filter(|stored| current(stored) && stored.matches(&lookup.request));
-        let Some(stored) = stored else {
-            cx.count("cache.l3.miss");
-            return self.forward(lookup, missed, None, head, cx);
-        };
-        cx.count("cache.l3.hit");
-        cx.add("cache.l3.lookup_ns", lookup.took(cx));
-        let stored = Rc::new(stored);
-        if let Some(adopt) = Adopt::of(&self.core, &lookup, &stored, cx) {
-            cx.spawn(adopt);
-        }
-        self.found(lookup, stored, place, head, cx)
-    }
-
     pub(crate) fn found(
         &mut self,
         lookup: Box<Lookup>,
@@ -552,7 +501,7 @@ impl CacheExchange {
     /// With the standing of what was found: answers with it, or not.
     pub(crate) fn standing(
         &mut self,
-        lookup: Box<Lookup>,
+        mut lookup: Box<Lookup>,
         (stored, place): Found,
         standing: Standing,
         head: &mut RequestHead,
@@ -560,10 +509,12 @@ impl CacheExchange {
     ) -> Step {
         match answer::judge(&stored, &lookup.asked, &lookup.request, standing, cx.now) {
             Verdict::Reuse => {
+                self.adopt(&mut lookup, &stored, false, cx);
                 self.refresh_ahead(&lookup, &stored, &place, head, cx);
                 self.reuse(&lookup, &stored, "cache.hit", cx)
             }
             Verdict::ReuseStale => {
+                self.adopt(&mut lookup, &stored, false, cx);
                 let core = &self.core;
                 if lookup.waited.is_none()
                     && let Some(lead) = core.flights.lead(&lookup.flight())
@@ -580,9 +531,19 @@ impl CacheExchange {
                 self.reuse(&lookup, &stored, "cache.stale", cx)
             }
             Verdict::Ask(missed) => {
-                let useless = missed == Missed::Invalidated;
-                let found = (!useless).then_some((stored, place));
-                self.forward(lookup, missed, found, head, cx)
+                if missed == Missed::Invalidated {
+                    // Another machine may have asked for it anew. One who leads goes on to the origin.
+                    return match lookup.third.take().and_then(|third| third.lead) {
+                        Some(lead) => self.send(lookup, missed, None, Some(lead), head, cx),
+                        None => self.ask_third(lookup, missed, head, cx),
+                    };
+                }
+                let lead = self.adopt(&mut lookup, &stored, true, cx);
+                let found = Some((stored, place));
+                match lead {
+                    Some(lead) => self.send(lookup, missed, found, Some(lead), head, cx),
+                    None => self.forward(lookup, missed, found, head, cx),
+                }
             }
         }
     }
@@ -644,7 +605,7 @@ impl CacheExchange {
     /// To the origin, or to wait for another request that went there.
     pub(crate) fn forward(
         &mut self,
-        mut lookup: Box<Lookup>,
+        lookup: Box<Lookup>,
         missed: Missed,
         selected: Option<Found>,
         head: &mut RequestHead,
@@ -653,6 +614,14 @@ impl CacheExchange {
         if lookup.asked.only_if_cached {
             return self.only_if_cached(&lookup, missed, cx);
         }
+        match self.board(&lookup, missed, cx) {
+            Aboard::Go(lead) => self.send(lookup, missed, selected, lead, head, cx),
+            Aboard::Wait(gate) => self.wait(lookup, missed, gate),
+        }
+    }
+
+    /// Whether a request is the one for its key, goes by itself, or waits.
+    pub(crate) fn board(&self, lookup: &Lookup, missed: Missed, cx: &mut Cx<'_>) -> Aboard {
         let collapse = self.core.settings.collapse;
         let may_wait = collapse.waiters > 0
             && missed.collapses()
@@ -660,24 +629,26 @@ impl CacheExchange {
             && !lookup.asked.no_store
             && lookup.waited.is_none()
             && !lookup.request.has("range");
-        if !may_wait || self.is_known_uncacheable(&lookup, cx) {
-            return self.send(lookup, missed, selected, None, head, cx);
+        if !may_wait || self.is_known_uncacheable(lookup, cx) {
+            return Aboard::Go(None);
         }
         match self.core.flights.board(&lookup.flight(), collapse.waiters) {
-            Boarding::Lead(lead) => self.send(lookup, missed, selected, Some(lead), head, cx),
+            Boarding::Lead(lead) => Aboard::Go(Some(lead)),
             Boarding::Full => {
                 cx.count("cache.collapse_full");
-                self.send(lookup, missed, selected, None, head, cx)
+                Aboard::Go(None)
             }
-            Boarding::Wait(gate) => {
-                lookup.waited = Some(missed);
-                self.state = State::Waiting(lookup);
-                Step::Do(Effect::Wait {
-                    gate: Some(gate),
-                    limit: collapse.limit,
-                })
-            }
+            Boarding::Wait(gate) => Aboard::Wait(gate),
         }
+    }
+
+    pub(crate) fn wait(&mut self, mut lookup: Box<Lookup>, missed: Missed, gate: Gate) -> Step {
+        lookup.waited = Some(missed);
+        self.state = State::Waiting(lookup);
+        Step::Do(Effect::Wait {
+            gate: Some(gate),
+            limit: self.core.settings.collapse.limit,
+        })
     }
 
     fn only_if_cached(&mut self, lookup: &Lookup, missed: Missed, cx: &mut Cx<'_>) -> Step {
@@ -694,7 +665,7 @@ impl CacheExchange {
         Step::Reply(reply)
     }
 
-    fn send(
+    pub(crate) fn send(
         &mut self,
         lookup: Box<Lookup>,
         missed: Missed,

@@ -8,6 +8,7 @@ use crate::admin::{Command, Purge, What};
 use crate::groups;
 use crate::invalidate::Updates;
 use crate::key::{self, Key};
+use crate::news;
 use crate::standing::{Ban, Mark, Wide, matches};
 use crate::store::{self, Core};
 use crate::stored::Stored;
@@ -55,7 +56,7 @@ impl Core {
                 updates.push(name, store::MARKED, move |before| Some(mark.over(before)));
                 self.push_wide(Wide::Marks, updates, cx);
                 // It keeps no marks, and what it has would be fresh after a restart.
-                self.forget_third(&key, cx);
+                self.forget_third(&key, mark, updates);
             }
             What::Key(target) => self.invalidate_key(target, updates, cx),
             What::Groups(names) => {
@@ -71,18 +72,20 @@ impl Core {
                 if let Some(ban) = Ban::new(mark, pattern.as_bytes()) {
                     self.ban(&ban, updates, cx);
                 }
-                self.tell_third(&format!("pattern={}", encoded(pattern.as_bytes())), cx);
+                let query = format!("pattern={}", encoded(pattern.as_bytes()));
+                let news = news::of_pattern(pattern.as_bytes());
+                self.tell_third(&query, self.news(mark, &news), updates);
             }
             What::All => {
                 self.push_wide(Wide::All(mark), updates, cx);
-                self.tell_third("all=1", cx);
+                self.tell_third("all=1", self.news(mark, news::OF_ALL), updates);
             }
         }
     }
 
-    fn tell_third(&self, query: &str, cx: &mut Cx<'_>) {
+    fn tell_third(&self, query: &str, news: String, updates: &mut Updates) {
         if let Some(third) = &self.settings.l3 {
-            third.invalidate(query, cx);
+            updates.tell_third(third.invalidate(query, Some(&news)));
         }
     }
 

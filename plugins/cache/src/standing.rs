@@ -54,6 +54,15 @@ impl Mark {
         }
     }
 
+    /// The same, but about nothing that is asked for after `now`: a clock elsewhere may be ahead.
+    pub fn not_after(self, now: Timestamp) -> Self {
+        Self {
+            hard: self.hard.min(now),
+            soft: self.soft.min(now),
+            ..self
+        }
+    }
+
     /// Both marks in one: never less strict than either.
     fn and(self, other: Self) -> Self {
         let none = Timestamp::default();

@@ -12,9 +12,10 @@ use edgeweir_filter::{Answer, Change, Cx, Effect, Task, Timestamp};
 
 use crate::config::Settings;
 use crate::flights::{Flights, Lead};
-use crate::l3::{self, About, Tell};
+use crate::l3::{About, Keep};
 use crate::marker;
 use crate::memory::Memory;
+use crate::news::Hearing;
 use crate::standing::Ban;
 use crate::storable::Storable;
 use crate::stored::Stored;
@@ -57,6 +58,8 @@ pub struct Core {
     pub prefetches: RefCell<Rate>,
     /// The bans, and the number of the invalidation they were read under.
     pub bans: RefCell<(u64, Rc<[Ban]>)>,
+    /// How far it is with hearing what other machines invalidated.
+    pub(crate) hearing: RefCell<Hearing>,
     random: RandomState,
     drawn: Cell<u64>,
     /// Bytes of responses being captured now.
@@ -108,6 +111,7 @@ impl Core {
             successors: RefCell::new(Successors::new(settings.successors)),
             prefetches: RefCell::new(Rate::new(settings.prefetches)),
             bans: RefCell::new((0, Rc::from([]))),
+            hearing: RefCell::default(),
             settings,
             random: RandomState::new(),
             drawn: Cell::new(0),
@@ -159,7 +163,8 @@ impl Core {
         lead: Option<Lead>,
         cx: &mut Cx<'_>,
     ) {
-        self.write_third(place, stored, &encoded, until, cx);
+        let leased = lead.as_ref().is_some_and(|lead| lead.lease.is_some());
+        self.write_third(place, stored, &encoded, until, leased, cx);
         self.keep_here(place, stored, encoded, until, lead, cx);
     }
 
@@ -205,6 +210,7 @@ impl Core {
         stored: &Rc<Stored>,
         encoded: &Bytes,
         until: u32,
+        leased: bool,
         cx: &mut Cx<'_>,
     ) {
         let Some(l3) = &self.settings.l3 else {
@@ -212,13 +218,13 @@ impl Core {
         };
         match l3.behind {
             None => {
-                cx.count("cache.l3.stored");
                 let about = About {
                     uri: &place.uri,
                     groups: &stored.groups,
                 };
                 let ttl = remaining(until, cx.now);
-                cx.spawn(Tell(Some(l3.write(&place.object, encoded, &about, ttl))));
+                let write = l3.write(&place.object, encoded, &about, ttl, leased);
+                cx.spawn(Keep::new(l3, write));
             }
             Some(wait) => cx.spawn(Behind {
                 core: Rc::clone(self),
@@ -232,11 +238,19 @@ impl Core {
         }
     }
 
+    /// Lets go of a flight whose response is not kept: also the lease on it.
+    pub fn give_up(&self, lead: Option<Lead>, cx: &mut Cx<'_>) {
+        if let (Some(l3), Some(name)) = (&self.settings.l3, lead.and_then(|it| it.lease.clone())) {
+            cx.spawn(l3.tell(l3.release(&name)));
+        }
+    }
+
     /// Drops a response from both tiers and tells the other workers.
     pub fn forget(&self, place: &Place, generation: u64, until: u32, cx: &mut Cx<'_>) {
         self.memory.borrow_mut().remove(&place.object);
         if let Some(l3) = &self.settings.l3 {
-            l3.forget([place.object.clone()].into_iter(), cx);
+            let names = [place.object.clone()].into_iter();
+            cx.spawn(l3.tell(l3.forget(names, None)));
         }
         let remove = Effect::Remove {
             key: place.object.clone(),
@@ -320,7 +334,6 @@ impl Task for Behind {
 
     fn answer(&mut self, answer: Answer, cx: &mut Cx<'_>) -> Option<Effect> {
         let Answer::Waited = answer else {
-            l3::told(&answer, cx);
             return None;
         };
         let l3 = self.core.settings.l3.as_ref()?;
@@ -328,13 +341,14 @@ impl Task for Behind {
             cx.count("cache.l3.superseded");
             return None;
         }
-        cx.count("cache.l3.stored");
         let about = About {
             uri: &self.uri,
             groups: &self.stored.groups,
         };
         let ttl = remaining(self.until, cx.now);
-        Some(l3.write(&self.object, &self.encoded, &about, ttl))
+        let write = l3.write(&self.object, &self.encoded, &about, ttl, false);
+        cx.spawn(Keep::new(l3, write));
+        None
     }
 }
 
@@ -383,6 +397,11 @@ pub fn hash_of(bytes: &[u8]) -> u64 {
 
 /// How long an invalidation of more than one key is remembered: longer than anything stored before it is kept.
 pub const MARKED: Duration = LONGEST_KEPT;
+
+/// The name of up to where other machines' invalidations are known.
+pub fn news_name() -> Bytes {
+    Bytes::from_static(b"cache/n/")
+}
 
 /// The name of what says which invalidations of more than one key there were.
 pub fn wide_name() -> Bytes {
@@ -435,6 +454,7 @@ pub fn cell(
         Some(b'u') => "uris",
         Some(b'b') => "bans",
         Some(b'i') => "overview",
+        Some(b'n') => "news",
         _ => "turns",
     };
     Effect::Update {

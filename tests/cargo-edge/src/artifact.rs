@@ -145,7 +145,7 @@ impl Artifact {
         let module = match self.name {
             SLIM if self.flavour == Flavour::Slim => 800_000,
             "compress" => 2_000_000,
-            "edge" => 2_900_000,
+            "edge" => 3_000_000,
             "cache" => 900_000,
             "ratelimit" => 530_000,
             _ => 500_000,

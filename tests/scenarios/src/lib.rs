@@ -17,6 +17,7 @@
 
 pub mod client;
 mod edge;
+pub mod faulty;
 pub mod hosts;
 pub mod http2;
 pub mod load;
@@ -25,7 +26,6 @@ pub mod machines;
 mod message;
 pub mod origin;
 mod setup;
-pub mod store;
 pub mod streaming;
 
 pub use edge::{Edge, hosts_that_ran, on_each_host};

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use crate::Host;
-use crate::store::Store;
 
 /// A filter with its configuration.
 #[derive(Clone, PartialEq, Debug)]
@@ -59,10 +58,10 @@ pub struct Setup {
     pub filters: Vec<Filter>,
     /// The origin speaks HTTP/2 with prior knowledge.
     pub http2_origin: bool,
-    /// A store that the filters may reach: its address is its name on every host.
-    pub store: Option<Store>,
-    /// Another server that they may reach in the same way.
+    /// A server that the filters may reach: its address is its name on every host.
     pub server: Option<SocketAddr>,
+    /// The components are those that import Spin's stores.
+    pub spins_stores: bool,
     skipped: Vec<(Host, &'static str)>,
 }
 
@@ -79,9 +78,9 @@ impl Setup {
         self.http2_origin = true;
         self
     }
-    /// The filters may reach this store under the name of its address.
-    pub fn store(mut self, store: &Store) -> Self {
-        self.store = Some(store.clone());
+    /// With the components that import Spin's stores, where components run.
+    pub fn on_spins_stores(mut self) -> Self {
+        self.spins_stores = true;
         self
     }
     /// The filters may reach this server under the name of its address.
@@ -91,10 +90,7 @@ impl Setup {
     }
     /// What the filters may reach beside the origin.
     pub fn reaches(&self) -> Option<SocketAddr> {
-        self.store
-            .as_ref()
-            .map(|store| store.address)
-            .or(self.server)
+        self.server
     }
     /// Not on this host, because; the reason is printed with the hosts that ran.
     pub fn except(mut self, host: Host, reason: &'static str) -> Self {
@@ -115,9 +111,10 @@ impl Setup {
             .collect();
         let store = self.reaches().map(|address| format!("+{address}"));
         format!(
-            "{}{}{}",
+            "{}{}{}{}",
             filters.join("+"),
             if self.http2_origin { "+h2" } else { "" },
+            if self.spins_stores { "+spin" } else { "" },
             store.unwrap_or_default()
         )
     }

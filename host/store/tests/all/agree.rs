@@ -128,6 +128,7 @@ fn redis_at(server: &process::Redis) -> Redis {
         parts: 1,
         connections: 4,
         timeout: Duration::from_secs(5),
+        authority: None,
     })
     .expect("an address")
 }

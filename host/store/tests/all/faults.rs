@@ -188,3 +188,60 @@ fn wrong_password() {
     let right = format!("redis://:right@127.0.0.1:{}", redis.port);
     works_again(&mut Store::start(&["--redis", &right]).client());
 }
+
+/// A Redis that speaks TLS only, with a certificate signed by nobody else.
+#[test]
+fn over_tls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
+    let (key, certificate) = (path("key.pem"), path("certificate.pem"));
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
+        ])
+        .args(["-keyout", &key, "-out", &certificate])
+        .args([
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+        ])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .output();
+    let made = made.expect("openssl");
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port().to_string();
+    drop(listener);
+    // Beside its plain port, which nobody uses here.
+    let redis = Redis::start(&[
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &certificate,
+        "--tls-auth-clients",
+        "no",
+    ]);
+    let url = format!("rediss://127.0.0.1:{port}");
+    let options = ["--redis", &url, "--redis-timeout-ms", "5000"];
+    let trusts = Store::start(&[&options[..], &["--redis-ca", &certificate]].concat());
+    works_again(&mut trusts.client());
+    assert!(redis.cli(&["DBSIZE"]).trim() != "0");
+    // The system does not know who signed it.
+    let doubts = Store::start(&options);
+    assert_eq!(
+        doubts.client().ask("PUT", "/kv/a", &[], b"v").name(),
+        "redis-unreachable"
+    );
+    let plain = format!("redis://127.0.0.1:{port}");
+    let plain = Store::start(&["--redis", &plain, "--redis-timeout-ms", "500"]);
+    assert!(plain.client().ask("PUT", "/kv/a", &[], b"v").status >= 500);
+}

@@ -265,3 +265,65 @@ fn off_loopback_it_refuses_without_a_token() {
         "{said}"
     );
 }
+
+#[test]
+fn a_lease_is_one_until_it_is_released_or_its_time_is_over() {
+    on_each(|client| {
+        let lease = ("edgeweir-lease", "60000");
+        let release = ("edgeweir-lease", "release");
+        assert_eq!(client.ask("GET", A, &[lease], b"").name(), "not-found");
+        assert_eq!(client.ask("GET", A, &[lease], b"").name(), "lease-held");
+        assert_eq!(client.ask("GET", A, &[], b"").name(), "not-found");
+        assert_eq!(client.ask("GET", B, &[lease], b"").name(), "not-found");
+        assert_eq!(client.ask("DELETE", B, &[release], b"").status, 204);
+        let short = ("edgeweir-lease", "100");
+        assert_eq!(client.ask("GET", B, &[short], b"").name(), "not-found");
+        assert_eq!(client.ask("GET", B, &[lease], b"").name(), "lease-held");
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        assert_eq!(client.ask("GET", B, &[lease], b"").name(), "not-found");
+        assert_eq!(client.ask("PUT", A, &[TTL, release], b"v").status, 204);
+        assert_eq!(client.ask("GET", A, &[lease], b"").body, b"v");
+        assert_eq!(client.ask("DELETE", A, &[release], b"").status, 204);
+        assert_eq!(client.ask("GET", A, &[], b"").body, b"v", "only the lease");
+        assert_eq!(client.ask("DELETE", A, &[], b"").status, 204);
+        assert_eq!(client.ask("GET", A, &[lease], b"").name(), "not-found");
+        for bad in ["0", "60001", "x", ""] {
+            let bad = [("edgeweir-lease", bad)];
+            assert_eq!(client.ask("GET", A, &bad, b"").name(), "bad-request");
+        }
+    });
+}
+
+#[test]
+fn what_edges_tell_one_another_is_heard_once() {
+    on_each(|client| {
+        let hear = |client: &mut Client, mark: &str| {
+            let answer = client.ask("GET", &format!("/cache/news?since={mark}"), &[], b"");
+            let text = String::from_utf8(answer.body).expect("text");
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let start = hear(client, "");
+        assert_eq!((start.len(), start[1].as_str()), (2, "lost"));
+        let all = "/cache/invalidate?all=1";
+        assert_eq!(client.ask("POST", all, &[], b"").status, 204);
+        for line in ["one", "two 2"] {
+            let told = client.ask("POST", all, &[("edgeweir-news", line)], b"");
+            assert_eq!(told.status, 204);
+        }
+        let news = hear(client, &start[0]);
+        assert_eq!(news[1..], ["known", "one", "two 2"]);
+        assert_eq!(hear(client, &news[0])[1..], ["known"]);
+        for at in 0..300 {
+            let line = at.to_string();
+            client.ask("POST", all, &[("edgeweir-news", &line)], b"");
+        }
+        let first = hear(client, &news[0]);
+        let second = hear(client, &first[0]);
+        assert_eq!((first.len(), second.len()), (258, 46));
+        assert_eq!(second.last().map(String::as_str), Some("299"));
+        assert_eq!(hear(client, "another-5")[1], "lost");
+        let long = "x".repeat(12 * 1024 + 1);
+        let told = client.ask("POST", all, &[("edgeweir-news", &long)], b"");
+        assert_eq!(told.name(), "bad-request");
+    });
+}

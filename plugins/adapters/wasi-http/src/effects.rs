@@ -11,6 +11,8 @@ use crate::fetch::{self, Fetcher};
 #[cfg(feature = "spin")]
 use crate::key_value::KeyValue;
 use crate::memory::Memory;
+#[cfg(feature = "spin")]
+use crate::redis::{self, Redis};
 use crate::room::Room;
 use crate::{gates, time};
 
@@ -25,6 +27,8 @@ pub(crate) struct Effects {
     cells: RefCell<HashMap<&'static str, Cells>>,
     #[cfg(feature = "spin")]
     key_value: KeyValue,
+    #[cfg(feature = "spin")]
+    redis: Redis,
     fetcher: Option<Fetcher>,
     detached: Room,
 }
@@ -38,6 +42,8 @@ impl Effects {
             cells: RefCell::default(),
             #[cfg(feature = "spin")]
             key_value: KeyValue::new(filter),
+            #[cfg(feature = "spin")]
+            redis: Redis::default(),
             fetcher,
             detached: Room::new(DETACHED),
         }
@@ -58,6 +64,11 @@ impl Effects {
             }
             Effect::Fetch(fetch) => Answer::Fetched(match (&fetch.to, self.fetcher) {
                 (To::Onward, _) => Box::pin(fetch::onward(fetch)).await,
+                #[cfg(feature = "spin")]
+                (To::Named(to), Some(_)) if redis::is_redis(to) => {
+                    let address = to.clone();
+                    self.redis.fetch(&address, fetch).await
+                }
                 (To::Named(_), Some(fetcher)) => fetcher(fetch).await,
                 (To::Named(_), None) => Err(Failed::Unsupported),
             }),

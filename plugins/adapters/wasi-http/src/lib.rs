@@ -56,6 +56,8 @@ mod log;
 pub mod memory;
 mod message;
 mod problem;
+#[cfg(feature = "spin")]
+mod redis;
 mod room;
 pub mod slots;
 mod tasks;

@@ -56,10 +56,10 @@ pub fn config(host: Host, setup: &Setup, port: u16, modules: &std::path::Path) -
         true => (origin.http2, true),
         false => (origin.http1, false),
     };
-    let kind = if host == Host::WasiHttp {
-        "wasi-http"
-    } else {
-        "proxy-wasm"
+    let kind = match host {
+        Host::WasiHttp if setup.spins_stores => "spin",
+        Host::WasiHttp => "wasi-http",
+        _ => "proxy-wasm",
     };
     let names: Vec<String> = setup
         .filters

@@ -127,9 +127,7 @@ impl Pure {
 fn worker(setup: &Setup, shared: &SharedMemory) -> Result<Script> {
     let filters: Result<Vec<_>> = setup.filters.iter().map(contract).collect();
     let mut script = Script::new(Chain::new("scenario", filters?)).sharing(shared);
-    if let Some(store) = setup.store.clone() {
-        script.fetch_with(move |fetch| store.fetch(fetch));
-    } else if let Some(address) = setup.server {
+    if let Some(address) = setup.reaches() {
         script.fetch_with(move |fetch| fetch_from(address, fetch));
     }
     Ok(script)

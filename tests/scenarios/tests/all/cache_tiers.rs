@@ -2,29 +2,44 @@
 
 use std::time::{Duration, Instant};
 
-use edgeweir_scenarios::store::{Mode, Store};
+use edgeweir_scenarios::faulty::{Fault, Faulty};
+use edgeweir_scenarios::machines::RealStore;
 use edgeweir_scenarios::{Edge, Origin, Request, Setup, cache, get, on_each_host, request};
 use serde_json::{Value, json};
 
 const TOKEN: &str = "a-token-of-enough-characters";
 
-/// A cache with a store of its own; `l3` is merged into the store's settings, `more` into the cache's.
-fn with_store(l3: Value, more: Value) -> (Store, Setup) {
-    let store = Store::start().expect("a store");
+/// A cache with a store at this address; `l3` is merged into the store's settings, `more` into the cache's.
+fn with(address: std::net::SocketAddr, l3: Value, more: Value) -> Setup {
     let mut settings = json!({
         "admin": { "token": TOKEN },
         // Long: a machine that also compiles is slow.
-        "l3": { "to": store.address.to_string(), "timeout_ms": 3000 }
+        "l3": { "to": address.to_string(), "timeout_ms": 3000 }
     });
     merge(&mut settings["l3"], l3);
     merge(&mut settings, more);
-    let setup = Setup::of([cache(settings)]).store(&store);
+    Setup::of([cache(settings)]).server(address)
+}
+
+/// A store of its own.
+fn with_store(l3: Value, more: Value) -> (RealStore, Setup) {
+    let store = RealStore::start(&["--memory"]).expect("a store");
+    let setup = with(store.address, l3, more);
     (store, setup)
 }
 
 fn merge(into: &mut Value, from: Value) {
     if let (Some(into), Value::Object(from)) = (into.as_object_mut(), from) {
         into.extend(from);
+    }
+}
+
+/// Waits until the store's statistics say so, ten seconds at most.
+fn waits(store: &RealStore, what: &str, holds: impl Fn(&RealStore) -> bool) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !holds(store) {
+        assert!(Instant::now() < until, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -35,9 +50,10 @@ fn fresh(body: &str) -> Origin {
 }
 
 /// Sent, and in the store then.
-fn store_one(edge: &mut Edge, store: &Store, path: &str) {
+fn store_one(edge: &mut Edge, store: &RealStore, path: &str) {
+    let before = store.counted("puts");
     edge.send(&get(path), &fresh("kept"));
-    assert!(store.waits(|store| store.has(path)), "not written");
+    waits(store, "not written", |store| store.counted("puts") > before);
 }
 
 fn purge(path: &str) -> Request {
@@ -74,7 +90,6 @@ fn is_gone(edge: &mut Edge, path: &str) {
 fn the_store_outlives_the_edge() {
     let (store, setup) = with_store(json!({}), json!({}));
     on_each_host("the_store_outlives_the_edge", &setup, |edge| {
-        store.reset();
         store_one(edge, &store, "/a");
         edge.restart();
         is_kept(edge, "/a");
@@ -83,11 +98,11 @@ fn the_store_outlives_the_edge() {
         for _ in 0..4 {
             is_kept(edge, "/a");
         }
-        let asked = store.asked("GET ");
+        let hits = store.counted("hits");
         for _ in 0..4 {
             is_kept(edge, "/a");
         }
-        assert_eq!(store.asked("GET "), asked);
+        assert_eq!(store.counted("hits"), hits);
         is_gone(edge, "/another");
     });
 }
@@ -109,11 +124,12 @@ fn purges_reach_the_store() {
                 purge("/tag").field("surrogate-key", "news"),
             ),
         ] {
-            store.reset();
             store_one(edge, &store, path);
+            let before = store.counted("invalidations");
             let answer = edge.send(&purge, &Origin::status(500));
             assert_eq!(answer.status, 200, "{name}: {}", answer.body_text());
-            assert!(store.waits(Store::is_empty), "{name}: it is still there");
+            // It was answered when the store had it.
+            assert!(store.counted("invalidations") > before, "{name}: not told");
         }
         edge.restart();
         for path in ["/key", "/soft", "/tag"] {
@@ -127,13 +143,15 @@ fn a_purge_reaches_keys_with_more_parts() {
     let key = json!({ "key": { "headers": ["x-plan"] } });
     let (store, setup) = with_store(json!({}), key);
     on_each_host("a_purge_reaches_keys_with_more_parts", &setup, |edge| {
-        store.reset();
         let paid = get("/a").field("x-plan", "paid");
+        let before = store.counted("puts");
         edge.send(&paid, &fresh("kept"));
-        assert!(store.waits(|store| store.len() == 1), "not written");
+        waits(&store, "not written", |it| it.counted("puts") > before);
         let answer = edge.send(&purge("/a"), &Origin::status(500));
         assert_eq!(answer.status, 200, "{}", answer.body_text());
-        assert!(store.waits(Store::is_empty), "it is still there");
+        edge.restart();
+        let seen = edge.send(&paid, &fresh("new"));
+        assert_eq!(seen.body_text(), "new", "{}", seen.text("cache-status"));
     });
 }
 
@@ -142,13 +160,13 @@ fn a_write_behind_comes_later() {
     let l3 = json!({ "write": "behind", "behind_ms": 700 });
     let (store, setup) = with_store(l3, json!({}));
     on_each_host("a_write_behind_comes_later", &setup, |edge| {
-        store.reset();
+        let before = store.counted("puts");
         if edge.address().is_some() {
             edge.send(&get("/a"), &fresh("kept"));
-            assert!(store.is_empty(), "written at once");
+            assert_eq!(store.counted("puts"), before, "written at once");
         }
         edge.send(&get("/a"), &fresh("kept"));
-        assert!(store.waits(|store| store.len() == 1), "not written");
+        waits(&store, "not written", |it| it.counted("puts") > before);
         edge.restart();
         is_kept(edge, "/a");
     });
@@ -156,57 +174,60 @@ fn a_write_behind_comes_later() {
 
 #[test]
 fn a_store_in_trouble_costs_no_answer() {
-    let (store, setup) = with_store(json!({ "timeout_ms": 300 }), json!({}));
+    let store = Faulty::start().expect("a server");
+    let setup = with(store.address, json!({ "timeout_ms": 300 }), json!({}));
     on_each_host("a_store_in_trouble_costs_no_answer", &setup, |edge| {
-        store.reset();
-        // The first exchange of a host may take longer.
-        is_gone(edge, "/warm");
-        for mode in [Mode::Hangs, Mode::Dead, Mode::Fails] {
-            store.set(mode);
+        for (name, fault) in [
+            ("hangs", Fault::Hangs),
+            ("dead", Fault::Dead),
+            ("fails", Fault::Answers(500, Vec::new())),
+            ("denies", Fault::Answers(401, Vec::new())),
+            ("full", Fault::Answers(507, Vec::new())),
+            ("garbage", Fault::Answers(200, b"garbage".to_vec())),
+            ("empty", Fault::Answers(200, Vec::new())),
+            ("long", Fault::Answers(200, vec![0xff; 100_000])),
+        ] {
+            store.set(fault);
+            // Whatever it was before, it is tried again.
+            edge.pass(Duration::from_millis(600));
             let begun = Instant::now();
-            for at in 0..3 {
-                is_gone(edge, &format!("/{mode:?}/{at}"));
+            for at in 0..12 {
+                is_gone(edge, &format!("/{name}/{at}"));
             }
             let took = begun.elapsed();
-            assert!(took < Duration::from_secs(4), "{mode:?} took {took:?}");
-            assert!(store.asked("GET ") >= 3, "{mode:?}: not asked");
+            assert!(took < Duration::from_secs(4), "{name} took {took:?}");
         }
-        store.set(Mode::Works);
-        store_one(edge, &store, "/again");
-        edge.restart();
-        is_kept(edge, "/again");
     });
 }
 
+/// What a worker or an instance does with a store that hangs: one time-out, then it is left alone.
 #[test]
-fn what_the_store_should_not_have_is_not_used() {
-    let (store, setup) = with_store(json!({}), json!({}));
+fn a_store_that_hangs_costs_a_time_out_and_not_one_each_request() {
+    let store = RealStore::start(&["--memory"]).expect("a store");
+    let setup = with(store.address, json!({ "timeout_ms": 1000 }), json!({}));
     on_each_host(
-        "what_the_store_should_not_have_is_not_used",
+        "a_store_that_hangs_costs_a_time_out_and_not_one_each_request",
         &setup,
         |edge| {
-            for (path, spoil) in [
-                (
-                    "/garbage",
-                    (|_| b"garbage".to_vec()) as fn(&[u8]) -> Vec<u8>,
-                ),
-                ("/empty", |_| Vec::new()),
-                ("/short", |value| value[..value.len() / 2].to_vec()),
-                ("/long", |_| vec![0xff; 100_000]),
-                // Its name is in the value: 4 bytes of length first.
-                ("/another-key", |value| {
-                    let mut value = value.to_vec();
-                    value[20] ^= 1;
-                    value
-                }),
-            ] {
-                store.reset();
-                store_one(edge, &store, path);
-                store.spoil(spoil);
-                edge.restart();
-                let before = store.asked("GET ");
-                is_gone(edge, path);
-                assert!(store.asked("GET ") > before, "{path}: not asked");
+            store_one(edge, &store, "/before");
+            store.hangs(true);
+            let begun = Instant::now();
+            for at in 0..60 {
+                is_gone(edge, &format!("/hung/{at}"));
+            }
+            let took = begun.elapsed();
+            store.hangs(false);
+            // Two workers, or some instances, and a probe of each now and then; 60 time-outs would be a minute.
+            assert!(took < Duration::from_secs(20), "{took:?}");
+            // Recovery needs nobody.
+            let until = Instant::now() + Duration::from_secs(20);
+            let puts = store.counted("puts");
+            let mut at = 0;
+            while store.counted("puts") <= puts {
+                assert!(Instant::now() < until, "it is not used again");
+                at += 1;
+                is_gone(edge, &format!("/again/{at}"));
+                edge.pass(Duration::from_millis(100));
             }
         },
     );

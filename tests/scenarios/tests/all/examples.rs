@@ -1,12 +1,14 @@
 //! The examples run as they are; only ports are others.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cargo_edge::{process, workspace};
 use edgeweir_scenarios::hosts::{self, Host, edgeweir, envoy};
+use edgeweir_scenarios::machines::RealStore;
 use edgeweir_scenarios::{Origin, Seen, client, get, origin};
 
 fn ask(address: std::net::SocketAddr, segment: &str) -> Seen {
@@ -228,4 +230,86 @@ fn the_spin_example_holds_together() {
         }
     }
     assert!(middlewares >= 4, "{middlewares} layers of middleware");
+}
+
+#[test]
+fn the_store_example_keeps_what_an_envoy_forgets() {
+    hosts::modules().expect("the modules are built");
+    let store = RealStore::start(&["--memory"]).expect("a store");
+    let file = workspace::root().join("examples/store/envoy.yaml");
+    let mut text = fs::read_to_string(file).expect("reads");
+    for (from, to) in [
+        ("10000", 0),
+        ("9901", 0),
+        ("9000", origin::server().http1.port()),
+        ("7440", store.address.port()),
+    ] {
+        let (from, to) = (format!("port_value: {from}"), format!("port_value: {to}"));
+        assert!(text.contains(&from), "no {from}");
+        text = text.replace(&from, &to);
+    }
+    // A machine that also compiles is slow.
+    let patient = text.replace("\"timeout_ms\": 20", "\"timeout_ms\": 5000");
+    assert_ne!(text, patient);
+    let start = || {
+        let scratch = hosts::folder(Host::Envoy).expect("a folder");
+        envoy::run(&scratch, "store.yaml", &patient, 2).expect("it runs")
+    };
+    let segment = "example-store";
+    let answer = Origin::text("kept").field("cache-control", "max-age=60");
+    origin::server().answer(segment, &answer);
+    let running = start();
+    assert_eq!(ask(running.address, segment).body_text(), "kept");
+    let until = Instant::now() + Duration::from_secs(10);
+    while store.counted("puts") == 0 {
+        assert!(Instant::now() < until, "not written");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(running);
+    origin::server().answer(segment, &Origin::status(500));
+    let seen = ask(start().address, segment);
+    let said = seen.text("cache-status");
+    assert!(said.contains("; hit"), "{} {said}", seen.status);
+    assert!(store.counted("hits") > 0);
+}
+
+/// The unit's command, with folders of this test's own.
+#[test]
+fn the_store_unit_runs() {
+    let file = workspace::root().join("examples/store/edgeweir-store.service");
+    let text = fs::read_to_string(file).expect("reads");
+    let line = text.lines().find_map(|it| it.strip_prefix("ExecStart="));
+    let mut words = line.expect("ExecStart").split(' ');
+    assert_eq!(words.next(), Some("/usr/local/bin/edgeweir"));
+    let folder = hosts::folder(Host::ProxyWasm).expect("a folder");
+    let place = folder.to_str().expect("text");
+    let arguments: Vec<String> = words
+        .map(|it| {
+            it.replace("/run/edgeweir", place)
+                .replace("/var/lib/edgeweir", place)
+        })
+        .collect();
+    let mut command = Command::new(edgeweir::binary().expect("edgeweir"));
+    command.args(&arguments).env("EDGEWEIR_LOG", "off");
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut store = process::spawn(command).expect("it starts");
+    let socket = folder.join("store.sock");
+    let until = Instant::now() + Duration::from_secs(30);
+    let mut stream = loop {
+        match std::os::unix::net::UnixStream::connect(&socket) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+        assert!(store.ended().expect("a child").is_none(), "it ended");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let ask = b"GET /health HTTP/1.1\r\nhost: store\r\nconnection: close\r\n\r\n";
+    stream.write_all(ask).expect("writes");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("reads");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"),
+        "{answer}"
+    );
+    assert!(folder.join("store.redb").exists());
 }

@@ -5,6 +5,7 @@
 mod attacks;
 mod bodies;
 mod cache;
+mod cache_fleet;
 mod cache_load;
 mod cache_load_reload;
 mod cache_tiers;
@@ -18,6 +19,7 @@ mod connections;
 mod events;
 mod examples;
 mod http2;
+mod kubernetes;
 mod layering;
 mod lies;
 mod limits;
