@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::cost::Cost;
-use crate::limit::Limit;
+use crate::limit::{Algorithm, Burst, Limit};
 use crate::part::Part;
+use crate::rate::Rate;
 
 /// Configuration of the rate limiter. With none at all: each client address gets `100/minute`, at most `20/second`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -118,8 +119,9 @@ pub struct Rule {
     pub action: Action,
     /// What makes a client: every combination of these has its own limits. None: all clients share one. At most 7.
     pub key: Vec<Part>,
-    /// The limits, all of which must admit. `100/minute` with a burst of `20/second` by default, none where `concurrency` or
-    /// `adaptive` is set. Their state must fit in 60 bytes: 8 for a GCRA limit and for a burst that is a rate, 16 for a
+    /// Where the default of `limits` comes from: `strict`, `standard` (the default) or `generous`.
+    pub preset: Preset,
+    /// The limits, all of which must admit. Those of `preset` by default, none where `concurrency` or `adaptive` is set. Their state must fit in 60 bytes: 8 for a GCRA limit and for a burst that is a rate, 16 for a
     /// sliding window.
     pub limits: Option<Vec<Limit>>,
     /// Other limits for some clients.
@@ -156,6 +158,7 @@ impl Default for Rule {
             when: Vec::new(),
             action: Action::Limit,
             key: vec![Part::Client],
+            preset: Preset::Standard,
             limits: None,
             tiers: None,
             cost: Cost::Fixed(1),
@@ -165,6 +168,41 @@ impl Default for Rule {
             shadow: false,
             scope: Scope::Local,
             on_store_failure: OnStoreFailure::Open,
+        }
+    }
+}
+
+/// Limits for a rule that sets none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Preset {
+    /// `10/minute`, 5 of them at once: signing in, resetting passwords, whatever is worth guessing at.
+    Strict,
+    /// `100/minute`, at most `20/second`: pages that people read.
+    #[default]
+    Standard,
+    /// `1200/minute`, at most `100/second`: programs that call an API.
+    Generous,
+}
+
+impl Preset {
+    /// Its limit.
+    pub fn limit(self) -> Limit {
+        const SECOND: u64 = 1_000_000_000;
+        let a_minute = |count| Rate {
+            count,
+            per: 60 * SECOND,
+        };
+        let a_second = |count| Burst::Rate(Rate { count, per: SECOND });
+        let (rate, burst) = match self {
+            Self::Strict => (a_minute(10), Burst::Cells(5)),
+            Self::Standard => (a_minute(100), a_second(20)),
+            Self::Generous => (a_minute(1_200), a_second(100)),
+        };
+        Limit {
+            rate,
+            burst: Some(burst),
+            algorithm: Algorithm::Gcra,
         }
     }
 }

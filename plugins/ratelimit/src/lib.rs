@@ -33,7 +33,8 @@ use std::rc::Rc;
 use edgeweir_filter::{ConfigError, Configured, Exchange, Filter, Wants};
 
 pub use config::{
-    Action, Condition, Config, Follow, OnStoreFailure, Rule, Scope, StoreConfig, Tiers, Told,
+    Action, Condition, Config, Follow, OnStoreFailure, Preset, Rule, Scope, StoreConfig, Tiers,
+    Told,
 };
 pub use cost::{Cost, Said};
 pub use limit::{Algorithm, Burst, Limit};

@@ -20,23 +20,6 @@ pub struct Limit {
     pub algorithm: Algorithm,
 }
 
-impl Default for Limit {
-    fn default() -> Self {
-        const SECOND: u64 = 1_000_000_000;
-        Self {
-            rate: Rate {
-                count: 100,
-                per: 60 * SECOND,
-            },
-            burst: Some(Burst::Rate(Rate {
-                count: 20,
-                per: SECOND,
-            })),
-            algorithm: Algorithm::Gcra,
-        }
-    }
-}
-
 impl Limit {
     /// How many cells it ever admits at once.
     pub fn at_once(&self) -> u32 {

@@ -10,7 +10,7 @@ use edgeweir_filter::{ConfigError, RequestHead, bounded};
 use crate::address::{Block, Client};
 use crate::answer::Answers;
 use crate::concurrency::{Adaptive, UnderWay};
-use crate::config::{Action, Condition, Config, Follow, OnStoreFailure, Rule, Scope};
+use crate::config::{Action, Condition, Config, Follow, OnStoreFailure, Preset, Rule, Scope};
 use crate::cost::Cost;
 use crate::limit::Limit;
 use crate::meter::{Meter, Timing};
@@ -256,7 +256,8 @@ impl Ready {
             }
         };
         let only_under_way = concurrency.is_some() || adaptive.is_some();
-        let given = rule.limits.is_some() || rule.tiers.is_some() || only_under_way;
+        let preset = rule.preset != Preset::Standard;
+        let given = preset || rule.limits.is_some() || rule.tiers.is_some() || only_under_way;
         if rule.action != Action::Limit && given {
             let message = "a rule that limits must not have the action to allow or deny".to_owned();
             return refuse("action", message);
@@ -264,7 +265,7 @@ impl Ready {
         let limits = match rule.limits {
             Some(limits) => limits,
             None if only_under_way || rule.action != Action::Limit => Vec::new(),
-            None => vec![Limit::default()],
+            None => vec![rule.preset.limit()],
         };
         if limits.is_empty() && rule.action == Action::Limit && !only_under_way {
             let message = "a rule needs at least one limit, like {\"rate\": \"100/minute\"}";

@@ -342,3 +342,20 @@ fn all_addresses_of_one_network_are_one_client() {
         "another network"
     );
 }
+
+#[test]
+fn presets_are_limits_of_their_own() {
+    for (rule, at_once) in [
+        (r#""preset":"strict""#, 5),
+        (r#""preset":"standard""#, 20),
+        (r#""preset":"generous""#, 100),
+        // What is set beside it counts.
+        (r#""preset":"strict","limits":[{"rate":"7/minute"}]"#, 7),
+    ] {
+        let mut script = script(&format!(r#"{{"rules":[{{{rule}}}]}}"#));
+        let admitted = (0..200).filter(|_| script.run().status == 200).count();
+        assert_eq!(admitted, at_once, "{rule}");
+    }
+    let idle = load::<RateLimit>(br#"{"rules":[{"preset":"strict","action":"deny"}]}"#);
+    assert!(idle.is_err_and(|error| error.to_string().contains("action")));
+}
