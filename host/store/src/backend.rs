@@ -216,13 +216,3 @@ impl Backend {
         }
     }
 }
-
-/// The name of a limit's state: its key, behind the kinds of its limits, so that rules of another layout never read it.
-pub fn limit_name(ask: &Ask) -> Vec<u8> {
-    use crate::limit::Limit;
-    let kinds = ask.limits.iter().map(|limit| match limit {
-        Limit::Gcra { .. } => b'g',
-        Limit::Window { .. } => b'w',
-    });
-    kinds.chain([b':']).chain(ask.key.iter().copied()).collect()
-}

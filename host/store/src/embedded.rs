@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::backend::{Decided, Failure, Found, Put, limit_name};
+use crate::backend::{Decided, Failure, Found, Put};
+use crate::decision::limit_name;
 use crate::journal::{Journal, Sync};
 use crate::limit::{self, Limit, State};
 use crate::news::Board;

@@ -8,7 +8,6 @@ pub mod backend;
 pub mod command;
 pub mod embedded;
 pub mod journal;
-pub mod limit;
 pub mod listen;
 pub mod news;
 pub mod pattern;
@@ -16,4 +15,5 @@ pub mod problem;
 pub mod redis;
 pub mod service;
 pub mod shelf;
-pub mod wire;
+
+pub use edgeweir_store_protocol::{decision, limit, scripts, wire};

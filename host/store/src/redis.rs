@@ -18,10 +18,12 @@ use redis::{
 };
 use serde_json::{Value, json};
 
-use crate::backend::{Decided, Failure, Found, Put, limit_name};
-use crate::limit::{Limit, Standing, State};
+use crate::backend::{Decided, Failure, Found, Put};
+use crate::decision::{self, limit_name};
+use crate::limit::Standing;
 use crate::news::{self, Mark, News};
 use crate::pattern::What;
+use crate::scripts;
 use crate::shelf::{Deleted, Space, Written};
 use crate::wire::{Ask, Condition};
 
@@ -134,13 +136,13 @@ impl Redis {
             next: AtomicUsize::new(0),
             breaker: Breaker::new(),
             scripts: Scripts {
-                get: on_entries(include_str!("scripts/get.lua")),
-                put: on_entries(include_str!("scripts/put.lua")),
-                delete: on_entries(include_str!("scripts/delete.lua")),
-                ban: Script::new(include_str!("scripts/ban.lua")),
-                limit: Script::new(include_str!("scripts/limit.lua")),
-                tell: Script::new(include_str!("scripts/tell.lua")),
-                since: Script::new(include_str!("scripts/since.lua")),
+                get: on_entries(scripts::GET),
+                put: on_entries(scripts::PUT),
+                delete: on_entries(scripts::DELETE),
+                ban: Script::new(scripts::BAN),
+                limit: Script::new(scripts::LIMIT),
+                tell: Script::new(scripts::TELL),
+                since: Script::new(scripts::SINCE),
             },
             failures: AtomicU64::new(0),
         })
@@ -287,41 +289,16 @@ impl Redis {
     ) -> Result<(u64, Vec<Standing>), Failure> {
         let mut call = self.scripts.limit.prepare_invoke();
         call.key(self.place(Space::Limits, &limit_name(ask)).entry);
-        match now {
-            Some((seconds, micros)) => call.arg(seconds).arg(micros),
-            None => call.arg("").arg(""),
-        };
-        call.arg(ask.cost)
-            .arg(if ask.charge { "charge" } else { "" });
-        for limit in &ask.limits {
-            match *limit {
-                Limit::Gcra {
-                    interval,
-                    tolerance,
-                } => {
-                    let span = interval.saturating_add(tolerance);
-                    let advance = match ask.charge {
-                        true => interval.saturating_mul(u64::from(ask.cost)).min(span),
-                        false => interval * u64::from(ask.cost).min(span / interval.max(1)),
-                    };
-                    call.arg("g");
-                    for time in [advance, span] {
-                        call.arg(time / SECOND).arg(time % SECOND);
-                    }
-                }
-                Limit::Window { per, limit } => {
-                    call.arg("w").arg(per / SECOND).arg(limit);
-                    call.arg(ask.cost.min(limit));
-                }
-            }
+        for argument in decision::arguments(ask, now) {
+            call.arg(argument);
         }
         let (admits, seconds, micros, kept): (u8, u64, u64, String) = self.run(&call).await?;
-        let now = seconds * SECOND + micros * 1000;
-        let before = states(&kept, &ask.limits);
-        let decision = ask.decide(before.as_deref(), now);
-        // Both work on the same state and time; a property holds them together.
-        debug_assert_eq!(decision.admitted(), admits == 1, "{ask:?} {kept} {now}");
-        Ok((now, decision.standings))
+        Ok(decision::standings(
+            ask,
+            admits == 1,
+            (seconds, micros),
+            &kept,
+        ))
     }
 
     /// Adds a line to what edges tell one another.
@@ -494,8 +471,6 @@ impl Redis {
     }
 }
 
-const SECOND: u64 = 1_000_000_000;
-
 struct Place {
     entry: Vec<u8>,
     meta: Vec<u8>,
@@ -521,7 +496,7 @@ impl Asked<'_, '_> {
 }
 
 fn on_entries(script: &str) -> Script {
-    Script::new(&[include_str!("scripts/alive.lua"), script].concat())
+    Script::new(&[scripts::ALIVE, script].concat())
 }
 
 fn connect(client: &Client, settings: &Settings) -> anyhow::Result<Vec<ConnectionManager>> {
@@ -542,23 +517,6 @@ fn written(condition: Condition) -> String {
         Condition::Present => "present".to_owned(),
         Condition::Version(version) => version.to_string(),
     }
-}
-
-fn states(kept: &str, limits: &[Limit]) -> Option<Vec<State>> {
-    let mut words = kept.split_ascii_whitespace().map(str::parse::<u64>);
-    let mut word = || words.next()?.ok();
-    let mut states = Vec::with_capacity(limits.len());
-    for limit in limits {
-        states.push(match limit {
-            Limit::Gcra { .. } => State::Gcra(word()?.checked_mul(SECOND)?.checked_add(word()?)?),
-            Limit::Window { .. } => State::Window {
-                index: word()?,
-                previous: u32::try_from(word()?).ok()?,
-                current: u32::try_from(word()?).ok()?,
-            },
-        });
-    }
-    Some(states)
 }
 
 fn named(error: &RedisError) -> Failure {

@@ -1,4 +1,5 @@
-//! The third tier's protocol over `spin:redis`: a store named `redis://…` is a Redis or Valkey itself.
+//! The store's protocol over `spin:redis`, as far as the cache's third tier and global limits speak it: a store named
+//! `redis://…` is a Redis or Valkey itself.
 //!
 //! It speaks the scripts of `edgeweir store` and names keys as that does (prefix `edgeweir`, one part), so components on Spin and
 //! Envoys with a store over the same Redis share what is kept. Every request is raced against its time-out; a connection that
@@ -10,6 +11,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use edgeweir_filter::{Failed, Fetch, Fetched, Reply};
+use edgeweir_store_protocol::scripts::{ALIVE, BAN, GET, LIMIT, PUT, SINCE, TELL};
+use edgeweir_store_protocol::{decision, wire};
 
 use crate::bindings::spin::redis::redis::{Connection, Error, RedisParameter, RedisResult};
 use crate::time;
@@ -23,13 +26,6 @@ const NEWS_AT_ONCE: i64 = 256;
 const MOST_BANS: i64 = 1024;
 /// Addresses with a connection at once.
 const ADDRESSES: usize = 4;
-
-const ALIVE: &str = include_str!("../../../../host/store/src/scripts/alive.lua");
-const GET: &str = include_str!("../../../../host/store/src/scripts/get.lua");
-const PUT: &str = include_str!("../../../../host/store/src/scripts/put.lua");
-const BAN: &str = include_str!("../../../../host/store/src/scripts/ban.lua");
-const TELL: &str = include_str!("../../../../host/store/src/scripts/tell.lua");
-const SINCE: &str = include_str!("../../../../host/store/src/scripts/since.lua");
 
 /// Whether a target is a Redis.
 pub(crate) fn is_redis(to: &str) -> bool {
@@ -69,12 +65,15 @@ impl Redis {
 
     async fn perform(&self, address: &str, fetch: &Fetch) -> Result<Fetched, Refused> {
         let path = String::from_utf8_lossy(&fetch.head.path).into_owned();
-        let Some(rest) = path.strip_prefix("/cache/") else {
-            return Err(Refused::Failed(Failed::Unsupported));
-        };
         let at = At {
             redis: self,
             address,
+        };
+        if path == "/limit" && &fetch.head.method[..] == b"POST" {
+            return at.limit(&fetch.body).await;
+        }
+        let Some(rest) = path.strip_prefix("/cache/") else {
+            return Err(Refused::Failed(Failed::Unsupported));
         };
         let lease = fetch.head.fields.text("edgeweir-lease");
         match (&fetch.head.method[..], rest.split_once('?')) {
@@ -176,6 +175,41 @@ impl At<'_> {
             let _ = self.release(name).await;
         }
         Ok(says(204))
+    }
+
+    /// One script for each decision; all limits of it admit, or none is charged.
+    async fn limit(&self, message: &[u8]) -> Result<Fetched, Refused> {
+        let Ok(asks) = wire::asks(message) else {
+            return Ok(says(400));
+        };
+        let (mut latest, mut decisions) = (0, Vec::with_capacity(asks.len()));
+        for ask in &asks {
+            let name = [key('l', "").as_bytes(), &decision::limit_name(ask)].concat();
+            let mut all = vec![
+                text(LIMIT),
+                RedisParameter::Int64(1),
+                RedisParameter::Binary(name),
+            ];
+            let arguments = decision::arguments(ask, None);
+            all.extend(arguments.iter().map(|argument| text(argument)));
+            let said = self.run("EVAL", all).await?;
+            let [
+                RedisResult::Int64(admits),
+                RedisResult::Int64(seconds),
+                RedisResult::Int64(micros),
+                RedisResult::Binary(kept),
+            ] = &said[..]
+            else {
+                return Err(Refused::Failed(Failed::Unavailable));
+            };
+            let time = [*seconds, *micros].map(|part| u64::try_from(part).unwrap_or(0));
+            let kept = String::from_utf8_lossy(kept);
+            let (now, standings) =
+                decision::standings(ask, *admits == 1, (time[0], time[1]), &kept);
+            latest = now.max(latest);
+            decisions.push(standings);
+        }
+        Ok(Reply::new(200, &[], wire::answer_bytes(latest, &decisions)))
     }
 
     async fn release(&self, name: &str) -> Result<Fetched, Refused> {

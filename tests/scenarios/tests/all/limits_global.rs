@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use edgeweir_scenarios::client::{self, Client};
+use edgeweir_scenarios::hosts::Running;
 use edgeweir_scenarios::machines::{RealStore, Redis};
 use edgeweir_scenarios::{Host, Origin, Setup, get, hosts, on_each_host, origin, ratelimit};
 use serde_json::{Value, json};
@@ -56,25 +57,17 @@ fn a_global_limit_is_decided_in_the_store() {
     });
 }
 
-/// 4 clients at each of two machines, each machine with a store of its own, both over one Redis: 40 are admitted in all.
-fn two_machines(host: Host) {
-    let redis = Redis::start().expect("a Redis");
-    let store = || RealStore::over(&redis, Duration::from_secs(5)).expect("a store");
-    let stores = [store(), store()];
-    let machine = |store: &RealStore| {
-        let setup = Setup::of([ratelimit(forty(store.address))]).server(store.address);
-        hosts::start(host, &setup).expect("it starts")
-    };
-    let machines = stores.each_ref().map(machine);
-    let path = format!("/two-{}/a", host.name());
+/// 4 clients at each of two machines ask 200 times in all, in three rounds: 40 are admitted in each.
+fn race(name: &str, machines: &[Running; 2]) {
+    let path = format!("/two-{name}/a");
     let segment = path.trim_start_matches('/').trim_end_matches("/a");
     origin::server().answer(segment, &Origin::text("ok"));
     for round in 0..3 {
-        let asks = get(&path).field("x-client", format!("{}-{round}", host.name()));
+        let asks = get(&path).field("x-client", format!("{name}-{round}"));
         let racers: Vec<_> = (0..8)
             .map(|racer| {
                 let (asks, path) = (asks.clone(), path.clone());
-                let address = machines[racer % 2].as_ref().expect("it is there").address;
+                let address = machines[racer % 2].address;
                 std::thread::spawn(move || -> std::io::Result<Vec<u16>> {
                     let mut client = Client::connect(address)?;
                     let mut statuses = Vec::new();
@@ -96,11 +89,24 @@ fn two_machines(host: Host) {
         }
         let of = |status| statuses.iter().filter(|it| **it == status).count();
         assert_eq!((of(200), of(429)), (40, 160), "{statuses:?}");
-        for machine in machines.iter().flatten() {
+        for machine in machines {
             let seen = client::exchange(machine.address, &asks, &path);
             assert_eq!(seen.expect("a response").status, 429, "known to both");
         }
     }
+}
+
+/// 4 clients at each of two machines, each machine with a store of its own, both over one Redis: 40 are admitted in all.
+fn two_machines(host: Host) {
+    let redis = Redis::start().expect("a Redis");
+    let store = || RealStore::over(&redis, Duration::from_secs(5)).expect("a store");
+    let stores = [store(), store()];
+    let machine = |store: &RealStore| {
+        let setup = Setup::of([ratelimit(forty(store.address))]).server(store.address);
+        hosts::start(host, &setup).expect("it starts")
+    };
+    let machines = stores.each_ref().map(machine);
+    race(host.name(), &machines.map(|it| it.expect("it is there")));
     let shares = stores.each_ref().map(|store| store.counted("admitted"));
     println!("{host}: admitted by each store: {shares:?}");
     assert_eq!(shares.iter().sum::<u64>(), 120);
@@ -120,6 +126,40 @@ fn two_hosts_of_modules_over_one_redis_admit_one_quota() {
 #[test]
 fn two_hosts_of_components_over_one_redis_admit_one_quota() {
     two_machines(Host::WasiHttp);
+}
+
+/// A component for Spin speaks to Redis itself, and counts with an Envoy whose store is over the same.
+#[test]
+fn a_component_over_spin_redis_and_an_envoy_over_the_store_admit_one_quota() {
+    let redis = Redis::start().expect("a Redis");
+    let store = RealStore::over(&redis, Duration::from_secs(5)).expect("a store");
+    let at_redis: SocketAddr = redis
+        .url()
+        .replace("redis://", "")
+        .parse()
+        .expect("an address");
+    let mut direct = forty(at_redis);
+    direct["store"]["to"] = json!(redis.url());
+    let spin = Setup::of([ratelimit(direct)])
+        .server(at_redis)
+        .on_spins_stores();
+    let envoy = Setup::of([ratelimit(forty(store.address))]).server(store.address);
+    let machines = [(Host::WasiHttp, spin), (Host::Envoy, envoy)].map(|(host, setup)| {
+        let running = hosts::start(host, &setup).expect("it starts");
+        running.expect("it is there")
+    });
+    race("spin-redis", &machines);
+    let admitted = store.counted("admitted");
+    assert!(
+        (1..120).contains(&admitted),
+        "{admitted} by the store alone"
+    );
+    // A Redis that hangs costs a time-out, and a closed rule says so.
+    redis.hangs(true);
+    let asks = get("/two-spin-redis/a").field("x-client", "hung");
+    let seen = client::exchange(machines[0].address, &asks, "/two-spin-redis/a");
+    assert_eq!(seen.expect("a response").status, 503);
+    redis.hangs(false);
 }
 
 #[test]

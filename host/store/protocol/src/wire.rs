@@ -1,6 +1,6 @@
 //! The two compact layouts of `POST /limit` and `POST /kv/batch`: little-endian, without padding, bounded.
 //!
-//! The README page gives them as tables; `limit-vectors.txt` beside it holds examples for other implementations.
+//! The README page gives them as tables; `../../limit-vectors.txt` holds examples for other implementations.
 
 use bytes::Bytes;
 
@@ -400,7 +400,7 @@ mod tests {
     #[test]
     fn the_vectors_read_as_they_say() {
         let mut seen = 0;
-        for line in include_str!("../limit-vectors.txt").lines() {
+        for line in include_str!("../../limit-vectors.txt").lines() {
             let mut words = line.splitn(3, ' ');
             let (Some(what @ ("ask" | "answer" | "bad")), Some(hex), Some(want)) =
                 (words.next(), words.next(), words.next())
