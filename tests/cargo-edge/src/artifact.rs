@@ -140,7 +140,7 @@ impl Artifact {
 
     /// The largest the finished file may be, in bytes. Compress carries the tables of brotli, both ways; what names the field
     /// of a refused configuration takes 75 KB of the limiter, whose rules have the most kinds of values, and its schema 13; a
-    /// component may have 300 KB of bindings and of the standard library's imports more than a module.
+    /// component may have 300 KB of bindings and of the standard library's imports more than a module, one for Spin another 100 KB for its stores.
     pub fn bound(&self) -> u64 {
         let module = match self.name {
             SLIM if self.flavour == Flavour::Slim => 800_000,
@@ -152,7 +152,8 @@ impl Artifact {
         };
         match self.kind {
             Kind::ProxyWasm => module,
-            Kind::WasiHttp | Kind::Spin => module + 300_000,
+            Kind::WasiHttp => module + 300_000,
+            Kind::Spin => module + 400_000,
         }
     }
 }
