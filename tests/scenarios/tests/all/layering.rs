@@ -25,6 +25,9 @@ const PURE: [&str; 14] = [
     "zrip",
 ];
 
+/// What the store and a component that speaks to Redis in its place share.
+const PROTOCOL: &str = "edgeweir-store-protocol";
+
 /// The direct dependencies of every package of the workspace, without those of its tests.
 fn dependencies() -> BTreeMap<String, Vec<String>> {
     let output = workspace::cargo()
@@ -97,7 +100,9 @@ fn an_adapter_knows_no_filter_and_a_guest_one_of_each() {
     let all = dependencies();
     for abi in ["proxy-wasm", "wasi-http"] {
         let adapter = format!("edgeweir-adapter-{abi}");
-        assert_eq!(own(&all[&adapter]), ["edgeweir-filter"], "{adapter}");
+        let mut used = own(&all[&adapter]);
+        used.retain(|name| *name != PROTOCOL || abi != "wasi-http");
+        assert_eq!(used, ["edgeweir-filter"], "{adapter}");
         for filter in FILTERS.into_iter().chain(["edge"]) {
             let mut used = own(&all[&format!("edgeweir-{filter}-{abi}")]);
             used.sort_unstable();
@@ -114,9 +119,14 @@ fn the_host_knows_no_filter() {
         if name == "edgeweir" || name.starts_with("edgeweir-host-") {
             let wrong: Vec<_> = own(&used)
                 .into_iter()
-                .filter(|used| !used.starts_with("edgeweir-host-"))
+                .filter(|used| !used.starts_with("edgeweir-host-") && *used != PROTOCOL)
                 .collect();
             assert!(wrong.is_empty(), "{name} uses {wrong:?}");
         }
     }
+}
+
+#[test]
+fn the_stores_protocol_is_pure() {
+    assert_eq!(dependencies()[PROTOCOL], ["bytes"]);
 }
