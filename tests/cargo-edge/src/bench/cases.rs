@@ -9,6 +9,8 @@ pub enum Proxy {
     Native(Vec<Value>),
     /// Envoy with our modules, by name and configuration.
     Envoy(Vec<(&'static str, Value)>),
+    /// Envoy with our modules, and an `edgeweir store` in memory beside it as the cluster `store`.
+    Stored(Vec<(&'static str, Value)>),
     /// The host with our modules.
     Modules(Vec<(&'static str, Value)>),
     /// The host with our components.
@@ -26,6 +28,8 @@ pub enum Nginx {
     Cache,
     /// `gzip` of this level.
     Gzip(u8),
+    /// `limit_req`, never reached.
+    Limit,
 }
 
 impl Proxy {
@@ -178,6 +182,16 @@ pub fn all() -> Vec<Case> {
     all.push(small.ours("ratelimit", limit(), "ratelimit:"));
     all.push(small.own(local_ratelimit(1_000_000), ""));
     all.extend(small.hosts("ratelimit", limit(), "ratelimit:"));
+    let mut global = limit();
+    global["store"] = json!({ "to": "store", "timeout_ms": 1000 });
+    global["rules"][0]["scope"] = json!("global");
+    let global = Proxy::Stored(vec![("ratelimit", global)]);
+    all.push(small.case(
+        "Envoy, ours, one limit for all machines",
+        global,
+        "ratelimit:",
+    ));
+    all.push(small.case("nginx, limit_req", Proxy::Nginx(Nginx::Limit), ""));
     refused(Load("1 KiB refused", "/1k", ""), &mut all);
     for load in [
         Load("1 KiB hit", "/cached-1k", ""),

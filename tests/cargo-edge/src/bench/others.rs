@@ -43,6 +43,7 @@ fn nginx_config(does: Nginx, address: SocketAddr, origin: SocketAddr, folder: &P
             proxy_cache_key $scheme$host$request_uri;
             add_header x-cache $upstream_cache_status;"
             .to_owned(),
+        Nginx::Limit => "limit_req zone=clients burst=1000000 nodelay;".to_owned(),
         // Its default level is 1; the types are those of the documents, text/html is always among them.
         Nginx::Gzip(level) => format!(
             "gzip on;
@@ -67,6 +68,7 @@ http {{
     uwsgi_temp_path {folder}/temp;
     scgi_temp_path {folder}/temp;
     proxy_cache_path {folder}/store levels=1:2 keys_zone=edge:64m max_size=512m use_temp_path=off;
+    limit_req_zone $binary_remote_addr zone=clients:10m rate=1000000r/s;
     upstream origin {{ server {origin}; keepalive 64; }}
     server {{
         listen {address};

@@ -19,6 +19,8 @@ pub struct Running {
     /// Where.
     pub address: SocketAddr,
     process: Helper,
+    /// What it needs beside it, whose time does not count.
+    _beside: Option<Box<Running>>,
 }
 
 impl Running {
@@ -57,12 +59,30 @@ pub fn start(proxy: &Proxy, origin: SocketAddr, host: &Path, number: usize) -> R
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let log = folder.join("log");
     match proxy {
-        Proxy::Native(filters) => start_envoy(filters.clone(), origin, &folder, &log),
+        Proxy::Native(filters) => {
+            let bootstrap = envoy::bootstrap(filters.clone(), origin, false);
+            start_envoy(&bootstrap, &folder, &log)
+        }
         Proxy::Envoy(filters) => {
-            let filters = filters
-                .iter()
-                .map(|(name, config)| envoy::wasm(name, &config.to_string(), &edge_dir()));
-            start_envoy(filters.collect(), origin, &folder, &log)
+            let bootstrap = envoy::bootstrap(modules(filters), origin, false);
+            start_envoy(&bootstrap, &folder, &log)
+        }
+        Proxy::Stored(filters) => {
+            let store = start_store(host, &folder.join("store.log"))?;
+            let mut bootstrap = envoy::bootstrap(modules(filters), origin, false);
+            let clusters = &mut bootstrap["static_resources"]["clusters"];
+            let mut cluster = clusters[0].clone();
+            cluster["name"] = "store".into();
+            let assigned = &mut cluster["load_assignment"];
+            assigned["cluster_name"] = "store".into();
+            let endpoint = &mut assigned["endpoints"][0]["lb_endpoints"][0]["endpoint"];
+            endpoint["address"]["socket_address"]["port_value"] = store.address.port().into();
+            if let Some(clusters) = clusters.as_array_mut() {
+                clusters.push(cluster);
+            }
+            let mut running = start_envoy(&bootstrap, &folder, &log)?;
+            running._beside = Some(Box::new(store));
+            Ok(running)
         }
         Proxy::Modules(filters) => start_host(host, filters, "proxy-wasm", origin, &folder, &log),
         Proxy::Components(filters) => start_host(host, filters, "wasi-http", origin, &folder, &log),
@@ -71,20 +91,28 @@ pub fn start(proxy: &Proxy, origin: SocketAddr, host: &Path, number: usize) -> R
     }
 }
 
-fn start_envoy(
-    filters: Vec<Value>,
-    origin: SocketAddr,
-    folder: &Path,
-    log: &Path,
-) -> Result<Running> {
+fn modules(filters: &[(&'static str, Value)]) -> Vec<Value> {
+    let filters = filters.iter();
+    let filters = filters.map(|(name, config)| envoy::wasm(name, &config.to_string(), &edge_dir()));
+    filters.collect()
+}
+
+fn start_store(host: &Path, log: &Path) -> Result<Running> {
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let mut command = Command::new(host);
+    command.args(["store", "--memory", "--listen", &address.to_string()]);
+    let process = spawn(command, log)?;
+    wait(process, log, || {
+        TcpStream::connect(address).ok().map(|_| address)
+    })
+}
+
+fn start_envoy(bootstrap: &Value, folder: &Path, log: &Path) -> Result<Running> {
     let config = folder.join("envoy.json");
     let admin = folder.join("admin");
     // Of an earlier run.
     let _ = fs::remove_file(&admin);
-    fs::write(
-        &config,
-        envoy::bootstrap(filters, origin, false).to_string(),
-    )?;
+    fs::write(&config, bootstrap.to_string())?;
     let mut command = Command::new(tools::envoy()?);
     command
         .args([
@@ -172,7 +200,11 @@ pub fn wait(
             bail!("it ended with {status}: {log}");
         }
         if let Some(address) = listens() {
-            return Ok(Running { address, process });
+            return Ok(Running {
+                address,
+                process,
+                _beside: None,
+            });
         }
         if Instant::now() > until {
             bail!(
