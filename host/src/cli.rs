@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -100,6 +100,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
     // A second subscriber (a test's) stays: logging is not worth failing for.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .try_init();
     match arguments.command {

@@ -1,6 +1,7 @@
 //! The store alone, as a program of its own: what `edgeweir store` is, without the rest of the host.
 #![forbid(unsafe_code)]
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
     let level = std::env::var("EDGEWEIR_LOG").unwrap_or_else(|_| "info".to_owned());
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     match edgeweir_host_store::command::execute(&Arguments::parse().store) {
