@@ -193,7 +193,9 @@ impl<'a> Loader<'a> {
             configuration: json.unwrap_or_default().into_bytes(),
             vm_configuration: text(&filter.vm_config).unwrap_or_default().into_bytes(),
             root_id: text(&filter.root_id).unwrap_or_default(),
-            vm_id: text(&filter.vm_id).unwrap_or_else(|| name.to_owned()),
+            vm_id: text(&filter.vm_id)
+                .or_else(|| filter.shares.clone())
+                .unwrap_or_else(|| name.to_owned()),
             limits: proxy_wasm::Limits {
                 memory_bytes: filter.memory_mib.unwrap_or(limits.memory_mib).size() * 1024 * 1024,
                 deadline: filter.deadline_ms.unwrap_or(limits.deadline_ms).millis(),

@@ -138,14 +138,16 @@ impl Plugin {
     }
 }
 
-/// Where a request goes, as the properties `xds.cluster_name` and `xds.route_name` say; an extension of a request.
-/// Without it they are `origin` and `default`.
+/// Where a request goes, as the properties `xds.cluster_name`, `xds.route_name` and `xds.virtual_host_name` say; an
+/// extension of a request. Without it they are `origin`, `default` and `default`.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// `xds.cluster_name`.
     pub cluster: String,
     /// `xds.route_name`.
     pub route: String,
+    /// `xds.virtual_host_name`.
+    pub virtual_host: String,
 }
 
 /// What all instances of one plugin share.

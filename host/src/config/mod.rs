@@ -4,6 +4,7 @@
 
 mod error;
 mod number;
+mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use toml::Spanned;
 
 pub use error::ConfigError;
 pub use number::Within;
+pub use route::{Route, Way, Ways};
 
 /// A whole configuration file.
 #[derive(Clone, Debug, Deserialize)]
@@ -113,11 +115,36 @@ pub struct Listener {
     pub name: Spanned<String>,
     /// `address:port`; port 0 takes a free one and says which.
     pub listen: Spanned<Address>,
-    /// The upstream's name.
-    pub upstream: Spanned<String>,
+    /// The name of the upstream of what takes no route; without it that is answered with 404.
+    pub upstream: Option<Spanned<String>>,
     /// Names of filters, outermost first.
     #[serde(default)]
     pub filters: Vec<Spanned<String>>,
+    /// Where some requests go instead, and through which filters; the first that matches is taken.
+    #[serde(default, rename = "route")]
+    pub routes: Vec<Route>,
+    /// The routes and the upstream, as requests take them.
+    #[serde(skip)]
+    pub ways: Ways,
+}
+
+impl Listener {
+    /// A listener without routes; [`Config::finish`] makes its way.
+    pub fn plain(
+        name: Spanned<String>,
+        listen: Spanned<Address>,
+        upstream: Spanned<String>,
+        filters: Vec<Spanned<String>>,
+    ) -> Self {
+        Self {
+            name,
+            listen,
+            upstream: Some(upstream),
+            filters,
+            routes: Vec::new(),
+            ways: Ways::default(),
+        }
+    }
 }
 
 /// `[upstream.NAME]`.
@@ -194,6 +221,9 @@ pub struct Filter {
     pub variables: Option<Spanned<BTreeMap<String, String>>>,
     /// Components only: `host:port` the component itself may send requests to.
     pub allowed_outbound: Option<Spanned<Vec<Authority>>>,
+    /// The filter whose shared data this one uses, where it has no `vm_id`: it is that one with another configuration.
+    #[serde(skip)]
+    pub shares: Option<String>,
 }
 
 impl Filter {
@@ -213,6 +243,7 @@ impl Filter {
             environment: None,
             variables: None,
             allowed_outbound: None,
+            shares: None,
         }
     }
 }
@@ -288,7 +319,13 @@ impl Config {
         })?;
         config.source = source;
         config.check()?;
-        Ok(config)
+        config.finish()
+    }
+
+    /// Makes ways of what the listeners say; the end of reading any file.
+    pub fn finish(mut self) -> Result<Self, ConfigError> {
+        self.find_ways()?;
+        Ok(self)
     }
 
     /// The path of a file the configuration names: as it is if it is there, else beside the configuration.
@@ -360,17 +397,28 @@ impl Config {
                 format!("{address} is the address of another listener"),
             ));
         }
-        if !self.upstreams.contains_key(listener.upstream.get_ref()) {
-            return Err(ConfigError::at(
-                source,
-                listener.upstream.span(),
-                &format!("listener[{index}].upstream"),
-                format!(
-                    "there is no [upstream.{}]; there {}",
-                    listener.upstream.get_ref(),
-                    choices(self.upstreams.keys())
-                ),
-            ));
+        match &listener.upstream {
+            Some(upstream) if !self.upstreams.contains_key(upstream.get_ref()) => {
+                return Err(ConfigError::at(
+                    source,
+                    upstream.span(),
+                    &format!("listener[{index}].upstream"),
+                    format!(
+                        "there is no [upstream.{}]; there {}",
+                        upstream.get_ref(),
+                        choices(self.upstreams.keys())
+                    ),
+                ));
+            }
+            None if listener.routes.is_empty() => {
+                return Err(ConfigError::at(
+                    source,
+                    listener.name.span(),
+                    &format!("listener[{index}]"),
+                    "missing field `upstream`: a listener without routes has one",
+                ));
+            }
+            _ => {}
         }
         for (at, filter) in listener.filters.iter().enumerate() {
             if !self.filters.contains_key(filter.get_ref()) {
