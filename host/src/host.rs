@@ -82,6 +82,7 @@ impl Prepared {
             sites.push(Arc::new(Site {
                 name: listener.name.get_ref().clone(),
                 routes,
+                forwarded_for: listener.forwarded_for,
                 headers: config.limits.headers.size(),
                 stats: stats.clone(),
             }));

@@ -8,6 +8,7 @@ pub mod action;
 pub mod envoy;
 mod finding;
 pub mod route;
+mod section;
 pub mod spin;
 pub mod yaml;
 

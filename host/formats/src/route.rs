@@ -108,7 +108,7 @@ impl TextMatch {
 /// A condition on a field or a query parameter.
 #[derive(Clone, Debug)]
 pub struct NamedMatch {
-    /// The name, in lower case for a field.
+    /// The name, in lower case for a field; `:method`, `:path` and `:authority` are what they are in HTTP/2.
     pub name: String,
     /// What its value must be like.
     pub value: TextMatch,
@@ -284,10 +284,7 @@ impl Match {
         (self.methods.is_empty() || self.methods.contains(asked.method))
             && path()
             && (self.hosts.is_empty() || host())
-            && self
-                .fields
-                .iter()
-                .all(|field| of_field(field, asked.fields))
+            && self.fields.iter().all(|field| of_field(field, asked))
             && self
                 .query
                 .iter()
@@ -322,14 +319,25 @@ fn begins(path: &str, want: &str, ignore_case: bool) -> bool {
     }
 }
 
-fn of_field(field: &NamedMatch, fields: &HeaderMap) -> bool {
-    let mut values = fields.get_all(&field.name).into_iter().peekable();
-    let found = values.peek().is_some() && {
-        // Lines of one name are one list (RFC 9110 §5.2).
-        let joined: Vec<_> = values
-            .map(|value| String::from_utf8_lossy(value.as_bytes()))
-            .collect();
-        field.value.matches(&joined.join(","), field.ignore_case)
+fn of_field(field: &NamedMatch, asked: &Asked<'_>) -> bool {
+    let is = |text: &str| field.value.matches(text, field.ignore_case);
+    let found = match field.name.as_str() {
+        ":method" => is(asked.method.as_str()),
+        ":authority" => is(asked.authority),
+        ":path" => match asked.query {
+            Some(query) => is(&format!("{}?{query}", asked.path)),
+            None => is(asked.path),
+        },
+        name => {
+            let mut values = asked.fields.get_all(name).into_iter().peekable();
+            values.peek().is_some() && {
+                // Lines of one name are one list (RFC 9110 §5.2).
+                let joined: Vec<_> = values
+                    .map(|value| String::from_utf8_lossy(value.as_bytes()))
+                    .collect();
+                is(&joined.join(","))
+            }
+        }
     };
     found != field.invert
 }

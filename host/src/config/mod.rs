@@ -2,18 +2,25 @@
 //!
 //! Parsed once. What can be wrong is said with file, line, column and field before anything is served.
 
+mod envoy;
 mod error;
+mod foreign;
 mod number;
 mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use edgeweir_host_formats::envoy::Policy;
+use edgeweir_host_formats::{Finding, Placed};
 use serde::Deserialize;
 use toml::Spanned;
 
 pub use error::ConfigError;
+pub use foreign::{Format, Options};
 pub use number::Within;
 pub use route::{Route, Way, Ways};
 
@@ -38,6 +45,12 @@ pub struct Config {
     /// Filters by name.
     #[serde(default, rename = "filter")]
     pub filters: BTreeMap<String, Filter>,
+    /// What was found in a file of another program's and does not stop it from being run.
+    #[serde(skip)]
+    pub notes: Vec<Finding>,
+    /// Folders with files that were part of the configuration.
+    #[serde(skip)]
+    pub held: Vec<Arc<tempfile::TempDir>>,
     /// Where the file is and what it says, for errors found later.
     #[serde(skip)]
     pub source: Source,
@@ -126,6 +139,13 @@ pub struct Listener {
     /// The routes and the upstream, as requests take them.
     #[serde(skip)]
     pub ways: Ways,
+    /// The client's address is put into `X-Forwarded-For`; a bootstrap of Envoy's may say otherwise.
+    #[serde(skip, default = "yes")]
+    pub forwarded_for: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Listener {
@@ -143,6 +163,7 @@ impl Listener {
             filters,
             routes: Vec::new(),
             ways: Ways::default(),
+            forwarded_for: true,
         }
     }
 }
@@ -215,7 +236,7 @@ pub struct Filter {
     pub root_id: Option<Spanned<String>>,
     /// Modules only: clusters callouts may reach, name to `host:port`.
     pub clusters: Option<Spanned<BTreeMap<String, Authority>>>,
-    /// Components only: environment variables.
+    /// Environment variables.
     pub environment: Option<Spanned<BTreeMap<String, String>>>,
     /// Components only: values of `spin:variables`.
     pub variables: Option<Spanned<BTreeMap<String, String>>>,
@@ -224,6 +245,27 @@ pub struct Filter {
     /// The filter whose shared data this one uses, where it has no `vm_id`: it is that one with another configuration.
     #[serde(skip)]
     pub shares: Option<String>,
+    /// Body bytes held back for a module that pauses.
+    #[serde(skip)]
+    pub body_buffer_bytes: Option<usize>,
+    /// What a bootstrap of Envoy's says in place of `config` and `vm_config`.
+    #[serde(skip)]
+    pub raw: Option<Raw>,
+}
+
+/// What a module is configured with, byte by byte.
+#[derive(Clone, Debug)]
+pub struct Raw {
+    /// Its configuration, with its place.
+    pub configuration: Option<Placed<Vec<u8>>>,
+    /// Whether that is a text as it stands in the file, JSON most often.
+    pub text: bool,
+    /// The configuration of its VM.
+    pub vm_configuration: Vec<u8>,
+    /// `failure_policy`.
+    pub policy: Policy,
+    /// Where that stands.
+    pub policy_span: Range<usize>,
 }
 
 impl Filter {
@@ -244,6 +286,8 @@ impl Filter {
             variables: None,
             allowed_outbound: None,
             shares: None,
+            body_buffer_bytes: None,
+            raw: None,
         }
     }
 }
@@ -298,11 +342,19 @@ impl TryFrom<String> for Authority {
 }
 
 impl Config {
-    /// Reads and checks a file.
+    /// Reads and checks a file: `edgeweir.toml`, an Envoy bootstrap (YAML or JSON) or a Spin manifest.
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
+        Self::read_with(file, &Options::default())
+    }
+
+    /// As [`Config::read`], with what files of other programs' may be read with.
+    pub fn read_with(file: &Path, options: &Options) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(file)
             .map_err(|error| ConfigError::file(file, format!("cannot be read: {error}")))?;
-        Self::parse(file, text)
+        match Format::of(file, &text) {
+            Format::Edgeweir => Self::parse(file, text),
+            Format::Envoy => envoy::parse(file, text, options),
+        }
     }
 
     /// Checks the text of a file; `file` is where its relative paths start and what errors name.

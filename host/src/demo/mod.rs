@@ -85,6 +85,8 @@ pub async fn start(modules: &Path, port: u16) -> anyhow::Result<Demo> {
         )]
         .into(),
         filters,
+        notes: Vec::new(),
+        held: Vec::new(),
         source: Source::default(),
     };
     let config = config.finish()?;

@@ -30,6 +30,8 @@ pub struct Site {
     pub name: String,
     /// The ways of its requests: filters, and what is behind them.
     pub routes: Routes,
+    /// The client's address is put into `X-Forwarded-For`.
+    pub forwarded_for: bool,
     /// The most fields a request may have.
     pub headers: usize,
     /// Counts.
@@ -123,7 +125,9 @@ impl Site {
         };
         parts.headers.remove(header::HOST);
         fields::strip_request(&mut parts.headers);
-        fields::append_forwarded_for(&mut parts.headers, peer.ip());
+        if self.forwarded_for {
+            fields::append_forwarded_for(&mut parts.headers, peer.ip());
+        }
         parts.extensions.clear();
         parts.extensions.insert(Peer(peer));
         let body = body.map_err(Into::into).boxed_unsync();
