@@ -71,6 +71,15 @@ pub struct Run {
     /// be others.
     #[arg(long, requires = "config")]
     pub lenient: bool,
+    /// Where a Spin manifest is served; default 127.0.0.1:3000.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "config")]
+    pub listen: Option<std::net::SocketAddr>,
+    /// The value of a variable of a Spin manifest; also SPIN_VARIABLE_NAME in the environment.
+    #[arg(long, value_name = "NAME=VALUE", requires = "config", value_parser = variable)]
+    pub variable: Vec<(String, String)>,
+    /// The stores of a Spin manifest: a runtime configuration as `spin up` takes it.
+    #[arg(long, value_name = "FILE", requires = "config")]
+    pub runtime_config_file: Option<PathBuf>,
     /// Print what each filter cost every so many seconds, not only at the end.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub report: Option<u64>,
@@ -143,7 +152,9 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         Some(file) => {
             let options = Options {
                 lenient: arguments.lenient,
-                runtime_config: None,
+                runtime_config: arguments.runtime_config_file.clone(),
+                listen: arguments.listen,
+                variables: arguments.variable.clone(),
             };
             let config = Config::read_with(file, &options)?;
             for note in &config.notes {
@@ -193,6 +204,13 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     }
     say(&format!("\n{}", report::table(&state)));
     Ok(())
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err("it is no NAME=VALUE".to_owned()),
+    }
 }
 
 /// Says what of a file has no meaning here: what can be wrong with answers as a warning, the rest where it is asked for.

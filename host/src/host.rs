@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use edgeweir_host_chain::{Layer, Next};
 use edgeweir_host_formats::action::Action;
-use edgeweir_host_formats::route::{PathMatch, Table, VirtualHost};
+use edgeweir_host_formats::route::{PathMatch, Segments, Table, VirtualHost};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::Admin;
@@ -262,6 +262,10 @@ impl Build<'_> {
             name: way.name.clone(),
             chains,
             turn: AtomicU32::new(0),
+            spin: way.spin.clone().and_then(|route| {
+                let pattern = Segments::parse(&route).ok()?;
+                Some((route, pattern))
+            }),
         })
     }
 

@@ -7,6 +7,7 @@ mod error;
 mod foreign;
 mod number;
 mod route;
+mod spin;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use edgeweir_host_formats::envoy::Policy;
+use edgeweir_host_formats::outbound::Outbound;
+use edgeweir_host_formats::spin::Store;
 use edgeweir_host_formats::{Finding, Placed};
 use serde::Deserialize;
 use toml::Spanned;
@@ -51,6 +54,9 @@ pub struct Config {
     /// Folders with files that were part of the configuration.
     #[serde(skip)]
     pub held: Vec<Arc<tempfile::TempDir>>,
+    /// Stores behind `spin:key-value` by their labels, beside `default` of `[state]`.
+    #[serde(skip)]
+    pub stores: BTreeMap<String, Store>,
     /// Where the file is and what it says, for errors found later.
     #[serde(skip)]
     pub source: Source,
@@ -251,6 +257,23 @@ pub struct Filter {
     /// What a bootstrap of Envoy's says in place of `config` and `vm_config`.
     #[serde(skip)]
     pub raw: Option<Raw>,
+    /// What a Spin manifest grants, in place of `allowed_outbound` and of every store.
+    #[serde(skip)]
+    pub grants: Option<Grants>,
+}
+
+/// What a component of Spin's may reach.
+#[derive(Clone, Default, Debug)]
+pub struct Grants {
+    /// Hosts.
+    pub outbound: Vec<Outbound>,
+    /// Labels of stores.
+    pub stores: Vec<String>,
+}
+
+/// Whether one of them is enough for both.
+fn same(one: &Filter, other: &Filter) -> bool {
+    format!("{one:?}") == format!("{other:?}")
 }
 
 /// What a module is configured with, byte by byte.
@@ -288,6 +311,7 @@ impl Filter {
             shares: None,
             body_buffer_bytes: None,
             raw: None,
+            grants: None,
         }
     }
 }
@@ -354,6 +378,7 @@ impl Config {
         match Format::of(file, &text) {
             Format::Edgeweir => Self::parse(file, text),
             Format::Envoy => envoy::parse(file, text, options),
+            Format::Spin => spin::parse(file, text, options),
         }
     }
 

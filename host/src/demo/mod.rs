@@ -87,6 +87,7 @@ pub async fn start(modules: &Path, port: u16) -> anyhow::Result<Demo> {
         filters,
         notes: Vec::new(),
         held: Vec::new(),
+        stores: BTreeMap::new(),
         source: Source::default(),
     };
     let config = config.finish()?;

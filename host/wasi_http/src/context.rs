@@ -14,7 +14,6 @@ use crate::exchange::Exchange;
 use crate::hooks::Hooks;
 use crate::instance::Instance;
 use crate::output::Output;
-use crate::stores::Stores;
 
 /// Resources of one instance; a request takes about ten.
 const MAX_RESOURCES: usize = 16_384;
@@ -103,10 +102,6 @@ impl Guest {
             self.loaded.meter.host_calls(&self.host_calls);
             self.host_calls.clear();
         }
-    }
-
-    pub(crate) fn stores(&self) -> &Arc<Stores> {
-        &self.loaded.runtime.stores
     }
 }
 

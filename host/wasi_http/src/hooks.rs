@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use edgeweir_host_formats::outbound::Outbound;
 use http::uri::Scheme;
 use http_body_util::BodyExt as _;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks, default_send_request};
 
 /// The hooks of one store.
 pub(crate) struct Hooks {
-    allowed: Arc<[String]>,
+    allowed: Arc<[Outbound]>,
     timeout: Duration,
     /// A request for the next layer is being converted: it gets its `host` from the exchange, not from here.
     pub(crate) to_next: bool,
@@ -18,13 +19,9 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
-    pub(crate) fn new(allowed: &[String], timeout: Duration) -> Self {
-        let allowed = allowed
-            .iter()
-            .map(|entry| entry.to_ascii_lowercase())
-            .collect();
+    pub(crate) fn new(allowed: &[Outbound], timeout: Duration) -> Self {
         Self {
-            allowed,
+            allowed: allowed.into(),
             timeout,
             to_next: false,
             sent: 0,
@@ -68,19 +65,14 @@ impl WasiHttpHooks for Hooks {
     }
 }
 
-/// `host:port` must match an entry; the port is that of the scheme where there is none.
-fn is_allowed(allowed: &[String], uri: &http::Uri) -> bool {
+/// An entry must allow it; the port is that of the scheme where there is none.
+fn is_allowed(allowed: &[Outbound], uri: &http::Uri) -> bool {
     let Some(authority) = uri.authority() else {
         return false;
     };
-    let default = if uri.scheme() == Some(&Scheme::HTTPS) {
-        443
-    } else {
-        80
-    };
-    let port = authority.port_u16().unwrap_or(default);
-    let target = format!("{}:{port}", authority.host().to_ascii_lowercase());
-    allowed.contains(&target)
+    let scheme = uri.scheme_str().unwrap_or("http");
+    let (host, port) = (authority.host(), authority.port_u16());
+    allowed.iter().any(|it| it.allows(scheme, host, port))
 }
 
 /// wasmtime's own defaults are ten minutes each.
@@ -100,7 +92,8 @@ mod tests {
 
     #[test]
     fn only_listed_hosts_and_ports_are_reached() {
-        let allowed = ["127.0.0.1:9000".to_owned(), "origin.test:443".to_owned()];
+        let allowed =
+            ["127.0.0.1:9000", "origin.test:443"].map(|it| Outbound::parse(it).expect("a pattern"));
         for (name, uri, want) in [
             ("listed", "http://127.0.0.1:9000/x", true),
             ("another port", "http://127.0.0.1:9001/x", false),

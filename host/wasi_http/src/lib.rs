@@ -27,7 +27,10 @@ use std::time::Duration;
 
 use edgeweir_host_chain::{Layer, Meter};
 
+pub use edgeweir_host_formats::outbound::Outbound;
+pub use exchange::RouteFields;
 pub use runtime::{Runtime, RuntimeOptions};
+pub use stores::Kept;
 
 /// What a plugin may use, at most.
 #[derive(Clone, Debug)]
@@ -91,8 +94,10 @@ pub struct Plugin {
     pub limits: Limits,
     /// What a trap means for the client.
     pub on_trap: OnTrap,
-    /// `host:port` pairs `wasi:http/client` may reach; empty means none.
-    pub allowed_outbound: Vec<String>,
+    /// Whom `wasi:http/client` and `spin:redis` may reach; empty means none.
+    pub allowed_outbound: Vec<Outbound>,
+    /// Labels of the stores `spin:key-value` may open; `None` means all there are.
+    pub stores: Option<Vec<String>>,
 }
 
 /// Compiles a component, links it and starts a first instance.

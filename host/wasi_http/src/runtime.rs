@@ -1,5 +1,6 @@
 //! What all plugins share: the engine, its epoch ticker, the linker and the key-value store.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use wasmtime::component::Linker;
 use wasmtime::{Cache, CacheConfig, Config, Engine};
 
 use crate::context::Guest;
-use crate::stores::Stores;
+use crate::stores::{Kept, LABEL, Stores};
 
 /// How often epochs advance: the resolution of [`crate::Limits::deadline`].
 pub(crate) const TICK: Duration = Duration::from_millis(10);
@@ -22,15 +23,17 @@ pub struct RuntimeOptions {
     pub cache_dir: Option<PathBuf>,
     /// Count fuel. Costs 4 to 50 % of a guest's speed.
     pub fuel: bool,
-    /// The file `spin:key-value` is kept in; `None` keeps it in memory.
+    /// The file the store `default` of `spin:key-value` is kept in; `None` keeps it in memory.
     pub store_path: Option<PathBuf>,
+    /// Stores by their labels, `default` among them if it is to be another one.
+    pub stores: BTreeMap<String, Kept>,
 }
 
 /// An engine with everything a component may import linked.
 pub struct Runtime {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<Guest>,
-    pub(crate) stores: Arc<Stores>,
+    pub(crate) stores: BTreeMap<String, Arc<Stores>>,
     pub(crate) fuel: bool,
 }
 
@@ -61,7 +64,15 @@ impl Runtime {
         tick(&engine)?;
         let mut linker = Linker::new(&engine);
         link(&mut linker).map_err(anyhow::Error::from)?;
-        let stores = Stores::open(options.store_path.as_deref())?;
+        let mut stores = BTreeMap::new();
+        for (label, kept) in &options.stores {
+            let store = Stores::open(kept).with_context(|| format!("key-value store `{label}`"))?;
+            stores.insert(label.clone(), store);
+        }
+        if !stores.contains_key(LABEL) {
+            let kept = options.store_path.map_or(Kept::Memory, Kept::File);
+            stores.insert(LABEL.to_owned(), Stores::open(&kept)?);
+        }
         Ok(Arc::new(Self {
             engine,
             linker,

@@ -62,6 +62,7 @@ pub fn plugin() -> Plugin {
         limits: Limits::default(),
         on_trap: OnTrap::Respond,
         allowed_outbound: Vec::new(),
+        stores: None,
     }
 }
 
