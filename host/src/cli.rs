@@ -47,6 +47,49 @@ pub enum Command {
         edgeweir run examples/host/edgeweir.toml --report 10"
     )]
     Run(Run),
+    /// Measure a chain, or compare two: latency, throughput, CPU, what each filter costs, with how sure that is.
+    #[command(
+        after_help = "Sides are processes of their own and take turns; the built-in origin (/1k, /json, /html, and \
+        /cached/… of them) is behind both.\nExit codes: 0 measured, 1 an error, 3 worse than the baseline.\n\nExamples:\n  \
+        edgeweir bench edgeweir.toml\n  \
+        edgeweir bench before.toml after.toml --html report.html\n  \
+        edgeweir bench edgeweir.toml envoy:edgeweir.toml --path /cached/json -H 'accept-encoding: gzip'\n  \
+        edgeweir bench target/edge/minify.proxy-wasm.wasm --rate 2000\n  \
+        edgeweir bench edgeweir.toml --baseline main.json --fail-above 5%"
+    )]
+    Bench(Box<edgeweir_host_bench::command::Bench>),
+    /// Send the same exchanges through two sides, such as the host and a real Envoy, and show every difference.
+    #[command(
+        after_help = "Both sides have an origin that says the same. Made-up exchanges that differ are made smaller \
+        until what is left matters.\nExit codes: 0 no difference, 1 an error, 3 differences.\n\nExamples:\n  \
+        edgeweir diff edgeweir.toml --generate 10000 --seed 7\n  \
+        edgeweir diff edgeweir.toml --replay recorded.har\n  \
+        edgeweir diff before.toml after.toml --ignore cache-status\n  \
+        edgeweir diff target/edge/compress.proxy-wasm.wasm target/edge/compress.wasi-http.wasm"
+    )]
+    Diff(Box<edgeweir_host_exchanges::diff::Diff>),
+    /// Serve a configuration and write down what passes, as HAR.
+    #[command(
+        after_help = "Stops as `run` does. Authorization, Cookie, Set-Cookie and the like are redacted unless \
+        --keep-secrets is given.\n\nExamples:\n  \
+        edgeweir record edgeweir.toml --to recorded.har\n  \
+        edgeweir record edgeweir.toml --to origin.har --side origin   what passes between filters and origin"
+    )]
+    Record(crate::record::Record),
+    /// Send recorded requests again and compare the responses with the recorded ones.
+    #[command(
+        after_help = "Exit codes: 0 as recorded, 1 an error, 3 differences.\n\nExamples:\n  \
+        edgeweir replay recorded.har --against edgeweir.toml\n  \
+        edgeweir replay recorded.har --against http://127.0.0.1:10000 --speed 2\n  \
+        edgeweir replay recorded.har --against edgeweir.toml --ignore x-origin-request"
+    )]
+    Replay(Box<edgeweir_host_exchanges::replay::Replay>),
+    /// Say why a response was not cached, compressed or minified, or why it was refused.
+    #[command(after_help = "Examples:\n  \
+        edgeweir explain --config edgeweir.toml https://app.example/json\n  \
+        edgeweir explain http://127.0.0.1:8000/json -H 'accept-encoding: gzip' --admin http://127.0.0.1:8003\n  \
+        edgeweir explain POST http://app.example/json --at http://127.0.0.1:10000 --admin http://127.0.0.1:9901")]
+    Explain(Box<edgeweir_host_exchanges::explain::Explain>),
     /// Say what a .wasm file is: its ABI, what it asks of a host, its memory, its configuration's schema.
     #[command(after_help = "Examples:\n  \
         edgeweir inspect target/edge/cache.proxy-wasm.wasm\n  \
@@ -106,6 +149,15 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Inspect(inspect) => self::inspect(&inspect),
         Command::Store(store) => edgeweir_host_store::command::execute(&store),
+        Command::Bench(bench) => edgeweir_host_bench::command::execute(&bench),
+        Command::Diff(diff) => edgeweir_host_exchanges::diff::execute(&diff),
+        Command::Replay(replay) => edgeweir_host_exchanges::replay::execute(&replay),
+        Command::Explain(explain) => edgeweir_host_exchanges::explain::execute(&explain),
+        Command::Record(record) => tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("the runtime cannot start")?
+            .block_on(crate::record::execute(&record)),
         Command::Run(run) => tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -198,7 +250,7 @@ fn advised(error: anyhow::Error, arguments: &Run) -> anyhow::Error {
     }
 }
 
-fn addresses(host: &Host) -> String {
+pub(crate) fn addresses(host: &Host) -> String {
     let mut text = String::new();
     for listener in &host.state.listeners {
         text.push_str(&line_of(&host.state, listener));
@@ -247,7 +299,7 @@ fn shown(file: Option<&Path>) -> String {
 }
 
 /// Prints, and does not mind when nobody reads any more.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
     let _ = out.flush();

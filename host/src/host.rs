@@ -70,6 +70,7 @@ impl Prepared {
         let mut listeners = Vec::new();
         for listener in &config.listeners {
             let mut chain: Vec<Arc<dyn Layer>> = Vec::new();
+            chain.extend(config.taps.client.clone());
             let mut names = Vec::new();
             for name in listener.filters.iter().map(|name| name.get_ref()) {
                 if !loaded.contains_key(name) {
@@ -91,6 +92,7 @@ impl Prepared {
                 .ok_or_else(|| anyhow!("there is no [upstream.{upstream}]"))?;
             let origin = Upstream::new(upstream, settings, &config.limits)
                 .map_err(|error| anyhow!("[upstream.{upstream}]: {error}"))?;
+            chain.extend(config.taps.origin.clone());
             chain.push(Arc::new(origin));
             let stats = Arc::new(ListenerStats::default());
             sites.push(Arc::new(Site {

@@ -86,6 +86,7 @@ pub async fn start(modules: &Path, port: u16) -> anyhow::Result<Demo> {
         .into(),
         filters,
         source: Source::default(),
+        taps: crate::config::Taps::default(),
     };
     Ok(Demo { config, origin })
 }
