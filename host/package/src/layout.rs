@@ -105,7 +105,9 @@ impl Layout {
         };
         let mut descriptor = self.write(&manifest)?;
         descriptor.set_annotations(Some(
-            [(REFERENCE.to_owned(), reference.to_owned())].into_iter().collect(),
+            [(REFERENCE.to_owned(), reference.to_owned())]
+                .into_iter()
+                .collect(),
         ));
         self.images.insert(reference.to_owned(), descriptor);
         self.index()?;

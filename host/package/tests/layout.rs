@@ -59,11 +59,17 @@ fn istio_finds_plugin_wasm_in_the_last_layer() {
     let module = [b"\0asm\x01\0\0\0".as_slice(), &[7; 70_000]].concat();
     let mut layout = Layout::open(folder.path()).expect("begins");
     let written = layout
-        .add("cache:0.1.0", &Image::for_envoy(&module, &label()).expect("packs"))
+        .add(
+            "cache:0.1.0",
+            &Image::for_envoy(&module, &label()).expect("packs"),
+        )
         .expect("writes");
     assert_eq!(written.form, Form::Envoy);
     let (manifest, config, layers) = image(folder.path(), "cache:0.1.0");
-    assert_eq!(manifest["annotations"]["module.wasm.image/variant"], "compat");
+    assert_eq!(
+        manifest["annotations"]["module.wasm.image/variant"],
+        "compat"
+    );
     assert_eq!(
         manifest["config"]["mediaType"],
         "application/vnd.oci.image.config.v1+json"
@@ -105,7 +111,10 @@ fn a_wasm_artifact_is_the_file_itself() {
         ("component", Some(&interfaces), "wasip2"),
     ] {
         layout
-            .add(reference, &Image::of_wasm(wasm.clone(), interfaces, &label()))
+            .add(
+                reference,
+                &Image::of_wasm(wasm.clone(), interfaces, &label()),
+            )
             .expect("writes");
         let (manifest, config, layers) = image(folder.path(), reference);
         assert_eq!(
@@ -117,7 +126,10 @@ fn a_wasm_artifact_is_the_file_itself() {
         assert_eq!(config["architecture"], "wasm");
         assert_eq!(config["os"], os);
         assert_eq!(config["layerDigests"][0], Digest::of(&wasm).to_string());
-        assert_eq!(config["component"]["exports"].is_array(), interfaces.is_some());
+        assert_eq!(
+            config["component"]["exports"].is_array(),
+            interfaces.is_some()
+        );
     }
 }
 
@@ -170,7 +182,10 @@ fn a_spin_application_names_its_components_by_digest() {
         locked["components"][0]["source"]["digest"],
         Digest::of(&layers[0]).to_string()
     );
-    assert_eq!(locked["components"][0]["metadata"]["key_value_stores"][0], "default");
+    assert_eq!(
+        locked["components"][0]["metadata"]["key_value_stores"][0],
+        "default"
+    );
     assert_eq!(locked["triggers"][0]["trigger_config"]["route"], "/...");
     assert_eq!(locked["variables"]["token"]["secret"], true);
     assert_eq!(
@@ -184,11 +199,17 @@ fn the_same_input_gives_the_same_digest_and_other_images_stay() {
     let write = |folder: &Path, reference: &str, module: &[u8]| {
         Layout::open(folder)
             .expect("opens")
-            .add(reference, &Image::for_envoy(module, &label()).expect("packs"))
+            .add(
+                reference,
+                &Image::for_envoy(module, &label()).expect("packs"),
+            )
             .expect("writes")
             .digest
     };
-    let (one, two) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+    let (one, two) = (
+        tempfile::tempdir().expect("one"),
+        tempfile::tempdir().expect("two"),
+    );
     let first = write(one.path(), "a:1", b"\0asm a");
     assert_eq!(first, write(two.path(), "b:1", b"\0asm a"));
     let other = write(one.path(), "b:1", b"\0asm b");
