@@ -13,7 +13,7 @@ use crate::host::{Prepared, StopSignals};
 /// Arguments of `record`.
 #[derive(clap::Args, Debug)]
 pub struct Record {
-    /// The configuration, TOML.
+    /// The configuration, as for `run`.
     pub config: PathBuf,
     /// The file that is written (HAR 1.2); one that is there is replaced.
     #[arg(long, value_name = "FILE")]

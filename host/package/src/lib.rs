@@ -1,0 +1,15 @@
+//! Writes modules, components and Spin applications as OCI images, into an image layout on disk.
+//!
+//! Three forms, each as its readers want it; see [`Form`]. The same input gives the same bytes and so the same digests:
+//! nothing of the machine or the time gets in.
+#![forbid(unsafe_code)]
+
+mod application;
+mod blob;
+mod image;
+mod layout;
+
+pub use application::{Application, Component, Trigger, Variable};
+pub use blob::Digest;
+pub use image::{Form, Image, Interfaces, Label};
+pub use layout::{Layout, Written};
