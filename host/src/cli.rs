@@ -47,6 +47,15 @@ pub enum Command {
         edgeweir run examples/host/edgeweir.toml --report 10"
     )]
     Run(Run),
+    /// Run declarative cases against filters, on this host or on a real Envoy.
+    #[command(
+        after_help = "Exit codes: 0 all passed, 1 some failed, 2 a case, a file or a module is broken.\n\nExamples:\n  \
+        edgeweir test tests/cases\n  \
+        edgeweir test cache.test.toml --filter stale --watch\n  \
+        edgeweir test tests/cases --on envoy --envoy /usr/bin/envoy --junit report.xml\n  \
+        edgeweir test tests/cases --torture"
+    )]
+    Test(crate::test::Test),
     /// Say what a .wasm file is: its ABI, what it asks of a host, its memory, its configuration's schema.
     #[command(after_help = "Examples:\n  \
         edgeweir inspect target/edge/cache.proxy-wasm.wasm\n  \
@@ -94,7 +103,11 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
     let level = arguments
         .log
         .or_else(|| std::env::var("EDGEWEIR_LOG").ok())
-        .unwrap_or_else(|| "info".to_owned());
+        .unwrap_or_else(|| match &arguments.command {
+            // Its cases look at what filters log; traps are in its report.
+            Command::Test(_) => "off".to_owned(),
+            _ => "info".to_owned(),
+        });
     let filter = tracing_subscriber::EnvFilter::try_new(&level)
         .with_context(|| format!("\"{level}\" is no level or filter for logs"))?;
     // A second subscriber (a test's) stays: logging is not worth failing for.
@@ -106,6 +119,10 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Inspect(inspect) => self::inspect(&inspect),
         Command::Store(store) => edgeweir_host_store::command::execute(&store),
+        Command::Test(test) => match crate::test::execute(&test)? {
+            0 => Ok(()),
+            code => std::process::exit(i32::from(code)),
+        },
         Command::Run(run) => tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
