@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::model::Case;
+use crate::model::{Case, Step};
 use crate::seen::{Exchange, Response, Seen, decoded, field};
 
 /// The name that stands for the guest's allocator, which has no memory left.
@@ -115,6 +115,7 @@ pub enum Fate {
 /// error that says so: never a part, never two in one.
 pub fn judge(case: &Case, fault: &Fault, plain: &Seen, seen: &Seen) -> Result<Fate, String> {
     let mut worst = Fate::Same;
+    let mut known = Known::default();
     for ((at, _, before), (_, _, after)) in plain.exchanges.iter().zip(&seen.exchanges) {
         let says = |why: String| format!("step {}: {why}", at + 1);
         if after.hung {
@@ -126,7 +127,8 @@ pub fn judge(case: &Case, fault: &Fault, plain: &Seen, seen: &Seen) -> Result<Fa
         let Some(step) = case.steps.get(*at) else {
             continue;
         };
-        let fate = fate(fault, before, after).map_err(says)?;
+        known.learn(step, before, after);
+        let fate = fate(fault, before, after, known.of(step)).map_err(says)?;
         if fate < Fate::Reset {
             let asked = &step.request.body.bytes;
             for request in &after.upstream {
@@ -146,7 +148,47 @@ pub fn judge(case: &Case, fault: &Fault, plain: &Seen, seen: &Seen) -> Result<Fa
     Ok(worst)
 }
 
-fn fate(fault: &Fault, before: &Exchange, after: &Exchange) -> Result<Fate, String> {
+/// Answers given to the same request before: one that is stored may be given again.
+#[derive(Default)]
+struct Known(Vec<(String, Vec<(u16, Vec<u8>)>)>);
+
+impl Known {
+    fn key(step: &Step) -> String {
+        format!("{} {:?}", step.request.path, step.request.fields)
+    }
+
+    fn learn(&mut self, step: &Step, before: &Exchange, after: &Exchange) {
+        let key = Self::key(step);
+        let answers = match self.0.iter().position(|(known, _)| *known == key) {
+            Some(at) => &mut self.0[at].1,
+            None => {
+                self.0.push((key, Vec::new()));
+                let last = self.0.len() - 1;
+                &mut self.0[last].1
+            }
+        };
+        answers.extend(after.upstream.iter().filter_map(|it| it.answered.clone()));
+        if let Some(response) = &before.response
+            && response.cut.is_none()
+            && let Ok(body) = decoded(&response.message)
+        {
+            answers.push((response.status, body));
+        }
+    }
+
+    fn of(&self, step: &Step) -> &[(u16, Vec<u8>)] {
+        let key = Self::key(step);
+        let found = self.0.iter().find(|(known, _)| *known == key);
+        found.map_or(&[], |(_, answers)| answers)
+    }
+}
+
+fn fate(
+    fault: &Fault,
+    before: &Exchange,
+    after: &Exchange,
+    known: &[(u16, Vec<u8>)],
+) -> Result<Fate, String> {
     let whole = |exchange: &Exchange| match &exchange.response {
         Some(response) if response.cut.is_none() => Ok(response.clone()),
         Some(response) => Err(response.cut.clone().unwrap_or_default()),
@@ -159,6 +201,23 @@ fn fate(fault: &Fault, before: &Exchange, after: &Exchange) -> Result<Fate, Stri
         Err(why) => return Err(format!("the response is cut off: {why}")),
     };
     check_length(&response)?;
+    let raw = &response.message.body;
+    if let Ok(before) = whole(before)
+        && before.status == response.status
+        && before.message.body == *raw
+    {
+        return Ok(Fate::Same);
+    }
+    let is_raw = |(status, bytes): &&(u16, Vec<u8>)| *status == response.status && bytes == raw;
+    let coded = |it: &Response| field(&it.message.fields, "content-encoding");
+    let mut answered = after.upstream.iter().filter_map(|it| it.answered.as_ref());
+    // Coded by the origin itself, or by nobody.
+    if answered.any(|it| is_raw(&it)) && decoded(&response.message).is_err() {
+        let by_origin = whole(before).is_ok_and(|before| coded(&before) == coded(&response));
+        if by_origin {
+            return Ok(Fate::Untouched);
+        }
+    }
     let body = decoded(&response.message).map_err(|why| format!("the body: {why}"))?;
     if let Ok(before) = whole(before)
         && before.status == response.status
@@ -174,6 +233,12 @@ fn fate(fault: &Fault, before: &Exchange, after: &Exchange) -> Result<Fate, Stri
         {
             return Ok(Fate::Untouched);
         }
+    }
+    if known
+        .iter()
+        .any(|it| *it == (response.status, body.clone()))
+    {
+        return Ok(Fate::Untouched);
     }
     if response.status >= 400 {
         return Ok(Fate::Refused);
@@ -300,7 +365,7 @@ mod tests {
                 status: 2,
             };
             let after = exchange(after, Some((200, "as it was")));
-            assert_eq!(fate(&fault, &before, &after).ok(), want, "{name}");
+            assert_eq!(fate(&fault, &before, &after, &[]).ok(), want, "{name}");
         }
     }
 }
