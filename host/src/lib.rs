@@ -16,3 +16,4 @@ pub mod routing;
 pub mod schema;
 pub mod serve;
 pub mod stats;
+pub mod test;
