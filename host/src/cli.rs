@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use edgeweir_host_formats::{Finding, Level};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Options};
 use crate::demo;
 use crate::host::{Host, Prepared, State, StopSignals};
 use crate::inspect::Inspected;
@@ -71,11 +72,16 @@ pub enum Command {
 /// Arguments of `run`.
 #[derive(clap::Args, Debug)]
 pub struct Run {
-    /// The configuration, TOML; none: the demo on built-in defaults.
+    /// The configuration: edgeweir.toml, an Envoy bootstrap (YAML or JSON) or a Spin manifest (spin.toml); none: the demo
+    /// on built-in defaults.
     pub config: Option<PathBuf>,
     /// Load everything, say what is wrong, and end without serving.
     #[arg(long)]
     pub check: bool,
+    /// Go on without what an Envoy bootstrap or a Spin manifest asks for and this host does not have, though answers will
+    /// be others.
+    #[arg(long, requires = "config")]
+    pub lenient: bool,
     /// Print what each filter cost every so many seconds, not only at the end.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub report: Option<u64>,
@@ -149,7 +155,17 @@ fn inspect(arguments: &Inspect) -> anyhow::Result<()> {
 
 async fn run(arguments: Run) -> anyhow::Result<()> {
     let (config, origin) = match &arguments.config {
-        Some(file) => (Config::read(file)?, None),
+        Some(file) => {
+            let options = Options {
+                lenient: arguments.lenient,
+                runtime_config: None,
+            };
+            let config = Config::read_with(file, &options)?;
+            for note in &config.notes {
+                warn(&config, note);
+            }
+            (config, None)
+        }
         None => {
             let demo = demo::start(&arguments.modules, arguments.port).await?;
             (demo.config, Some(demo.origin))
@@ -192,6 +208,18 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     }
     say(&format!("\n{}", report::table(&state)));
     Ok(())
+}
+
+/// Says what of a file has no meaning here: what can be wrong with answers as a warning, the rest where it is asked for.
+fn warn(config: &Config, note: &Finding) {
+    let file = config.source.file.display();
+    let place = note.place(&config.source.text);
+    let place = place.map_or(String::new(), |place| format!(":{place}"));
+    let Finding { path, message, .. } = note;
+    match note.level {
+        Level::Advice => tracing::debug!("{file}{place}: {path}: {message}"),
+        _ => tracing::warn!("{file}{place}: {path}: {message}"),
+    }
 }
 
 async fn tick(every: &mut Option<tokio::time::Interval>) {

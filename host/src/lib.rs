@@ -12,6 +12,7 @@ pub mod inspect;
 pub mod load;
 pub mod package;
 pub mod report;
+pub mod routing;
 pub mod schema;
 pub mod serve;
 pub mod stats;
