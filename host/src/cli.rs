@@ -108,6 +108,17 @@ pub enum Command {
     Inspect(Inspect),
     /// Keep what outgrows one edge: cached responses, keys and values, and limits that count once for all.
     Store(Box<edgeweir_host_store::command::Store>),
+    /// Write modules, components and Spin applications as OCI images, for the registries that Istio, Envoy Gateway and Spin pull from.
+    #[command(
+        after_help = "A module becomes NAME:TAG for Istio and Envoy Gateway, and NAME:TAG-wasm in the form of CNCF's working group; a \
+        component NAME:TAG-KIND in the latter; a spin.toml the application with its middlewares composed in. SOURCE_DATE_EPOCH sets the time that images say they were made; without it \
+        the same file always has the same digest.\n\nExamples:\n  \
+        edgeweir package target/edge/edge.proxy-wasm.wasm\n  \
+        edgeweir package target/edge/*.wasm --to target/images --json\n  \
+        edgeweir package examples/spin/spin.toml\n  \
+        edgeweir package my-filter.wasm --form envoy --name acme/my-filter --tag 1.4.0"
+    )]
+    Package(crate::package::Package),
 }
 
 /// Arguments of `run`.
@@ -181,6 +192,10 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
             .build()
             .context("the runtime cannot start")?
             .block_on(crate::record::execute(&record)),
+        Command::Package(package) => {
+            say(&crate::package::execute(&package)?);
+            Ok(())
+        }
         Command::Run(run) => tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

@@ -11,6 +11,7 @@ pub mod host;
 pub mod inspect;
 pub mod load;
 pub mod record;
+pub mod package;
 pub mod report;
 pub mod routing;
 pub mod schema;
