@@ -251,6 +251,7 @@ impl Build<'_> {
                 let (edits, matched) = (way.edits.clone(), matched());
                 rest.push(Arc::new(Editing { edits, matched }));
             }
+            rest.extend(self.config.taps.origin.clone());
             rest.push(end);
             chains.push(Chain {
                 weight,
@@ -276,6 +277,7 @@ impl Build<'_> {
         rest: Vec<Arc<dyn Layer>>,
     ) -> anyhow::Result<Next> {
         let mut chain: Vec<Arc<dyn Layer>> = Vec::new();
+        chain.extend(self.config.taps.client.clone());
         for name in names.iter().map(|name| name.get_ref()) {
             if !self.loaded.contains_key(name) {
                 let filter = self

@@ -7,6 +7,7 @@
 pub mod action;
 pub mod envoy;
 mod finding;
+pub mod lint;
 pub mod outbound;
 pub mod route;
 mod section;

@@ -55,12 +55,14 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// Spin's `--variable`: names and values.
     pub variables: Vec<(String, String)>,
+    /// Read on whatever is found, which is in the configuration's notes; such a configuration is not to be run.
+    pub keep_going: bool,
 }
 
 impl Options {
     /// Whether what was found ends the reading.
     pub(super) fn refuses(&self, findings: &[Finding]) -> bool {
-        findings.iter().any(|finding| self.is_fatal(finding))
+        !self.keep_going && findings.iter().any(|finding| self.is_fatal(finding))
     }
 
     pub(super) fn is_fatal(&self, finding: &Finding) -> bool {

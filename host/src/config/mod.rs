@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use edgeweir_host_chain::Layer;
 use edgeweir_host_formats::envoy::Policy;
 use edgeweir_host_formats::outbound::Outbound;
 use edgeweir_host_formats::spin::Store;
@@ -60,6 +61,28 @@ pub struct Config {
     /// Where the file is and what it says, for errors found later.
     #[serde(skip)]
     pub source: Source,
+    /// Layers that watch; not part of a file.
+    #[serde(skip)]
+    pub taps: Taps,
+}
+
+/// Layers that watch what passes and change nothing.
+#[derive(Clone, Default)]
+pub struct Taps {
+    /// Between the client and the first filter of every listener.
+    pub client: Option<Arc<dyn Layer>>,
+    /// Between the last filter and the upstream.
+    pub origin: Option<Arc<dyn Layer>>,
+}
+
+impl std::fmt::Debug for Taps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = |tap: &Option<Arc<dyn Layer>>| tap.as_ref().map(|tap| tap.name().to_owned());
+        f.debug_struct("Taps")
+            .field("client", &name(&self.client))
+            .field("origin", &name(&self.origin))
+            .finish()
+    }
 }
 
 /// The file a configuration came from.

@@ -89,6 +89,7 @@ pub async fn start(modules: &Path, port: u16) -> anyhow::Result<Demo> {
         held: Vec::new(),
         stores: BTreeMap::new(),
         source: Source::default(),
+        taps: crate::config::Taps::default(),
     };
     let config = config.finish()?;
     Ok(Demo { config, origin })

@@ -32,7 +32,7 @@ pub struct RuntimeOptions {
 /// An engine with everything a component may import linked.
 pub struct Runtime {
     pub(crate) engine: Engine,
-    pub(crate) linker: Linker<Guest>,
+    pub(crate) linker: Arc<Linker<Guest>>,
     pub(crate) stores: BTreeMap<String, Arc<Stores>>,
     pub(crate) fuel: bool,
 }
@@ -75,10 +75,49 @@ impl Runtime {
         }
         Ok(Arc::new(Self {
             engine,
-            linker,
+            linker: Arc::new(linker),
             stores,
             fuel: options.fuel,
         }))
+    }
+
+    /// A runtime with the engine of this one and with an empty key-value store of its own, in memory.
+    ///
+    /// # Errors
+    /// None today: a store in memory can always be made.
+    pub fn fork(&self) -> anyhow::Result<Arc<Runtime>> {
+        Ok(Arc::new(Self {
+            engine: self.engine.clone(),
+            linker: Arc::clone(&self.linker),
+            stores: BTreeMap::from([(LABEL.to_owned(), Stores::open(&Kept::Memory)?)]),
+            fuel: self.fuel,
+        }))
+    }
+
+    fn store(&self) -> anyhow::Result<&Arc<Stores>> {
+        self.stores
+            .get(LABEL)
+            .context("there is no key-value store")
+    }
+
+    /// Sets a key of the key-value store.
+    ///
+    /// # Errors
+    /// A key or value beyond the store's bounds.
+    pub async fn set_stored(&self, key: &str, value: &[u8]) -> anyhow::Result<()> {
+        let set = self.store()?.set(key.to_owned(), value.to_vec()).await;
+        set.map(drop).map_err(anyhow::Error::msg)
+    }
+
+    /// The value of a key in the key-value store.
+    ///
+    /// # Errors
+    /// A store file that cannot be read.
+    pub async fn get_stored(&self, key: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        self.store()?
+            .get(key.to_owned())
+            .await
+            .map_err(anyhow::Error::msg)
     }
 }
 
@@ -86,6 +125,7 @@ fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     wasmtime_wasi::p3::add_to_linker(linker)?;
     wasmtime_wasi_http::p3::add_to_linker(linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
     crate::handler::add_to_linker(linker)?;
     crate::spin::add_to_linker(linker)?;
     crate::redis::add_to_linker(linker)

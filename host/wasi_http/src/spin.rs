@@ -48,11 +48,13 @@ fn stores(
     accessor: &Accessor<Guest, Spin>,
     opened: &Resource<Opened>,
     call: &'static str,
-) -> wasmtime::Result<Arc<Stores>> {
+) -> wasmtime::Result<Result<Arc<Stores>, key_value::Error>> {
     accessor.with(|mut access| {
         let guest = access.get();
-        guest.count(call);
-        Ok(guest.table.get(opened)?.0.clone())
+        if let Err(error) = guest.counted(call) {
+            return Ok(Err(key_value::Error::Other(error)));
+        }
+        Ok(Ok(guest.table.get(opened)?.0.clone()))
     })
 }
 
@@ -78,7 +80,9 @@ impl key_value::HostStoreWithStore<Guest> for Spin {
     ) -> wasmtime::Result<Result<Resource<Opened>, key_value::Error>> {
         accessor.with(|mut access| {
             let guest = access.get();
-            guest.count("key-value.open");
+            if let Err(error) = guest.counted("key-value.open") {
+                return Ok(Err(key_value::Error::Other(error)));
+            }
             let granted = &guest.loaded.plugin.stores;
             if granted
                 .as_ref()
@@ -101,7 +105,10 @@ impl key_value::HostStoreWithStore<Guest> for Spin {
         opened: Resource<Opened>,
         key: String,
     ) -> wasmtime::Result<Result<Option<Vec<u8>>, key_value::Error>> {
-        let stores = stores(accessor, &opened, "key-value.get")?;
+        let stores = match stores(accessor, &opened, "key-value.get")? {
+            Ok(stores) => stores,
+            Err(error) => return Ok(Err(error)),
+        };
         Ok(stores.get(key).await.map_err(key_value::Error::Other))
     }
 
@@ -111,7 +118,10 @@ impl key_value::HostStoreWithStore<Guest> for Spin {
         key: String,
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), key_value::Error>> {
-        let stores = stores(accessor, &opened, "key-value.set")?;
+        let stores = match stores(accessor, &opened, "key-value.set")? {
+            Ok(stores) => stores,
+            Err(error) => return Ok(Err(error)),
+        };
         Ok(stores
             .set(key, value)
             .await
@@ -124,7 +134,10 @@ impl key_value::HostStoreWithStore<Guest> for Spin {
         opened: Resource<Opened>,
         key: String,
     ) -> wasmtime::Result<Result<(), key_value::Error>> {
-        let stores = stores(accessor, &opened, "key-value.delete")?;
+        let stores = match stores(accessor, &opened, "key-value.delete")? {
+            Ok(stores) => stores,
+            Err(error) => return Ok(Err(error)),
+        };
         Ok(stores
             .delete(key)
             .await
@@ -137,7 +150,10 @@ impl key_value::HostStoreWithStore<Guest> for Spin {
         opened: Resource<Opened>,
         key: String,
     ) -> wasmtime::Result<Result<bool, key_value::Error>> {
-        let stores = stores(accessor, &opened, "key-value.exists")?;
+        let stores = match stores(accessor, &opened, "key-value.exists")? {
+            Ok(stores) => stores,
+            Err(error) => return Ok(Err(error)),
+        };
         Ok(stores.exists(key).await.map_err(key_value::Error::Other))
     }
 
@@ -148,10 +164,13 @@ impl key_value::HostStoreWithStore<Guest> for Spin {
         StreamReader<String>,
         FutureReader<Result<(), key_value::Error>>,
     )> {
-        let stores = stores(accessor, &opened, "key-value.get-keys")?;
-        let (keys, result) = match stores.keys().await {
+        let listed = match stores(accessor, &opened, "key-value.get-keys")? {
+            Ok(stores) => stores.keys().await.map_err(key_value::Error::Other),
+            Err(error) => Err(error),
+        };
+        let (keys, result) = match listed {
             Ok(keys) => (keys, Ok(())),
-            Err(error) => (Vec::new(), Err(key_value::Error::Other(error))),
+            Err(error) => (Vec::new(), Err(error)),
         };
         accessor.with(|mut access| {
             let keys = StreamReader::new(&mut access, keys)?;

@@ -36,6 +36,7 @@ pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Conf
         held: Vec::new(),
         stores: BTreeMap::new(),
         source,
+        taps: super::Taps::default(),
     };
     if options.refuses(&config.notes) {
         return Err(options.refusal(&config));

@@ -43,6 +43,7 @@ pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Conf
         listeners: Vec::new(),
         upstreams: BTreeMap::new(),
         filters: BTreeMap::new(),
+        taps: super::Taps::default(),
         notes: findings,
         held: Vec::new(),
         stores: BTreeMap::new(),
