@@ -116,8 +116,30 @@ pub enum Command {
         edgeweir check examples/spin/spin.toml --json"
     )]
     Check(crate::check::Check),
+    /// Ask an edge for URLs so that its cache has them, and say what came of each.
+    #[command(
+        after_help = "Exit codes: 0 all answered, 1 some did not answer or with 5xx, 2 the command line is wrong.\n\nExamples:\n  \
+        edgeweir warm --edge http://127.0.0.1:8000 / /style.css\n  \
+        edgeweir warm --edge http://127.0.0.1:8000 --sitemap /sitemap.xml --rate 20\n  \
+        edgeweir warm --file urls.txt --accept-encoding br --accept-encoding gzip"
+    )]
+    Warm(Box<edgeweir_host_client::warm::Warm>),
+    /// Invalidate what an edge's cache has: URLs, groups, prefixes, patterns, everything.
+    #[command(
+        after_help = "Exit codes: 0 done, 1 an edge refused or did not answer, 2 the command line is wrong.\n\nExamples:\n  \
+        edgeweir purge --edge http://127.0.0.1:8000 --token-file token --url /style.css\n  \
+        edgeweir purge --edge http://127.0.0.1:8000 --tag menu --soft --spread 60\n  \
+        edgeweir purge --edge http://127.0.0.1:8000 --prefix /img/ --dry-run"
+    )]
+    Purge(Box<edgeweir_host_client::purge::Purge>),
     /// Keep what outgrows one edge: cached responses, keys and values, and limits that count once for all.
     Store(Box<edgeweir_host_store::command::Store>),
+    /// Watch a running host in the terminal: rates, latency, filters, the level of saving, alarms.
+    #[command(after_help = "Keys: q or Escape ends.\n\nExamples:\n  \
+        edgeweir top\n  \
+        edgeweir top 127.0.0.1:8003 --interval-ms 500\n  \
+        edgeweir top --once | head -3")]
+    Top(edgeweir_host_client::top::Top),
     /// Write modules, components and Spin applications as OCI images, for the registries that Istio, Envoy Gateway and Spin pull from.
     #[command(
         after_help = "A module becomes NAME:TAG for Istio and Envoy Gateway, and NAME:TAG-wasm in the form of CNCF's working group; a \
@@ -208,7 +230,14 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
             say(&told);
             Ok(())
         }
+        Command::Warm(warm) => client(edgeweir_host_client::warm::execute(&warm)),
+        Command::Purge(purge) => client(edgeweir_host_client::purge::execute(&purge)),
         Command::Store(store) => edgeweir_host_store::command::execute(&store),
+        Command::Top(top) => client(async {
+            edgeweir_host_client::top::execute(&top)
+                .await
+                .map(|()| true)
+        }),
         Command::Test(test) => match crate::test::execute(&test)? {
             0 => Ok(()),
             code => std::process::exit(i32::from(code)),
@@ -232,6 +261,18 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
             .context("the runtime cannot start")?
             .block_on(self::run(run)),
     }
+}
+
+/// Runs a command that asks an edge; where the edge said no, the exit code is 1, and it said why.
+fn client(command: impl Future<Output = anyhow::Result<bool>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot start")?;
+    if !runtime.block_on(command)? {
+        std::process::exit(1);
+    }
+    Ok(())
 }
 
 fn inspect(arguments: &Inspect) -> anyhow::Result<()> {

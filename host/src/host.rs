@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::admin::Admin;
 use crate::config::{Config, ConfigError, Way, Ways};
 use crate::load::{Loaded, Loader};
+use crate::monitor::{Watch, Watching};
 use crate::routing::{Chain, Editing, Lost, Redirecting, Responding, Routes, Taken};
 use crate::serve::{Accepting, Bounds, Site, Upstream};
 use crate::stats::ListenerStats;
@@ -36,6 +37,8 @@ pub struct State {
     pub listeners: Vec<ListenerState>,
     /// When it started.
     pub started: Instant,
+    /// What watches it.
+    pub watch: Arc<Watch>,
 }
 
 /// One listener of a running host.
@@ -61,12 +64,15 @@ pub struct Host {
     listeners: Vec<Accepting>,
     admin_task: Option<Accepting>,
     sampler: tokio::task::JoinHandle<()>,
+    /// Measures until it is dropped.
+    watching: Watching,
     grace: Duration,
 }
 
 impl Prepared {
     /// Loads every filter a listener names, in order, and connects the chains.
     pub async fn new(config: Config) -> anyhow::Result<Self> {
+        let watch = Arc::new(Watch::new(&config)?);
         let mut build = Build {
             config: &config,
             loader: Loader::new(&config),
@@ -85,6 +91,7 @@ impl Prepared {
                 forwarded_for: listener.forwarded_for,
                 headers: config.limits.headers.size(),
                 stats: stats.clone(),
+                watch: watch.clone(),
             }));
             let (filters, upstream) = build.named(&listener.ways);
             listeners.push(ListenerState {
@@ -112,6 +119,7 @@ impl Prepared {
             filters: filters.clone(),
             listeners,
             started: Instant::now(),
+            watch,
         });
         Ok(Self {
             config,
@@ -149,7 +157,7 @@ impl Prepared {
         let mut admin_task = None;
         if let Some(admin) = &self.config.admin {
             let address = admin.listen.get_ref().0;
-            let service = Arc::new(Admin::new(self.state.clone()));
+            let service = Arc::new(Admin::new(self.state.clone(), self.config.admin_token()?));
             let accepting = Accepting::start(address, bounds, service)
                 .await
                 .map_err(|error| {
@@ -167,7 +175,9 @@ impl Prepared {
                 }
             }
         });
+        let watching = self.state.watch.start(&self.state);
         Ok(Host {
+            watching,
             state: self.state,
             admin: admin_task.as_ref().map(|admin| admin.address),
             listeners,
@@ -368,6 +378,7 @@ impl Host {
             admin.stop(Duration::from_millis(200)).await;
         }
         self.sampler.abort();
+        drop(self.watching);
         self.state
     }
 }

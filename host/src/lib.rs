@@ -11,6 +11,7 @@ pub mod demo;
 pub mod host;
 pub mod inspect;
 pub mod load;
+pub mod monitor;
 pub mod package;
 pub mod record;
 pub mod report;

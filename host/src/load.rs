@@ -64,6 +64,8 @@ pub struct Loaded {
     pub file: PathBuf,
     /// The file's size, bytes.
     pub size: u64,
+    /// Linear memory one instance may have, bytes.
+    pub memory_limit: u64,
     /// It, ready to serve.
     pub layer: Arc<dyn Layer>,
 }
@@ -169,6 +171,12 @@ impl<'a> Loader<'a> {
             abi,
             file,
             size,
+            memory_limit: filter
+                .memory_mib
+                .unwrap_or(self.config.limits.memory_mib)
+                .get()
+                * 1024
+                * 1024,
             layer,
         })
     }

@@ -30,6 +30,12 @@ pub struct ListenerStats {
     pub connections: AtomicU64,
     /// Responses whose body did not reach its end.
     pub cut: AtomicU64,
+    /// Responses with status 429.
+    pub limited: AtomicU64,
+    /// Responses for which the cache nearest the client was looked into, by their `Cache-Status`.
+    pub looked_up: AtomicU64,
+    /// Of those, the ones it reused.
+    pub reused: AtomicU64,
     /// Response body bytes sent.
     pub sent: AtomicU64,
     /// Time of all ended exchanges, microseconds.
@@ -55,6 +61,8 @@ pub struct Ended {
     pub took: Duration,
     /// The response's `Cache-Status`.
     pub cache_status: String,
+    /// The response's `RateLimit`.
+    pub rate_limit: String,
     /// The response's `Content-Encoding`.
     pub content_encoding: String,
     /// Response body bytes sent.
@@ -85,6 +93,9 @@ impl Default for ListenerStats {
             in_flight: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             cut: AtomicU64::new(0),
+            limited: AtomicU64::new(0),
+            looked_up: AtomicU64::new(0),
+            reused: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             total_us: AtomicU64::new(0),
             coarse: Default::default(),
@@ -104,6 +115,13 @@ impl ListenerStats {
         }
         if ended.cut {
             self.cut.fetch_add(1, Relaxed);
+        }
+        if ended.status == 429 {
+            self.limited.fetch_add(1, Relaxed);
+        }
+        if let Some(reused) = reused(&ended.cache_status) {
+            self.looked_up.fetch_add(1, Relaxed);
+            self.reused.fetch_add(u64::from(reused), Relaxed);
         }
         self.sent.fetch_add(ended.bytes, Relaxed);
         let us = u64::try_from(ended.took.as_micros()).unwrap_or(u64::MAX);
@@ -173,6 +191,29 @@ impl ListenerStats {
     }
 }
 
+/// Whether the cache nearest the client reused a response, by `Cache-Status`; `None` when it was not looked into.
+fn reused(cache_status: &str) -> Option<bool> {
+    // RFC 9211 §2: the list is in the order responses passed, the cache closest to the user last.
+    let (mut quoted, mut escaped, mut last) = (false, false, 0);
+    for (at, byte) in cache_status.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' if !quoted => last = at + 1,
+            _ => {}
+        }
+    }
+    let mut parameters = cache_status.get(last..)?.split(';').map(str::trim).skip(1);
+    parameters.find_map(|parameter| match parameter {
+        "hit" => Some(Some(true)),
+        // RFC 9211 §2.2: with these it was configured or asked not to look, or could not.
+        "fwd=bypass" | "fwd=method" => Some(None),
+        parameter if parameter.starts_with("fwd=") => Some(Some(false)),
+        _ => None,
+    })?
+}
+
 /// The times below which the given shares of the counted exchanges ended.
 fn percentiles<const N: usize>(counts: &[u64], shares: [f64; N]) -> Option<[Duration; N]> {
     let all: u64 = counts.iter().sum();
@@ -236,6 +277,30 @@ mod tests {
     }
 
     #[test]
+    fn the_nearest_cache_counts() {
+        for (field, want) in [
+            ("", None),
+            ("edgeweir; hit; ttl=53", Some(true)),
+            (
+                "edgeweir; fwd=uri-miss; fwd-status=200; stored",
+                Some(false),
+            ),
+            ("edgeweir; fwd=stale; fwd-status=304", Some(false)),
+            ("edgeweir; fwd=method; detail=method", None),
+            ("edgeweir; fwd=bypass", None),
+            ("cdn; hit, edgeweir; fwd=uri-miss", Some(false)),
+            ("cdn; fwd=uri-miss, edgeweir; hit", Some(true)),
+            (
+                "edgeweir; key=\"a, b\\\", ; hit\"; fwd=uri-miss",
+                Some(false),
+            ),
+            ("edgeweir", None),
+        ] {
+            assert_eq!(reused(field), want, "{field}");
+        }
+    }
+
+    #[test]
     fn percentiles_are_taken_over_the_window_only() {
         let stats = ListenerStats::default();
         let end = |ms: u64| {
@@ -246,6 +311,7 @@ mod tests {
                 status: 200,
                 took: Duration::from_millis(ms),
                 cache_status: String::new(),
+                rate_limit: String::new(),
                 content_encoding: String::new(),
                 bytes: 10,
                 cut: false,

@@ -30,6 +30,28 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
+/// How short the machine is of resources, 0 (not at all) to 3; an extension of every [`Request`] the host accepts. A layer
+/// tells its filter in the way of its ABI.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Emergency(pub u8);
+
+impl Emergency {
+    /// The request field, a digit, in which components are told. A client's own is taken off.
+    pub const FIELD: &str = "edgeweir-emergency";
+    /// The shared value, a digit, in which proxy-wasm modules are told.
+    pub const SHARED: &[u8] = b"edgeweir.emergency";
+
+    /// As a field and a shared value say it.
+    pub const fn digit(self) -> &'static str {
+        match self.0 {
+            0 => "0",
+            1 => "1",
+            2 => "2",
+            _ => "3",
+        }
+    }
+}
+
 /// No answer came from the origin: the host made this response up, a 502 or 504. An extension of such a [`Response`], so
 /// that a layer can tell it from the origin's own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -72,15 +72,16 @@ impl Baseline {
         filters: &[FilterSeen],
     ) -> Self {
         let costs = |filter: &FilterSeen| {
-            let [p50_us, p95_us, p99_us] = filter.percentiles_us?;
+            let recent = filter.recent?;
+            let [p50_us, p95_us, p99_us] = recent.percentiles_us;
             let costs = Costs {
                 p50_us,
                 p95_us,
                 p99_us,
-                us_per_exchange: filter.busy_ns as f64 / 1e3 / filter.exchanges as f64,
+                us_per_exchange: recent.busy_ns as f64 / 1e3 / recent.exchanges as f64,
                 memory_bytes: filter.memory as f64,
             };
-            (filter.exchanges >= EXCHANGES).then(|| (filter.name.clone(), costs))
+            (recent.exchanges >= EXCHANGES).then(|| (filter.name.clone(), costs))
         };
         Self {
             version: version.to_owned(),
@@ -137,14 +138,17 @@ impl Baseline {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filters::Recent;
 
     fn seen(scale: f64, exchanges: u64) -> FilterSeen {
         FilterSeen {
             name: "store".to_owned(),
-            exchanges,
-            busy_ns: (100_000.0 * scale) as u64 * exchanges,
             memory: (8_388_608.0 * scale) as u64,
-            percentiles_us: Some([60.0 * scale, 150.0 * scale, 400.0 * scale]),
+            recent: Some(Recent {
+                exchanges,
+                busy_ns: (100_000.0 * scale) as u64 * exchanges,
+                percentiles_us: [60.0 * scale, 150.0 * scale, 400.0 * scale],
+            }),
             ..FilterSeen::default()
         }
     }
@@ -201,7 +205,10 @@ mod tests {
     fn noise_is_no_regression() {
         let small = |us: f64| {
             let mut filter = seen(1.0, 1_000);
-            filter.percentiles_us = Some([us, us, us]);
+            filter.recent = Some(Recent {
+                percentiles_us: [us; 3],
+                ..filter.recent.unwrap()
+            });
             Baseline::of("1", 1e8, 200.0, &[filter])
         };
         assert!(small(5.0).regressions(&small(15.0), 25.0).is_empty());

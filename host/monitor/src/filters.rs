@@ -21,10 +21,21 @@ pub struct FilterSeen {
     pub shared: u64,
     /// Traps.
     pub traps: u64,
-    /// Time of its calls: half, 95 and 99 of a hundred ended within this, microseconds.
-    pub percentiles_us: Option<[f64; 3]>,
+    /// What it did of late; `None` when that was nothing.
+    pub recent: Option<Recent>,
     /// Its own counters, by name.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// What a filter did over the last minute or so.
+#[derive(Clone, Copy, PartialEq, Default, Debug)]
+pub struct Recent {
+    /// Exchanges handled.
+    pub exchanges: u64,
+    /// Wall time in its callbacks, nanoseconds.
+    pub busy_ns: u64,
+    /// Time of its calls: half, 95 and 99 of a hundred ended within this, microseconds.
+    pub percentiles_us: [f64; 3],
 }
 
 impl FilterSeen {

@@ -30,7 +30,7 @@ mod trend;
 pub use advice::{Advice, Bounds};
 pub use alarm::{Bound, Severity, Threshold, Unsound, defaults as default_thresholds};
 pub use baseline::{Baseline, Costs, Regression};
-pub use filters::FilterSeen;
+pub use filters::{FilterSeen, Recent};
 pub use history::{History, Point, STEP};
 pub use leak::{Kept, Leak};
 pub use level::{Level, Mode, Move, Rule, Why, defaults as default_rules};

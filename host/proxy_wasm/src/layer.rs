@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use edgeweir_host_chain::{
-    Body, Error, Layer, Meter, Next, Peer, Request, Response, Unreached, empty,
+    Body, Emergency, Error, Layer, Meter, Next, Peer, Request, Response, Unreached, empty,
 };
 use http::header::HeaderMap;
 use http::{Method, StatusCode, request};
@@ -71,6 +71,9 @@ impl Layer for ProxyWasm {
             return Ok(refusal.into_response(asked.head, asked.grpc));
         }
         let end = body.is_end_stream();
+        if let Some(emergency) = parts.extensions.get::<Emergency>() {
+            self.common.data.tell(*emergency);
+        }
         let exchange = match self.open(&parts).await {
             Ok(exchange) => exchange,
             Err(Gone) => return self.without(parts, body, next).await,

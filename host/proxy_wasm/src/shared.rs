@@ -1,10 +1,11 @@
 //! What virtual machines share: data by `vm_id`, queues, and the metrics of one plugin.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
-use edgeweir_host_chain::Meter;
+use edgeweir_host_chain::{Emergency, Meter};
 
 use crate::status::Status;
 use crate::worker::Worker;
@@ -25,6 +26,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Default)]
 pub(crate) struct SharedData {
     state: Mutex<Data>,
+    /// What is told as [`Emergency::SHARED`]; nothing is the same as 0.
+    told: AtomicU8,
 }
 
 #[derive(Default)]
@@ -35,6 +38,23 @@ struct Data {
 }
 
 impl SharedData {
+    /// Tells modules how short the machine is. Costs nothing while that is as it was.
+    pub(crate) fn tell(&self, emergency: Emergency) {
+        if self.told.load(Relaxed) == emergency.0 {
+            return;
+        }
+        let digit = emergency.digit().as_bytes();
+        // Held over both: of two that differ, what is noted is what was written last.
+        let mut state = lock(&self.state);
+        // The host's own word is not a module's: it has room whatever the modules took.
+        if state
+            .set(Emergency::SHARED, digit, 0, usize::MAX, usize::MAX)
+            .is_ok()
+        {
+            self.told.store(emergency.0, Relaxed);
+        }
+    }
+
     /// The value of a key and its compare-and-swap number.
     pub(crate) fn get(&self, key: &[u8]) -> Option<(Bytes, u32)> {
         lock(&self.state).entries.get(key).cloned()
@@ -50,32 +70,43 @@ impl SharedData {
         keys: usize,
         bytes: usize,
     ) -> Result<usize, Status> {
-        let mut state = lock(&self.state);
-        let state = &mut *state;
-        let held = match state.entries.get(key) {
+        lock(&self.state).set(key, value, cas, keys, bytes)
+    }
+}
+
+impl Data {
+    fn set(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        cas: u32,
+        keys: usize,
+        bytes: usize,
+    ) -> Result<usize, Status> {
+        let held = match self.entries.get(key) {
             Some((_, current)) if cas != 0 && *current != cas => return Err(Status::CasMismatch),
             Some((value, _)) => value.len(),
-            None if state.entries.len() >= keys => return Err(Status::InternalFailure),
+            None if self.entries.len() >= keys => return Err(Status::InternalFailure),
             None => 0,
         };
-        let fresh = if state.entries.contains_key(key) {
+        let fresh = if self.entries.contains_key(key) {
             0
         } else {
             key.len() + KEY_COST
         };
-        let total = (state.bytes - held)
+        let total = (self.bytes - held)
             .saturating_add(fresh)
             .saturating_add(value.len());
         if total > bytes {
             return Err(Status::InternalFailure);
         }
-        state.bytes = total;
+        self.bytes = total;
         // 0 means "whatever it is", so no value may carry it.
-        state.next_cas = state.next_cas.checked_add(1).unwrap_or(1);
-        let entry = (Bytes::copy_from_slice(value), state.next_cas);
-        match state.entries.get_mut(key) {
+        self.next_cas = self.next_cas.checked_add(1).unwrap_or(1);
+        let entry = (Bytes::copy_from_slice(value), self.next_cas);
+        match self.entries.get_mut(key) {
             Some(slot) => *slot = entry,
-            None => drop(state.entries.insert(key.into(), entry)),
+            None => drop(self.entries.insert(key.into(), entry)),
         }
         Ok(total)
     }
@@ -297,6 +328,18 @@ mod tests {
         assert_eq!(set(b"k", b"3", cas), Err(Status::CasMismatch));
         assert!(set(b"k", b"4", 0).is_ok(), "0 always wins");
         assert_eq!(data.get(b"k").unwrap().0, "4");
+    }
+
+    #[test]
+    fn modules_are_told_of_an_emergency_and_of_its_end() {
+        let data = SharedData::default();
+        data.tell(Emergency(0));
+        assert_eq!(data.get(Emergency::SHARED), None, "as in Envoy");
+        for level in [2, 2, 0] {
+            data.tell(Emergency(level));
+            let (said, _) = data.get(Emergency::SHARED).unwrap();
+            assert_eq!(said, level.to_string());
+        }
     }
 
     #[test]

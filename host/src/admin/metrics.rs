@@ -4,6 +4,7 @@ use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering::Relaxed;
 
 use edgeweir_host_chain::MeterSnapshot;
+use edgeweir_host_monitor::{Level, Metric, Unit};
 
 use super::process::Process;
 use crate::host::State;
@@ -15,6 +16,7 @@ pub fn text(state: &State) -> String {
     filters(&mut out, state);
     listeners(&mut out, state);
     process(&mut out, state);
+    monitor(&mut out, state);
     out.text
 }
 
@@ -136,7 +138,7 @@ fn filters(out: &mut Exposition, state: &State) {
         }
     }
     type OfFilter = fn(&MeterSnapshot) -> u64;
-    let by_filter: [(&str, &str, &str, OfFilter); 10] = [
+    let by_filter: [(&str, &str, &str, OfFilter); 11] = [
         (
             "edgeweir_exchanges_total",
             "counter",
@@ -192,6 +194,12 @@ fn filters(out: &mut Exposition, state: &State) {
             |it| it.instances,
         ),
         (
+            "edgeweir_saved_bytes_total",
+            "counter",
+            "Body bytes a filter took off responses.",
+            crate::monitor::saved,
+        ),
+        (
             "edgeweir_traps_total",
             "counter",
             "Traps in a filter.",
@@ -202,6 +210,27 @@ fn filters(out: &mut Exposition, state: &State) {
         out.family(name, kind, help);
         for (filter, snapshot) in &snapshots {
             out.sample(name, &[("filter", filter)], value(snapshot));
+        }
+    }
+    let name = "edgeweir_memory_limit_bytes";
+    out.family(
+        name,
+        "gauge",
+        "Linear memory one instance of a filter may have.",
+    );
+    for filter in &state.filters {
+        out.sample(name, &[("filter", &filter.name)], filter.memory_limit);
+    }
+    let name = "edgeweir_call_seconds";
+    let help = "Time of a filter's calls over the last minute, by quantile.";
+    out.family(name, "gauge", help);
+    for filter in &state.filters {
+        let Some(percentiles) = state.watch.percentiles(&filter.name) else {
+            continue;
+        };
+        for (quantile, us) in ["0.5", "0.95", "0.99"].iter().zip(percentiles) {
+            let labels = [("filter", filter.name.as_str()), ("quantile", quantile)];
+            out.sample(name, &labels, format!("{:.9}", us / 1e6));
         }
     }
 }
@@ -245,7 +274,25 @@ fn listeners(out: &mut Exposition, state: &State) {
         out.sample("edgeweir_request_seconds_count", &labels, sum);
     }
     type OfListener = fn(&crate::stats::ListenerStats) -> u64;
-    let by_listener: [(&str, &str, &str, OfListener); 4] = [
+    let by_listener: [(&str, &str, &str, OfListener); 7] = [
+        (
+            "edgeweir_limited_total",
+            "counter",
+            "Responses with status 429.",
+            |it| it.limited.load(Relaxed),
+        ),
+        (
+            "edgeweir_cache_lookups_total",
+            "counter",
+            "Responses for which the cache nearest the client was looked into, by their Cache-Status.",
+            |it| it.looked_up.load(Relaxed),
+        ),
+        (
+            "edgeweir_cache_hits_total",
+            "counter",
+            "Of edgeweir_cache_lookups_total, those that were reused.",
+            |it| it.reused.load(Relaxed),
+        ),
         (
             "edgeweir_in_flight",
             "gauge",
@@ -322,6 +369,129 @@ fn process(out: &mut Exposition, state: &State) {
     ] {
         out.family(name, kind, help);
         out.sample(name, &[], value);
+    }
+}
+
+/// `edgeweir_monitor_` and a metric's name with its unit.
+pub fn name_of(metric: Metric) -> String {
+    let unit = match metric.unit() {
+        Unit::Percent => "_percent",
+        Unit::Bytes => "_bytes",
+        Unit::BytesPerSecond => "_bytes_per_second",
+        Unit::PerSecond => "_per_second",
+        Unit::Milliseconds => "_milliseconds",
+        Unit::Count => "",
+    };
+    format!("edgeweir_monitor_{}{unit}", metric.name())
+}
+
+fn monitor(out: &mut Exposition, state: &State) {
+    let watch = &state.watch;
+    watch.look(|monitor, sample, process| {
+        for metric in Metric::ALL {
+            let name = name_of(metric);
+            out.family(&name, "gauge", metric.text());
+            if let Some(value) = sample.get(metric) {
+                out.sample(&name, &[], value);
+            }
+        }
+        for (name, help, value) in [
+            (
+                "process_max_fds",
+                "Descriptors the process may open.",
+                process.descriptor_limit,
+            ),
+            (
+                "edgeweir_memory_allowed_bytes",
+                "Memory the process may have: the machine's, or less by its control group.",
+                process.memory_limit,
+            ),
+            (
+                "edgeweir_processors",
+                "Processors the process may use.",
+                u64::from(process.processors),
+            ),
+            (
+                "edgeweir_emergency",
+                "What filters are told: 0 (nothing is short) to 3.",
+                u64::from(monitor.level().emergency()),
+            ),
+        ] {
+            out.family(name, "gauge", help);
+            out.sample(name, &[], value);
+        }
+        let name = "edgeweir_level";
+        out.family(
+            name,
+            "gauge",
+            "The level of saving: 1 for the one there is.",
+        );
+        for level in Level::ALL {
+            let is = u8::from(level == monitor.level());
+            out.sample(name, &[("level", level.name())], is);
+        }
+        let name = "edgeweir_alerts";
+        out.family(name, "gauge", "Alarms that stand, by severity.");
+        for (severity, count) in super::monitor::standing(monitor) {
+            out.sample(name, &[("severity", severity.name())], count);
+        }
+        let name = "edgeweir_leak_bytes_per_second";
+        let help = "Growth of a filter's memory under constant load, where there is any.";
+        out.family(name, "gauge", help);
+        for leak in monitor.leaks() {
+            let labels = [
+                ("filter", leak.filter.as_str()),
+                ("memory", leak.kept.name()),
+            ];
+            out.sample(name, &labels, leak.per_second);
+        }
+        let name = "edgeweir_forecast_seconds";
+        let help = "Time left until a threshold is crossed, where that can be foreseen.";
+        out.family(name, "gauge", help);
+        for forecast in monitor.forecasts() {
+            let labels = [
+                ("metric", forecast.metric.name()),
+                ("severity", forecast.severity.name()),
+            ];
+            out.sample(name, &labels, forecast.left.as_secs());
+        }
+        let name = "edgeweir_regression_percent";
+        let help = "By how much something is worse than the baseline, where it is.";
+        out.family(name, "gauge", help);
+        for found in monitor.regressions() {
+            let labels = [
+                ("filter", found.filter.as_deref().unwrap_or("")),
+                ("what", found.what),
+            ];
+            out.sample(name, &labels, format!("{:.1}", found.percent()));
+        }
+        let name = "edgeweir_advice";
+        out.family(
+            name,
+            "gauge",
+            "Recommendations, by the setting they are about.",
+        );
+        for advice in monitor.advice() {
+            out.sample(name, &[("setting", &advice.setting)], 1);
+        }
+    });
+    let name = "edgeweir_level_changes_total";
+    out.family(
+        name,
+        "counter",
+        "How often the level of saving became this one.",
+    );
+    for level in Level::ALL {
+        out.sample(name, &[("level", level.name())], watch.changes(level));
+    }
+    let name = "edgeweir_alerts_total";
+    out.family(name, "counter", "Alarms raised, by severity.");
+    for severity in super::monitor::SEVERITIES {
+        out.sample(
+            name,
+            &[("severity", severity.name())],
+            watch.raised(severity),
+        );
     }
 }
 

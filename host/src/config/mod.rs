@@ -37,6 +37,9 @@ pub struct Config {
     /// Bounds of the host and of each filter.
     #[serde(default)]
     pub limits: Limits,
+    /// What is watched, and what filters are told of it.
+    #[serde(default)]
+    pub monitor: crate::monitor::Settings,
     /// Where the host keeps things between runs.
     #[serde(default)]
     pub state: State,
@@ -98,8 +101,42 @@ pub struct Source {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// `address:port`; loopback only.
+    /// `address:port`; other than loopback with a token only.
     pub listen: Spanned<Address>,
+    /// What a client must say in `Authorization: Bearer`, 16 to 256 visible ASCII characters.
+    pub token: Option<Spanned<Token>>,
+    /// A file whose first line is the token.
+    pub token_file: Option<Spanned<PathBuf>>,
+}
+
+/// A secret; not shown in logs.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Token(String);
+
+impl Token {
+    /// What it is.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+impl TryFrom<String> for Token {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let sound =
+            (16..=256).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_graphic());
+        // The value is a secret, however wrong it is: errors are logged.
+        sound.then_some(Self(text)).ok_or_else(|| {
+            "a token has 16 to 256 visible ASCII characters, such as `openssl rand -hex 32` makes".to_owned()
+        })
+    }
 }
 
 /// `[limits]`: bounds of the host, and of each filter that sets none of its own.
@@ -439,6 +476,34 @@ impl Config {
         }
     }
 
+    /// The token of the admin pages, from wherever it is.
+    pub fn admin_token(&self) -> Result<Option<Token>, ConfigError> {
+        let Some(admin) = &self.admin else {
+            return Ok(None);
+        };
+        match (&admin.token, &admin.token_file) {
+            (None, None) => Ok(None),
+            (Some(token), None) => Ok(Some(token.get_ref().clone())),
+            (None, Some(file)) => {
+                let path = self.resolve(file.get_ref());
+                std::fs::read_to_string(&path)
+                    .map_err(|error| error.to_string())
+                    .and_then(|text| Token::try_from(text.lines().next().unwrap_or("").to_owned()))
+                    .map(Some)
+                    .map_err(|message| {
+                        let message = format!("{}: {message}", path.display());
+                        ConfigError::at(&self.source, file.span(), "admin.token_file", message)
+                    })
+            }
+            (Some(_), Some(file)) => Err(ConfigError::at(
+                &self.source,
+                file.span(),
+                "admin.token_file",
+                "`token` is there, too: want one of both",
+            )),
+        }
+    }
+
     /// What no single field can tell: names that lead nowhere, names given twice.
     fn check(&self) -> Result<(), ConfigError> {
         if self.listeners.is_empty() {
@@ -449,18 +514,20 @@ impl Config {
         }
         if let Some(admin) = &self.admin {
             let address = admin.listen.get_ref().0;
-            if !address.ip().is_loopback() {
+            let token = self.admin_token()?;
+            if !address.ip().is_loopback() && token.is_none() {
                 return Err(ConfigError::at(
                     &self.source,
                     admin.listen.span(),
                     "admin.listen",
                     format!(
-                        "{address} is not a loopback address; the admin pages have no token yet, so they are \
-                         served on 127.0.0.1 or [::1] only"
+                        "{address} is not a loopback address: give `admin.token` or `admin.token_file`, or listen on \
+                         127.0.0.1 or [::1]"
                     ),
                 ));
             }
         }
+        self.monitor.settings(self)?;
         let mut names = BTreeSet::new();
         let mut addresses = BTreeSet::new();
         for (index, listener) in self.listeners.iter().enumerate() {

@@ -75,8 +75,13 @@ pub async fn start(modules: &Path, port: u16) -> anyhow::Result<Demo> {
         ));
     }
     let config = Config {
-        admin: Some(Admin { listen: at(3) }),
+        admin: Some(Admin {
+            listen: at(3),
+            token: None,
+            token_file: None,
+        }),
         limits,
+        monitor: crate::monitor::Settings::default(),
         state: State::default(),
         listeners,
         upstreams: [(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
-use edgeweir_host_chain::{Peer, Request, Response};
+use edgeweir_host_chain::{Emergency, Peer, Request, Response};
 use http::header::{self, HeaderMap, HeaderName};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version};
@@ -17,10 +17,12 @@ use super::bodies::{Counted, OnEnd};
 use super::fields;
 use super::listener::Service;
 use super::upstream::plain;
+use crate::monitor::Watch;
 use crate::routing::Routes;
 use crate::stats::{Ended, ListenerStats};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// What is kept of a path for the dashboard, bytes.
 const PATH_KEPT: usize = 200;
 
@@ -36,6 +38,8 @@ pub struct Site {
     pub headers: usize,
     /// Counts.
     pub stats: Arc<ListenerStats>,
+    /// Says how short the machine is.
+    pub watch: Arc<Watch>,
 }
 
 impl Service for Site {
@@ -130,6 +134,10 @@ impl Site {
         }
         parts.extensions.clear();
         parts.extensions.insert(Peer(peer));
+        if !self.watch.accept_field {
+            parts.headers.remove(Emergency::FIELD);
+        }
+        parts.extensions.insert(self.watch.emergency());
         let body = body.map_err(Into::into).boxed_unsync();
         Ok(Request::from_parts(parts, body))
     }
@@ -218,6 +226,7 @@ impl Pending {
                 status: 0,
                 took: std::time::Duration::ZERO,
                 cache_status: String::new(),
+                rate_limit: String::new(),
                 content_encoding: String::new(),
                 bytes: 0,
                 cut: true,
@@ -229,6 +238,7 @@ impl Pending {
         if let Some(ended) = &mut self.ended {
             ended.status = parts.status.as_u16();
             ended.cache_status = text_of(&parts.headers, &CACHE_STATUS);
+            ended.rate_limit = text_of(&parts.headers, &RATE_LIMIT);
             ended.content_encoding = text_of(&parts.headers, &header::CONTENT_ENCODING);
         }
     }

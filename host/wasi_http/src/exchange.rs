@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use edgeweir_host_chain::{Error, Next, Peer, Request, Response, Unreached};
+use edgeweir_host_chain::{Emergency, Error, Next, Peer, Request, Response, Unreached};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use tokio::sync::watch;
 
 /// The field wasi:http hosts of the Spin family give the client's address in, as `ip:port`.
+const EMERGENCY: HeaderName = HeaderName::from_static(Emergency::FIELD);
 const CLIENT_ADDR: HeaderName = HeaderName::from_static("spin-client-addr");
 /// Stands in where a request has no authority of its own (HTTP/1.0): guests cannot rebuild a request without one.
 const NO_AUTHORITY: &str = "localhost";
@@ -35,6 +36,8 @@ impl RouteFields {
 pub(crate) struct Exchange {
     next: Next,
     extensions: http::Extensions,
+    /// What the request itself said of the machine.
+    emergency: Option<HeaderValue>,
     /// The request's target was a path, as in HTTP/1.1; the authority is in `host`.
     origin_form: bool,
     host: Option<HeaderValue>,
@@ -92,6 +95,13 @@ impl Exchange {
                 parts.headers.insert(name, value.clone());
             }
         }
+        // One that is still there comes from somebody the host listens to; it can raise the level, never lower it.
+        let emergency = parts.headers.get(EMERGENCY).cloned();
+        let own = parts.extensions.get().copied().unwrap_or(Emergency(0));
+        if own != Emergency(0) && emergency.as_ref().is_none_or(|said| said < own.digit()) {
+            let value = HeaderValue::from_static(own.digit());
+            parts.headers.insert(EMERGENCY, value);
+        }
         let mut inner = http::uri::Parts::default();
         inner.scheme = Some(uri.scheme.unwrap_or(Scheme::HTTP));
         inner.authority = Some(authority.clone());
@@ -103,6 +113,7 @@ impl Exchange {
         let exchange = Self {
             next,
             extensions: std::mem::take(&mut parts.extensions),
+            emergency,
             origin_form,
             host,
             authority,
@@ -126,6 +137,10 @@ impl Exchange {
             (Some(authority), _) => HeaderValue::try_from(authority.as_str()).ok(),
             (None, _) => None,
         };
+        request.headers_mut().remove(EMERGENCY);
+        if let Some(emergency) = &self.emergency {
+            request.headers_mut().insert(EMERGENCY, emergency.clone());
+        }
         request.headers_mut().remove(HOST);
         if let Some(host) = host {
             request.headers_mut().insert(HOST, host);

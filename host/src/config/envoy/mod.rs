@@ -28,6 +28,7 @@ pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Conf
     let mut config = Config {
         admin: None,
         limits: Limits::default(),
+        monitor: crate::monitor::Settings::default(),
         state: State::default(),
         listeners: Vec::new(),
         upstreams: BTreeMap::new(),
@@ -53,6 +54,8 @@ fn translate(bootstrap: &Bootstrap, config: &mut Config) -> Result<(), ConfigErr
         if admin.value.ip().is_loopback() {
             config.admin = Some(Admin {
                 listen: spanned(admin, Address(admin.value)),
+                token: None,
+                token_file: None,
             });
         } else {
             config.notes.push(note(

@@ -70,7 +70,7 @@ pub fn config(host: Host, setup: &Setup, port: u16, modules: &std::path::Path) -
         .map(|filter| quoted(filter.name))
         .collect();
     let mut file = format!(
-        "[[listener]]\nname = \"main\"\nlisten = \"127.0.0.1:{port}\"\nupstream = \"origin\"\nfilters = [{}]\n\n\
+        "[monitor]\naccept_field = true\n\n[[listener]]\nname = \"main\"\nlisten = \"127.0.0.1:{port}\"\nupstream = \"origin\"\nfilters = [{}]\n\n\
          [upstream.origin]\naddress = \"{origin}\"\nhttp2 = {http2}\n",
         names.join(", ")
     );

@@ -29,6 +29,7 @@ mod limits_global;
 mod limits_load;
 mod minify;
 mod minify_rules;
+mod operate;
 mod purge;
 mod ratelimit;
 mod refresh;

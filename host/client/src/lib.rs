@@ -1,0 +1,8 @@
+//! Commands for an edge that runs, the host or Envoy: look at it ([`top`]), fill its cache ([`warm`]), empty it ([`purge`]).
+#![forbid(unsafe_code)]
+
+mod ask;
+pub mod purge;
+mod secret;
+pub mod top;
+pub mod warm;

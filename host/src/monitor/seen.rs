@@ -1,0 +1,197 @@
+//! From the host's counts to what the monitor knows.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering::Relaxed;
+
+use edgeweir_host_chain::MeterSnapshot;
+use edgeweir_host_monitor::{FilterSeen, Load};
+
+use crate::host::State;
+use crate::load::Loaded;
+
+/// Surveys over which recent costs are taken: a minute.
+const SURVEYS: usize = 6;
+
+/// What the listeners did so far.
+pub fn load(state: &State) -> Load {
+    let mut load = Load::default();
+    for listener in &state.listeners {
+        let stats = &listener.stats;
+        load.connections += stats.connections.load(Relaxed);
+        load.in_flight += stats.in_flight.load(Relaxed);
+        load.ended += stats.requests();
+        load.failed += stats.by_class[5].load(Relaxed);
+        load.limited += stats.limited.load(Relaxed);
+        load.looked_up += stats.looked_up.load(Relaxed);
+        load.reused += stats.reused.load(Relaxed);
+        if let Some([p50, _, p99]) = stats.rate().percentiles {
+            let us =
+                |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+            let (slow, slowest) = load.latency_us.unwrap_or_default();
+            load.latency_us = Some((slow.max(us(p50)), slowest.max(us(p99))));
+        }
+    }
+    for filter in &state.filters {
+        if let Some(meter) = filter.layer.meter() {
+            load.saved += saved(&meter.snapshot());
+        }
+    }
+    load
+}
+
+/// Bytes a filter took off bodies. Where it counts them itself, that; else what came out less, of one that answers
+/// nothing itself.
+pub fn saved(seen: &MeterSnapshot) -> u64 {
+    let sum = |direction: &str| -> Option<u64> {
+        let counters = seen.counters.iter();
+        let own = counters.filter(|(name, _)| {
+            name.ends_with(&format!("compress.bytes_{direction}"))
+                || name.ends_with(&format!("minify.bytes_{direction}"))
+        });
+        own.map(|(_, count)| *count).reduce(u64::saturating_add)
+    };
+    match (sum("in"), sum("out")) {
+        (Some(went_in), Some(came_out)) => went_in.saturating_sub(came_out),
+        _ if seen.answered == 0 => seen.body_in.saturating_sub(seen.body_out),
+        _ => 0,
+    }
+}
+
+/// A filter as it is now.
+pub fn filter(loaded: &Loaded) -> FilterSeen {
+    let seen = loaded.layer.meter().map(|meter| meter.snapshot());
+    let seen = seen.unwrap_or_default();
+    FilterSeen {
+        name: loaded.name.clone(),
+        exchanges: seen.exchanges,
+        busy_ns: seen.calls.values().map(|call| call.wall_ns).sum(),
+        memory: seen.memory_now,
+        memory_limit: loaded.memory_limit,
+        memory_peak: seen.memory_peak,
+        shared: seen.shared_bytes,
+        traps: seen.traps,
+        recent: None,
+        counters: seen.counters,
+    }
+}
+
+/// What filters and host did at the last few surveys.
+#[derive(Default)]
+pub struct Recent {
+    filters: BTreeMap<String, VecDeque<At>>,
+    host: VecDeque<(f64, u64)>,
+    percentiles: BTreeMap<String, [f64; 3]>,
+}
+
+/// Counts of calls by the longest time they took, nanoseconds; all callbacks together.
+type Times = BTreeMap<u64, u64>;
+
+struct At {
+    exchanges: u64,
+    busy_ns: u64,
+    times: Times,
+}
+
+impl Recent {
+    /// Adds what is now, and fills in what each filter did since the oldest survey that is kept.
+    pub fn add(&mut self, filters: &mut [FilterSeen], state: &State) {
+        self.filters
+            .retain(|name, _| filters.iter().any(|filter| filter.name == *name));
+        self.percentiles.clear();
+        for (filter, loaded) in filters.iter_mut().zip(&state.filters) {
+            let times = times(loaded);
+            let past = self.filters.entry(filter.name.clone()).or_default();
+            // Loaded anew: what was before is another's.
+            if past
+                .back()
+                .is_some_and(|at| at.exchanges > filter.exchanges)
+            {
+                past.clear();
+            }
+            if let Some(oldest) = past.front()
+                && let Some(ns) = percentiles(&times, &oldest.times, [0.50, 0.95, 0.99])
+            {
+                let us = ns.map(|ns| ns as f64 / 1e3);
+                self.percentiles.insert(filter.name.clone(), us);
+                filter.recent = Some(edgeweir_host_monitor::Recent {
+                    exchanges: filter.exchanges.saturating_sub(oldest.exchanges),
+                    busy_ns: filter.busy_ns.saturating_sub(oldest.busy_ns),
+                    percentiles_us: us,
+                });
+            }
+            if past.len() >= SURVEYS {
+                past.pop_front();
+            }
+            past.push_back(At {
+                exchanges: filter.exchanges,
+                busy_ns: filter.busy_ns,
+                times,
+            });
+        }
+    }
+
+    /// See [`super::Watch::percentiles`].
+    pub fn percentiles(&self, filter: &str) -> Option<[f64; 3]> {
+        self.percentiles.get(filter).copied()
+    }
+
+    /// Processor time of the process for an exchange since the oldest survey that is kept; 0 without exchanges.
+    pub fn cpu_us_per_exchange(&mut self, cpu_seconds: f64, state: &State) -> f64 {
+        let ended: u64 = state.listeners.iter().map(|it| it.stats.requests()).sum();
+        let oldest = self.host.front().copied();
+        if self.host.len() >= SURVEYS {
+            self.host.pop_front();
+        }
+        self.host.push_back((cpu_seconds, ended));
+        match oldest {
+            Some((cpu, before)) if ended > before => {
+                (cpu_seconds - cpu) * 1e6 / (ended - before) as f64
+            }
+            _ => 0.0,
+        }
+    }
+}
+
+fn times(loaded: &Loaded) -> Times {
+    let mut all = Times::new();
+    let seen = loaded.layer.meter().map(|meter| meter.snapshot().times);
+    for (bound, count) in seen.iter().flat_map(|seen| seen.values().flatten()) {
+        *all.entry(*bound).or_default() += count;
+    }
+    all
+}
+
+/// The times within which the given shares of calls ended, of those in `now` and not yet in `before`; `None` for none.
+fn percentiles<const N: usize>(now: &Times, before: &Times, shares: [f64; N]) -> Option<[u64; N]> {
+    let since = now.iter().map(|(bound, count)| {
+        let old = before.get(bound).copied().unwrap_or(0);
+        (*bound, count.saturating_sub(old))
+    });
+    let all: u64 = since.clone().map(|(_, count)| count).sum();
+    if all == 0 {
+        return None;
+    }
+    Some(shares.map(|share| {
+        let rank = ((all as f64 * share).ceil() as u64).max(1);
+        let mut seen = 0;
+        let found = since.clone().find(|(_, count)| {
+            seen += count;
+            seen >= rank
+        });
+        found.map_or(0, |(bound, _)| bound)
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_calls_that_came_since_count() {
+        let before = Times::from([(1_000_000, 7)]);
+        assert_eq!(percentiles(&before, &before, [0.5]), None);
+        let now = Times::from([(1_000, 99), (50_000, 1), (1_000_000, 7)]);
+        let found = percentiles(&now, &before, [0.50, 0.99, 1.0]);
+        assert_eq!(found, Some([1_000, 1_000, 50_000]));
+    }
+}

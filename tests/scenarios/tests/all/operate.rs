@@ -1,0 +1,58 @@
+//! `edgeweir warm` and `edgeweir purge`, as an operator runs them, against an edge on any host.
+
+use std::process::{Command, Output};
+
+use edgeweir_scenarios::hosts::edgeweir::binary;
+use edgeweir_scenarios::{Host, Origin, Setup, cache, on_each_host};
+use serde_json::json;
+
+const TOKEN: &str = "a-token-of-the-operator";
+
+fn edgeweir(arguments: &[&str]) -> Output {
+    let binary = binary().expect("the host's program");
+    let output = Command::new(binary)
+        .args(arguments)
+        .env("EDGEWEIR_CACHE_TOKEN", TOKEN)
+        .output();
+    output.expect("it runs")
+}
+
+fn says(output: &Output, words: &str) {
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{errors}");
+    assert!(said.contains(words), "no {words:?} in\n{said}{errors}");
+}
+
+on_each_host!(
+    what_is_warmed_is_there_until_it_is_purged,
+    Setup::of([cache(json!({ "admin": { "token": TOKEN } }))])
+        .except(Host::Pure, "it has no address"),
+    |edge| {
+        let address = edge.address().expect("not the pure contract");
+        let at = format!("http://{address}");
+        let own = edge.path("/page");
+        let origin = Origin::text("a page")
+            .field("cache-control", "max-age=60")
+            .field("surrogate-key", "operated");
+        edge.origin_does(&origin);
+        says(&edgeweir(&["warm", "--edge", &at, &own]), "1  stored");
+        // Each worker has its own eyes: the second look is any worker's.
+        std::thread::sleep(std::time::Duration::from_millis(60));
+        says(
+            &edgeweir(&["warm", "--edge", &at, &own]),
+            "1  already there",
+        );
+        for what in [
+            ["--url", own.as_str()],
+            ["--tag", "operated"],
+            ["--prefix", own.as_str()],
+        ] {
+            let purge = ["purge", "--edge", &at, what[0], what[1]];
+            says(&edgeweir(&purge), ": invalidated; ");
+            std::thread::sleep(std::time::Duration::from_millis(60));
+            says(&edgeweir(&["warm", "--edge", &at, &own]), "1  stored");
+            std::thread::sleep(std::time::Duration::from_millis(60));
+        }
+    }
+);
