@@ -48,6 +48,9 @@ pub struct Diff {
     /// A field that may differ, besides those that are known to; may be repeated.
     #[arg(long, value_name = "FIELD")]
     pub ignore: Vec<String>,
+    /// Speak HTTP/2 with the origins, which then send trailers too.
+    #[arg(long)]
+    pub http2_origin: bool,
     /// Sessions at once.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub lanes: u16,
@@ -151,7 +154,14 @@ fn start(
         } else {
             Edge::read(file)?
         };
-        Ok(edge.with_origin(origin).with_one_instance())
+        Ok({
+            let edge = edge.with_origin(origin).with_one_instance();
+            if arguments.http2_origin {
+                edge.with_http2()
+            } else {
+                edge
+            }
+        })
     };
     match side.start(edge, &options)? {
         Some(running) => Ok(running),
@@ -172,17 +182,17 @@ async fn generated(
     for _ in 0..arguments.lanes {
         let (origins, ignored) = (origins.clone(), ignored.clone());
         let (next, sent, bar) = (next.clone(), sent.clone(), bar.clone());
-        let (seed, wanted) = (arguments.seed, arguments.generate);
+        let (seed, wanted, trailers) = (arguments.seed, arguments.generate, arguments.http2_origin);
         lanes.spawn(async move {
             let mut lane = Lane::new(subjects.0, subjects.1);
             let mut all = Vec::new();
             while sent.load(Relaxed) < wanted {
                 let number = next.fetch_add(1, Relaxed);
                 // Neighbouring seeds of a run are not those of the next run's seed.
-                let session = Session::generate(
-                    seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                        .wrapping_add(number),
-                );
+                let seed = seed
+                    .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                    .wrapping_add(number);
+                let session = Session::generate(seed, trailers);
                 let placed = session.placed(&format!("s{number}"));
                 let outcome = lane.session(&origins, &placed, &ignored).await;
                 let steps = outcome
