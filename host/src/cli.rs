@@ -48,6 +48,15 @@ pub enum Command {
         edgeweir run examples/host/edgeweir.toml --report 10"
     )]
     Run(Run),
+    /// Run declarative cases against filters, on this host or on a real Envoy.
+    #[command(
+        after_help = "Exit codes: 0 all passed, 1 some failed, 2 a case, a file or a module is broken.\n\nExamples:\n  \
+        edgeweir test tests/cases\n  \
+        edgeweir test cache.test.toml --filter stale --watch\n  \
+        edgeweir test tests/cases --on envoy --envoy /usr/bin/envoy --junit report.xml\n  \
+        edgeweir test tests/cases --torture"
+    )]
+    Test(crate::test::Test),
     /// Measure a chain, or compare two: latency, throughput, CPU, what each filter costs, with how sure that is.
     #[command(
         after_help = "Sides are processes of their own and take turns; the built-in origin (/1k, /json, /html, and \
@@ -99,6 +108,17 @@ pub enum Command {
     Inspect(Inspect),
     /// Keep what outgrows one edge: cached responses, keys and values, and limits that count once for all.
     Store(Box<edgeweir_host_store::command::Store>),
+    /// Write modules, components and Spin applications as OCI images, for the registries that Istio, Envoy Gateway and Spin pull from.
+    #[command(
+        after_help = "A module becomes NAME:TAG for Istio and Envoy Gateway, and NAME:TAG-wasm in the form of CNCF's working group; a \
+        component NAME:TAG-KIND in the latter; a spin.toml the application with its middlewares composed in. SOURCE_DATE_EPOCH sets the time that images say they were made; without it \
+        the same file always has the same digest.\n\nExamples:\n  \
+        edgeweir package target/edge/edge.proxy-wasm.wasm\n  \
+        edgeweir package target/edge/*.wasm --to target/images --json\n  \
+        edgeweir package examples/spin/spin.toml\n  \
+        edgeweir package my-filter.wasm --form envoy --name acme/my-filter --tag 1.4.0"
+    )]
+    Package(crate::package::Package),
 }
 
 /// Arguments of `run`.
@@ -143,7 +163,11 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
     let level = arguments
         .log
         .or_else(|| std::env::var("EDGEWEIR_LOG").ok())
-        .unwrap_or_else(|| "info".to_owned());
+        .unwrap_or_else(|| match &arguments.command {
+            // Its cases look at what filters log; traps are in its report.
+            Command::Test(_) => "off".to_owned(),
+            _ => "info".to_owned(),
+        });
     let filter = tracing_subscriber::EnvFilter::try_new(&level)
         .with_context(|| format!("\"{level}\" is no level or filter for logs"))?;
     // A second subscriber (a test's) stays: logging is not worth failing for.
@@ -155,6 +179,10 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Inspect(inspect) => self::inspect(&inspect),
         Command::Store(store) => edgeweir_host_store::command::execute(&store),
+        Command::Test(test) => match crate::test::execute(&test)? {
+            0 => Ok(()),
+            code => std::process::exit(i32::from(code)),
+        },
         Command::Bench(bench) => edgeweir_host_bench::command::execute(&bench),
         Command::Diff(diff) => edgeweir_host_exchanges::diff::execute(&diff),
         Command::Replay(replay) => edgeweir_host_exchanges::replay::execute(&replay),
@@ -164,6 +192,10 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
             .build()
             .context("the runtime cannot start")?
             .block_on(crate::record::execute(&record)),
+        Command::Package(package) => {
+            say(&crate::package::execute(&package)?);
+            Ok(())
+        }
         Command::Run(run) => tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

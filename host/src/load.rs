@@ -334,7 +334,7 @@ fn of_the_other_abi(filter: &Filter, abi: Abi) -> Option<(Range<usize>, &'static
 /// The environment variable a component reads its JSON from: `EDGEWEIR_` and its name in capitals.
 ///
 /// The name is the one it carries itself (custom section `edgeweir:name`); else the file's, up to the first dot.
-fn configuration_variable(file: &Path) -> String {
+pub(crate) fn configuration_variable(file: &Path) -> String {
     let own = Inspected::read(file)
         .ok()
         .and_then(|inspected| inspected.name);
@@ -357,9 +357,11 @@ fn configuration_variable(file: &Path) -> String {
 
 /// Where compiled modules are kept; `None` when there is no home to keep them in.
 fn cache_dir(config: &Config) -> Option<PathBuf> {
-    if let Some(folder) = &config.state.cache_dir {
-        return Some(folder.clone());
-    }
+    config.state.cache_dir.clone().or_else(user_cache)
+}
+
+/// The cache folder of whoever runs the host.
+pub(crate) fn user_cache() -> Option<PathBuf> {
     let set = |name| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())

@@ -6,10 +6,14 @@
 
 mod application;
 mod blob;
+mod compose;
 mod image;
 mod layout;
+mod manifest;
 
 pub use application::{Application, Component, Trigger, Variable};
 pub use blob::Digest;
+pub use compose::{ComposeError, Part, compose};
 pub use image::{Form, Image, Interfaces, Label};
 pub use layout::{Layout, Written};
+pub use manifest::{ManifestError, Manifested, read as read_manifest};

@@ -25,8 +25,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgeweir_host_chain::{Layer, Meter};
+use edgeweir_host_chain::{Layer, World};
 
+pub use component::Program;
 pub use runtime::{Runtime, RuntimeOptions};
 
 /// What a plugin may use, at most.
@@ -102,8 +103,11 @@ pub struct Plugin {
 /// export, another version of wasi:http, an import this host does not offer, a limit out of bounds, or an
 /// instance that does not start.
 pub async fn load(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<Arc<dyn Layer>> {
-    let meter = Arc::new(Meter::default());
-    let loaded = component::load(runtime, plugin, meter)?;
+    let program = Program::compile(runtime, &plugin.component)?;
+    program.start(runtime, plugin, World::default()).await
+}
+
+async fn start(loaded: Arc<component::Loaded>) -> anyhow::Result<Arc<dyn Layer>> {
     let first = instance::instantiate(&loaded).await.map_err(|error| {
         anyhow::anyhow!(
             "{}: no instance could be started: {error:?}",
