@@ -305,6 +305,9 @@ impl Report {
     }
 }
 
+/// Callbacks with less of the time in filters than this are summed up.
+const SMALL: f64 = 0.01;
+
 fn filter_table(filters: &[FilterCost]) -> String {
     let head = [
         "filter",
@@ -317,22 +320,43 @@ fn filter_table(filters: &[FilterCost]) -> String {
         "p99",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let all: f64 = filters
+        .iter()
+        .flat_map(|filter| &filter.calls)
+        .map(|call| call.total_us)
+        .sum();
     for filter in filters {
-        for (index, call) in filter.calls.iter().enumerate() {
+        let exchanges = filter.exchanges.max(1) as f64;
+        let (shown, small): (Vec<_>, Vec<_>) = filter
+            .calls
+            .iter()
+            .partition(|call| call.total_us >= all * SMALL);
+        let first = rows.len();
+        for call in &shown {
             rows.push(vec![
-                if index == 0 {
-                    filter.name.clone()
-                } else {
-                    String::new()
-                },
+                String::new(),
                 call.callback.clone(),
                 call.calls.to_string(),
-                format!("{:.1}", call.total_us / filter.exchanges.max(1) as f64),
+                format!("{:.1}", call.total_us / exchanges),
                 format!("{:.1}", call.mean_us),
                 format!("{:.1}", call.p50_us),
                 format!("{:.1}", call.p95_us),
                 format!("{:.1}", call.p99_us),
             ]);
+        }
+        if !small.is_empty() {
+            let total: f64 = small.iter().map(|call| call.total_us).sum();
+            let calls: u64 = small.iter().map(|call| call.calls).sum();
+            let per_request = format!("{:.1}", total / exchanges);
+            rows.push(vec![
+                String::new(),
+                format!("({} others)", small.len()),
+                calls.to_string(),
+                per_request,
+            ]);
+        }
+        if let Some(row) = rows.get_mut(first) {
+            row[0].clone_from(&filter.name);
         }
     }
     aligned(&rows)

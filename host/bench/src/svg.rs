@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 /// Width of every plot.
 const WIDTH: f64 = 720.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 24.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 40.0;
 
@@ -192,13 +192,14 @@ pub fn intervals(rows: &[Interval]) -> String {
     let x = |value: f64| left + axis.place(value) * (WIDTH - left - right);
     let mut svg = open(height);
     let bottom = height - 24.0;
-    // Round places that are apart: halves and doubles when the range is wide, per cents when it is narrow.
-    let span = far.exp() - 1.0;
-    let unit = step(span / 2.5);
-    let mut ticks = vec![1.0];
-    for at in 1..4 {
-        ticks.push(1.0 + unit * f64::from(at));
-        ticks.push(1.0 - unit * f64::from(at));
+    // One, and then what is round and far enough from its neighbours.
+    let mut ticks: Vec<f64> = vec![1.0];
+    for tick in [
+        0.5, 2.0, 0.8, 1.25, 0.9, 1.1, 0.2, 5.0, 0.1, 10.0, 0.95, 1.05, 0.98, 1.02, 0.99, 1.01,
+    ] {
+        if ticks.iter().all(|other| (x(tick) - x(*other)).abs() > 44.0) {
+            ticks.push(tick);
+        }
     }
     for tick in ticks
         .into_iter()

@@ -13,9 +13,9 @@ use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Channel, Empty, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
 
 use crate::message::{Answer, Asked, fields_of, map_of};
@@ -57,8 +57,9 @@ impl Origin {
                         async move { Ok::<_, Infallible>(answer(request, &scripts, &log).await) }
                     });
                     // A connection that ends early is the proxy's affair: what came is in the log.
-                    let _ = http1::Builder::new()
-                        .max_headers(1_000)
+                    let mut builder = Builder::new(TokioExecutor::new());
+                    builder.http1().max_headers(1_000);
+                    let _ = builder
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
                 });

@@ -103,14 +103,13 @@ impl Edge {
         self
     }
 
-    /// Counts fuel in every callback.
-    pub fn with_fuel(mut self) -> Self {
-        let limits = self
-            .table
-            .entry("limits")
-            .or_insert_with(|| Table::new().into());
-        if let Some(limits) = limits.as_table_mut() {
-            limits.insert("fuel".into(), true.into());
+    /// Speaks HTTP/2 with every upstream.
+    pub fn with_http2(mut self) -> Self {
+        let upstreams = self.table.get_mut("upstream").and_then(Value::as_table_mut);
+        for (_, upstream) in upstreams.into_iter().flat_map(|all| all.iter_mut()) {
+            if let Some(upstream) = upstream.as_table_mut() {
+                upstream.insert("http2".into(), true.into());
+            }
         }
         self
     }

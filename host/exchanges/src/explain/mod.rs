@@ -364,23 +364,14 @@ mod tests {
             .collect();
         assert_eq!(
             starts,
-            [
-                "ratelimit",
-                "cache",
-                "",
-                "cache",
-                "",
-                "compress",
-                "",
-                "minify"
-            ]
+            ["ratelimit", "cache", "cache", "", "compress", "", "minify"]
         );
         assert_eq!(
-            lines[3],
+            lines[2],
             "cache         not stored: the response says no-store [no_store] (RFC 9111 §5.2.2.5)"
         );
         assert_eq!(
-            lines[4],
+            lines[3],
             "              to change: the origin's Cache-Control, or CDN-Cache-Control for this cache alone"
         );
     }

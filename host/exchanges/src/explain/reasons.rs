@@ -124,12 +124,6 @@ pub const ALL: &[Reason] = &[
         "the origin should send the same validators in 200 and 304",
     ),
     why(
-        "cache.stored",
-        "stored for later requests",
-        "RFC 9111 §3",
-        "",
-    ),
-    why(
         "cache.refresh",
         "is being refreshed behind the client's back",
         "RFC 5861 §3",
@@ -235,9 +229,9 @@ pub const ALL: &[Reason] = &[
     // Looked up and forwarded.
     why(
         "cache.forwarded.absent",
-        "went to the origin: nothing is stored for the URI",
+        "went to the origin: nothing is stored for the URI, as for the first request always",
         "RFC 9111 §4",
-        "the first request for it always does",
+        "",
     ),
     why(
         "cache.forwarded.variant",
@@ -303,6 +297,12 @@ pub const ALL: &[Reason] = &[
         "cache.forwarded.part",
         "went to the origin: only another part is stored",
         "RFC 9111 §3.3",
+        "",
+    ),
+    why(
+        "cache.stored",
+        "stored for later requests",
+        "RFC 9111 §3",
         "",
     ),
     // Not stored.

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "the names of the scenarios say what they hold")]
 
+mod agreement;
 mod attacks;
 mod bodies;
 mod cache;

@@ -1,5 +1,7 @@
 //! `edgeweir diff`: the same exchanges through two sides, and every difference.
 
+mod report;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,12 +11,13 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use edgeweir_host_launch::{Edge, Exit, Options, Running, Side};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::callbacks::{ENVOY_LOG, HOST_LOG, Trace};
 use crate::compare::{Difference, Ignored};
 use crate::generate::{Session, Step};
 use crate::har;
-use crate::pair::{Lane, Origins, answer_shown, shown};
+use crate::pair::{Lane, Origins};
 use crate::shrink;
 use crate::terminal::{progress, say};
 
@@ -48,6 +51,12 @@ pub struct Diff {
     /// A field that may differ, besides those that are known to; may be repeated.
     #[arg(long, value_name = "FIELD")]
     pub ignore: Vec<String>,
+    /// Speak HTTP/2 with the origins, which then send trailers too.
+    #[arg(long)]
+    pub http2_origin: bool,
+    /// Compare the order of callbacks too, from the logs of both sides: modules only, and one session at a time.
+    #[arg(long)]
+    pub callbacks: bool,
     /// Sessions at once.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub lanes: u16,
@@ -112,18 +121,22 @@ pub fn execute(arguments: &Diff) -> Result<()> {
             .collect(),
     ));
     let began = Instant::now();
-    let subjects = (first.address, second.address);
+    let subjects = Subjects {
+        first: &first,
+        second: &second,
+        callbacks: arguments.callbacks,
+    };
     let found = runtime.block_on(async {
         match &arguments.replay {
-            Some(file) => replayed(&har::read(file)?, subjects, &origins, &ignored).await,
-            None => generated(arguments, subjects, &origins, &ignored).await,
+            Some(file) => replayed(&har::read(file)?, &subjects, &origins, &ignored).await,
+            None => generated(arguments, &subjects, &origins, &ignored).await,
         }
     })?;
     let took = began.elapsed().as_secs_f64();
     if arguments.json {
-        say(&format!("{:#}\n", to_json(&found, &sides)));
+        say(&format!("{:#}\n", report::json(&found, &sides)));
     } else {
-        say(&to_text(&found, &sides, took));
+        say(&report::text(&found, &sides, took));
     }
     if found.ways.is_empty() {
         return Ok(());
@@ -131,6 +144,24 @@ pub fn execute(arguments: &Diff) -> Result<()> {
     let times: u64 = found.ways.values().map(|way| way.times).sum();
     let message = format!("{times} exchanges differ, in {} ways", found.ways.len());
     Err(Exit::new(DIFFERS, message).into())
+}
+
+/// The two sides.
+struct Subjects<'a> {
+    first: &'a Running,
+    second: &'a Running,
+    callbacks: bool,
+}
+
+impl Subjects<'_> {
+    fn lane(&self) -> Lane {
+        let lane = Lane::new(self.first.address, self.second.address);
+        if self.callbacks {
+            lane.tracing(Trace::of(self.first.log()), Trace::of(self.second.log()))
+        } else {
+            lane
+        }
+    }
 }
 
 fn start(
@@ -143,7 +174,8 @@ fn start(
         workers: 1,
         listener: arguments.listener.clone(),
         envoy: arguments.envoy.clone(),
-        ..Options::default()
+        log: arguments.callbacks.then(|| HOST_LOG.to_owned()),
+        wasm_log: arguments.callbacks.then(|| ENVOY_LOG.to_owned()),
     };
     let edge = |file: &Path| {
         let edge = if file.extension().is_some_and(|kind| kind == "wasm") {
@@ -151,7 +183,14 @@ fn start(
         } else {
             Edge::read(file)?
         };
-        Ok(edge.with_origin(origin).with_one_instance())
+        Ok({
+            let edge = edge.with_origin(origin).with_one_instance();
+            if arguments.http2_origin {
+                edge.with_http2()
+            } else {
+                edge
+            }
+        })
     };
     match side.start(edge, &options)? {
         Some(running) => Ok(running),
@@ -161,7 +200,7 @@ fn start(
 
 async fn generated(
     arguments: &Diff,
-    subjects: (SocketAddr, SocketAddr),
+    subjects: &Subjects<'_>,
     origins: &Arc<Origins>,
     ignored: &Arc<Ignored>,
 ) -> Result<Found> {
@@ -169,20 +208,25 @@ async fn generated(
     let next = Arc::new(AtomicU64::new(0));
     let sent = Arc::new(AtomicU64::new(0));
     let mut lanes = tokio::task::JoinSet::new();
-    for _ in 0..arguments.lanes {
+    let count = if arguments.callbacks {
+        1
+    } else {
+        arguments.lanes
+    };
+    for _ in 0..count {
+        let mut lane = subjects.lane();
         let (origins, ignored) = (origins.clone(), ignored.clone());
         let (next, sent, bar) = (next.clone(), sent.clone(), bar.clone());
-        let (seed, wanted) = (arguments.seed, arguments.generate);
+        let (seed, wanted, trailers) = (arguments.seed, arguments.generate, arguments.http2_origin);
         lanes.spawn(async move {
-            let mut lane = Lane::new(subjects.0, subjects.1);
             let mut all = Vec::new();
             while sent.load(Relaxed) < wanted {
                 let number = next.fetch_add(1, Relaxed);
                 // Neighbouring seeds of a run are not those of the next run's seed.
-                let session = Session::generate(
-                    seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                        .wrapping_add(number),
-                );
+                let seed = seed
+                    .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                    .wrapping_add(number);
+                let session = Session::generate(seed, trailers);
                 let placed = session.placed(&format!("s{number}"));
                 let outcome = lane.session(&origins, &placed, &ignored).await;
                 let steps = outcome
@@ -213,7 +257,7 @@ async fn generated(
         ways: BTreeMap::new(),
         unsteady: 0,
     };
-    let mut lane = Lane::new(subjects.0, subjects.1);
+    let mut lane = subjects.lane();
     let mut run = 0;
     for (_, session, at, differences) in differing {
         let way = way_of(&session.steps[at], &differences);
@@ -224,6 +268,11 @@ async fn generated(
         // Seen once may be a matter of time: it counts when it can be seen again.
         match again(&mut lane, origins, &session, ignored, &mut run).await {
             Some((at, differences)) => {
+                let way = way_of(&session.steps[at], &differences);
+                if let Some(known) = found.ways.get_mut(&way) {
+                    known.times += 1;
+                    continue;
+                }
                 let mut smallest = Way {
                     times: 1,
                     session,
@@ -298,12 +347,12 @@ async fn shrunk(
 /// Recorded exchanges are one session, in which every step is compared.
 async fn replayed(
     recorded: &[crate::message::Exchange],
-    subjects: (SocketAddr, SocketAddr),
+    subjects: &Subjects<'_>,
     origins: &Arc<Origins>,
     ignored: &Ignored,
 ) -> Result<Found> {
     let bar = progress(recorded.len() as u64, "exchanges");
-    let mut lane = Lane::new(subjects.0, subjects.1);
+    let mut lane = subjects.lane();
     let mut found = Found {
         exchanges: recorded.len() as u64,
         sessions: 1,
@@ -339,81 +388,4 @@ async fn replayed(
     }
     bar.finish_and_clear();
     Ok(found)
-}
-
-fn to_text(found: &Found, sides: &[Side], took: f64) -> String {
-    let times: u64 = found.ways.values().map(|way| way.times).sum();
-    let mut text = if found.ways.is_empty() {
-        format!(
-            "no difference in {} exchanges ({} sessions, {took:.1} s)\n",
-            found.exchanges, found.sessions
-        )
-    } else {
-        format!(
-            "{times} of {} exchanges differ, in {} ways ({} sessions, {took:.1} s)\n",
-            found.exchanges,
-            found.ways.len(),
-            found.sessions
-        )
-    };
-    text.push_str(&format!("first:  {}\nsecond: {}\n", sides[0], sides[1]));
-    if found.unsteady > 0 {
-        text.push_str(&format!(
-            "{} sessions differed once and not again when repeated: a matter of time\n",
-            found.unsteady
-        ));
-    }
-    for (number, (name, way)) in found.ways.iter().enumerate().take(SHOWN) {
-        text.push_str(&format!("\n{}. {name}: {} times\n", number + 1, way.times));
-        for (at, step) in way.session.steps.iter().enumerate() {
-            let mark = if at == way.at { ">" } else { " " };
-            text.push_str(&indented(&format!("{mark} "), &shown(&step.asked)));
-            text.push_str(&indented("      origin: ", &answer_shown(&step.script)));
-        }
-        for difference in &way.differences {
-            text.push_str(&format!(
-                "  {}\n    first:  {}\n    second: {}\n",
-                difference.what, difference.first, difference.second
-            ));
-        }
-    }
-    text
-}
-
-/// The first line after a mark, the others below it.
-fn indented(mark: &str, text: &str) -> String {
-    let below = " ".repeat(mark.chars().count() + 4);
-    let mut lines = text.lines();
-    let mut all = format!("  {mark}{}\n", lines.next().unwrap_or_default());
-    for line in lines {
-        all.push_str(&format!("{below}{line}\n"));
-    }
-    all
-}
-
-fn to_json(found: &Found, sides: &[Side]) -> Value {
-    let ways: Vec<Value> = found
-        .ways
-        .iter()
-        .map(|(name, way)| {
-            json!({
-                "way": name,
-                "times": way.times,
-                "seed": way.session.seed,
-                "requests": way.session.steps.iter().map(|step| shown(&step.asked)).collect::<Vec<_>>(),
-                "origin": way.session.steps.iter().map(|step| answer_shown(&step.script)).collect::<Vec<_>>(),
-                "differences": way.differences.iter().map(|difference| json!({
-                    "what": difference.what, "first": difference.first, "second": difference.second,
-                })).collect::<Vec<_>>(),
-            })
-        })
-        .collect();
-    json!({
-        "first": sides[0].to_string(),
-        "second": sides[1].to_string(),
-        "exchanges": found.exchanges,
-        "sessions": found.sessions,
-        "unsteady": found.unsteady,
-        "ways": ways,
-    })
 }

@@ -1,0 +1,360 @@
+//! `bench`, `diff`, `record`, `replay` and `explain` as a user runs them, without any filter: the examples of `docs/`.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// An origin of one page, whose text can change.
+struct Origin {
+    address: SocketAddr,
+    version: Arc<AtomicUsize>,
+}
+
+impl Origin {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let version = Arc::new(AtomicUsize::new(1));
+        let current = version.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let version = current.clone();
+                std::thread::spawn(move || serve(stream, &version));
+            }
+        });
+        Self { address, version }
+    }
+}
+
+fn serve(mut stream: TcpStream, version: &AtomicUsize) {
+    let mut reader = BufReader::new(stream.try_clone().expect("a stream"));
+    loop {
+        let mut line = String::new();
+        while !line.ends_with("\r\n\r\n") {
+            if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        let body = format!("version {}\n", version.load(Relaxed));
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nset-cookie: secret=1\r\n\
+             cache-status: edgeweir; fwd=uri-miss; detail=private\r\n\r\n{body}",
+            body.len()
+        );
+        if stream.write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn edgeweir(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edgeweir"));
+    command
+        .current_dir(folder)
+        .env("XDG_CACHE_HOME", folder)
+        .env_remove("EDGEWEIR_BIN")
+        .stdin(Stdio::null());
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    edgeweir(folder)
+        .args(arguments)
+        .output()
+        .expect("edgeweir runs")
+}
+
+fn out(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+fn configuration(folder: &Path, origin: SocketAddr) -> PathBuf {
+    let file = folder.join("edgeweir.toml");
+    let text = format!(
+        "[[listener]]\nname = \"main\"\nlisten = \"127.0.0.1:0\"\nupstream = \"origin\"\n\n[upstream.origin]\naddress = \"{origin}\"\n"
+    );
+    std::fs::write(&file, text).expect("a configuration");
+    file
+}
+
+#[test]
+fn bench_measures_reports_and_judges() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    configuration(folder, SocketAddr::from(([127, 0, 0, 1], 1)));
+    let short = [
+        "--rounds",
+        "6",
+        "--seconds",
+        "0.1",
+        "--warm-up",
+        "0.1",
+        "--path",
+        "/1k",
+        "-c",
+        "2",
+    ];
+    let mut first = vec![
+        "bench",
+        "edgeweir.toml",
+        "edgeweir.toml",
+        "--html",
+        "report.html",
+        "--save-baseline",
+        "main.json",
+    ];
+    first.extend(short);
+    let output = run(folder, &first);
+    assert!(output.status.success(), "{}", out(&output));
+    let text = out(&output);
+    for words in ["requests/s", "CPU µs/request", "B / A", "B  edgeweir.toml"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let page = std::fs::read_to_string(folder.join("report.html")).expect("the report");
+    assert!(page.contains("<svg") && page.ends_with("</html>\n"));
+    // The same again: whatever this machine is at, it is not eleven times slower.
+    let mut again = vec![
+        "bench",
+        "edgeweir.toml",
+        "--json",
+        "--baseline",
+        "main.json",
+        "--fail-above",
+        "1000%",
+    ];
+    again.extend(short);
+    let output = run(folder, &again);
+    assert!(output.status.success(), "{}", out(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(
+        report["sides"][0]["rounds"].as_array().map(Vec::len),
+        Some(6)
+    );
+    // A baseline of a machine a thousand times as fast.
+    let text = std::fs::read_to_string(folder.join("main.json")).expect("the baseline");
+    let mut fast: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    for side in fast["sides"].as_array_mut().expect("sides") {
+        for round in side["rounds"].as_array_mut().expect("rounds") {
+            for figure in ["cpu", "p50"] {
+                round[figure] = (round[figure].as_f64().expect("a figure") / 1e3).into();
+            }
+        }
+    }
+    std::fs::write(folder.join("fast.json"), fast.to_string()).expect("written");
+    let mut regressed = vec!["bench", "edgeweir.toml", "--baseline", "fast.json"];
+    regressed.extend(short);
+    let output = run(folder, &regressed);
+    assert_eq!(output.status.code(), Some(3), "{}", out(&output));
+    assert!(out(&output).contains("regression: "), "{}", out(&output));
+}
+
+#[test]
+fn bench_says_what_is_wrong_before_it_measures() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    configuration(folder, SocketAddr::from(([127, 0, 0, 1], 1)));
+    for (arguments, words) in [
+        (vec!["bench", "absent.toml"], "absent.toml cannot be read"),
+        (
+            vec!["bench", "edgeweir.yaml"],
+            "none of: a configuration (.toml)",
+        ),
+        (vec!["bench", "edgeweir.toml", "--rounds", "3"], "6..=100"),
+        (
+            vec!["bench", "edgeweir.toml", "--listener", "other"],
+            "no listener \"other\"; it has main",
+        ),
+        (
+            vec!["bench", "edgeweir.toml", "--baseline", "absent.json"],
+            "absent.json cannot be read",
+        ),
+    ] {
+        let output = run(folder, &arguments);
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(
+            out(&output).contains(words),
+            "{arguments:?}: {}",
+            out(&output)
+        );
+    }
+}
+
+#[test]
+fn the_same_configuration_does_not_differ_from_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    configuration(folder, SocketAddr::from(([127, 0, 0, 1], 1)));
+    for more in [None, Some("--http2-origin")] {
+        let mut arguments = vec![
+            "diff",
+            "edgeweir.toml",
+            "edgeweir.toml",
+            "--generate",
+            "200",
+            "--seed",
+            "7",
+        ];
+        arguments.extend(more);
+        let output = run(folder, &arguments);
+        assert!(output.status.success(), "{}", out(&output));
+        assert!(
+            out(&output).starts_with("no difference in "),
+            "{}",
+            out(&output)
+        );
+    }
+}
+
+/// A child that serves, stopped by SIGTERM as a service manager does.
+struct Serving {
+    child: Child,
+    address: String,
+    rest: BufReader<std::process::ChildStdout>,
+}
+
+impl Serving {
+    fn start(folder: &Path, arguments: &[&str]) -> Self {
+        let mut child = edgeweir(folder)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("edgeweir runs");
+        let mut rest = BufReader::new(child.stdout.take().expect("its output"));
+        let mut line = String::new();
+        rest.read_line(&mut line).expect("a line");
+        let address = line
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("http://"))
+            .unwrap_or_else(|| panic!("no address in {line:?}"))
+            .to_owned();
+        Self {
+            child,
+            address,
+            rest,
+        }
+    }
+
+    /// What it said after its address.
+    fn stop(mut self) -> String {
+        let pid = self.child.id().to_string();
+        let stopped = Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .expect("kill");
+        assert!(stopped.success());
+        let mut said = String::new();
+        self.rest.read_to_string(&mut said).expect("its output");
+        assert!(self.child.wait().expect("it ends").success(), "{said}");
+        said
+    }
+}
+
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: app.test\r\nauthorization: Bearer x\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+#[test]
+fn what_was_recorded_is_replayed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let origin = Origin::start();
+    configuration(folder, origin.address);
+    for side in ["client", "origin"] {
+        let serving = Serving::start(
+            folder,
+            &[
+                "record",
+                "edgeweir.toml",
+                "--to",
+                "recorded.har",
+                "--side",
+                side,
+            ],
+        );
+        for path in ["/a", "/b?c=d"] {
+            assert!(get(&serving.address, path).ends_with("version 1\n"));
+        }
+        let said = serving.stop();
+        assert!(said.contains("2 exchanges in recorded.har"), "{said}");
+        let text = std::fs::read_to_string(folder.join("recorded.har")).expect("the recording");
+        let har: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(
+            har["log"]["entries"][1]["request"]["url"],
+            "http://app.test/b?c=d"
+        );
+        assert_eq!(
+            har["log"]["entries"][0]["response"]["content"]["text"],
+            "version 1\n"
+        );
+        assert!(
+            !text.contains("Bearer") && !text.contains("secret=1"),
+            "{text}"
+        );
+    }
+    let output = run(
+        folder,
+        &["replay", "recorded.har", "--against", "edgeweir.toml"],
+    );
+    assert!(output.status.success(), "{}", out(&output));
+    assert!(
+        out(&output).contains("2 responses of edgeweir.toml are as recorded"),
+        "{}",
+        out(&output)
+    );
+    origin.version.store(2, Relaxed);
+    let address = format!("http://{}", origin.address);
+    let output = run(folder, &["replay", "recorded.har", "--against", &address]);
+    assert_eq!(output.status.code(), Some(3), "{}", out(&output));
+    assert!(
+        out(&output).contains("recorded: 10 bytes, at 0: \"version 1\\n\""),
+        "{}",
+        out(&output)
+    );
+}
+
+#[test]
+fn explain_puts_cache_status_into_words() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let origin = Origin::start();
+    configuration(folder, origin.address);
+    let own = format!("http://{}/account", origin.address);
+    for arguments in [
+        vec![
+            "explain",
+            "--config",
+            "edgeweir.toml",
+            "https://app.test/account",
+        ],
+        vec!["explain", "GET", &own, "--times", "1"],
+    ] {
+        let output = run(folder, &arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", out(&output));
+        let words = "not stored: the response says private, and this cache is shared [private] (RFC 9111 §5.2.2.7)";
+        assert!(
+            out(&output).contains(words),
+            "{arguments:?}: {}",
+            out(&output)
+        );
+    }
+    let output = run(folder, &["explain", "https://app.test/account"]);
+    assert!(
+        out(&output).contains("https is not spoken here"),
+        "{}",
+        out(&output)
+    );
+}
