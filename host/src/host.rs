@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use edgeweir_host_chain::{Layer, Next};
+use edgeweir_host_formats::action::Action;
+use edgeweir_host_formats::route::{PathMatch, Table, VirtualHost};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::Admin;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Way, Ways};
 use crate::load::{Loaded, Loader};
+use crate::routing::{Chain, Editing, Lost, Redirecting, Responding, Routes, Taken};
 use crate::serve::{Accepting, Bounds, Site, Upstream};
 use crate::stats::ListenerStats;
 
@@ -63,54 +67,40 @@ pub struct Host {
 impl Prepared {
     /// Loads every filter a listener names, in order, and connects the chains.
     pub async fn new(config: Config) -> anyhow::Result<Self> {
-        let mut loader = Loader::new(&config);
-        let mut loaded: BTreeMap<String, Loaded> = BTreeMap::new();
-        let mut filters = Vec::new();
+        let mut build = Build {
+            config: &config,
+            loader: Loader::new(&config),
+            loaded: BTreeMap::new(),
+            filters: Vec::new(),
+            upstreams: BTreeMap::new(),
+        };
         let mut sites = Vec::new();
         let mut listeners = Vec::new();
         for listener in &config.listeners {
-            let mut chain: Vec<Arc<dyn Layer>> = Vec::new();
-            let mut names = Vec::new();
-            for name in listener.filters.iter().map(|name| name.get_ref()) {
-                if !loaded.contains_key(name) {
-                    let filter = config
-                        .filters
-                        .get(name)
-                        .ok_or_else(|| anyhow!("there is no [filter.{name}]"))?;
-                    let one = loader.load(name, filter).await?;
-                    filters.push(one.clone());
-                    loaded.insert(name.clone(), one);
-                }
-                names.push(name.clone());
-                chain.push(loaded[name].layer.clone());
-            }
-            let upstream = listener.upstream.get_ref();
-            let settings = config
-                .upstreams
-                .get(upstream)
-                .ok_or_else(|| anyhow!("there is no [upstream.{upstream}]"))?;
-            let origin = Upstream::new(upstream, settings, &config.limits)
-                .map_err(|error| anyhow!("[upstream.{upstream}]: {error}"))?;
-            chain.push(Arc::new(origin));
+            let routes = build.routes(&listener.ways).await?;
             let stats = Arc::new(ListenerStats::default());
             sites.push(Arc::new(Site {
                 name: listener.name.get_ref().clone(),
-                chain: Next::new(chain),
-                route: edgeweir_host_proxy_wasm::Route {
-                    cluster: upstream.clone(),
-                    route: listener.name.get_ref().clone(),
-                },
+                routes,
+                forwarded_for: listener.forwarded_for,
                 headers: config.limits.headers.size(),
                 stats: stats.clone(),
             }));
+            let (filters, upstream) = build.named(&listener.ways);
             listeners.push(ListenerState {
                 name: listener.name.get_ref().clone(),
-                filters: names,
-                upstream: settings.address.0.clone(),
+                filters,
+                upstream,
                 stats,
                 address: std::sync::OnceLock::new(),
             });
         }
+        let Build {
+            mut loader,
+            loaded,
+            mut filters,
+            ..
+        } = build;
         // A filter no listener names is loaded all the same: what is wrong with it is said now, not when it is used.
         for (name, filter) in &config.filters {
             if !loaded.contains_key(name) {
@@ -204,6 +194,148 @@ impl Prepared {
         };
         let message = format!("cannot listen on {address}: {error}{advice}");
         anyhow::Error::new(ConfigError::at(&self.config.source, span, field, message))
+    }
+}
+
+/// What is shared among the ways of all listeners while they are built.
+struct Build<'a> {
+    config: &'a Config,
+    loader: Loader<'a>,
+    loaded: BTreeMap<String, Loaded>,
+    filters: Vec<Loaded>,
+    upstreams: BTreeMap<String, Arc<Upstream>>,
+}
+
+impl Build<'_> {
+    async fn routes(&mut self, ways: &Ways) -> anyhow::Result<Routes> {
+        let lost = self.chain(&ways.filters, vec![Arc::new(Lost)]).await?;
+        let mut virtual_hosts = Vec::new();
+        for host in &ways.virtual_hosts {
+            let mut routes = Vec::new();
+            for (matched, way) in &host.routes {
+                routes.push((matched.clone(), self.way(&matched.path, way).await?));
+            }
+            virtual_hosts.push(VirtualHost {
+                name: host.name.clone(),
+                domains: host.domains.clone(),
+                routes,
+            });
+        }
+        let table = Table::new(virtual_hosts, ways.ignore_port);
+        Ok(Routes::new(table, lost))
+    }
+
+    async fn way(&mut self, matched: &PathMatch, way: &Way) -> anyhow::Result<Taken> {
+        let matched = || matched.clone();
+        let mut ends: Vec<(u32, String, Arc<dyn Layer>)> = Vec::new();
+        match &way.action {
+            Action::Forward(upstreams) => {
+                for (weight, name) in upstreams {
+                    let upstream = self.upstream(&name.value)?;
+                    ends.push((*weight, name.value.clone(), upstream));
+                }
+            }
+            Action::Redirect(redirect) => {
+                let (redirect, matched) = (redirect.clone(), matched());
+                let end = Arc::new(Redirecting { redirect, matched });
+                ends.push((1, String::new(), end));
+            }
+            Action::Respond(answer) => {
+                ends.push((1, String::new(), Arc::new(Responding(answer.clone()))));
+            }
+        }
+        let mut chains = Vec::new();
+        for (weight, cluster, end) in ends {
+            let mut rest: Vec<Arc<dyn Layer>> = Vec::new();
+            if !way.edits.is_empty() {
+                let (edits, matched) = (way.edits.clone(), matched());
+                rest.push(Arc::new(Editing { edits, matched }));
+            }
+            rest.extend(self.config.taps.origin.clone());
+            rest.push(end);
+            chains.push(Chain {
+                weight,
+                cluster,
+                next: self.chain(&way.filters, rest).await?,
+            });
+        }
+        Ok(Taken {
+            name: way.name.clone(),
+            chains,
+            turn: AtomicU32::new(0),
+        })
+    }
+
+    /// Filters by their names, loaded once each, and what is behind them.
+    async fn chain(
+        &mut self,
+        names: &[toml::Spanned<String>],
+        rest: Vec<Arc<dyn Layer>>,
+    ) -> anyhow::Result<Next> {
+        let mut chain: Vec<Arc<dyn Layer>> = Vec::new();
+        chain.extend(self.config.taps.client.clone());
+        for name in names.iter().map(|name| name.get_ref()) {
+            if !self.loaded.contains_key(name) {
+                let filter = self
+                    .config
+                    .filters
+                    .get(name)
+                    .ok_or_else(|| anyhow!("there is no [filter.{name}]"))?;
+                let one = self.loader.load(name, filter).await?;
+                self.filters.push(one.clone());
+                self.loaded.insert(name.clone(), one);
+            }
+            chain.push(self.loaded[name].layer.clone());
+        }
+        chain.extend(rest);
+        Ok(Next::new(chain))
+    }
+
+    fn upstream(&mut self, name: &str) -> anyhow::Result<Arc<Upstream>> {
+        if let Some(upstream) = self.upstreams.get(name) {
+            return Ok(upstream.clone());
+        }
+        let settings = self
+            .config
+            .upstreams
+            .get(name)
+            .ok_or_else(|| anyhow!("there is no [upstream.{name}]"))?;
+        let upstream = Upstream::new(name, settings, &self.config.limits)
+            .map_err(|error| anyhow!("[upstream.{name}]: {error}"))?;
+        let upstream = Arc::new(upstream);
+        self.upstreams.insert(name.to_owned(), upstream.clone());
+        Ok(upstream)
+    }
+
+    /// The filters of a listener and where it leads, each once, for people.
+    fn named(&self, ways: &Ways) -> (Vec<String>, String) {
+        let (mut filters, mut ends) = (Vec::new(), Vec::new());
+        let ways_of = || ways.virtual_hosts.iter().flat_map(|host| &host.routes);
+        let of_ways = ways_of().flat_map(|(_, way)| &way.filters);
+        for name in of_ways.map(|name| name.get_ref()) {
+            if !filters.contains(name) {
+                filters.push(name.clone());
+            }
+        }
+        for (_, way) in ways_of() {
+            let to = match &way.action {
+                Action::Forward(upstreams) => upstreams
+                    .iter()
+                    .map(|(_, name)| {
+                        let settings = self.config.upstreams.get(&name.value);
+                        settings.map_or_else(|| name.value.clone(), |it| it.address.0.clone())
+                    })
+                    .collect(),
+                Action::Redirect(_) => vec!["a redirect".to_owned()],
+                Action::Respond(_) => vec!["an answer".to_owned()],
+            };
+            for end in to {
+                if !ends.contains(&end) {
+                    ends.push(end);
+                }
+            }
+        }
+        (filters, ends.join(", "))
     }
 }
 

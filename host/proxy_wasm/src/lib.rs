@@ -153,6 +153,11 @@ fn prepare(
         vm_id: plugin.vm_id,
         configuration: Bytes::from(plugin.configuration),
         vm_configuration: Bytes::from(plugin.vm_configuration),
+        environment: plugin
+            .environment
+            .iter()
+            .map(|(name, value)| format!("{name}={value}\0").into_bytes())
+            .collect(),
         limits: plugin.limits,
         on_trap: plugin.on_trap,
         clusters: plugin.clusters,

@@ -67,12 +67,12 @@ pub async fn start(modules: &Path, port: u16) -> anyhow::Result<Demo> {
             names.push(unplaced(full.clone()));
             filters.insert(full, filter);
         }
-        listeners.push(Listener {
-            name: unplaced(listener.to_owned()),
-            listen: at(offset),
-            upstream: unplaced("origin".to_owned()),
-            filters: names,
-        });
+        listeners.push(Listener::plain(
+            unplaced(listener.to_owned()),
+            at(offset),
+            unplaced("origin".to_owned()),
+            names,
+        ));
     }
     let config = Config {
         admin: Some(Admin { listen: at(3) }),
@@ -85,8 +85,12 @@ pub async fn start(modules: &Path, port: u16) -> anyhow::Result<Demo> {
         )]
         .into(),
         filters,
+        notes: Vec::new(),
+        held: Vec::new(),
         source: Source::default(),
+        taps: crate::config::Taps::default(),
     };
+    let config = config.finish()?;
     Ok(Demo { config, origin })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
-use edgeweir_host_chain::{Next, Peer, Request, Response};
+use edgeweir_host_chain::{Peer, Request, Response};
 use http::header::{self, HeaderMap, HeaderName};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version};
@@ -17,6 +17,7 @@ use super::bodies::{Counted, OnEnd};
 use super::fields;
 use super::listener::Service;
 use super::upstream::plain;
+use crate::routing::Routes;
 use crate::stats::{Ended, ListenerStats};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -27,10 +28,10 @@ const PATH_KEPT: usize = 200;
 pub struct Site {
     /// The name of the listener.
     pub name: String,
-    /// The filters and the upstream behind them.
-    pub chain: Next,
-    /// What filters are told of the way a request goes: the listener and its upstream.
-    pub route: edgeweir_host_proxy_wasm::Route,
+    /// The ways of its requests: filters, and what is behind them.
+    pub routes: Routes,
+    /// The client's address is put into `X-Forwarded-For`.
+    pub forwarded_for: bool,
     /// The most fields a request may have.
     pub headers: usize,
     /// Counts.
@@ -46,7 +47,7 @@ impl Service for Site {
         let pending = Pending::begin(&self.stats, &request);
         let head = request.method() == Method::HEAD;
         let response = match self.prepare(peer, request) {
-            Ok(request) => match self.chain.clone().run(request).await {
+            Ok(request) => match self.routes.run(request).await {
                 Ok(response) => response,
                 Err(error) => {
                     tracing::warn!(listener = self.name, %error, "an exchange failed");
@@ -124,10 +125,11 @@ impl Site {
         };
         parts.headers.remove(header::HOST);
         fields::strip_request(&mut parts.headers);
-        fields::append_forwarded_for(&mut parts.headers, peer.ip());
+        if self.forwarded_for {
+            fields::append_forwarded_for(&mut parts.headers, peer.ip());
+        }
         parts.extensions.clear();
         parts.extensions.insert(Peer(peer));
-        parts.extensions.insert(self.route.clone());
         let body = body.map_err(Into::into).boxed_unsync();
         Ok(Request::from_parts(parts, body))
     }
