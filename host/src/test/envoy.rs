@@ -114,7 +114,7 @@ pub fn run(envoy: &Path, cases: &[&Case], done: &mut dyn FnMut(anyhow::Result<Se
             // One of them keeps Envoy from starting: each finds out for itself.
             Err(_) if judged == 0 && rest.len() > 1 => {
                 for case in rest {
-                    run(envoy, &[case], done);
+                    run(envoy, &[*case], done);
                 }
                 return;
             }
@@ -523,6 +523,7 @@ fn listener(number: usize, case: &Case, upstream: &str) -> Value {
                         // What cases share is the compiled module alone.
                         "vm_id": format!("{}-{number}", filter.name),
                         "runtime": "envoy.wasm.runtime.v8",
+                        "environment_variables": { "key_values": filter.environment },
                         "configuration": text(&filter.vm_config),
                         "code": { "local": { "filename": absolute(&filter.module) } }
                     }
