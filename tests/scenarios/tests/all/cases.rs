@@ -33,7 +33,7 @@ fn cases_hold_on_this_host_with_both_abis() {
 
 #[test]
 fn cases_hold_when_any_call_of_a_host_fails() {
-    let output = test(&["tests/cases", "--torture", "--torture-most", "120"]);
+    let output = test(&["tests/cases", "--torture", "--torture-most", "60"]);
     assert!(output.status.success(), "{}", said(&output));
 }
 
