@@ -238,7 +238,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
                 .await
                 .map(|()| true)
         }),
-        Command::Test(test) => match crate::test::execute(&test)? {
+        Command::Test(test) => match crate::test::execute(&test) {
             0 => Ok(()),
             code => std::process::exit(i32::from(code)),
         },

@@ -1,5 +1,7 @@
 //! What is expected of an exchange.
 
+use std::collections::BTreeMap;
+
 use regex::bytes::Regex;
 
 use crate::content::{self, LONGEST};
@@ -10,6 +12,8 @@ use crate::source::{Node, Problem, Table};
 pub struct Expect {
     /// Where it is.
     pub line: usize,
+    /// Where each part of it is (`status`, `fields.age`).
+    pub lines: BTreeMap<String, usize>,
     /// The status.
     pub status: Option<u16>,
     /// Fields by name.
@@ -125,6 +129,17 @@ pub(crate) fn read(node: &Node<'_>) -> Result<Expect, Problem> {
         line: table.line(),
         ..Expect::default()
     };
+    for (name, node) in table.entries() {
+        if ["fields", "trailers", "metrics", "shared"].contains(&name)
+            && let Some(below) = node.as_table()
+        {
+            for (part, node) in below.entries() {
+                let key = format!("{name}.{}", part.to_ascii_lowercase());
+                expect.lines.insert(key, node.line());
+            }
+        }
+        expect.lines.insert(name.to_owned(), node.line());
+    }
     if let Some(status) = table.get("status") {
         expect.status = Some(status.number(100, 999)? as u16);
     }
@@ -337,6 +352,16 @@ fn logs(node: Option<Node<'_>>) -> Result<Vec<LogWant>, Problem> {
     match node.is_list() {
         true => node.list()?.iter().map(one).collect(),
         false => Ok(vec![one(&node)?]),
+    }
+}
+
+impl Expect {
+    /// The line of a part (`status`, `fields.age`), else of the part it is in, else of all.
+    pub fn line_of(&self, part: &str) -> usize {
+        let whole = part.split('.').next().unwrap_or_default();
+        let lines = &self.lines;
+        let line = lines.get(&part.to_ascii_lowercase());
+        *line.or_else(|| lines.get(whole)).unwrap_or(&self.line)
     }
 }
 

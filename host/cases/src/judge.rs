@@ -144,6 +144,7 @@ impl Judging<'_> {
             true => "a whole response".to_owned(),
             false => "a response that is cut off, or none".to_owned(),
         };
+        self.line = expect.line_of("complete");
         if expect.complete.is_some() || got.is_some() {
             let text = got
                 .clone()
@@ -161,15 +162,24 @@ impl Judging<'_> {
             None if complete => return,
             None => &nothing,
         };
+        self.line = expect.line_of("status");
         if let Some(want) = expect.status {
             let got = response.status;
             self.check(got == want, "status", want.to_string(), got.to_string());
         }
-        self.lines("field", &expect.fields, &response.message.fields);
-        self.lines("trailer", &expect.trailers, &response.message.trailers);
+        self.lines(
+            "field",
+            (expect, "fields"),
+            &expect.fields,
+            &response.message.fields,
+        );
+        let trailers = &response.message.trailers;
+        self.lines("trailer", (expect, "trailers"), &expect.trailers, trailers);
+        self.line = expect.line_of("body");
         if let Some(want) = &expect.body {
             self.body("body", want, &response.message);
         }
+        self.line = expect.line_of("local");
         if let Some(local) = expect.local {
             let says = |local| match local {
                 true => "answered by a filter".to_owned(),
@@ -178,6 +188,7 @@ impl Judging<'_> {
             let got = seen.upstream.is_empty();
             self.check(got == local, "the answer", says(local), says(got));
         }
+        self.line = expect.line_of("upstream");
         self.upstream(expect, seen);
         self.inside(expect, seen, reach);
     }
@@ -213,7 +224,12 @@ impl Judging<'_> {
         if let Some(want) = &want.path {
             self.line_of("upstream path", want, &[got.path.as_bytes()]);
         }
-        self.lines("upstream field", &want.fields, &got.message.fields);
+        self.lines(
+            "upstream field",
+            (expect, "upstream"),
+            &want.fields,
+            &got.message.fields,
+        );
         if let Some(want) = &want.body {
             self.body("upstream body", want, &got.message);
         }
@@ -222,6 +238,7 @@ impl Judging<'_> {
     fn inside(&mut self, expect: &Expect, seen: &Exchange, reach: Reach) {
         self.logs(expect, &seen.log);
         for (name, want) in &expect.metrics {
+            self.line = expect.line_of(&format!("metrics.{name}"));
             if !reach.metrics {
                 self.unchecked("metrics");
                 continue;
@@ -232,6 +249,7 @@ impl Judging<'_> {
             self.check(holds, format!("metric `{name}`"), want.to_string(), got);
         }
         for (key, want) in &expect.shared {
+            self.line = expect.line_of(&format!("shared.{key}"));
             if !reach.shared {
                 self.unchecked("shared data");
                 continue;
@@ -240,6 +258,7 @@ impl Judging<'_> {
             let got: Vec<&[u8]> = got.iter().map(|value| &value[..]).collect();
             self.line_of(&format!("shared data `{key}`"), want, &got);
         }
+        self.line = expect.line_of("callbacks");
         if let Some(want) = &expect.callbacks {
             match reach.callbacks {
                 true => {
@@ -249,6 +268,7 @@ impl Judging<'_> {
                 false => self.unchecked("callbacks"),
             }
         }
+        self.line = expect.line_of("traps");
         match reach.traps {
             true if seen.traps == expect.traps => {
                 self.verdict.held += usize::from(expect.traps > 0)
@@ -300,17 +320,26 @@ impl Judging<'_> {
                 lines.collect::<Vec<_>>().join("\n")
             }
         };
+        self.line = expect.line_of("log");
         for want in &expect.log {
             self.check(said(want), "log", text(want), all());
         }
+        self.line = expect.line_of("no_log");
         for want in &expect.no_log {
             let none = format!("not {}", text(want));
             self.check(!said(want), "log", none, all());
         }
     }
 
-    fn lines(&mut self, kind: &str, wants: &[(String, Line)], fields: &[(String, Vec<u8>)]) {
+    fn lines(
+        &mut self,
+        kind: &str,
+        (expect, part): (&Expect, &str),
+        wants: &[(String, Line)],
+        fields: &[(String, Vec<u8>)],
+    ) {
         for (name, want) in wants {
+            self.line = expect.line_of(&format!("{part}.{name}"));
             let lines: Vec<&[u8]> = fields
                 .iter()
                 .filter(|(other, _)| other == name)

@@ -64,7 +64,7 @@ pub struct Filter {
     pub root_id: String,
     /// Modules: the configuration of the VM.
     pub vm_config: String,
-    /// Components: environment variables.
+    /// Environment variables.
     pub environment: BTreeMap<String, String>,
     /// Components: Spin's variables.
     pub variables: BTreeMap<String, String>,

@@ -89,6 +89,10 @@ pub(crate) struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
+    pub(crate) fn line(&self) -> usize {
+        self.source.line(self.value.span().start)
+    }
+
     pub(crate) fn fail<T>(&self, message: impl Into<String>) -> Result<T, Problem> {
         Err(self.source.problem(self.value.span(), &self.field, message))
     }

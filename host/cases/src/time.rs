@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use toml::de::DeValue;
-use toml::value::{Datetime, Offset};
 
 use crate::source::{Node, Problem};
 
@@ -39,33 +38,20 @@ fn parse_duration(text: &str) -> Option<Duration> {
 
 /// Reads a moment, as seconds since 1970.
 pub(crate) fn moment(node: &Node<'_>) -> Result<u64, Problem> {
-    let time = match node.value.get_ref() {
-        DeValue::Datetime(time) => Some(*time),
-        DeValue::String(text) => text.parse::<Datetime>().ok(),
+    let seconds = match node.value.get_ref() {
+        DeValue::Datetime(time) => seconds(&time.to_string()),
+        DeValue::String(text) => seconds(text),
         _ => None,
     };
-    match time.and_then(seconds) {
+    match seconds {
         Some(seconds) => Ok(seconds),
         None => node.fail("want a moment such as \"2026-01-01T00:00:00Z\", from 1970 on"),
     }
 }
 
-fn seconds(time: Datetime) -> Option<u64> {
-    let (date, clock) = (time.date?, time.time?);
-    let offset = match time.offset? {
-        Offset::Z => 0,
-        Offset::Custom { minutes } => i64::from(minutes) * 60,
-    };
-    // Days since 1970 of the proleptic Gregorian calendar, counted in years that begin in March.
-    let (year, month) = (i64::from(date.year), i64::from(date.month));
-    let year = if month <= 2 { year - 1 } else { year };
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + i64::from(date.day) - 1;
-    let days =
-        year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + of_year
-            - 719_468;
-    let (hour, minute) = (i64::from(clock.hour), i64::from(clock.minute));
-    let second = i64::from(clock.second.unwrap_or(0));
-    u64::try_from(days * 86_400 + hour * 3_600 + minute * 60 + second - offset).ok()
+fn seconds(text: &str) -> Option<u64> {
+    let time = text.parse::<jiff::Timestamp>().ok()?;
+    u64::try_from(time.as_second()).ok()
 }
 
 #[cfg(test)]
@@ -99,8 +85,7 @@ mod tests {
             ("1969-12-31T23:59:59Z", None),
             ("2026-01-01", None),
         ] {
-            let time = text.parse::<Datetime>().unwrap();
-            assert_eq!(seconds(time), want, "{text}");
+            assert_eq!(seconds(text), want, "{text}");
         }
     }
 }

@@ -87,6 +87,8 @@ pub fn statuses(call: &str) -> &'static [u32] {
         | "proxy_increment_metric"
         | "proxy_record_metric"
         | "proxy_get_metric" => &[BAD_ARGUMENT, NOT_FOUND, INTERNAL_FAILURE],
+        // Its only refusal says that a context is gone; of a stream that waits that would be a lie.
+        "proxy_set_effective_context" => &[],
         ALLOCATE => &[0],
         // The answers a host makes up: unreachable, and too late.
         CALLOUT => &[503, 504],

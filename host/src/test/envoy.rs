@@ -1,4 +1,4 @@
-//! Cases on a real Envoy: one for each case, with a scripted origin and scripted clusters on sockets of their own.
+//! Cases on a real Envoy: a listener for each, with a scripted origin and scripted clusters on sockets of their own.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -78,57 +78,124 @@ pub fn find(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     found.context("no Envoy: name one with --envoy or EDGEWEIR_ENVOY, or have `envoy` on the PATH")
 }
 
-/// Runs a case once on an Envoy of its own.
-pub fn run(envoy: &Path, case: &Case, split: usize) -> anyhow::Result<Seen> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("the runtime cannot start")?;
-    runtime.block_on(run_inside(envoy, case, split))
+/// Whether two cases can share an Envoy: the modules are compiled once for both, and nothing of one is seen by the other.
+pub fn shares(one: &Case, other: &Case) -> bool {
+    let modules =
+        |case: &Case| -> Vec<PathBuf> { case.filters.iter().map(|it| it.module.clone()).collect() };
+    // Names of clusters are of a whole Envoy.
+    let alone = !one.clusters.is_empty() || !other.clusters.is_empty();
+    !alone && one.workers == other.workers && modules(one) == modules(other)
 }
 
-async fn run_inside(envoy: &Path, case: &Case, split: usize) -> anyhow::Result<Seen> {
-    let folder = Folder::new()?;
-    let origin = Origin::default();
-    let upstream = serve(Serving::Origin(origin.clone())).await?;
-    let mut clusters = BTreeMap::new();
-    for (name, answers) in &case.clusters {
-        let answers = std::sync::Arc::new(std::sync::Mutex::new(answers.clone()));
-        clusters.insert(name.clone(), serve(Serving::Cluster(answers)).await?);
-    }
-    let config = bootstrap(case, upstream, &clusters);
-    let mut running = Running::start(envoy, case, &folder.0, &config).await?;
-    let mut seen = Seen::default();
-    let began = Instant::now();
-    running.log()?;
-    for (at, step) in case.steps.iter().enumerate() {
-        for time in 0..step.times {
-            origin.set(&step.upstream, split);
-            let mut exchange = Exchange::default();
-            let asked = ask(running.listener, case, step, split, &mut exchange);
-            exchange.hung = tokio::time::timeout(HANGS, asked).await.is_err();
-            tokio::time::sleep(SETTLE).await;
-            if let Some(status) = running.process.try_wait()? {
-                bail!(
-                    "Envoy ended with {status} in step {}: {}",
-                    at + 1,
-                    running.tail()
-                );
+/// Runs cases one after the other on one Envoy; each has a listener and virtual machines of its own. One that Envoy does
+/// not survive, or does not start with, costs the others a start of their own.
+pub fn run(envoy: &Path, cases: &[&Case], done: &mut dyn FnMut(anyhow::Result<Seen>)) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let text = format!("the runtime cannot start: {error}");
+            return cases
+                .iter()
+                .for_each(|_| done(Err(anyhow::anyhow!("{text}"))));
+        }
+    };
+    let mut rest = cases;
+    while !rest.is_empty() {
+        let mut judged = 0;
+        let together = runtime.block_on(run_inside(envoy, rest, &mut |seen| {
+            judged += 1;
+            done(seen);
+        }));
+        match together {
+            Ok(()) => {}
+            // One of them keeps Envoy from starting: each finds out for itself.
+            Err(_) if judged == 0 && rest.len() > 1 => {
+                for case in rest {
+                    run(envoy, &[*case], done);
+                }
+                return;
             }
-            exchange.upstream = origin.take();
-            exchange.log = running.log()?;
-            if !step.expect.metrics.is_empty() {
-                exchange.metrics = running.metrics().await?;
-            }
-            let hung = exchange.hung;
-            seen.exchanges.push((at, time, exchange));
-            if hung {
-                break;
+            Err(error) => {
+                judged += 1;
+                done(Err(error));
             }
         }
+        rest = rest.get(judged..).unwrap_or_default();
     }
-    seen.cost.wall = began.elapsed();
-    Ok(seen)
+}
+
+/// An error is of the first case that `done` was not told of.
+async fn run_inside(
+    envoy: &Path,
+    cases: &[&Case],
+    done: &mut dyn FnMut(anyhow::Result<Seen>),
+) -> anyhow::Result<()> {
+    let folder = Folder::new()?;
+    let mut origins = Vec::new();
+    for case in cases {
+        let origin = Origin::default();
+        let address = serve(Serving::Origin(origin.clone())).await?;
+        let mut clusters = BTreeMap::new();
+        for (name, answers) in &case.clusters {
+            let answers = std::sync::Arc::new(std::sync::Mutex::new(answers.clone()));
+            clusters.insert(name.clone(), serve(Serving::Cluster(answers)).await?);
+        }
+        origins.push((origin, address, clusters));
+    }
+    let parts = cases
+        .iter()
+        .zip(&origins)
+        .map(|(case, (_, address, clusters))| (*case, *address, clusters));
+    let config = bootstrap(parts);
+    let workers = cases.first().map_or(1, |case| case.workers);
+    let mut running = Running::start(envoy, workers, cases.len(), &folder.0, &config).await?;
+    for (at, (case, (origin, ..))) in cases.iter().zip(&origins).enumerate() {
+        running.log()?;
+        let metered = case
+            .steps
+            .iter()
+            .any(|step| !step.expect.metrics.is_empty());
+        let before = match metered {
+            true => running.metrics().await?,
+            false => BTreeMap::new(),
+        };
+        let mut seen = Seen::default();
+        let began = Instant::now();
+        // At each point of a body Envoy would take long: once in the middle.
+        let split = (case.splits() / 2).max(1);
+        for (number, step) in case.steps.iter().enumerate() {
+            for time in 0..step.times {
+                origin.set(&step.upstream, split);
+                let mut exchange = Exchange::default();
+                let asked = ask(running.listeners[at], case, step, split, &mut exchange);
+                exchange.hung = tokio::time::timeout(HANGS, asked).await.is_err();
+                tokio::time::sleep(SETTLE).await;
+                if let Some(status) = running.process.try_wait()? {
+                    let (step, tail) = (number + 1, running.tail());
+                    bail!("Envoy ended with {status} in step {step}: {tail}");
+                }
+                exchange.upstream = origin.take();
+                exchange.log = running.log()?;
+                if !step.expect.metrics.is_empty() {
+                    exchange.metrics = running.metrics().await?;
+                    for (name, value) in &mut exchange.metrics {
+                        *value -= before.get(name).copied().unwrap_or(0).min(*value);
+                    }
+                }
+                let hung = exchange.hung;
+                seen.exchanges.push((number, time, exchange));
+                if hung {
+                    break;
+                }
+            }
+        }
+        seen.cost.wall = began.elapsed();
+        done(Ok(seen));
+    }
+    Ok(())
 }
 
 /// A folder of its own, removed at the end.
@@ -155,7 +222,8 @@ impl Drop for Folder {
 /// An Envoy that runs; killed when dropped.
 struct Running {
     process: Child,
-    listener: SocketAddr,
+    /// One for each case.
+    listeners: Vec<SocketAddr>,
     admin: SocketAddr,
     log: PathBuf,
     read: usize,
@@ -164,7 +232,8 @@ struct Running {
 impl Running {
     async fn start(
         envoy: &Path,
-        case: &Case,
+        workers: u32,
+        cases: usize,
         folder: &Path,
         config: &Value,
     ) -> anyhow::Result<Self> {
@@ -179,7 +248,7 @@ impl Running {
         let process = Command::new(envoy)
             .args(["--use-dynamic-base-id", "--log-level", "warning"])
             .args(["--component-log-level", "wasm:trace"])
-            .args(["--concurrency", &case.workers.to_string()])
+            .args(["--concurrency", &workers.to_string()])
             .arg("--config-path")
             .arg(&file)
             .arg("--admin-address-path")
@@ -193,7 +262,7 @@ impl Running {
         let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut running = Self {
             process,
-            listener: unknown,
+            listeners: Vec::new(),
             admin: unknown,
             log,
             read: 0,
@@ -206,8 +275,8 @@ impl Running {
             let address = std::fs::read_to_string(&admin).ok();
             if let Some(address) = address.and_then(|text| text.trim().parse().ok()) {
                 running.admin = address;
-                if let Some(listener) = running.find_listener().await {
-                    running.listener = listener;
+                if let Some(listeners) = running.find_listeners(cases).await {
+                    running.listeners = listeners;
                     return Ok(running);
                 }
             }
@@ -218,13 +287,20 @@ impl Running {
         }
     }
 
-    async fn find_listener(&self) -> Option<SocketAddr> {
+    async fn find_listeners(&self, cases: usize) -> Option<Vec<SocketAddr>> {
         self.get("/ready").await.ok()?;
         let listeners = self.get("/listeners?format=json").await.ok()?;
         let listeners: Value = serde_json::from_str(&listeners).ok()?;
-        let address = &listeners["listener_statuses"][0]["local_address"]["socket_address"];
-        let port = u16::try_from(address["port_value"].as_u64()?).ok()?;
-        Some(SocketAddr::from(([127, 0, 0, 1], port)))
+        let all = listeners["listener_statuses"].as_array()?;
+        (0..cases)
+            .map(|case| {
+                let name = case.to_string();
+                let listener = all.iter().find(|it| it["name"] == name.as_str())?;
+                let address = &listener["local_address"]["socket_address"];
+                let port = u16::try_from(address["port_value"].as_u64()?).ok()?;
+                Some(SocketAddr::from(([127, 0, 0, 1], port)))
+            })
+            .collect()
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<String> {
@@ -414,35 +490,48 @@ async fn exchanged(
     Ok(response)
 }
 
-fn bootstrap(case: &Case, origin: SocketAddr, clusters: &BTreeMap<String, SocketAddr>) -> Value {
+/// The address of a case's origin, and those of its clusters.
+type Part<'a> = (&'a Case, SocketAddr, &'a BTreeMap<String, SocketAddr>);
+
+fn bootstrap<'a>(parts: impl Iterator<Item = Part<'a>>) -> Value {
+    let (mut listeners, mut clusters) = (Vec::new(), Vec::new());
+    for (number, (case, origin, others)) in parts.enumerate() {
+        let upstream = format!("origin-{number}");
+        listeners.push(listener(number, case, &upstream));
+        clusters.push(cluster(&upstream, origin));
+        clusters.extend(others.iter().map(|(name, at)| cluster(name, *at)));
+    }
+    json!({
+        "admin": { "address": socket(SocketAddr::from(([127, 0, 0, 1], 0))) },
+        "static_resources": { "listeners": listeners, "clusters": clusters }
+    })
+}
+
+fn listener(number: usize, case: &Case, upstream: &str) -> Value {
     let typed = |name: &str| format!("type.googleapis.com/envoy.extensions.{name}");
-    let mut filters: Vec<Value> = case
-        .filters
-        .iter()
-        .enumerate()
-        .map(|(at, filter)| {
-            let text = |text: &str| {
-                json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": text })
-            };
-            json!({
-                "name": format!("{}-{at}", filter.name),
-                "typed_config": {
-                    "@type": typed("filters.http.wasm.v3.Wasm"),
-                    "config": {
-                        "name": filter.name,
-                        "root_id": filter.root_id,
-                        "configuration": text(&filter.config),
-                        "vm_config": {
-                            "vm_id": filter.name,
-                            "runtime": "envoy.wasm.runtime.v8",
-                            "configuration": text(&filter.vm_config),
-                            "code": { "local": { "filename": absolute(&filter.module) } }
-                        }
+    let text = |text: &str| json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": text });
+    let filters = case.filters.iter().enumerate().map(|(at, filter)| {
+        json!({
+            "name": format!("{}-{at}", filter.name),
+            "typed_config": {
+                "@type": typed("filters.http.wasm.v3.Wasm"),
+                "config": {
+                    "name": filter.name,
+                    "root_id": filter.root_id,
+                    "configuration": text(&filter.config),
+                    "vm_config": {
+                        // What cases share is the compiled module alone.
+                        "vm_id": format!("{}-{number}", filter.name),
+                        "runtime": "envoy.wasm.runtime.v8",
+                        "environment_variables": { "key_values": filter.environment },
+                        "configuration": text(&filter.vm_config),
+                        "code": { "local": { "filename": absolute(&filter.module) } }
                     }
                 }
-            })
+            }
         })
-        .collect();
+    });
+    let mut filters: Vec<Value> = filters.collect();
     filters.push(json!({
         "name": "envoy.filters.http.router",
         "typed_config": { "@type": typed("filters.http.router.v3.Router") }
@@ -456,29 +545,17 @@ fn bootstrap(case: &Case, origin: SocketAddr, clusters: &BTreeMap<String, Socket
         "route_config": { "virtual_hosts": [{
             "name": "all",
             "domains": ["*"],
-            "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "origin", "timeout": timeout } }]
+            "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": upstream, "timeout": timeout } }]
         }] },
         "http_filters": filters
     });
-    let mut all = vec![cluster("origin", origin)];
-    all.extend(
-        clusters
-            .iter()
-            .map(|(name, address)| cluster(name, *address)),
-    );
     json!({
-        "admin": { "address": socket(SocketAddr::from(([127, 0, 0, 1], 0))) },
-        "static_resources": {
-            "listeners": [{
-                "name": "main",
-                "address": socket(SocketAddr::from(([127, 0, 0, 1], 0))),
-                "filter_chains": [{ "filters": [{
-                    "name": "envoy.filters.network.http_connection_manager",
-                    "typed_config": manager
-                }] }]
-            }],
-            "clusters": all
-        }
+        "name": number.to_string(),
+        "address": socket(SocketAddr::from(([127, 0, 0, 1], 0))),
+        "filter_chains": [{ "filters": [{
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": manager
+        }] }]
     })
 }
 

@@ -211,6 +211,7 @@ fn plugin(case: &Case, filter: &Filter) -> proxy_wasm::Plugin {
     plugin.configuration = filter.config.clone().into_bytes();
     plugin.vm_configuration = filter.vm_config.clone().into_bytes();
     plugin.root_id = filter.root_id.clone();
+    plugin.environment = filter.environment.clone();
     plugin.vm_id = filter.name.clone();
     plugin.instances = case.workers as usize;
     plugin.limits.deadline = DEADLINE;

@@ -61,7 +61,7 @@ pub struct Test {
 pub enum On {
     /// This host.
     Host,
-    /// A real Envoy, one for each case.
+    /// A real Envoy.
     Envoy,
 }
 
@@ -75,7 +75,17 @@ pub enum Format {
 }
 
 /// Runs the cases; the program's exit code: 0 passed, 1 failed, 2 broken.
-pub fn execute(arguments: &Test) -> anyhow::Result<u8> {
+pub fn execute(arguments: &Test) -> u8 {
+    match attempt(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("edgeweir: {error:#}");
+            2
+        }
+    }
+}
+
+fn attempt(arguments: &Test) -> anyhow::Result<u8> {
     anyhow::ensure!(
         arguments.on == On::Host || !(arguments.torture || arguments.torture_at.is_some()),
         "calls of a real Envoy cannot be made to fail: --torture is for --on host"

@@ -17,6 +17,9 @@ use super::local::{Local, Ran};
 use super::{On, Test, envoy, files};
 use crate::load::Abi;
 
+/// The most cases that share an Envoy: each has its virtual machines in it.
+const ON_ONE_ENVOY: usize = 16;
+
 /// Reads and runs everything; with it the files it depends on.
 pub fn all(arguments: &Test) -> anyhow::Result<(Run, Vec<PathBuf>)> {
     let began = Instant::now();
@@ -64,7 +67,8 @@ pub fn all(arguments: &Test) -> anyhow::Result<(Run, Vec<PathBuf>)> {
 
 /// Where the cases run.
 enum Host {
-    Local(Local),
+    /// Without and with counting fuel, which costs up to half of the speed.
+    Local(Local, Local),
     Envoy(PathBuf),
 }
 
@@ -72,23 +76,53 @@ impl Host {
     fn new(arguments: &Test, cases: &[(&Path, &Case)]) -> anyhow::Result<Self> {
         match arguments.on {
             On::Host => {
-                let fuel = cases.iter().any(|(_, case)| case.budget.fuel.is_some());
                 let cache = arguments.cache_dir.clone().or_else(crate::load::user_cache);
-                let local = Local::new(fuel, cache)?;
+                let local = |fuel| Local::new(fuel, cache.clone());
+                let host = Self::Local(local(false)?, local(true)?);
                 for (_, case) in cases {
                     for filter in &case.filters {
                         // Compiled once, before cases wait for it; what is wrong with it each of them says.
-                        let _ = local.compile(&filter.module);
+                        let _ = host.local(case).map(|it| it.compile(&filter.module));
                     }
                 }
-                Ok(Self::Local(local))
+                Ok(host)
             }
             On::Envoy => envoy::find(arguments.envoy.as_deref()).map(Self::Envoy),
         }
     }
+
+    /// Where a case runs, if that is here.
+    fn local(&self, case: &Case) -> Option<&Local> {
+        match self {
+            Self::Local(_, counting) if case.budget.fuel.is_some() => Some(counting),
+            Self::Local(plain, _) => Some(plain),
+            Self::Envoy(_) => None,
+        }
+    }
+}
+
+/// Which cases run together: on Envoy those that can share one, else each alone.
+fn together(cases: &[(&Path, &Case)], host: &Host) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (at, (_, case)) in cases.iter().enumerate() {
+        let runs = matches!(host, Host::Envoy(_)) && envoy::refuses(case).is_none();
+        let group = groups.iter_mut().find(|group| {
+            let first = group.first().and_then(|first| cases.get(*first));
+            let shares = |(_, first): &(&Path, &Case)| {
+                envoy::refuses(first).is_none() && envoy::shares(first, case)
+            };
+            runs && group.len() < ON_ONE_ENVOY && first.is_some_and(shares)
+        });
+        match group {
+            Some(group) => group.push(at),
+            None => groups.push(vec![at]),
+        }
+    }
+    groups
 }
 
 fn at_once(arguments: &Test, cases: &[(&Path, &Case)], host: &Host) -> Vec<Outcome> {
+    let groups = together(cases, host);
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let outcomes: Mutex<Vec<(usize, Outcome)>> = Mutex::default();
     let threads = match arguments.threads {
@@ -96,33 +130,30 @@ fn at_once(arguments: &Test, cases: &[(&Path, &Case)], host: &Host) -> Vec<Outco
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
     let progress = std::io::stderr().is_terminal();
+    let keep = |at: usize, end: End, began: Instant| {
+        let Some((file, case)) = cases.get(at) else {
+            return;
+        };
+        let outcome = Outcome {
+            file: file.to_path_buf(),
+            name: case.name.clone(),
+            line: case.line,
+            end,
+            took: began.elapsed(),
+        };
+        let finished = done.fetch_add(1, Ordering::Relaxed) + 1;
+        if progress {
+            let all = cases.len();
+            let _ = write!(std::io::stderr(), "\r\x1b[K{finished} of {all} cases");
+        }
+        let mut all = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push((at, outcome));
+    };
     std::thread::scope(|scope| {
-        for _ in 0..threads.min(cases.len()) {
+        for _ in 0..threads.min(groups.len()) {
             scope.spawn(|| {
-                while let Some((file, case)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let at = cases
-                        .iter()
-                        .position(|(_, other)| std::ptr::eq(*other, *case))
-                        .unwrap_or(usize::MAX);
-                    let began = Instant::now();
-                    let end = one(arguments, case, host);
-                    let outcome = Outcome {
-                        file: file.to_path_buf(),
-                        name: case.name.clone(),
-                        line: case.line,
-                        end,
-                        took: began.elapsed(),
-                    };
-                    let finished = done.fetch_add(1, Ordering::Relaxed) + 1;
-                    if progress {
-                        let _ = write!(
-                            std::io::stderr(),
-                            "\r\x1b[K{finished} of {} cases",
-                            cases.len()
-                        );
-                    }
-                    let mut all = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-                    all.push((at, outcome));
+                while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    some(arguments, cases, group, host, &keep);
                 }
             });
         }
@@ -137,43 +168,69 @@ fn at_once(arguments: &Test, cases: &[(&Path, &Case)], host: &Host) -> Vec<Outco
     all.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-fn one(arguments: &Test, case: &Case, host: &Host) -> End {
+/// Runs a group and gives each case's end to `keep`.
+fn some(
+    arguments: &Test,
+    cases: &[(&Path, &Case)],
+    group: &[usize],
+    host: &Host,
+    keep: &dyn Fn(usize, End, Instant),
+) {
+    let of = |at: &usize| cases.get(*at).map(|(_, case)| *case);
+    let mut began = Instant::now();
     match host {
-        Host::Envoy(program) => {
-            if let Some(why) = envoy::refuses(case) {
-                return End::Skipped(why);
-            }
-            // Split once: at each point of a body an Envoy would have to be started.
-            let split = case.splits() / 2;
-            match envoy::run(program, case, split.max(1)) {
-                Ok(seen) => judged(case, &seen, Reach::ENVOY, None),
-                Err(error) => End::Broken(format!("{error:#}")),
-            }
-        }
-        Host::Local(local) => {
-            if let Some(fault) = &arguments.torture_at {
-                return under(local, case, fault);
-            }
-            let end = plainly(local, case);
-            match end {
-                End::Judged {
-                    verdict,
-                    cost,
-                    splits,
-                    split,
-                    ..
-                } if arguments.torture && case.torture && verdict.failures.is_empty() => {
-                    End::Judged {
-                        torture: Some(tortured(local, case, arguments.torture_most as usize)),
-                        verdict,
-                        cost,
-                        splits,
-                        split,
-                    }
+        Host::Local(..) => {
+            for (at, case) in group.iter().filter_map(|at| Some((*at, of(at)?))) {
+                if let Some(local) = host.local(case) {
+                    keep(at, one(arguments, case, local), began);
                 }
-                end => end,
             }
         }
+        Host::Envoy(program) => {
+            let shared: Vec<&Case> = group.iter().filter_map(of).collect();
+            if let [case] = shared[..]
+                && let Some(why) = envoy::refuses(case)
+            {
+                return group
+                    .iter()
+                    .for_each(|at| keep(*at, End::Skipped(why.clone()), began));
+            }
+            let mut each = group.iter().zip(&shared);
+            envoy::run(program, &shared, &mut |seen| {
+                let Some((at, case)) = each.next() else {
+                    return;
+                };
+                let end = match seen {
+                    Ok(seen) => judged(case, &seen, Reach::ENVOY, None),
+                    Err(error) => End::Broken(format!("{error:#}")),
+                };
+                keep(*at, end, began);
+                began = Instant::now();
+            });
+        }
+    }
+}
+
+/// A case on this host.
+fn one(arguments: &Test, case: &Case, local: &Local) -> End {
+    if let Some(fault) = &arguments.torture_at {
+        return under(local, case, fault);
+    }
+    match plainly(local, case) {
+        End::Judged {
+            verdict,
+            cost,
+            splits,
+            split,
+            ..
+        } if arguments.torture && case.torture && verdict.failures.is_empty() => End::Judged {
+            torture: Some(tortured(local, case, arguments.torture_most as usize)),
+            verdict,
+            cost,
+            splits,
+            split,
+        },
+        end => end,
     }
 }
 

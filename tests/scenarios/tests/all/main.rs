@@ -10,6 +10,7 @@ mod cache_fleet;
 mod cache_load;
 mod cache_load_reload;
 mod cache_tiers;
+mod cases;
 mod chain;
 mod collapsing;
 mod compress;

@@ -1,0 +1,225 @@
+//! Files of cases: what is read, and what is said of those that are wrong.
+#![allow(missing_docs)]
+
+use edgeweir_host_cases::content::Cuts;
+use edgeweir_host_cases::model::{Answer, File};
+use edgeweir_host_cases::parse::parse;
+use edgeweir_host_cases::source::{Problem, Source};
+
+fn read(text: &str) -> Result<File, Problem> {
+    parse(Source {
+        file: "folder/a.test.toml".into(),
+        text: text.into(),
+    })
+}
+
+#[test]
+fn a_file_says_what_to_do() {
+    let file = read(
+        r#"
+module = ["a.wasm", "../b.wasm"]
+config = { level = 3, names = ["x"] }
+
+[defaults]
+fields = { accept = "text/html", x-kept = "yes" }
+upstream = { status = 404, body = "none", fields = { a = "1", b = "2" } }
+
+[[case]]
+name = "one"
+at = 2030-01-01T00:00:00Z
+workers = 2
+shared = { key = "value" }
+clusters = { store = [{ status = 503 }, { fails = "silent" }] }
+
+[[case.step]]
+advance = "1.5s"
+times = 3
+request = { path = "/x?y", fields = { accept = "*/*" }, body = "abc", chunks = [1] }
+upstream = { fields = { b = ["3", "4"] } }
+expect = { status = 404, body = { json = [1], decoded = true } }
+
+[[case.step]]
+request = "DELETE /y"
+upstream = "text"
+"#,
+    )
+    .unwrap();
+    let names: Vec<_> = file.cases.iter().map(|case| case.name.as_str()).collect();
+    assert_eq!(names, ["one [a]", "one [b]"]);
+    let case = &file.cases[1];
+    assert_eq!(
+        case.filters[0].module,
+        std::path::Path::new("folder/../b.wasm")
+    );
+    assert_eq!(case.filters[0].name, "b");
+    assert_eq!(case.filters[0].config, r#"{"level":3,"names":["x"]}"#);
+    assert_eq!(
+        (case.at, case.timed, case.workers),
+        (1_893_456_000, true, 2)
+    );
+    assert_eq!(case.shared, [("key".to_owned(), b"value".to_vec())]);
+    assert!(matches!(case.clusters["store"][1], Answer::Silent));
+    let step = &case.steps[0];
+    assert_eq!((step.advance.as_millis(), step.times), (1_500, 3));
+    assert_eq!(
+        (step.request.method.as_str(), step.request.path.as_str()),
+        ("GET", "/x?y")
+    );
+    let fields: Vec<_> = step
+        .request
+        .fields
+        .iter()
+        .map(|(n, v)| format!("{n}: {v}"))
+        .collect();
+    assert_eq!(fields, ["host: example.com", "x-kept: yes", "accept: */*"]);
+    assert_eq!(step.request.body.cuts, Cuts::Lengths(vec![1]));
+    let Answer::Response(response) = &step.upstream else {
+        panic!("a response");
+    };
+    assert_eq!(
+        (response.status, &response.body.bytes[..]),
+        (404, &b"none"[..])
+    );
+    let fields: Vec<_> = response
+        .fields
+        .iter()
+        .map(|(n, v)| format!("{n}: {v}"))
+        .collect();
+    assert_eq!(fields, ["a: 1", "b: 3", "b: 4"]);
+    assert_eq!(case.steps[1].request.method, "DELETE");
+}
+
+#[test]
+fn what_is_wrong_is_said_with_line_field_and_the_nearest_name() {
+    let step = |rest: &str| {
+        format!(
+            "module = \"a.wasm\"\n[[case]]\nname = \"x\"\n[[case.step]]\nrequest = \"GET /\"\n{rest}\n"
+        )
+    };
+    for (name, text, line, said) in [
+        ("no TOML", "module = ".to_owned(), 1, "a.test.toml:1: "),
+        (
+            "nothing",
+            String::new(),
+            1,
+            "`module` (a .wasm file or a list of them) or [[filter]] is missing",
+        ),
+        (
+            "no case",
+            "module = \"a\"".to_owned(),
+            1,
+            "there is no [[case]]",
+        ),
+        (
+            "a key at the top",
+            "modul = \"a\"\nmodule = \"a\"\n[[case]]".to_owned(),
+            1,
+            "did you mean `module`?",
+        ),
+        (
+            "no name",
+            "module = \"a\"\n[[case]]\nsteps = 1".to_owned(),
+            2,
+            "`name` is missing",
+        ),
+        (
+            "a key of a step",
+            step("repeat = 3"),
+            6,
+            "in `case[0].step[0].repeat`: there is no `repeat` here",
+        ),
+        (
+            "near",
+            step("advanse = \"1s\""),
+            6,
+            "did you mean `advance`?",
+        ),
+        (
+            "a status",
+            step("expect = { status = 42 }"),
+            6,
+            "it is the number 42, want a whole number from 100 to 999",
+        ),
+        (
+            "a duration",
+            step("advance = \"1\""),
+            6,
+            "\"1\" is no duration",
+        ),
+        (
+            "an expression",
+            step("expect = { log = \"(\" }"),
+            6,
+            "no regular expression",
+        ),
+        (
+            "a level",
+            step("expect = { log = { level = \"loud\", matches = \"\" } }"),
+            6,
+            "trace, debug, info",
+        ),
+        (
+            "two plans",
+            step("upstream = { body = \"ab\", chunks = [1], every = 1 }"),
+            6,
+            "one of them",
+        ),
+        (
+            "a file",
+            step("upstream = { body = { file = \"none.json\" } }"),
+            6,
+            "folder/none.json cannot be read",
+        ),
+        (
+            "base64",
+            step("upstream = { body = { base64 = \"***\" } }"),
+            6,
+            "it is no base64",
+        ),
+        (
+            "a cut beyond the body",
+            step("upstream = { body = \"ab\", cut_after = 2 }"),
+            6,
+            "a whole number from 0 to 1",
+        ),
+        (
+            "a field's name",
+            step("upstream = { fields = { \"a b\" = \"c\" } }"),
+            6,
+            "no name of a field",
+        ),
+        (
+            "a field's value",
+            step("upstream = { fields = { a = \"b\\nc\" } }"),
+            6,
+            "control character",
+        ),
+        (
+            "a failure",
+            step("upstream = { fails = \"badly\" }"),
+            6,
+            "none of refused, closed, silent",
+        ),
+        (
+            "a hash",
+            step("expect = { body = { sha256 = \"12\" } }"),
+            6,
+            "64 hexadecimal digits",
+        ),
+        (
+            "the same name",
+            format!(
+                "{}[[case]]\nname = \"x\"\n[[case.step]]\nrequest = \"GET /\"",
+                step("")
+            ),
+            7,
+            "there is a case \"x\" already, in line 2",
+        ),
+    ] {
+        let error = read(&text).map(drop).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(said), "{name}: {text}");
+        assert_eq!(error.line, line, "{name}: {text}");
+        assert!(text.starts_with("folder/a.test.toml:"), "{name}: {text}");
+    }
+}
