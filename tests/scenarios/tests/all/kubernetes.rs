@@ -82,7 +82,7 @@ fn is<T: DeserializeOwned + Serialize>(object: &Object) {
 
 /// The fields of SpinKube's custom resource (core.spinkube.dev/v1alpha1).
 fn spin_app(object: &Object) {
-    const FIELDS: [&str; 19] = [
+    const FIELDS: [&str; 18] = [
         "checks",
         "components",
         "deploymentAnnotations",
@@ -98,7 +98,6 @@ fn spin_app(object: &Object) {
         "runtimeConfig",
         "serviceAccountName",
         "serviceAnnotations",
-        "staticAssets",
         "variables",
         "volumeMounts",
         "volumes",
