@@ -80,6 +80,45 @@ fn is<T: DeserializeOwned + Serialize>(object: &Object) {
     assert!(fields.is_empty(), "{place}: unknown {fields:?}");
 }
 
+/// The fields of SpinKube's custom resource (core.spinkube.dev/v1alpha1).
+fn spin_app(object: &Object) {
+    const FIELDS: [&str; 18] = [
+        "checks",
+        "components",
+        "deploymentAnnotations",
+        "enableAutoscaling",
+        "executor",
+        "image",
+        "imagePullSecrets",
+        "invocationLimits",
+        "podAnnotations",
+        "podLabels",
+        "replicas",
+        "resources",
+        "runtimeConfig",
+        "serviceAccountName",
+        "serviceAnnotations",
+        "variables",
+        "volumeMounts",
+        "volumes",
+    ];
+    assert_eq!(object.all["apiVersion"], "core.spinkube.dev/v1alpha1");
+    let spec = object.all["spec"].as_object().expect("a spec");
+    for field in spec.keys() {
+        assert!(FIELDS.contains(&field.as_str()), "{}: {field}", object.file);
+    }
+    // The variables are the manifest's.
+    let manifest = workspace::root().join("examples/spin/spin.toml");
+    let manifest = fs::read_to_string(manifest).expect("the manifest");
+    for variable in object.all["spec"]["variables"]
+        .as_array()
+        .expect("variables")
+    {
+        let name = variable["name"].as_str().expect("a name");
+        assert!(manifest.contains(&format!("\n{name} = {{")), "{name}");
+    }
+}
+
 #[test]
 fn every_field_is_one_of_the_api() {
     let mut kinds = BTreeMap::new();
@@ -98,6 +137,7 @@ fn every_field_is_one_of_the_api() {
             "StatefulSet" => is::<StatefulSet>(&object),
             // Not Kubernetes' own; checked below for what matters.
             "EnvoyExtensionPolicy" | "EnvoyPatchPolicy" | "WasmPlugin" => {}
+            "SpinApp" => spin_app(&object),
             other => panic!("{}: no check for {other}", object.file),
         }
     }
