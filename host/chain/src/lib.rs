@@ -4,9 +4,11 @@
 #![forbid(unsafe_code)]
 
 mod meter;
+mod timeline;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,6 +16,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
 pub use meter::{CallStat, Meter, MeterSnapshot, Trap};
+pub use timeline::Timeline;
 
 /// A streaming message body with trailers.
 pub type Body = UnsyncBoxBody<Bytes, Error>;
@@ -80,7 +83,13 @@ impl Next {
             layers: self.layers,
             at: self.at + 1,
         };
-        layer.handle(request, next).await
+        let Some(timeline) = request.extensions().get::<Timeline>().cloned() else {
+            return layer.handle(request, next).await;
+        };
+        let began = Instant::now();
+        let response = layer.handle(request, next).await;
+        timeline.note(self.at, layer.name(), began.elapsed());
+        response
     }
 }
 

@@ -1,0 +1,172 @@
+//! Fields that belong to one connection, and those an intermediary adds.
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// Fields of one connection whether or not `Connection` names them.
+// RFC 9110 §7.6.1: intermediaries remove or replace these even when they are not listed.
+const OF_THE_CONNECTION: [HeaderName; 5] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Removes what belongs to the connection a request came by; `TE: trailers` alone survives, as it is true end to end here.
+pub fn strip_request(headers: &mut HeaderMap) {
+    // RFC 9110 §10.1.4: TE is about the connection, and every connection of this host carries trailers.
+    let trailers =
+        list(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+    strip(headers);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Removes what belongs to the connection a response came by.
+pub fn strip_response(headers: &mut HeaderMap) {
+    strip(headers);
+}
+
+/// Whether the request asks to leave HTTP on its connection (`h2c` is not meant: ignoring it is the right answer).
+pub fn wants_upgrade(headers: &HeaderMap) -> bool {
+    // RFC 9110 §7.8: an upgrade is asked for by both fields.
+    list(headers, &header::CONNECTION).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+        && list(headers, &header::UPGRADE).any(|protocol| {
+            !protocol.eq_ignore_ascii_case(b"h2c") && !protocol.eq_ignore_ascii_case(b"http/2.0")
+        })
+}
+
+/// Appends the client's address to `X-Forwarded-For`, as one line.
+pub fn append_forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
+    let name = HeaderName::from_static("x-forwarded-for");
+    let mut line = Vec::new();
+    for value in headers.get_all(&name) {
+        if !value.as_bytes().trim_ascii().is_empty() {
+            line.extend_from_slice(value.as_bytes());
+            line.extend_from_slice(b", ");
+        }
+    }
+    line.extend_from_slice(client.to_canonical().to_string().as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&line) {
+        headers.insert(name, value);
+    }
+}
+
+fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = list(headers, &header::CONNECTION)
+        .filter_map(|option| HeaderName::from_bytes(option).ok())
+        // RFC 9110 §7.6.1: end-to-end fields must not be listed; a client that lists these would unframe its message.
+        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
+        .collect();
+    for name in named.iter().chain(&OF_THE_CONNECTION) {
+        headers.remove(name);
+    }
+    headers.remove(header::TE);
+}
+
+/// The members of a comma-separated list over all its lines.
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    headers
+        .get_all(name)
+        .into_iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_belongs_to_a_connection_goes() {
+        for (case, before, after) in [
+            (
+                "named fields",
+                headers(&[
+                    ("connection", "close, X-Hop"),
+                    ("x-hop", "1"),
+                    ("x-end", "2"),
+                ]),
+                headers(&[("x-end", "2")]),
+            ),
+            (
+                "several lines",
+                headers(&[
+                    ("connection", "a"),
+                    ("connection", "b"),
+                    ("a", "1"),
+                    ("b", "2"),
+                ]),
+                headers(&[]),
+            ),
+            (
+                "unnamed ones",
+                headers(&[
+                    ("keep-alive", "5"),
+                    ("transfer-encoding", "chunked"),
+                    ("upgrade", "x"),
+                ]),
+                headers(&[]),
+            ),
+            (
+                "te keeps trailers only",
+                headers(&[("te", "gzip;q=0.5, Trailers")]),
+                headers(&[("te", "trailers")]),
+            ),
+            (
+                "framing can't be named away",
+                headers(&[("connection", "content-length"), ("content-length", "3")]),
+                headers(&[("content-length", "3")]),
+            ),
+            (
+                "the trailer field is end to end",
+                headers(&[("trailer", "x-sum")]),
+                headers(&[("trailer", "x-sum")]),
+            ),
+        ] {
+            let mut got = before;
+            strip_request(&mut got);
+            assert_eq!(got, after, "{case}");
+        }
+    }
+
+    #[test]
+    fn the_client_is_appended_to_one_line() {
+        let mut got = headers(&[
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-for", "2.2.2.2"),
+        ]);
+        append_forwarded_for(&mut got, "::ffff:9.9.9.9".parse().unwrap());
+        let lines: Vec<_> = got.get_all("x-forwarded-for").iter().collect();
+        assert_eq!(lines, ["1.1.1.1, 2.2.2.2, 9.9.9.9"]);
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_fields() {
+        assert!(wants_upgrade(&headers(&[
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket")
+        ])));
+        assert!(!wants_upgrade(&headers(&[("upgrade", "websocket")])));
+        assert!(!wants_upgrade(&headers(&[
+            ("connection", "Upgrade, HTTP2-Settings"),
+            ("upgrade", "h2c")
+        ])));
+    }
+}
