@@ -10,6 +10,7 @@ pub mod demo;
 pub mod host;
 pub mod inspect;
 pub mod load;
+pub mod reload;
 pub mod report;
 pub mod schema;
 pub mod serve;

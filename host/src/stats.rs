@@ -30,6 +30,8 @@ pub struct ListenerStats {
     pub connections: AtomicU64,
     /// Responses whose body did not reach its end.
     pub cut: AtomicU64,
+    /// Connections whose request could be read in two ways, or in none; it was refused unread.
+    pub malformed: AtomicU64,
     /// Response body bytes sent.
     pub sent: AtomicU64,
     /// Time of all ended exchanges, microseconds.
@@ -85,6 +87,7 @@ impl Default for ListenerStats {
             in_flight: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             cut: AtomicU64::new(0),
+            malformed: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             total_us: AtomicU64::new(0),
             coarse: Default::default(),

@@ -51,13 +51,22 @@ const INSTANCES: usize = 256;
 /// Errors name the file and say why: not readable, not Wasm, a component, no or an unknown ABI version, imports this
 /// host does not have (all of them), a trap at start, a configuration refused, with what the plugin logged about it.
 pub async fn load(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<Arc<dyn Layer>> {
+    load_metered(runtime, plugin, Arc::default()).await
+}
+
+/// [`load`], counting on in a meter there is: that of the plugin whose place this one takes.
+pub async fn load_metered(
+    runtime: &Arc<Runtime>,
+    plugin: Plugin,
+    meter: Arc<Meter>,
+) -> anyhow::Result<Arc<dyn Layer>> {
     let says = format!("plugin {}: {}", plugin.name, plugin.module.display());
     let runtime = Arc::clone(runtime);
     // Compiling takes seconds, and a module may spin while it starts: neither holds up what is being served.
     let handle = tokio::runtime::Handle::current();
     let loading = tokio::task::spawn_blocking(move || {
         let _inside = handle.enter();
-        prepare(&runtime, plugin)
+        prepare(&runtime, plugin, meter)
     });
     let layer = loading
         .await
@@ -66,7 +75,7 @@ pub async fn load(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<Arc<
     Ok(Arc::new(layer))
 }
 
-fn prepare(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<ProxyWasm> {
+fn prepare(runtime: &Arc<Runtime>, plugin: Plugin, meter: Arc<Meter>) -> anyhow::Result<ProxyWasm> {
     plugin.limits.check()?;
     let instances = plugin.instances;
     ensure!(
@@ -103,7 +112,7 @@ fn prepare(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<ProxyWasm> 
         limits: plugin.limits,
         on_trap: plugin.on_trap,
         clusters: plugin.clusters,
-        meter: Arc::new(Meter::default()),
+        meter,
         runtime: Arc::clone(runtime),
         metrics: Metrics::default(),
         client: runtime.client(),

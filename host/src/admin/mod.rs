@@ -12,9 +12,9 @@ use http::header::{self, HeaderValue};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 
-use crate::host::State;
+use crate::host::Live;
 use crate::serve::listener::Service;
-use crate::serve::upstream::plain;
+use crate::serve::plain;
 
 pub use metrics::text as metrics_text;
 pub use stats::json as stats_json;
@@ -23,23 +23,23 @@ const DASHBOARD: &str = include_str!("dashboard.html");
 
 /// The pages of one host.
 pub struct Admin {
-    state: Arc<State>,
+    live: Live,
 }
 
 impl Admin {
-    /// Pages about `state`.
-    pub fn new(state: Arc<State>) -> Self {
-        Self { state }
+    /// Pages about what is served when they are asked for.
+    pub fn new(live: Live) -> Self {
+        Self { live }
     }
 
     fn page(&self, path: &str) -> Response {
         match path {
             "/" => typed("text/html; charset=utf-8", DASHBOARD.to_owned()),
-            "/stats.json" => typed("application/json", stats_json(&self.state).to_string()),
+            "/stats.json" => typed("application/json", stats_json(&self.live.now()).to_string()),
             // The version is what makes Prometheus read it as text format 0.0.4.
             "/metrics" => typed(
                 "text/plain; version=0.0.4; charset=utf-8",
-                metrics_text(&self.state),
+                metrics_text(&self.live.now()),
             ),
             // Alive is to answer at all; ready is to have loaded every filter and bound every listener.
             "/healthz" => typed("text/plain", "ok\n".to_owned()),
@@ -58,7 +58,8 @@ impl Admin {
     }
 
     fn ready(&self) -> bool {
-        self.state
+        self.live
+            .now()
             .listeners
             .iter()
             .all(|it| it.address.get().is_some())

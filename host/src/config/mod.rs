@@ -3,7 +3,9 @@
 //! Parsed once. What can be wrong is said with file, line, column and field before anything is served.
 
 mod error;
+mod listener;
 mod number;
+mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -13,7 +15,9 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use error::ConfigError;
+pub use listener::{Certificate, ListenerTls, RequestId};
 pub use number::Within;
+pub use upstream::{Breaker, Health, Outlier, Retry, Upstream, UpstreamTls};
 
 /// A whole configuration file.
 #[derive(Clone, Debug, Deserialize)]
@@ -118,49 +122,19 @@ pub struct Listener {
     /// Names of filters, outermost first.
     #[serde(default)]
     pub filters: Vec<Spanned<String>>,
-}
-
-/// `[upstream.NAME]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Upstream {
-    /// `host:port`.
-    pub address: Authority,
-    /// Speak HTTP/2 with prior knowledge; else HTTP/1.1.
+    /// TLS: HTTP/2 and HTTP/1.1 by ALPN. Without it the listener is clear.
+    pub tls: Option<ListenerTls>,
+    /// Say in `Server-Timing` what each filter and the upstream took.
     #[serde(default)]
-    pub http2: bool,
-    /// The longest a connection may take to open, milliseconds.
-    #[serde(default = "connect_timeout")]
-    pub connect_timeout_ms: Within<1, 600_000>,
-    /// The longest wait for a response head once the request has gone out, milliseconds.
-    #[serde(default = "head_timeout")]
-    pub timeout_ms: Within<1, 3_600_000>,
-    /// The longest wait between two pieces of a response body, milliseconds.
-    #[serde(default = "idle_timeout")]
-    pub idle_timeout_ms: Within<1, 86_400_000>,
-}
-
-impl Upstream {
-    /// An upstream with the default time-outs.
-    pub fn at(address: impl Into<String>) -> Self {
-        Self {
-            address: Authority(address.into()),
-            http2: false,
-            connect_timeout_ms: connect_timeout(),
-            timeout_ms: head_timeout(),
-            idle_timeout_ms: idle_timeout(),
-        }
-    }
-}
-
-fn connect_timeout() -> Within<1, 600_000> {
-    Within::of(5_000)
-}
-fn head_timeout() -> Within<1, 3_600_000> {
-    Within::of(60_000)
-}
-fn idle_timeout() -> Within<1, 86_400_000> {
-    Within::of(300_000)
+    pub server_timing: bool,
+    /// What becomes of `x-request-id`.
+    #[serde(default)]
+    pub request_id: RequestId,
+    /// Return the request's identifier in the response.
+    #[serde(default)]
+    pub request_id_in_response: bool,
+    /// A line of JSON for each exchange goes to this file; `-` is the standard output.
+    pub access_log: Option<Spanned<PathBuf>>,
 }
 
 /// `[filter.NAME]`.

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 
-use crate::config::{Address, Admin, Config, Filter, Limits, Listener, Source, State, Upstream};
+use crate::config::{
+    Address, Admin, Config, Filter, Limits, Listener, RequestId, Source, State, Upstream,
+};
 use crate::host::Host;
 use crate::serve::{Accepting, Bounds};
 
@@ -72,6 +74,11 @@ pub async fn start(modules: &Path, port: u16) -> anyhow::Result<Demo> {
             listen: at(offset),
             upstream: unplaced("origin".to_owned()),
             filters: names,
+            tls: None,
+            server_timing: false,
+            request_id: RequestId::Off,
+            request_id_in_response: false,
+            access_log: None,
         });
     }
     let config = Config {

@@ -102,7 +102,18 @@ pub struct Plugin {
 /// export, another version of wasi:http, an import this host does not offer, a limit out of bounds, or an
 /// instance that does not start.
 pub async fn load(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<Arc<dyn Layer>> {
-    let meter = Arc::new(Meter::default());
+    load_metered(runtime, plugin, Arc::default()).await
+}
+
+/// [`load`], counting on in a meter there is: that of the plugin whose place this one takes.
+///
+/// # Errors
+/// Those of [`load`].
+pub async fn load_metered(
+    runtime: &Arc<Runtime>,
+    plugin: Plugin,
+    meter: Arc<Meter>,
+) -> anyhow::Result<Arc<dyn Layer>> {
     let loaded = component::load(runtime, plugin, meter)?;
     let first = instance::instantiate(&loaded).await.map_err(|error| {
         anyhow::anyhow!(
