@@ -69,17 +69,12 @@ pub async fn start(modules: &Path, port: u16) -> anyhow::Result<Demo> {
             names.push(unplaced(full.clone()));
             filters.insert(full, filter);
         }
-        listeners.push(Listener {
-            name: unplaced(listener.to_owned()),
-            listen: at(offset),
-            upstream: unplaced("origin".to_owned()),
-            filters: names,
-            tls: None,
-            server_timing: false,
-            request_id: RequestId::Off,
-            request_id_in_response: false,
-            access_log: None,
-        });
+        listeners.push(Listener::plain(
+            unplaced(listener.to_owned()),
+            at(offset),
+            unplaced("origin".to_owned()),
+            names,
+        ));
     }
     let config = Config {
         admin: Some(Admin { listen: at(3) }),
@@ -92,8 +87,12 @@ pub async fn start(modules: &Path, port: u16) -> anyhow::Result<Demo> {
         )]
         .into(),
         filters,
+        notes: Vec::new(),
+        held: Vec::new(),
         source: Source::default(),
+        taps: crate::config::Taps::default(),
     };
+    let config = config.finish()?;
     Ok(Demo { config, origin })
 }
 
