@@ -7,11 +7,13 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use edgeweir_host_formats::{Finding, Level};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, ConfigError, Options};
 use crate::demo;
 use crate::host::{Host, Prepared, State, StopSignals};
 use crate::inspect::Inspected;
+use crate::reload::{self, Changes};
 use crate::report;
 
 /// Runs edge filters (proxy-wasm modules and wasi:http components, in any mix) and says what each of them costs.
@@ -42,7 +44,8 @@ pub enum Command {
     /// Serve: a reverse proxy over chains of filters; without a file, the demo.
     #[command(
         after_help = "Stops on SIGINT or SIGTERM: accepts no more, finishes what is in flight, and prints what \
-        each filter cost.\n\nExamples:\n  \
+        each filter cost.\nReloads on SIGHUP, and when the configuration, a module or a certificate changes: a good one \
+        takes over with nothing lost, a bad one is logged and changes nothing.\n\nExamples:\n  \
         edgeweir run\n  \
         edgeweir run --port 9100 --modules target/edge\n  \
         edgeweir run examples/host/edgeweir.toml --report 10\n  \
@@ -162,6 +165,9 @@ pub struct Run {
     /// Load everything, say what is wrong, and end without serving.
     #[arg(long)]
     pub check: bool,
+    /// Do not look at the files: reload on SIGHUP only.
+    #[arg(long)]
+    pub no_watch: bool,
     /// Go on without what an Envoy bootstrap or a Spin manifest asks for and this host does not have, though answers will
     /// be others.
     #[arg(long, requires = "config")]
@@ -295,20 +301,7 @@ fn inspect(arguments: &Inspect) -> anyhow::Result<()> {
 
 async fn run(arguments: Run) -> anyhow::Result<()> {
     let (config, origin) = match &arguments.config {
-        Some(file) => {
-            let options = Options {
-                lenient: arguments.lenient,
-                runtime_config: arguments.runtime_config_file.clone(),
-                listen: arguments.listen,
-                variables: arguments.variable.clone(),
-                keep_going: false,
-            };
-            let config = Config::read_with(file, &options)?;
-            for note in &config.notes {
-                warn(&config, note);
-            }
-            (config, None)
-        }
+        Some(file) => (read(file, &arguments)?, None),
         None => {
             let demo = demo::start(&arguments.modules, arguments.port).await?;
             (demo.config, Some(demo.origin))
@@ -327,7 +320,10 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     }
     // Before anything is said: who reads the addresses may stop it at once.
     let mut signals = StopSignals::watch()?;
-    let host = prepared.serve().await?;
+    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP cannot be watched")?;
+    let mut host = prepared.serve().await?;
+    let watched = arguments.config.is_some() && !arguments.no_watch;
+    let mut changes = if watched { watch(&host) } else { None };
     match &origin {
         Some(origin) => say(&demo::introduction(&host, origin.address)),
         None => say(&addresses(&host)),
@@ -339,9 +335,40 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         every.tick().await;
     }
     let stopped_by = loop {
-        tokio::select! {
+        let why = tokio::select! {
             name = signals.next() => break name,
-            () = tick(&mut every) => say(&format!("\n{}", report::table(&host.state))),
+            () = tick(&mut every) => {
+                say(&format!("\n{}", report::table(&host.state)));
+                continue;
+            }
+            _ = hangup.recv() => "SIGHUP",
+            () = changed(&mut changes) => "files changed",
+        };
+        let Some(file) = &arguments.config else {
+            tracing::info!(why, "the demo has no configuration to read again");
+            continue;
+        };
+        // What takes long, compiling, must not hold up a signal to stop.
+        let next = tokio::select! {
+            next = read_again(&host, file, &arguments) => next,
+            name = signals.next() => break name,
+        };
+        let taken = match next {
+            Ok(next) => host.adopt(next).await,
+            Err(error) => Err(error),
+        };
+        match taken {
+            Ok(()) => tracing::info!(why, "reloaded"),
+            Err(error) => {
+                let text = format!("{error:#}");
+                tracing::error!(why, "not reloaded, what was served is served on: {text}");
+                host.state.reloads.note(Err(text));
+            }
+        }
+        if let Some(changes) = &mut changes
+            && let Err(error) = changes.follow(&reload::files(host.config()))
+        {
+            tracing::warn!("{error:#}");
         }
     };
     say(&format!("\n{stopped_by}: finishing what is in flight\n"));
@@ -358,6 +385,44 @@ pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
         None => Err("it is no NAME=VALUE".to_owned()),
+    }
+}
+
+/// Reads a configuration, and says what of it has no meaning here.
+fn read(file: &Path, arguments: &Run) -> Result<Config, ConfigError> {
+    let options = Options {
+        lenient: arguments.lenient,
+        runtime_config: arguments.runtime_config_file.clone(),
+        listen: arguments.listen,
+        variables: arguments.variable.clone(),
+        keep_going: false,
+    };
+    let config = Config::read_with(file, &options)?;
+    for note in &config.notes {
+        warn(&config, note);
+    }
+    Ok(config)
+}
+
+async fn read_again(host: &Host, file: &Path, arguments: &Run) -> anyhow::Result<Prepared> {
+    host.prepare(read(file, arguments)?).await
+}
+
+/// Watches the files of a configuration; without a word from the kernel there is still SIGHUP.
+fn watch(host: &Host) -> Option<Changes> {
+    match Changes::watch(&reload::files(host.config())) {
+        Ok(changes) => Some(changes),
+        Err(error) => {
+            tracing::warn!("{error:#}: reload with SIGHUP");
+            None
+        }
+    }
+}
+
+async fn changed(changes: &mut Option<Changes>) {
+    match changes {
+        Some(changes) => changes.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -428,7 +493,8 @@ pub(crate) fn line_of(state: &State, listener: &crate::host::ListenerState) -> S
         .address
         .get()
         .map_or("(not bound)".to_owned(), |address| {
-            format!("http://{address}")
+            let scheme = if listener.secure { "https" } else { "http" };
+            format!("{scheme}://{address}")
         });
     format!(
         "{} {address} → {filters} → {}\n",

@@ -1,24 +1,32 @@
 //! A whole host: every listener of a configuration with its chain, until it is told to stop.
+//!
+//! What is served is a generation. A reload prepares the next one aside and puts it in the place of the last: requests that
+//! come afterwards take it, those in flight finish on what they began with.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use edgeweir_host_chain::{Layer, Next};
+use edgeweir_host_chain::{Layer, Meter, Next};
 use edgeweir_host_formats::action::Action;
 use edgeweir_host_formats::route::{PathMatch, Segments, Table, VirtualHost};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::Admin;
 use crate::config::{Config, ConfigError, Way, Ways};
-use crate::load::{Loaded, Loader};
+use crate::load::{Loaded, Loader, Runtimes};
 use crate::monitor::{Watch, Watching};
+use crate::reload::Reloads;
 use crate::routing::{Chain, Editing, Lost, Redirecting, Responding, Routes, Taken};
-use crate::serve::{Accepting, Bounds, Site, Upstream};
+use crate::serve::access::AccessLog;
+use crate::serve::exchange::Telling;
+use crate::serve::listener::{Setup, Slot};
+use crate::serve::{Accepting, Bounds, Site, Upstream, tls};
 use crate::stats::ListenerStats;
 
 /// A configuration whose filters are loaded, not yet served.
@@ -26,6 +34,8 @@ pub struct Prepared {
     config: Config,
     filters: Vec<Loaded>,
     sites: Vec<Arc<Site>>,
+    tls: Vec<Option<Arc<rustls::ServerConfig>>>,
+    runtimes: Runtimes,
     state: Arc<State>,
 }
 
@@ -35,10 +45,14 @@ pub struct State {
     pub filters: Vec<Loaded>,
     /// The listeners.
     pub listeners: Vec<ListenerState>,
-    /// When it started.
+    /// The upstreams, by name.
+    pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// When the host started.
     pub started: Instant,
     /// What watches it.
     pub watch: Arc<Watch>,
+    /// How reloads went.
+    pub reloads: Arc<Reloads>,
 }
 
 /// One listener of a running host.
@@ -49,10 +63,41 @@ pub struct ListenerState {
     pub filters: Vec<String>,
     /// Where it forwards to.
     pub upstream: String,
+    /// It speaks TLS.
+    pub secure: bool,
     /// Its counts.
     pub stats: Arc<ListenerStats>,
     /// The address bound, once it is.
     pub address: std::sync::OnceLock<SocketAddr>,
+}
+
+/// What is served at this moment.
+#[derive(Clone)]
+pub struct Live(Arc<RwLock<Arc<State>>>);
+
+impl Live {
+    /// A holder of what is served.
+    pub fn new(state: Arc<State>) -> Self {
+        Self(Arc::new(RwLock::new(state)))
+    }
+
+    /// It.
+    pub fn now(&self) -> Arc<State> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn put(&self, state: Arc<State>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+}
+
+/// What a generation leaves to the next.
+struct Kept {
+    runtimes: Runtimes,
+    state: Option<Arc<State>>,
 }
 
 /// A host that serves.
@@ -61,7 +106,12 @@ pub struct Host {
     pub state: Arc<State>,
     /// The address of the admin pages.
     pub admin: Option<SocketAddr>,
-    listeners: Vec<Accepting>,
+    live: Live,
+    config: Config,
+    runtimes: Runtimes,
+    listeners: Vec<Serving>,
+    /// Listeners a reload took away, while they finish.
+    leaving: tokio::task::JoinSet<()>,
     admin_task: Option<Accepting>,
     sampler: tokio::task::JoinHandle<()>,
     /// Measures until it is dropped.
@@ -69,43 +119,88 @@ pub struct Host {
     grace: Duration,
 }
 
+/// A listener with the place its setup is in.
+struct Serving {
+    name: String,
+    /// The address as it was asked for.
+    asked: SocketAddr,
+    slot: Arc<Slot<Site>>,
+    accepting: Accepting,
+}
+
 impl Prepared {
     /// Loads every filter a listener names, in order, and connects the chains.
     pub async fn new(config: Config) -> anyhow::Result<Self> {
-        let watch = Arc::new(Watch::new(&config)?);
+        let nothing = Kept {
+            runtimes: Runtimes::default(),
+            state: None,
+        };
+        Self::after(config, nothing).await
+    }
+
+    async fn after(config: Config, kept: Kept) -> anyhow::Result<Self> {
+        let before = kept.state;
+        let reloads = before
+            .as_ref()
+            .map_or_else(Arc::default, |state| state.reloads.clone());
+        let generation = reloads.generation();
+        // What watches goes on watching; that the next configuration asks for something sound is said now.
+        let watch = match &before {
+            Some(state) => {
+                config.monitor.settings(&config)?;
+                state.watch.clone()
+            }
+            None => Arc::new(Watch::new(&config)?),
+        };
         let mut build = Build {
             config: &config,
-            loader: Loader::new(&config),
+            before: before.as_deref(),
+            loader: Loader::following(&config, kept.runtimes, meters_of(before.as_deref())),
             loaded: BTreeMap::new(),
             filters: Vec::new(),
             upstreams: BTreeMap::new(),
         };
         let mut sites = Vec::new();
         let mut listeners = Vec::new();
-        for listener in &config.listeners {
+        let mut secured = Vec::new();
+        for (index, listener) in config.listeners.iter().enumerate() {
+            let field = format!("listener[{index}]");
             let routes = build.routes(&listener.ways).await?;
-            let stats = Arc::new(ListenerStats::default());
+            let tls = match &listener.tls {
+                None => None,
+                Some(tls) => Some(tls::server(&config, tls, &field)?),
+            };
+            let name = listener.name.get_ref();
+            let stats = before
+                .as_ref()
+                .and_then(|state| state.listeners.iter().find(|it| it.name == *name))
+                .map_or_else(Arc::default, |known| known.stats.clone());
             sites.push(Arc::new(Site {
-                name: listener.name.get_ref().clone(),
+                name: name.clone(),
                 routes,
                 forwarded_for: listener.forwarded_for,
                 headers: config.limits.headers.size(),
                 stats: stats.clone(),
                 watch: watch.clone(),
+                telling: telling_of(&config, listener, &field)?,
+                generation: generation.clone(),
             }));
             let (filters, upstream) = build.named(&listener.ways);
             listeners.push(ListenerState {
-                name: listener.name.get_ref().clone(),
+                name: name.clone(),
                 filters,
                 upstream,
+                secure: tls.is_some(),
                 stats,
                 address: std::sync::OnceLock::new(),
             });
+            secured.push(tls);
         }
         let Build {
             mut loader,
             loaded,
             mut filters,
+            upstreams,
             ..
         } = build;
         // A filter no listener names is loaded all the same: what is wrong with it is said now, not when it is used.
@@ -115,16 +210,27 @@ impl Prepared {
                 tracing::warn!(filter = name, "no listener names this filter");
             }
         }
+        // As is an upstream.
+        for (name, upstream) in &config.upstreams {
+            if !upstreams.contains_key(name) {
+                settings_of(&config, name, upstream)?;
+            }
+        }
+        let runtimes = loader.runtimes();
         let state = Arc::new(State {
             filters: filters.clone(),
             listeners,
-            started: Instant::now(),
             watch,
+            upstreams,
+            started: before.map_or_else(Instant::now, |state| state.started),
+            reloads,
         });
         Ok(Self {
             config,
             filters,
             sites,
+            tls: secured,
+            runtimes,
             state,
         })
     }
@@ -143,21 +249,16 @@ impl Prepared {
     pub async fn serve(self) -> anyhow::Result<Host> {
         let bounds = Bounds::from(&self.config.limits);
         let mut listeners = Vec::new();
-        for (index, (site, settings)) in self.sites.iter().zip(&self.config.listeners).enumerate() {
-            let address = settings.listen.get_ref().0;
-            let accepting = Accepting::start(address, bounds, site.clone())
-                .await
-                .map_err(|error| {
-                    let field = format!("listener[{index}].listen");
-                    self.unbound(settings.listen.span(), &field, address, &error)
-                })?;
-            let _ = self.state.listeners[index].address.set(accepting.address);
-            listeners.push(accepting);
+        for index in 0..self.sites.len() {
+            let socket = self.bind(index).await?;
+            listeners.push(self.begin(index, socket)?);
         }
+        let live = Live::new(self.state.clone());
         let mut admin_task = None;
         if let Some(admin) = &self.config.admin {
             let address = admin.listen.get_ref().0;
-            let service = Arc::new(Admin::new(self.state.clone(), self.config.admin_token()?));
+            let token = self.config.admin_token()?;
+            let service = Arc::new(Admin::new(live.clone(), token));
             let accepting = Accepting::start(address, bounds, service)
                 .await
                 .map_err(|error| {
@@ -165,26 +266,62 @@ impl Prepared {
                 })?;
             admin_task = Some(accepting);
         }
-        let state = self.state.clone();
+        let sampled = live.clone();
         let sampler = tokio::spawn(async move {
             let mut second = tokio::time::interval(Duration::from_secs(1));
             loop {
                 second.tick().await;
-                for listener in &state.listeners {
+                for listener in &sampled.now().listeners {
                     listener.stats.sample();
                 }
             }
         });
-        let watching = self.state.watch.start(&self.state);
+        let watching = self.state.watch.start(&live);
         Ok(Host {
             watching,
             state: self.state,
             admin: admin_task.as_ref().map(|admin| admin.address),
+            live,
             listeners,
+            leaving: tokio::task::JoinSet::new(),
             admin_task,
             sampler,
             grace: self.config.limits.grace_ms.millis(),
+            runtimes: self.runtimes,
+            config: self.config,
         })
+    }
+
+    /// The socket of one listener.
+    async fn bind(&self, index: usize) -> anyhow::Result<TcpListener> {
+        let settings = &self.config.listeners[index];
+        let address = settings.listen.get_ref().0;
+        TcpListener::bind(address).await.map_err(|error| {
+            let field = format!("listener[{index}].listen");
+            self.unbound(settings.listen.span(), &field, address, &error)
+        })
+    }
+
+    /// Serves one listener on its socket.
+    fn begin(&self, index: usize, socket: TcpListener) -> anyhow::Result<Serving> {
+        let settings = &self.config.listeners[index];
+        let slot = Slot::new(self.setup(index));
+        let accepting = Accepting::on(socket, slot.clone())?;
+        let _ = self.state.listeners[index].address.set(accepting.address);
+        Ok(Serving {
+            name: settings.name.get_ref().clone(),
+            asked: settings.listen.get_ref().0,
+            slot,
+            accepting,
+        })
+    }
+
+    fn setup(&self, index: usize) -> Setup<Site> {
+        Setup {
+            service: self.sites[index].clone(),
+            bounds: Bounds::from(&self.config.limits),
+            tls: self.tls[index].clone(),
+        }
     }
 
     fn unbound(
@@ -207,9 +344,73 @@ impl Prepared {
     }
 }
 
+/// An upstream: the one there was, with its connections and what is known of its endpoints, when nothing about it changed.
+fn origin_of(config: &Config, name: &str, before: Option<&State>) -> anyhow::Result<Arc<Upstream>> {
+    let upstream = config
+        .upstreams
+        .get(name)
+        .ok_or_else(|| anyhow!("there is no [upstream.{name}]"))?;
+    let settings = settings_of(config, name, upstream)?;
+    let known = before.and_then(|state| state.upstreams.get(name));
+    if let Some(known) = known
+        && *known.settings() == settings
+    {
+        return Ok(known.clone());
+    }
+    let counts = known.map_or_else(Arc::default, |known| known.counts().clone());
+    let upstream = Upstream::new(name, settings, counts)
+        .map_err(|error| anyhow!("[upstream.{name}]: {error}"))?;
+    Ok(Arc::new(upstream))
+}
+
+fn settings_of(
+    config: &Config,
+    name: &str,
+    upstream: &crate::config::Upstream,
+) -> anyhow::Result<edgeweir_host_upstream::Settings> {
+    upstream
+        .settings(&config.limits, |file| config.resolve(file))
+        .map_err(|(span, field, message)| {
+            let field = format!("upstream.{name}.{field}");
+            anyhow::Error::new(ConfigError::at(&config.source, span, &field, message))
+        })
+}
+
+fn telling_of(
+    config: &Config,
+    listener: &crate::config::Listener,
+    field: &str,
+) -> anyhow::Result<Telling> {
+    let access_log = match &listener.access_log {
+        None => None,
+        Some(file) => {
+            let log = AccessLog::open(file.get_ref()).map_err(|error| {
+                let field = format!("{field}.access_log");
+                let message = format!("{}: cannot be written: {error}", file.get_ref().display());
+                ConfigError::at(&config.source, file.span(), &field, message)
+            })?;
+            Some(Arc::new(log))
+        }
+    };
+    Ok(Telling {
+        server_timing: listener.server_timing,
+        request_id: listener.request_id,
+        request_id_in_response: listener.request_id_in_response,
+        access_log,
+    })
+}
+
+fn meters_of(state: Option<&State>) -> BTreeMap<String, Arc<Meter>> {
+    let filters = state.into_iter().flat_map(|state| &state.filters);
+    filters
+        .filter_map(|filter| Some((filter.name.clone(), filter.layer.meter()?.clone())))
+        .collect()
+}
+
 /// What is shared among the ways of all listeners while they are built.
 struct Build<'a> {
     config: &'a Config,
+    before: Option<&'a State>,
     loader: Loader<'a>,
     loaded: BTreeMap<String, Loaded>,
     filters: Vec<Loaded>,
@@ -309,14 +510,7 @@ impl Build<'_> {
         if let Some(upstream) = self.upstreams.get(name) {
             return Ok(upstream.clone());
         }
-        let settings = self
-            .config
-            .upstreams
-            .get(name)
-            .ok_or_else(|| anyhow!("there is no [upstream.{name}]"))?;
-        let upstream = Upstream::new(name, settings, &self.config.limits)
-            .map_err(|error| anyhow!("[upstream.{name}]: {error}"))?;
-        let upstream = Arc::new(upstream);
+        let upstream = origin_of(self.config, name, self.before)?;
         self.upstreams.insert(name.to_owned(), upstream.clone());
         Ok(upstream)
     }
@@ -337,7 +531,10 @@ impl Build<'_> {
                     .iter()
                     .map(|(_, name)| {
                         let settings = self.config.upstreams.get(&name.value);
-                        settings.map_or_else(|| name.value.clone(), |it| it.address.0.clone())
+                        settings.map_or_else(
+                            || name.value.clone(),
+                            |it| it.addresses().collect::<Vec<_>>().join(", "),
+                        )
                     })
                     .collect(),
                 Action::Redirect(_) => vec!["a redirect".to_owned()],
@@ -363,15 +560,105 @@ impl Host {
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners
             .iter()
-            .map(|listener| listener.address)
+            .map(|listener| listener.accepting.address)
             .collect()
     }
 
+    /// The configuration served.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Prepares another configuration beside the one that is served: its filters are loaded, on the runtimes there are, so
+    /// that shared data stays, and count on under their names; an upstream that did not change keeps its connections.
+    pub async fn prepare(&self, config: Config) -> anyhow::Result<Prepared> {
+        let kept = Kept {
+            runtimes: self.runtimes.clone(),
+            state: Some(self.state.clone()),
+        };
+        Prepared::after(config, kept).await
+    }
+
+    /// Puts what was prepared in the place of what is served. Nothing changes when an address cannot be bound.
+    ///
+    /// A listener whose address stays keeps its socket and its connections.
+    pub async fn adopt(&mut self, prepared: Prepared) -> anyhow::Result<()> {
+        let mut sockets = BTreeMap::new();
+        for index in 0..prepared.sites.len() {
+            if self.place_of(&prepared, index).is_none() {
+                sockets.insert(index, prepared.bind(index).await?);
+            }
+        }
+        self.say_what_stays(&prepared.config);
+        let mut before: Vec<Option<Serving>> = Vec::new();
+        let places: Vec<Option<usize>> = (0..prepared.sites.len())
+            .map(|index| self.place_of(&prepared, index))
+            .collect();
+        before.extend(self.listeners.drain(..).map(Some));
+        for (index, place) in places.into_iter().enumerate() {
+            let kept = place.and_then(|at| before.get_mut(at)?.take());
+            let serving = match (kept, sockets.remove(&index)) {
+                (Some(mut serving), _) => {
+                    serving
+                        .name
+                        .clone_from(&prepared.state.listeners[index].name);
+                    let address = serving.accepting.address;
+                    let _ = prepared.state.listeners[index].address.set(address);
+                    serving.slot.put(prepared.setup(index));
+                    serving
+                }
+                (None, Some(socket)) => prepared.begin(index, socket)?,
+                (None, None) => return Err(anyhow!("a listener has no socket")),
+            };
+            self.listeners.push(serving);
+        }
+        self.grace = prepared.config.limits.grace_ms.millis();
+        for gone in before.into_iter().flatten() {
+            self.leaving.spawn(gone.accepting.stop(self.grace));
+        }
+        while self.leaving.try_join_next().is_some() {}
+        self.runtimes = prepared.runtimes;
+        self.config = prepared.config;
+        self.state = prepared.state;
+        self.live.put(self.state.clone());
+        self.state.reloads.note(Ok(()));
+        Ok(())
+    }
+
+    /// Which listener goes on as the one at `index`: that of the same address; where the port was left open, of the same
+    /// name too.
+    fn place_of(&self, prepared: &Prepared, index: usize) -> Option<usize> {
+        let wanted = &prepared.config.listeners[index];
+        let address = wanted.listen.get_ref().0;
+        self.listeners.iter().position(|it| {
+            it.asked == address && (address.port() != 0 || it.name == *wanted.name.get_ref())
+        })
+    }
+
+    /// What a reload does not change.
+    fn say_what_stays(&self, next: &Config) {
+        let now = &self.config;
+        let admin = |config: &Config| config.admin.as_ref().map(|it| it.listen.get_ref().0);
+        for (field, same) in [
+            ("limits.fuel", now.limits.fuel == next.limits.fuel),
+            (
+                "state.cache_dir",
+                now.state.cache_dir == next.state.cache_dir,
+            ),
+            ("state.store", now.state.store == next.state.store),
+            ("admin.listen", admin(now) == admin(next)),
+        ] {
+            if !same {
+                tracing::warn!(field, "changed, and takes effect with the next start only");
+            }
+        }
+    }
+
     /// Stops to accept, lets exchanges finish within the grace time, and gives back what is to be reported.
-    pub async fn stop(self) -> Arc<State> {
-        let mut stopping = tokio::task::JoinSet::new();
+    pub async fn stop(mut self) -> Arc<State> {
+        let mut stopping = std::mem::take(&mut self.leaving);
         for listener in self.listeners {
-            stopping.spawn(listener.stop(self.grace));
+            stopping.spawn(listener.accepting.stop(self.grace));
         }
         while stopping.join_next().await.is_some() {}
         if let Some(admin) = self.admin_task {

@@ -14,6 +14,7 @@ pub mod load;
 pub mod monitor;
 pub mod package;
 pub mod record;
+pub mod reload;
 pub mod report;
 pub mod routing;
 pub mod schema;

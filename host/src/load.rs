@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use edgeweir_host_chain::Layer;
+use edgeweir_host_chain::{Layer, Meter};
 use edgeweir_host_formats::spin::Store;
 use edgeweir_host_proxy_wasm as proxy_wasm;
 use edgeweir_host_wasi_http as wasi_http;
@@ -70,21 +70,47 @@ pub struct Loaded {
     pub layer: Arc<dyn Layer>,
 }
 
-/// The runtimes, made when the first filter needs them.
-pub struct Loader<'a> {
-    config: &'a Config,
+/// The runtimes, made when the first filter needs them. They outlive a reload, and with them what is kept in them: shared
+/// data and queues of modules, the key-value store of components.
+#[derive(Clone, Default)]
+pub struct Runtimes {
     modules: Option<Arc<proxy_wasm::Runtime>>,
     components: Option<Arc<wasi_http::Runtime>>,
+}
+
+/// Loads the filters of one configuration.
+pub struct Loader<'a> {
+    config: &'a Config,
+    runtimes: Runtimes,
+    meters: BTreeMap<String, Arc<Meter>>,
 }
 
 impl<'a> Loader<'a> {
     /// A loader for the filters of one configuration.
     pub fn new(config: &'a Config) -> Self {
+        Self::following(config, Runtimes::default(), BTreeMap::new())
+    }
+
+    /// A loader on runtimes there are; a filter counts on in the meter of its name.
+    pub fn following(
+        config: &'a Config,
+        runtimes: Runtimes,
+        meters: BTreeMap<String, Arc<Meter>>,
+    ) -> Self {
         Self {
             config,
-            modules: None,
-            components: None,
+            runtimes,
+            meters,
         }
+    }
+
+    /// The runtimes, for the loader that follows.
+    pub fn runtimes(&self) -> Runtimes {
+        self.runtimes.clone()
+    }
+
+    fn meter(&self, name: &str) -> Arc<Meter> {
+        self.meters.get(name).cloned().unwrap_or_default()
     }
 
     /// Loads, compiles (or takes from the disk cache) and starts one filter.
@@ -189,14 +215,14 @@ impl<'a> Loader<'a> {
         json: Option<String>,
     ) -> anyhow::Result<Arc<dyn Layer>> {
         let limits = &self.config.limits;
-        let runtime = match &self.modules {
+        let runtime = match &self.runtimes.modules {
             Some(runtime) => runtime.clone(),
             None => {
                 let runtime = proxy_wasm::Runtime::new(proxy_wasm::RuntimeOptions {
                     cache_dir: cache_dir(self.config),
                     fuel: limits.fuel,
                 })?;
-                self.modules.insert(runtime).clone()
+                self.runtimes.modules.insert(runtime).clone()
             }
         };
         let text =
@@ -241,14 +267,14 @@ impl<'a> Loader<'a> {
             clusters: self.clusters(filter),
             instances: filter.instances.map_or(2, |count| count.size()),
         };
-        proxy_wasm::load(&runtime, plugin).await
+        proxy_wasm::load_metered(&runtime, plugin, self.meter(name)).await
     }
 
-    /// The upstreams that speak HTTP/1.1 under their names, as a listener's filters see them, and the filter's own.
+    /// The upstreams that speak clear HTTP/1.1 (their first address) under their names, as a listener's filters see them, and the filter's own.
     fn clusters(&self, filter: &Filter) -> BTreeMap<String, String> {
         let upstreams = self.config.upstreams.iter();
         let upstreams = upstreams
-            .filter(|(_, upstream)| !upstream.http2)
+            .filter(|(_, upstream)| !upstream.http2 && upstream.tls.is_none())
             .map(|(name, upstream)| (name.clone(), upstream.address.0.clone()));
         let own = filter.clusters.iter().flat_map(|own| own.get_ref());
         let own = own.map(|(name, authority)| (name.clone(), authority.0.clone()));
@@ -263,7 +289,7 @@ impl<'a> Loader<'a> {
         json: Option<String>,
     ) -> anyhow::Result<Arc<dyn Layer>> {
         let limits = &self.config.limits;
-        let runtime = match &self.components {
+        let runtime = match &self.runtimes.components {
             Some(runtime) => runtime.clone(),
             None => {
                 let runtime = wasi_http::Runtime::new(wasi_http::RuntimeOptions {
@@ -272,7 +298,7 @@ impl<'a> Loader<'a> {
                     store_path: self.config.state.store.clone(),
                     stores: stores(self.config),
                 })?;
-                self.components.insert(runtime).clone()
+                self.runtimes.components.insert(runtime).clone()
             }
         };
         let mut environment: BTreeMap<String, String> = filter
@@ -314,7 +340,7 @@ impl<'a> Loader<'a> {
             },
             stores: filter.grants.as_ref().map(|grants| grants.stores.clone()),
         };
-        wasi_http::load(&runtime, plugin).await
+        wasi_http::load_metered(&runtime, plugin, self.meter(name)).await
     }
 }
 

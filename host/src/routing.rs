@@ -10,7 +10,7 @@ use edgeweir_host_wasi_http::RouteFields;
 use http::header::{HeaderValue, LOCATION};
 use http::{StatusCode, Uri, header};
 
-use crate::serve::upstream::plain;
+use crate::serve::plain;
 
 /// The ways of a listener.
 pub struct Routes {

@@ -36,6 +36,8 @@ pub struct ListenerStats {
     pub looked_up: AtomicU64,
     /// Of those, the ones it reused.
     pub reused: AtomicU64,
+    /// Connections whose request could be read in two ways, or in none; it was refused unread.
+    pub malformed: AtomicU64,
     /// Response body bytes sent.
     pub sent: AtomicU64,
     /// Time of all ended exchanges, microseconds.
@@ -96,6 +98,7 @@ impl Default for ListenerStats {
             limited: AtomicU64::new(0),
             looked_up: AtomicU64::new(0),
             reused: AtomicU64::new(0),
+            malformed: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             total_us: AtomicU64::new(0),
             coarse: Default::default(),

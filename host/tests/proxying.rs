@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use edgeweir::config;
-use edgeweir::serve::upstream::Upstream;
+use edgeweir::serve::Upstream;
 use edgeweir_host_chain::{Next, Unreached};
 use http::HeaderMap;
 use support::*;
@@ -238,7 +238,9 @@ async fn what_is_answered_for_an_upstream_is_marked() {
         ("its own 502", own, None),
     ] {
         let settings = config::Upstream::at(address.to_string());
-        let upstream = Upstream::new("origin", &settings, &config::Limits::default()).unwrap();
+        let limits = config::Limits::default();
+        let settings = settings.settings(&limits, |file| file.to_owned()).unwrap();
+        let upstream = Upstream::new("origin", settings, Arc::default()).unwrap();
         let request = http::Request::builder()
             .uri("/")
             .header("host", "example.test")

@@ -4,10 +4,12 @@
 #![forbid(unsafe_code)]
 
 mod meter;
+mod timeline;
 mod world;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,6 +17,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
 pub use meter::{CallStat, Meter, MeterSnapshot, Trap};
+pub use timeline::Timeline;
 pub use world::{Answering, Clock, Clusters, Faults, Witness, World};
 
 /// A streaming message body with trailers.
@@ -104,7 +107,13 @@ impl Next {
             layers: self.layers,
             at: self.at + 1,
         };
-        layer.handle(request, next).await
+        let Some(timeline) = request.extensions().get::<Timeline>().cloned() else {
+            return layer.handle(request, next).await;
+        };
+        let began = Instant::now();
+        let response = layer.handle(request, next).await;
+        timeline.note(self.at, layer.name(), began.elapsed());
+        response
     }
 }
 

@@ -51,6 +51,15 @@ const INSTANCES: usize = 256;
 /// Errors name the file and say why: not readable, not Wasm, a component, no or an unknown ABI version, imports this
 /// host does not have (all of them), a trap at start, a configuration refused, with what the plugin logged about it.
 pub async fn load(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<Arc<dyn Layer>> {
+    load_metered(runtime, plugin, Arc::default()).await
+}
+
+/// [`load`], counting on in a meter there is: that of the plugin whose place this one takes.
+pub async fn load_metered(
+    runtime: &Arc<Runtime>,
+    plugin: Plugin,
+    meter: Arc<Meter>,
+) -> anyhow::Result<Arc<dyn Layer>> {
     let says = format!("plugin {}: {}", plugin.name, plugin.module.display());
     let runtime = Arc::clone(runtime);
     // Compiling takes seconds, and a module may spin while it starts: neither holds up what is being served.
@@ -59,7 +68,7 @@ pub async fn load(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<Arc<
         let _inside = handle.enter();
         plugin.limits.check()?;
         let program = Program::compile(&runtime, &plugin.module, plugin.limits.stack_bytes)?;
-        prepare(&runtime, plugin, &program, World::default())
+        prepare(&runtime, plugin, &program, World::default(), meter)
     });
     let layer = loading
         .await
@@ -115,7 +124,7 @@ impl Program {
         let says = format!("plugin {}: {}", plugin.name, self.file.display());
         plugin.limits.check()?;
         Ok(Arc::new(
-            prepare(runtime, plugin, self, world).context(says)?,
+            prepare(runtime, plugin, self, world, Arc::default()).context(says)?,
         ))
     }
 }
@@ -125,6 +134,7 @@ fn prepare(
     plugin: Plugin,
     program: &Program,
     world: World,
+    meter: Arc<Meter>,
 ) -> anyhow::Result<ProxyWasm> {
     let instances = plugin.instances;
     ensure!(
@@ -161,7 +171,7 @@ fn prepare(
         limits: plugin.limits,
         on_trap: plugin.on_trap,
         clusters: plugin.clusters,
-        meter: Arc::new(Meter::default()),
+        meter,
         runtime: Arc::clone(runtime),
         metrics: Metrics::default(),
         client: runtime.client(),

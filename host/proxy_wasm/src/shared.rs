@@ -232,7 +232,8 @@ impl Metrics {
             return Err(Status::InternalFailure);
         }
         if kind != HISTOGRAM {
-            meter.set_counter(name, 0);
+            // One that a plugin defined in whose place this one is goes on.
+            meter.add_counter(name, 0);
         }
         defined.push(Metric {
             name: name.to_owned(),
@@ -250,7 +251,11 @@ impl Metrics {
                 return Err(Status::BadArgument);
             }
             metric.value = metric.value.saturating_add_signed(offset);
-            meter.set_counter(&metric.name, metric.value);
+            if metric.kind == COUNTER {
+                meter.add_counter(&metric.name, offset.unsigned_abs());
+            } else {
+                meter.set_counter(&metric.name, metric.value);
+            }
             Ok(())
         })
     }
@@ -266,8 +271,8 @@ impl Metrics {
                 HISTOGRAM => {
                     metric.count += 1;
                     metric.value = metric.value.saturating_add(value);
-                    meter.set_counter(&format!("{}_count", metric.name), metric.count);
-                    meter.set_counter(&format!("{}_sum", metric.name), metric.value);
+                    meter.add_counter(&format!("{}_count", metric.name), 1);
+                    meter.add_counter(&format!("{}_sum", metric.name), value);
                 }
                 _ => return Err(Status::BadArgument),
             }

@@ -15,6 +15,8 @@ pub fn text(state: &State) -> String {
     let mut out = Exposition::default();
     filters(&mut out, state);
     listeners(&mut out, state);
+    upstreams(&mut out, state);
+    reloads(&mut out, state);
     process(&mut out, state);
     monitor(&mut out, state);
     out.text
@@ -274,7 +276,7 @@ fn listeners(out: &mut Exposition, state: &State) {
         out.sample("edgeweir_request_seconds_count", &labels, sum);
     }
     type OfListener = fn(&crate::stats::ListenerStats) -> u64;
-    let by_listener: [(&str, &str, &str, OfListener); 7] = [
+    let by_listener: [(&str, &str, &str, OfListener); 8] = [
         (
             "edgeweir_limited_total",
             "counter",
@@ -309,6 +311,12 @@ fn listeners(out: &mut Exposition, state: &State) {
             |it| it.cut.load(Relaxed),
         ),
         (
+            "edgeweir_malformed_total",
+            "counter",
+            "Connections closed for a request that could be read in two ways, or in none.",
+            |it| it.malformed.load(Relaxed),
+        ),
+        (
             "edgeweir_sent_bytes_total",
             "counter",
             "Response body bytes sent to clients.",
@@ -325,6 +333,113 @@ fn listeners(out: &mut Exposition, state: &State) {
             );
         }
     }
+}
+
+fn upstreams(out: &mut Exposition, state: &State) {
+    let all: Vec<_> = state.upstreams.values().map(|it| it.snapshot()).collect();
+    out.family(
+        "edgeweir_upstream_events_total",
+        "counter",
+        "What happened at an upstream, by name.",
+    );
+    for upstream in &all {
+        for (event, count) in &upstream.counts {
+            let labels = [("upstream", upstream.name.as_str()), ("event", event)];
+            out.sample("edgeweir_upstream_events_total", &labels, count);
+        }
+    }
+    type OfUpstream = fn(&edgeweir_host_upstream::Snapshot) -> usize;
+    let by_upstream: [(&str, &str, OfUpstream); 2] = [
+        (
+            "edgeweir_upstream_requests",
+            "Requests under way at an upstream.",
+            |it| it.requests,
+        ),
+        (
+            "edgeweir_upstream_waiting",
+            "Requests that wait for room at an upstream.",
+            |it| it.waiting,
+        ),
+    ];
+    for (name, help, value) in by_upstream {
+        out.family(name, "gauge", help);
+        for upstream in &all {
+            out.sample(name, &[("upstream", &upstream.name)], value(upstream));
+        }
+    }
+    type OfEndpoint = fn(&edgeweir_host_upstream::EndpointSnapshot) -> u64;
+    let by_endpoint: [(&str, &str, &str, OfEndpoint); 6] = [
+        (
+            "edgeweir_endpoint_in_flight",
+            "gauge",
+            "Requests in flight at an endpoint.",
+            |it| it.in_flight as u64,
+        ),
+        (
+            "edgeweir_endpoint_requests_total",
+            "counter",
+            "Requests sent to an endpoint.",
+            |it| it.requests,
+        ),
+        (
+            "edgeweir_endpoint_failures_total",
+            "counter",
+            "Requests to an endpoint that got no answer, or 502, 503 or 504.",
+            |it| it.failures,
+        ),
+        (
+            "edgeweir_endpoint_healthy",
+            "gauge",
+            "What probes say of an endpoint.",
+            |it| u64::from(it.healthy),
+        ),
+        (
+            "edgeweir_endpoint_ejected",
+            "gauge",
+            "Whether an endpoint is put aside for its failures.",
+            |it| u64::from(it.ejected),
+        ),
+        (
+            "edgeweir_endpoint_breaker_open",
+            "gauge",
+            "Whether an endpoint's breaker lets no request, or one only, through.",
+            |it| u64::from(it.breaker != "closed"),
+        ),
+    ];
+    for (name, kind, help, value) in by_endpoint {
+        out.family(name, kind, help);
+        for upstream in &all {
+            for endpoint in &upstream.endpoints {
+                let labels = [
+                    ("upstream", upstream.name.as_str()),
+                    ("endpoint", endpoint.address.as_str()),
+                ];
+                out.sample(name, &labels, value(endpoint));
+            }
+        }
+    }
+}
+
+fn reloads(out: &mut Exposition, state: &State) {
+    let reloads = &state.reloads;
+    out.family(
+        "edgeweir_reloads_total",
+        "counter",
+        "Reloads of the configuration.",
+    );
+    for (outcome, count) in [("taken", &reloads.good), ("refused", &reloads.bad)] {
+        out.sample(
+            "edgeweir_reloads_total",
+            &[("outcome", outcome)],
+            count.load(Relaxed),
+        );
+    }
+    out.family(
+        "edgeweir_generations",
+        "gauge",
+        "Generations of the configuration with exchanges in flight, the served one included.",
+    );
+    out.sample("edgeweir_generations", &[], reloads.alive());
 }
 
 fn process(out: &mut Exposition, state: &State) {

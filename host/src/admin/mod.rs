@@ -19,10 +19,10 @@ use hyper::body::Incoming;
 use subtle::ConstantTimeEq as _;
 
 use crate::config::Token;
-use crate::host::State;
+use crate::host::Live;
 use crate::monitor::Setting;
 use crate::serve::listener::Service;
-use crate::serve::upstream::plain;
+use crate::serve::plain;
 
 pub use metrics::{name_of as metric_name, text as metrics_text};
 pub use monitor::history as history_json;
@@ -35,14 +35,14 @@ const PAGES: &str = "pages: / /stats.json /history.json /baseline.json /metrics 
 
 /// The pages of one host.
 pub struct Admin {
-    state: Arc<State>,
+    live: Live,
     token: Option<Token>,
 }
 
 impl Admin {
-    /// Pages about `state`, for those who have the token, if there is one.
-    pub fn new(state: Arc<State>, token: Option<Token>) -> Self {
-        Self { state, token }
+    /// Pages about what is served when they are asked for, for those who have the token, if there is one.
+    pub fn new(live: Live, token: Option<Token>) -> Self {
+        Self { live, token }
     }
 
     /// Whether a request may see this page.
@@ -73,7 +73,7 @@ impl Admin {
         let query = request.uri().query().unwrap_or("");
         match query.strip_prefix("to=").and_then(Setting::of) {
             Some(setting) => {
-                let level = self.state.watch.set(setting);
+                let level = self.live.now().watch.set(setting);
                 typed("text/plain", format!("{}\n", level.name()))
             }
             None => plain(
@@ -88,13 +88,13 @@ impl Admin {
     fn page(&self, path: &str) -> Response {
         match path {
             "/" => dashboard(),
-            "/stats.json" => typed("application/json", stats_json(&self.state).to_string()),
-            "/history.json" => typed("application/json", history_json(&self.state).to_string()),
-            "/baseline.json" => typed("application/json", monitor::baseline(&self.state)),
+            "/stats.json" => typed("application/json", stats_json(&self.live.now()).to_string()),
+            "/history.json" => typed("application/json", history_json(&self.live.now()).to_string()),
+            "/baseline.json" => typed("application/json", monitor::baseline(&self.live.now())),
             // The version is what makes Prometheus read it as text format 0.0.4.
             "/metrics" => typed(
                 "text/plain; version=0.0.4; charset=utf-8",
-                metrics_text(&self.state),
+                metrics_text(&self.live.now()),
             ),
             // Alive is to answer at all; ready is to have loaded every filter and bound every listener.
             "/healthz" => typed("text/plain", "ok\n".to_owned()),
@@ -109,7 +109,8 @@ impl Admin {
     }
 
     fn ready(&self) -> bool {
-        self.state
+        self.live
+            .now()
             .listeners
             .iter()
             .all(|it| it.address.get().is_some())

@@ -38,6 +38,13 @@ pub fn json(state: &State) -> Value {
         "monitor": super::monitor::json(state),
         "listeners": state.listeners.iter().map(listener).collect::<Vec<_>>(),
         "filters": state.filters.iter().map(|loaded| filter(state, loaded)).collect::<Vec<_>>(),
+        "upstreams": state.upstreams.values().map(|it| upstream(&it.snapshot())).collect::<Vec<_>>(),
+        "reloads": {
+            "taken": state.reloads.good.load(Relaxed),
+            "refused": state.reloads.bad.load(Relaxed),
+            "last_error": state.reloads.last_error(),
+            "generations": state.reloads.alive(),
+        },
         "recent": recent.iter().map(|(name, ended)| exchange(name, ended)).collect::<Vec<_>>(),
     })
 }
@@ -66,6 +73,36 @@ fn listener(listener: &ListenerState) -> Value {
         "sent": stats.sent.load(Relaxed),
         "per_second": rate.per_second,
         "percentiles_us": rate.percentiles.map(|all| all.map(|time| time.as_micros() as u64)),
+    })
+}
+
+fn upstream(upstream: &edgeweir_host_upstream::Snapshot) -> Value {
+    let endpoints: Vec<Value> = upstream
+        .endpoints
+        .iter()
+        .map(|it| {
+            json!({
+                "address": it.address,
+                "in_flight": it.in_flight,
+                "requests": it.requests,
+                "failures": it.failures,
+                "breaker": it.breaker,
+                "healthy": it.healthy,
+                "ejected": it.ejected,
+            })
+        })
+        .collect();
+    let events: serde_json::Map<String, Value> = upstream
+        .counts
+        .iter()
+        .map(|(event, count)| ((*event).to_owned(), Value::from(*count)))
+        .collect();
+    json!({
+        "name": upstream.name,
+        "requests": upstream.requests,
+        "waiting": upstream.waiting,
+        "events": events,
+        "endpoints": endpoints,
     })
 }
 

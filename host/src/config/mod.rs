@@ -5,9 +5,11 @@
 mod envoy;
 mod error;
 mod foreign;
+mod listener;
 mod number;
 mod route;
 mod spin;
+mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -25,8 +27,10 @@ use toml::Spanned;
 
 pub use error::ConfigError;
 pub use foreign::{Format, Options};
+pub use listener::{Certificate, ListenerTls, RequestId};
 pub use number::Within;
 pub use route::{Route, Way, Ways};
+pub use upstream::{Breaker, Health, Outlier, Retry, Upstream, UpstreamTls};
 
 /// A whole configuration file.
 #[derive(Clone, Debug, Deserialize)]
@@ -208,6 +212,19 @@ pub struct Listener {
     /// The client's address is put into `X-Forwarded-For`; a bootstrap of Envoy's may say otherwise.
     #[serde(skip, default = "yes")]
     pub forwarded_for: bool,
+    /// TLS: HTTP/2 and HTTP/1.1 by ALPN. Without it the listener is clear.
+    pub tls: Option<ListenerTls>,
+    /// Say in `Server-Timing` what each filter and the upstream took.
+    #[serde(default)]
+    pub server_timing: bool,
+    /// What becomes of `x-request-id`.
+    #[serde(default)]
+    pub request_id: RequestId,
+    /// Return the request's identifier in the response.
+    #[serde(default)]
+    pub request_id_in_response: bool,
+    /// A line of JSON for each exchange goes to this file; `-` is the standard output.
+    pub access_log: Option<Spanned<PathBuf>>,
 }
 
 fn yes() -> bool {
@@ -215,7 +232,7 @@ fn yes() -> bool {
 }
 
 impl Listener {
-    /// A listener without routes; [`Config::finish`] makes its way.
+    /// A clear listener without routes; [`Config::finish`] makes its way.
     pub fn plain(
         name: Spanned<String>,
         listen: Spanned<Address>,
@@ -230,51 +247,13 @@ impl Listener {
             routes: Vec::new(),
             ways: Ways::default(),
             forwarded_for: true,
+            tls: None,
+            server_timing: false,
+            request_id: RequestId::Off,
+            request_id_in_response: false,
+            access_log: None,
         }
     }
-}
-
-/// `[upstream.NAME]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Upstream {
-    /// `host:port`.
-    pub address: Authority,
-    /// Speak HTTP/2 with prior knowledge; else HTTP/1.1.
-    #[serde(default)]
-    pub http2: bool,
-    /// The longest a connection may take to open, milliseconds.
-    #[serde(default = "connect_timeout")]
-    pub connect_timeout_ms: Within<1, 600_000>,
-    /// The longest wait for a response head once the request has gone out, milliseconds.
-    #[serde(default = "head_timeout")]
-    pub timeout_ms: Within<1, 3_600_000>,
-    /// The longest wait between two pieces of a response body, milliseconds.
-    #[serde(default = "idle_timeout")]
-    pub idle_timeout_ms: Within<1, 86_400_000>,
-}
-
-impl Upstream {
-    /// An upstream with the default time-outs.
-    pub fn at(address: impl Into<String>) -> Self {
-        Self {
-            address: Authority(address.into()),
-            http2: false,
-            connect_timeout_ms: connect_timeout(),
-            timeout_ms: head_timeout(),
-            idle_timeout_ms: idle_timeout(),
-        }
-    }
-}
-
-fn connect_timeout() -> Within<1, 600_000> {
-    Within::of(5_000)
-}
-fn head_timeout() -> Within<1, 3_600_000> {
-    Within::of(60_000)
-}
-fn idle_timeout() -> Within<1, 86_400_000> {
-    Within::of(300_000)
 }
 
 /// `[filter.NAME]`.

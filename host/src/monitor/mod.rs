@@ -5,7 +5,7 @@ mod seen;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use edgeweir_host_chain::Emergency;
@@ -15,7 +15,7 @@ use edgeweir_host_monitor::{
 };
 
 use crate::config::{Config, ConfigError};
-use crate::host::State;
+use crate::host::{Live, State};
 
 pub use config::{Alarm, Condition, Monitor as Settings, Mover, Setting};
 pub use seen::saved;
@@ -136,9 +136,9 @@ impl Watch {
 
     /// Measures until the result is dropped, on a thread of its own: what keeps the others busy must not keep it from
     /// noticing.
-    pub fn start(self: &Arc<Self>, state: &Arc<State>) -> Watching {
+    pub fn start(self: &Arc<Self>, live: &Live) -> Watching {
         let stopped = Arc::new(AtomicBool::new(!self.enabled));
-        let (watch, host, stop) = (self.clone(), Arc::downgrade(state), stopped.clone());
+        let (watch, host, stop) = (self.clone(), live.clone(), stopped.clone());
         let spawned = self.enabled.then(|| {
             std::thread::Builder::new()
                 .name("monitor".into())
@@ -155,13 +155,11 @@ impl Watch {
         Watching { stopped, thread }
     }
 
-    fn run(&self, host: &Weak<State>, stopped: &AtomicBool) {
+    fn run(&self, host: &Live, stopped: &AtomicBool) {
         let mut surveyed = Duration::ZERO;
         let mut due = self.now();
         while !stopped.load(Relaxed) {
-            let Some(state) = host.upgrade() else {
-                return;
-            };
+            let state = host.now();
             let now = self.now();
             self.sample(&state, now);
             if now.saturating_sub(surveyed) >= SURVEY {

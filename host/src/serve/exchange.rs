@@ -5,19 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
-use edgeweir_host_chain::{Emergency, Peer, Request, Response};
-use http::header::{self, HeaderMap, HeaderName};
+use edgeweir_host_chain::{Emergency, Peer, Request, Response, Timeline};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use super::access::{About, AccessLog};
 use super::bodies::{Counted, OnEnd};
 use super::fields;
+use super::listener::Secure;
 use super::listener::Service;
-use super::upstream::plain;
+use super::plain;
+use super::request_id;
+use crate::config::RequestId;
 use crate::monitor::Watch;
+use crate::reload::Generation;
 use crate::routing::Routes;
 use crate::stats::{Ended, ListenerStats};
 
@@ -40,6 +45,30 @@ pub struct Site {
     pub stats: Arc<ListenerStats>,
     /// Says how short the machine is.
     pub watch: Arc<Watch>,
+    /// What is told besides.
+    pub telling: Telling,
+    /// The generation it is part of, which lives as long as its exchanges.
+    pub generation: Generation,
+}
+
+/// What an exchange says of itself, on its way and afterwards.
+#[derive(Clone, Default)]
+pub struct Telling {
+    /// `Server-Timing` in the response.
+    pub server_timing: bool,
+    /// What becomes of `x-request-id`.
+    pub request_id: RequestId,
+    /// It is returned in the response.
+    pub request_id_in_response: bool,
+    /// Where a line is written.
+    pub access_log: Option<Arc<AccessLog>>,
+}
+
+/// What of a request is wanted when its response comes.
+struct Asked {
+    head: bool,
+    timeline: Option<Timeline>,
+    request_id: Option<HeaderValue>,
 }
 
 impl Service for Site {
@@ -48,9 +77,16 @@ impl Service for Site {
         peer: SocketAddr,
         request: http::Request<Incoming>,
     ) -> Response {
-        let pending = Pending::begin(&self.stats, &request);
-        let head = request.method() == Method::HEAD;
-        let response = match self.prepare(peer, request) {
+        let mut pending = Pending::begin(&self.stats, &self.generation, &request);
+        let mut asked = Asked {
+            head: request.method() == Method::HEAD,
+            timeline: None,
+            request_id: None,
+        };
+        if let Some(log) = &self.telling.access_log {
+            pending.log = Some((log.clone(), self.about(peer, &request)));
+        }
+        let response = match self.prepare(peer, request, &mut asked, &mut pending) {
             Ok(request) => match self.routes.run(request).await {
                 Ok(response) => response,
                 Err(error) => {
@@ -64,15 +100,11 @@ impl Service for Site {
             },
             Err(refused) => *refused,
         };
-        finish(response, head, pending)
+        self.finish(response, asked, pending)
     }
 
-    fn connection(&self, open: bool) {
-        if open {
-            self.stats.connections.fetch_add(1, Relaxed);
-        } else {
-            self.stats.connections.fetch_sub(1, Relaxed);
-        }
+    fn stats(&self) -> Option<Arc<ListenerStats>> {
+        Some(self.stats.clone())
     }
 }
 
@@ -83,9 +115,16 @@ impl Site {
         &self,
         peer: SocketAddr,
         request: http::Request<Incoming>,
+        asked: &mut Asked,
+        pending: &mut Pending,
     ) -> Result<Request, Box<Response>> {
         let refuse = |status, text: String| Err(Box::new(plain(status, None, text)));
         let (mut parts, body) = request.into_parts();
+        let made = || uuid::Uuid::new_v4().to_string();
+        asked.request_id = request_id::identify(&mut parts.headers, self.telling.request_id, made);
+        if let (Some((_, about)), Some(id)) = (&mut pending.log, &asked.request_id) {
+            about.request_id = id.to_str().ok().map(str::to_owned);
+        }
         if parts.headers.len() > self.headers {
             return refuse(
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -116,11 +155,12 @@ impl Site {
                 .insert(header::CONTENT_LENGTH, 0.into());
             return Err(Box::new(response));
         }
+        let secure = parts.extensions.get::<Secure>().is_some();
         let path = parts.uri.path_and_query().cloned();
         let mut uri = http::uri::Parts::default();
         uri.path_and_query = Some(path.unwrap_or(PathAndQuery::from_static("/")));
         if let Some(authority) = authority {
-            uri.scheme = Some(Scheme::HTTP);
+            uri.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
             uri.authority = Some(authority);
         }
         parts.uri = match Uri::from_parts(uri) {
@@ -132,14 +172,79 @@ impl Site {
         if self.forwarded_for {
             fields::append_forwarded_for(&mut parts.headers, peer.ip());
         }
+        if secure {
+            // What the client says of its own connection is not its to say.
+            let https = HeaderValue::from_static("https");
+            parts.headers.insert("x-forwarded-proto", https);
+        }
         parts.extensions.clear();
         parts.extensions.insert(Peer(peer));
         if !self.watch.accept_field {
             parts.headers.remove(Emergency::FIELD);
         }
         parts.extensions.insert(self.watch.emergency());
+        if self.telling.server_timing {
+            let timeline = Timeline::default();
+            parts.extensions.insert(timeline.clone());
+            asked.timeline = Some(timeline);
+        }
         let body = body.map_err(Into::into).boxed_unsync();
         Ok(Request::from_parts(parts, body))
+    }
+
+    fn about(&self, peer: SocketAddr, request: &http::Request<Incoming>) -> About {
+        let host = match request.uri().authority() {
+            Some(authority) => authority.to_string(),
+            None => text_of(request.headers(), &header::HOST),
+        };
+        About {
+            listener: self.name.clone(),
+            peer,
+            host: host.get(..PATH_KEPT).unwrap_or(&host).to_owned(),
+            request_id: None,
+        }
+    }
+
+    /// Brings a response into the form the client gets.
+    fn finish(&self, response: Response, asked: Asked, mut pending: Pending) -> Response {
+        let (mut parts, body) = response.into_parts();
+        fields::strip_response(&mut parts.headers);
+        let has_body = !asked.head
+            && parts.status != StatusCode::NO_CONTENT
+            && parts.status != StatusCode::NOT_MODIFIED;
+        let mut expected = None;
+        if has_body {
+            expected = content_length(&parts.headers);
+            // A length a filter left behind after changing the body would cut or hang the client: the body is right.
+            if let (Some(announced), Some(real)) = (expected, body.size_hint().exact())
+                && announced != real
+            {
+                tracing::warn!(announced, real, "a response's content-length was wrong");
+                parts.headers.remove(header::CONTENT_LENGTH);
+                expected = None;
+            }
+        }
+        if let Some(id) = asked
+            .request_id
+            .filter(|_| self.telling.request_id_in_response)
+        {
+            parts.headers.insert(request_id::NAME, id);
+        }
+        if let Some(timeline) = &asked.timeline
+            && let Ok(value) =
+                HeaderValue::from_str(&server_timing(timeline, pending.began.elapsed()))
+        {
+            // What the origin said of itself stays beside it.
+            parts.headers.append("server-timing", value);
+        }
+        pending.answered(&parts);
+        if !has_body {
+            // Nothing of a body will be asked for; an upstream's is closed here.
+            pending.end(0, false);
+            return Response::from_parts(parts, edgeweir_host_chain::empty());
+        }
+        let body = Counted::new(body, expected, pending).boxed_unsync();
+        Response::from_parts(parts, body)
     }
 }
 
@@ -153,11 +258,14 @@ fn authority_of(parts: &http::request::Parts) -> Result<Option<Authority>, &'sta
     }
     // RFC 9112 §3.2.2: in the absolute form the target counts and Host is ignored.
     if let Some(authority) = parts.uri.authority() {
-        return Ok(Some(authority.clone()));
+        // RFC 9110 §4.2.4: user information in an authority is to be treated as an error.
+        return match authority.as_str().contains('@') {
+            true => Err("the target has user information"),
+            false => Ok(Some(authority.clone())),
+        };
     }
     match host {
         Some(host) => match Authority::try_from(host.as_bytes()) {
-            // RFC 9110 §4.2.4: user information in an authority is to be treated as an error.
             Ok(authority) if !authority.as_str().contains('@') => Ok(Some(authority)),
             _ => Err("the Host is malformed"),
         },
@@ -166,31 +274,25 @@ fn authority_of(parts: &http::request::Parts) -> Result<Option<Authority>, &'sta
     }
 }
 
-fn finish(response: Response, head: bool, mut pending: Pending) -> Response {
-    let (mut parts, body) = response.into_parts();
-    fields::strip_response(&mut parts.headers);
-    let has_body =
-        !head && parts.status != StatusCode::NO_CONTENT && parts.status != StatusCode::NOT_MODIFIED;
-    let mut expected = None;
-    if has_body {
-        expected = content_length(&parts.headers);
-        // A length a filter left behind after changing the body would cut or hang the client: the body is right.
-        if let (Some(announced), Some(real)) = (expected, body.size_hint().exact())
-            && announced != real
-        {
-            tracing::warn!(announced, real, "a response's content-length was wrong");
-            parts.headers.remove(header::CONTENT_LENGTH);
-            expected = None;
-        }
+/// What each layer took to its response head without those below it, and all of it, in milliseconds.
+// Server Timing (W3C) §2: a list of metrics, each a token with the parameter dur.
+fn server_timing(timeline: &Timeline, total: std::time::Duration) -> String {
+    let mut text = String::new();
+    for (name, took) in timeline.own() {
+        let token: String = name
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || "-._~".contains(c) {
+                    c
+                } else {
+                    '-'
+                }
+            })
+            .collect();
+        text.push_str(&format!("{token};dur={:.3}, ", took.as_secs_f64() * 1e3));
     }
-    pending.answered(&parts);
-    if !has_body {
-        // Nothing of a body will be asked for; an upstream's is closed here.
-        pending.end(0, false);
-        return Response::from_parts(parts, edgeweir_host_chain::empty());
-    }
-    let body = Counted::new(body, expected, pending).boxed_unsync();
-    Response::from_parts(parts, body)
+    text.push_str(&format!("total;dur={:.3}", total.as_secs_f64() * 1e3));
+    text
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
@@ -204,12 +306,19 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 /// An exchange that has begun: it ends when its body does, or when it is dropped because the client left.
 struct Pending {
     stats: Arc<ListenerStats>,
+    log: Option<(Arc<AccessLog>, About)>,
+    /// Held until the end: an old generation lives as long as its exchanges.
+    _generation: Generation,
     began: Instant,
     ended: Option<Ended>,
 }
 
 impl Pending {
-    fn begin(stats: &Arc<ListenerStats>, request: &http::Request<Incoming>) -> Self {
+    fn begin(
+        stats: &Arc<ListenerStats>,
+        generation: &Generation,
+        request: &http::Request<Incoming>,
+    ) -> Self {
         stats.in_flight.fetch_add(1, Relaxed);
         let path = request
             .uri()
@@ -218,6 +327,8 @@ impl Pending {
         let path = path.get(..PATH_KEPT).unwrap_or(path);
         Self {
             stats: stats.clone(),
+            log: None,
+            _generation: generation.clone(),
             began: Instant::now(),
             ended: Some(Ended {
                 at: SystemTime::now(),
@@ -254,6 +365,9 @@ impl OnEnd for Pending {
         ended.took = self.began.elapsed();
         ended.bytes = bytes;
         ended.cut = cut;
+        if let Some((log, about)) = &self.log {
+            log.note(about, &ended);
+        }
         self.stats.end(ended);
     }
 }

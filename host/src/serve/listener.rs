@@ -3,20 +3,26 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use edgeweir_host_chain::Response;
+use edgeweir_host_framing::{Checked, Malformed};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, watch};
+use tokio_rustls::TlsAcceptor;
 
 use crate::config::Limits;
+use crate::stats::ListenerStats;
 
 /// Streams one HTTP/2 connection may have open.
 const STREAMS: u32 = 256;
@@ -54,8 +60,47 @@ pub trait Service: Send + Sync + 'static {
         request: Request<Incoming>,
     ) -> impl Future<Output = Response> + Send;
 
-    /// A connection opened (`true`) or closed.
-    fn connection(&self, _open: bool) {}
+    /// Where connections are counted.
+    fn stats(&self) -> Option<Arc<ListenerStats>> {
+        None
+    }
+}
+
+/// The request came over TLS; an extension of requests given to a [`Service`].
+#[derive(Clone, Copy, Debug)]
+pub struct Secure;
+
+/// How a listener serves.
+pub struct Setup<S> {
+    /// What answers.
+    pub service: Arc<S>,
+    /// What a connection may take.
+    pub bounds: Bounds,
+    /// TLS; clear without it.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+/// The setup of a listener at this moment. A new one counts for connections (bounds, TLS) that are accepted afterwards, and
+/// for requests (the service) that come afterwards, also on connections there are.
+pub struct Slot<S>(RwLock<Arc<Setup<S>>>);
+
+impl<S> Slot<S> {
+    /// A slot with a setup in it.
+    pub fn new(setup: Setup<S>) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(Arc::new(setup))))
+    }
+
+    /// Puts another in its place.
+    pub fn put(&self, setup: Setup<S>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(setup);
+    }
+
+    fn now(&self) -> Arc<Setup<S>> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
 }
 
 /// A listener that accepts.
@@ -73,16 +118,25 @@ enum Stage {
 }
 
 impl Accepting {
-    /// Binds and starts to accept. Must be called within a tokio runtime.
+    /// Binds and starts to accept clear connections. Must be called within a tokio runtime.
     pub async fn start(
         address: SocketAddr,
         bounds: Bounds,
         service: Arc<impl Service>,
     ) -> io::Result<Self> {
-        let socket = TcpListener::bind(address).await?;
+        let slot = Slot::new(Setup {
+            service,
+            bounds,
+            tls: None,
+        });
+        Self::on(TcpListener::bind(address).await?, slot)
+    }
+
+    /// Starts to accept on a socket. Must be called within a tokio runtime.
+    pub fn on(socket: TcpListener, slot: Arc<Slot<impl Service>>) -> io::Result<Self> {
         let address = socket.local_addr()?;
         let (stop, stage) = watch::channel(Stage::Serve);
-        let task = tokio::spawn(accept(socket, bounds, service, stage));
+        let task = tokio::spawn(accept(socket, slot, stage));
         Ok(Self {
             address,
             stop,
@@ -97,20 +151,49 @@ impl Accepting {
     }
 }
 
+/// Connections open on a listener; whoever waits for one to close is told.
+#[derive(Default)]
+struct Room {
+    open: AtomicUsize,
+    left: Notify,
+}
+
+/// One connection's place, given back when it is dropped.
+struct Place(Arc<Room>);
+
+impl Room {
+    /// A place below a bound, which may be another with every call.
+    async fn take(self: &Arc<Self>, most: impl Fn() -> usize) -> Place {
+        loop {
+            let left = self.left.notified();
+            if self.open.load(Relaxed) < most() {
+                self.open.fetch_add(1, Relaxed);
+                return Place(self.clone());
+            }
+            left.await;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+        self.0.left.notify_waiters();
+    }
+}
+
 async fn accept<S: Service>(
     socket: TcpListener,
-    bounds: Bounds,
-    service: Arc<S>,
+    slot: Arc<Slot<S>>,
     mut stage: watch::Receiver<Stage>,
 ) {
     let graceful = GracefulShutdown::new();
     let (kill, killed) = watch::channel(());
-    let room = Arc::new(Semaphore::new(bounds.connections));
-    let builder = Arc::new(connection_builder(bounds));
+    let room = Arc::new(Room::default());
     loop {
         // At the bound new connections wait in the kernel's queue.
         let place = tokio::select! {
-            place = room.clone().acquire_owned() => place,
+            place = room.take(|| slot.now().bounds.connections) => place,
             _ = stage.changed() => break,
         };
         let accepted = tokio::select! {
@@ -129,28 +212,39 @@ async fn accept<S: Service>(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was refused");
         }
-        let builder = builder.clone();
-        let service = service.clone();
+        let setup = slot.now();
         let watcher = graceful.watcher();
         let mut killed = killed.clone();
+        let mut stopping = stage.clone();
+        let slot = slot.clone();
         tokio::spawn(async move {
             let _place = place;
-            service.connection(true);
-            let answering = service.clone();
-            let connection = builder.serve_connection(
-                TokioIo::new(stream),
-                service_fn(move |request| {
-                    let service = answering.clone();
-                    async move { Ok::<_, Infallible>(service.answer(peer, request).await) }
-                }),
-            );
-            tokio::select! {
-                ended = watcher.watch(connection) => if let Err(error) = ended {
-                    tracing::debug!(%peer, error, "a connection ended early");
-                },
-                _ = killed.changed() => {}
+            let stats = setup.service.stats();
+            if let Some(stats) = &stats {
+                stats.connections.fetch_add(1, Relaxed);
             }
-            service.connection(false);
+            let (bounds, tls) = (setup.bounds, setup.tls.clone());
+            // What a connection holds of an old setup must not keep the rest of it.
+            drop(setup);
+            match tls {
+                None => serve(stream, peer, bounds, slot, false, watcher, killed).await,
+                Some(tls) => {
+                    let handshake = TlsAcceptor::from(tls).accept(stream);
+                    let opened = tokio::select! {
+                        opened = tokio::time::timeout(bounds.head_timeout, handshake) => opened,
+                        _ = killed.changed() => return gone(stats.as_deref()),
+                        _ = stopping.changed() => return gone(stats.as_deref()),
+                    };
+                    match opened {
+                        Ok(Ok(stream)) => {
+                            serve(stream, peer, bounds, slot, true, watcher, killed).await;
+                        }
+                        Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS"),
+                        Err(_) => tracing::debug!(%peer, "no TLS in time"),
+                    }
+                }
+            }
+            gone(stats.as_deref());
         });
     }
     drop(socket);
@@ -167,6 +261,47 @@ async fn accept<S: Service>(
         );
     }
     drop(kill);
+}
+
+fn gone(stats: Option<&ListenerStats>) {
+    if let Some(stats) = stats {
+        stats.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The requests of one connection, until it closes.
+async fn serve<S: Service>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    bounds: Bounds,
+    slot: Arc<Slot<S>>,
+    secure: bool,
+    watcher: Watcher,
+    mut killed: watch::Receiver<()>,
+) {
+    let builder = connection_builder(bounds);
+    let stats = slot.now().service.stats();
+    let answer = service_fn(move |mut request: Request<Incoming>| {
+        let service = slot.now().service.clone();
+        if secure {
+            request.extensions_mut().insert(Secure);
+        }
+        async move { Ok::<_, Infallible>(service.answer(peer, request).await) }
+    });
+    let refused = move |why: Malformed| {
+        tracing::debug!(%peer, why = why.name(), "a malformed request");
+        if let Some(stats) = stats {
+            stats.malformed.fetch_add(1, Relaxed);
+        }
+    };
+    let stream = Checked::new(stream, bounds.header_bytes, refused);
+    let connection = builder.serve_connection(TokioIo::new(stream), answer);
+    tokio::select! {
+        ended = watcher.watch(connection) => if let Err(error) = ended {
+            tracing::debug!(%peer, error, "a connection ended early");
+        },
+        _ = killed.changed() => {}
+    }
 }
 
 fn connection_builder(bounds: Bounds) -> Builder<TokioExecutor> {

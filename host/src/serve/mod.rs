@@ -1,11 +1,12 @@
 //! The proxy: listeners in front of chains, and upstreams behind them.
 
+pub mod access;
 pub mod bodies;
 pub mod exchange;
-pub mod fields;
 pub mod listener;
-pub mod upstream;
+pub mod request_id;
+pub mod tls;
 
+pub use edgeweir_host_upstream::{Upstream, fields, plain};
 pub use exchange::Site;
 pub use listener::{Accepting, Bounds};
-pub use upstream::Upstream;

@@ -70,6 +70,18 @@ impl Program {
         plugin: Plugin,
         world: World,
     ) -> anyhow::Result<Arc<dyn Layer>> {
+        self.start_metered(runtime, plugin, world, Arc::default())
+            .await
+    }
+
+    /// [`Program::start`], counting on in a meter there is.
+    pub(crate) async fn start_metered(
+        &self,
+        runtime: &Arc<Runtime>,
+        plugin: Plugin,
+        world: World,
+        meter: Arc<Meter>,
+    ) -> anyhow::Result<Arc<dyn Layer>> {
         check_limits(&plugin.name, &plugin.limits)?;
         let pre = runtime
             .linker
@@ -83,7 +95,7 @@ impl Program {
             runtime: runtime.clone(),
             plugin,
             pre,
-            meter: Arc::new(Meter::default()),
+            meter,
             world,
         };
         crate::start(Arc::new(loaded)).await

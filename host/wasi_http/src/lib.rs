@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgeweir_host_chain::{Layer, World};
+use edgeweir_host_chain::{Layer, Meter, World};
 
 pub use component::Program;
 pub use edgeweir_host_formats::outbound::Outbound;
@@ -109,8 +109,22 @@ pub struct Plugin {
 /// export, another version of wasi:http, an import this host does not offer, a limit out of bounds, or an
 /// instance that does not start.
 pub async fn load(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<Arc<dyn Layer>> {
+    load_metered(runtime, plugin, Arc::default()).await
+}
+
+/// [`load`], counting on in a meter there is: that of the plugin whose place this one takes.
+///
+/// # Errors
+/// Those of [`load`].
+pub async fn load_metered(
+    runtime: &Arc<Runtime>,
+    plugin: Plugin,
+    meter: Arc<Meter>,
+) -> anyhow::Result<Arc<dyn Layer>> {
     let program = Program::compile(runtime, &plugin.component)?;
-    program.start(runtime, plugin, World::default()).await
+    program
+        .start_metered(runtime, plugin, World::default(), meter)
+        .await
 }
 
 async fn start(loaded: Arc<component::Loaded>) -> anyhow::Result<Arc<dyn Layer>> {

@@ -14,8 +14,8 @@ use edgeweir_host_formats::{Finding, Level, Placed};
 use toml::Spanned;
 
 use super::{
-    Address, Admin, Config, ConfigError, Filter, Limits, Listener, OnTrap, Options, Raw, Source,
-    State, Upstream, Way, Ways, Within,
+    Address, Admin, Authority, Config, ConfigError, Filter, Limits, Listener, ListenerTls, OnTrap,
+    Options, Raw, Source, State, Upstream, UpstreamTls, Way, Ways, Within,
 };
 
 /// Reads a bootstrap.
@@ -77,7 +77,7 @@ fn translate(bootstrap: &Bootstrap, config: &mut Config) -> Result<(), ConfigErr
     }
     for listener in &bootstrap.listeners {
         let names = filters(listener, config)?;
-        let made = made(listener, &names, config);
+        let made = made(listener, &names);
         config.listeners.push(made);
     }
     Ok(())
@@ -93,26 +93,25 @@ fn clusters(bootstrap: &Bootstrap, config: &mut Config) {
         upstream.connect_timeout_ms = Within::of(millis(
             cluster.connect_timeout.unwrap_or(Duration::from_secs(5)),
         ));
-        if let Some(second) = cluster.endpoints.get(1) {
-            config.notes.push(note(
-                Level::Warning,
-                "ignored",
-                "clusters.load_assignment",
-                second,
-                format!(
-                    "an upstream has one endpoint: {} gets all requests",
-                    first.value
-                ),
-            ));
-        }
+        let others = cluster.endpoints.iter().skip(1);
+        upstream.others = others.map(|it| Authority(it.value.clone())).collect();
         if let Some(tls) = &cluster.tls {
-            config.notes.push(note(
-                Level::Unsupported,
-                "unsupported",
-                "clusters.transport_socket",
-                tls,
-                "TLS is not spoken to upstreams".to_owned(),
-            ));
+            match &tls.value.trusted {
+                Some(trusted) => {
+                    upstream.tls = Some(UpstreamTls {
+                        ca: Some(spanned(tls, trusted.clone())),
+                        server_name: tls.value.sni.clone().map(|sni| spanned(tls, sni)),
+                    });
+                }
+                None => config.notes.push(note(
+                    Level::Unsupported,
+                    "unsupported",
+                    "clusters.transport_socket",
+                    tls,
+                    "without `trusted_ca` Envoy believes any certificate; this host believes none"
+                        .to_owned(),
+                )),
+            }
         }
         // The longest time-out of a route to it: an upstream has one.
         let ways = bootstrap.listeners.iter().flat_map(|it| &it.virtual_hosts);
@@ -254,11 +253,7 @@ fn kept(plugin: &Plugin, bytes: &[u8]) -> std::io::Result<tempfile::TempDir> {
     Ok(folder)
 }
 
-fn made(
-    listener: &envoy::Listener,
-    names: &BTreeMap<String, String>,
-    config: &mut Config,
-) -> Listener {
+fn made(listener: &envoy::Listener, names: &BTreeMap<String, String>) -> Listener {
     let on = |disabled: &BTreeMap<String, bool>| -> Vec<Spanned<String>> {
         listener
             .filters
@@ -293,28 +288,24 @@ fn made(
             })
             .collect(),
     };
-    if let Some(tls) = &listener.tls {
-        config.notes.push(note(
-            Level::Unsupported,
-            "unsupported",
-            "filter_chains.transport_socket",
-            &tls.certificate,
-            "TLS is not spoken to clients".to_owned(),
-        ));
-    }
     let all = on(&BTreeMap::new());
-    Listener {
-        name: spanned(&listener.name, listener.name.value.clone()),
-        listen: spanned(&listener.address, Address(listener.address.value)),
-        upstream: None,
+    let name = spanned(&listener.name, listener.name.value.clone());
+    let listen = spanned(&listener.address, Address(listener.address.value));
+    let ways = Ways {
+        virtual_hosts: listener.virtual_hosts.iter().map(ways_of).collect(),
+        ignore_port: listener.ignore_port,
         filters: all.clone(),
-        routes: Vec::new(),
+    };
+    Listener {
+        upstream: None,
         forwarded_for: listener.use_remote_address,
-        ways: Ways {
-            virtual_hosts: listener.virtual_hosts.iter().map(ways_of).collect(),
-            ignore_port: listener.ignore_port,
-            filters: all,
-        },
+        ways,
+        tls: listener.tls.as_ref().map(|tls| ListenerTls {
+            certificate: spanned(&tls.certificate, tls.certificate.value.clone()),
+            key: spanned(&tls.key, tls.key.value.clone()),
+            names: Vec::new(),
+        }),
+        ..Listener::plain(name, listen, spanned(&listener.name, String::new()), all)
     }
 }
 

@@ -1,0 +1,133 @@
+const CASES: &[Case] = &[
+    same("a sound GET", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", Passed(1)),
+    same("two, one after the other", b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n", Passed(2)),
+    same("a body with a length", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody", Passed(1)),
+    same("a body in chunks", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n", Passed(1)),
+    // RFC 9112 §6.3: a message with Transfer-Encoding and Content-Length ought to be handled as an error.
+    same("length, then chunked", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", Refused),
+    same("chunked, then length", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", Refused),
+    same("length 0 beside chunks", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", Refused),
+    same("two different lengths", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nbody", Refused),
+    same("twice the same length", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\nbody", Refused),
+    same("a list of lengths", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4, 4\r\n\r\nbody", Refused),
+    same("a negative length", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -4\r\n\r\nbody", Refused),
+    same("a length with a sign", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +4\r\n\r\nbody", Refused),
+    same("a length that is no number", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4x\r\n\r\nbody", Refused),
+    same("a hexadecimal length", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x4\r\n\r\nbody", Refused),
+    same("an empty length", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", Refused),
+    same("a length beyond 64 bits", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551620\r\n\r\nbody", Refused),
+    same("chunked twice", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Refused),
+    same("chunked, chunked", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", Refused),
+    same("another coding", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", Refused),
+    same("identity", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\nContent-Length: 4\r\n\r\nbody", Refused),
+    same("gzip, chunked", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", Refused),
+    same("chunked, identity", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", Refused),
+    same("a space before the colon", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", Refused),
+    same("a tab before the coding", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\tchunked\r\n\r\n0\r\n\r\n", Passed(1)),
+    same("a vertical tab before the coding", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", Refused),
+    same("a coding in quotes", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n", Refused),
+    same("chunked in capitals", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: CHUNKED\r\n\r\n0\r\n\r\n", Passed(1)),
+    same("chunks in HTTP/1.0", b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", Refused),
+    // Chunks.
+    same("a chunk size that is no number", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nz\r\nbody\r\n0\r\n\r\n", Refused),
+    same("a chunk size with 0x", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x4\r\nbody\r\n0\r\n\r\n", Refused),
+    same("a chunk size beyond 64 bits", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff4\r\nbody\r\n0\r\n\r\n", Refused),
+    same("a negative chunk size", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\nbody\r\n0\r\n\r\n", Refused),
+    same("a bare LF after the chunk size", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\nbody\r\n0\r\n\r\n", Refused),
+    differs("a bare LF after the chunk", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\n0\r\n\r\n", Refused, Passed(1), "Envoy takes a bare LF for the end of a chunk"),
+    differs("more in a chunk than its size", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nbody\r\n0\r\n\r\n", Refused, Passed(1), "Envoy drops what is beyond the size"),
+    same("a chunk extension", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4;a=b\r\nbody\r\n0\r\n\r\n", Passed(1)),
+    same("a bare LF in a chunk extension", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4;a\nb\r\nbody\r\n0\r\n\r\n", Refused),
+    same("trailers", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nx-sum: 1\r\n\r\n", Passed(1)),
+    same("a length among the trailers", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nContent-Length: 40\r\n\r\n", Passed(1)),
+    // Line ends.
+    differs("bare LF in the head", b"GET / HTTP/1.1\nHost: a\n\n", Refused, Passed(1), "Envoy takes a bare LF for a line end, which RFC 9112 §2.2 allows"),
+    differs("a bare LF after a field", b"GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", Refused, Passed(1), "Envoy takes a bare LF for a line end, which RFC 9112 §2.2 allows"),
+    differs("a bare CR in a value", b"GET / HTTP/1.1\r\nHost: a\r\nX: y\rGET /smuggled HTTP/1.1\r\n\r\n", Refused, Passed(1), "Envoy passes a value with a bare CR"),
+    same("a bare CR after the request line", b"GET / HTTP/1.1\rHost: a\r\n\r\n", Refused),
+    same("NUL in a value", b"GET / HTTP/1.1\r\nHost: a\r\nX: y\0z\r\n\r\n", Refused),
+    differs("a folded line", b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n z\r\n\r\n", Refused, Passed(1), "Envoy unfolds it, which RFC 9112 §5.2 allows"),
+    differs("a folded Transfer-Encoding", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", Refused, Passed(1), "Envoy unfolds it, which RFC 9112 §5.2 allows"),
+    same("white space before the first field", b"GET / HTTP/1.1\r\n Host: a\r\n\r\n", Refused),
+    same("an empty line before the request", b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Passed(1)),
+    // Names and the request line.
+    same("a field without a name", b"GET / HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n", Refused),
+    same("a field without a colon", b"GET / HTTP/1.1\r\nHost: a\r\nfield\r\n\r\n", Refused),
+    same("a space in a name", b"GET / HTTP/1.1\r\nHost: a\r\nx y: z\r\n\r\n", Refused),
+    differs("two spaces in the request line", b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Refused, Passed(1), "Envoy takes any white space between the parts, which RFC 9112 §3 allows"),
+    same("a space in the target", b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", Refused),
+    differs("a tab in the request line", b"GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", Refused, Passed(1), "Envoy takes any white space between the parts, which RFC 9112 §3 allows"),
+    same("no version", b"GET /\r\n\r\n", Refused),
+    same("version 2.0", b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", Refused),
+    same("version 1.2", b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", Refused),
+    same("a method that is no token", b"GE(T / HTTP/1.1\r\nHost: a\r\n\r\n", Refused),
+    differs("a method in small letters", b"get / HTTP/1.1\r\nHost: a\r\n\r\n", Passed(1), Refused, "laxer: Envoy takes only the methods it knows, unless it is told otherwise"),
+    same("a fragment", b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Refused),
+    same("a target that is no path", b"GET a HTTP/1.1\r\nHost: a\r\n\r\n", Refused),
+    // Host.
+    same("no Host", b"GET / HTTP/1.1\r\n\r\n", Refused),
+    differs("two Hosts", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Refused, Passed(1), "Envoy joins them; RFC 9112 §3.2 wants 400"),
+    differs("twice the same Host", b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Refused, Passed(1), "Envoy joins them; RFC 9112 §3.2 wants 400"),
+    differs("user information in Host", b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", Declined, Passed(1), "Envoy passes it; RFC 9110 §4.2.4 wants an error"),
+    differs("a path in Host", b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", Declined, Refused, "the request ends where it ends: the connection stays"),
+    same("an absolute target", b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", Passed(1)),
+    same("an absolute target of another scheme", b"GET ftp://b/ HTTP/1.1\r\nHost: a\r\n\r\n", Refused),
+    differs("user information in the target", b"GET http://u@b/ HTTP/1.1\r\nHost: b\r\n\r\n", Declined, Passed(1), "Envoy passes it; RFC 9110 §4.2.4 wants an error"),
+    same("a length named as hop by hop", b"POST / HTTP/1.1\r\nHost: a\r\nConnection: content-length\r\nContent-Length: 4\r\n\r\nbody", Passed(1)),
+    // Other protocols.
+    differs("CONNECT", b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", Declined, Refused, "501, and the connection stays"),
+    differs("an upgrade to WebSocket", b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", Declined, Refused, "501, and the connection stays"),
+    same("an upgrade to h2c", b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n", Passed(1)),
+    same("not HTTP", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03aaaaaaaaaaaaaaaa\r\n\r\n", Refused),
+];
+
+const GET: (&[u8], &[u8]) = (b":method", b"GET");
+const POST: (&[u8], &[u8]) = (b":method", b"POST");
+const HTTP: (&[u8], &[u8]) = (b":scheme", b"http");
+const ROOT: (&[u8], &[u8]) = (b":path", b"/");
+const FOR_A: (&[u8], &[u8]) = (b":authority", b"a");
+
+const fn same2(name: &'static str, fields: &'static [(&'static [u8], &'static [u8])], took: Took) -> Case2 {
+    Case2 { name, fields, body: None, host: took, envoy: took, because: "" }
+}
+
+const fn body2(name: &'static str, fields: &'static [(&'static [u8], &'static [u8])], body: &'static [u8], took: Took) -> Case2 {
+    Case2 { name, fields, body: Some(body), host: took, envoy: took, because: "" }
+}
+
+const CASES2: &[Case2] = &[
+    same2("a sound GET", &[GET, HTTP, ROOT, FOR_A], Passed(1)),
+    body2("a sound POST", &[POST, HTTP, ROOT, FOR_A, (b"content-length", b"4")], b"body", Passed(1)),
+    same2("two methods", &[GET, GET, HTTP, ROOT, FOR_A], Refused),
+    same2("two paths", &[GET, HTTP, ROOT, (b":path", b"/smuggled"), FOR_A], Refused),
+    same2("two authorities", &[GET, HTTP, ROOT, FOR_A, (b":authority", b"b")], Refused),
+    same2("no path", &[GET, HTTP, FOR_A], Refused),
+    same2("an empty path", &[GET, HTTP, (b":path", b""), FOR_A], Refused),
+    same2("no method", &[HTTP, ROOT, FOR_A], Refused),
+    same2("no scheme", &[GET, ROOT, FOR_A], Refused),
+    same2("a pseudo-field after a field", &[GET, HTTP, ROOT, (b"x", b"y"), FOR_A], Refused),
+    same2("a pseudo-field that is none", &[GET, HTTP, ROOT, FOR_A, (b":x", b"y")], Refused),
+    same2("a status in a request", &[GET, HTTP, ROOT, FOR_A, (b":status", b"200")], Refused),
+    same2("a name in capitals", &[GET, HTTP, ROOT, FOR_A, (b"X-Y", b"z")], Refused),
+    same2("a colon in a name", &[GET, HTTP, ROOT, FOR_A, (b"x:y", b"z")], Refused),
+    same2("a space in a name", &[GET, HTTP, ROOT, FOR_A, (b"x y", b"z")], Refused),
+    same2("CR LF in a value", &[GET, HTTP, ROOT, FOR_A, (b"x", b"y\r\nGET /smuggled HTTP/1.1\r\n\r\n")], Refused),
+    same2("NUL in a value", &[GET, HTTP, ROOT, FOR_A, (b"x", b"y\0z")], Refused),
+    same2("CR LF in the path", &[GET, HTTP, (b":path", b"/ HTTP/1.1\r\nx: y\r\n\r\nGET /smuggled"), FOR_A], Refused),
+    same2("a space in the path", &[GET, HTTP, (b":path", b"/a b"), FOR_A], Refused),
+    same2("CR LF in the method", &[(b":method", b"GET / HTTP/1.1\r\n\r\nGET"), HTTP, ROOT, FOR_A], Refused),
+    same2("CR LF in the authority", &[GET, HTTP, ROOT, (b":authority", b"a\r\nx: y")], Refused),
+    same2("user information in the authority", &[GET, HTTP, ROOT, (b":authority", b"u@a")], Refused),
+    same2("Transfer-Encoding", &[POST, HTTP, ROOT, FOR_A, (b"transfer-encoding", b"chunked")], Refused),
+    same2("Connection", &[GET, HTTP, ROOT, FOR_A, (b"connection", b"close")], Refused),
+    same2("TE other than trailers", &[GET, HTTP, ROOT, FOR_A, (b"te", b"gzip")], Refused),
+    same2("TE: trailers", &[GET, HTTP, ROOT, FOR_A, (b"te", b"trailers")], Passed(1)),
+    same2("Host that says another", &[GET, HTTP, ROOT, FOR_A, (b"host", b"b")], Passed(1)),
+    same2("two Hosts", &[GET, HTTP, ROOT, (b"host", b"a"), (b"host", b"b")], Refused),
+    same2("Host in place of the authority", &[GET, HTTP, ROOT, (b"host", b"a")], Passed(1)),
+    body2("less than its length", &[POST, HTTP, ROOT, FOR_A, (b"content-length", b"9")], b"body", Refused),
+    body2("more than its length", &[POST, HTTP, ROOT, FOR_A, (b"content-length", b"2")], b"body", Refused),
+    body2("two lengths", &[POST, HTTP, ROOT, FOR_A, (b"content-length", b"4"), (b"content-length", b"5")], b"body", Refused),
+    same2("a length without a body", &[POST, HTTP, ROOT, FOR_A, (b"content-length", b"4")], Refused),
+    same2("CONNECT", &[(b":method", b"CONNECT"), (b":authority", b"a:80")], Refused),
+];

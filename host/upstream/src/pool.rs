@@ -1,0 +1,269 @@
+//! Connections to one endpoint: kept HTTP/1.1 ones, and one HTTP/2 connection that carries every stream.
+
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use edgeweir_host_chain::{Body, Request};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+
+use crate::connect::{Connector, Stream, To};
+use crate::counts::{Counts, Event};
+use crate::failure::{Failure, chain_of};
+use crate::settings::{Protocol, Settings};
+
+/// Idle connections kept to one endpoint.
+const IDLE_CONNECTIONS: usize = 256;
+/// How long a connection is kept idle.
+const IDLE: Duration = Duration::from_secs(60);
+/// Flow control of HTTP/2: what one stream may have waiting, bytes. The connection's own window is out of the way, so
+/// that a client which stops reading stops its own stream only.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1 << 30;
+
+/// What ALPN gave last.
+const UNKNOWN: u8 = 0;
+const ONE: u8 = 1;
+const TWO: u8 = 2;
+
+pub(crate) struct Pool {
+    to: To,
+    authority: String,
+    connector: Arc<Connector>,
+    protocol: Protocol,
+    headers: usize,
+    header_bytes: usize,
+    counts: Arc<Counts>,
+    speaks: AtomicU8,
+    idle: Mutex<Vec<(http1::SendRequest<Body>, Instant)>>,
+    shared: tokio::sync::Mutex<Option<http2::SendRequest<Body>>>,
+}
+
+/// A connection for one request.
+pub(crate) struct Taken {
+    pub(crate) wire: Wire,
+    /// It has carried a request before.
+    pub(crate) reused: bool,
+}
+
+pub(crate) enum Wire {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+/// A request that got no response head.
+pub(crate) enum Unanswered {
+    /// Nothing of it was sent; here it is.
+    Unsent(Box<Request>, Failure),
+    /// It went out.
+    Lost(Failure),
+}
+
+impl Pool {
+    pub(crate) fn new(
+        to: To,
+        authority: &str,
+        connector: &Arc<Connector>,
+        settings: &Settings,
+        counts: &Arc<Counts>,
+    ) -> Arc<Self> {
+        let speaks = match (settings.protocol, connector.secure()) {
+            (Protocol::Http2, _) => TWO,
+            (Protocol::Negotiated, true) => UNKNOWN,
+            (Protocol::Http1, _) | (Protocol::Negotiated, false) => ONE,
+        };
+        Arc::new(Self {
+            to,
+            authority: authority.to_owned(),
+            connector: connector.clone(),
+            protocol: settings.protocol,
+            headers: settings.headers,
+            header_bytes: settings.header_bytes,
+            counts: counts.clone(),
+            speaks: AtomicU8::new(speaks),
+            idle: Mutex::default(),
+            shared: tokio::sync::Mutex::new(None),
+        })
+    }
+
+    /// A connection: a kept one unless it must be `fresh`.
+    pub(crate) async fn take(&self, fresh: bool) -> Result<Taken, Failure> {
+        if self.speaks.load(Relaxed) == ONE {
+            if !fresh && let Some(sender) = self.kept() {
+                return Ok(Taken {
+                    wire: Wire::Http1(sender),
+                    reused: true,
+                });
+            }
+            let wire = self.open().await?;
+            return Ok(Taken {
+                wire,
+                reused: false,
+            });
+        }
+        // One at a time: whoever waits uses what is opened here.
+        let mut shared = self.shared.lock().await;
+        let open = shared.as_ref().filter(|sender| !sender.is_closed());
+        if let Some(sender) = open
+            && !fresh
+        {
+            return Ok(Taken {
+                wire: Wire::Http2(sender.clone()),
+                reused: true,
+            });
+        }
+        *shared = None;
+        let wire = self.open().await?;
+        if let Wire::Http2(sender) = &wire {
+            *shared = Some(sender.clone());
+        }
+        Ok(Taken {
+            wire,
+            reused: false,
+        })
+    }
+
+    fn kept(&self) -> Option<http1::SendRequest<Body>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((sender, since)) = idle.pop() {
+            if sender.is_ready() && since.elapsed() < IDLE {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request as soon as this one is through.
+    pub(crate) fn keep(self: &Arc<Self>, mut sender: http1::SendRequest<Body>) {
+        let pool = Arc::downgrade(self);
+        tokio::spawn(async move {
+            if sender.ready().await.is_err() {
+                return;
+            }
+            if let Some(pool) = pool.upgrade() {
+                let mut idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                if idle.len() < IDLE_CONNECTIONS {
+                    idle.push((sender, Instant::now()));
+                }
+            }
+        });
+    }
+
+    /// Closes what has been idle for too long.
+    pub(crate) fn sweep(&self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(sender, since)| since.elapsed() < IDLE && !sender.is_closed());
+    }
+
+    async fn open(&self) -> Result<Wire, Failure> {
+        let (stream, agreed) = self.connector.open(&self.to, &self.authority).await?;
+        let two = match self.protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Negotiated => agreed == Some(true),
+        };
+        if self.protocol == Protocol::Http2 && agreed == Some(false) {
+            return Err(Failure::Tls {
+                certificate: false,
+                why: "it does not speak HTTP/2 (ALPN)".to_owned(),
+            });
+        }
+        let wire = if two {
+            self.two(stream).await?
+        } else {
+            self.one(stream).await?
+        };
+        self.speaks.store(if two { TWO } else { ONE }, Relaxed);
+        self.counts.add(Event::Connected);
+        Ok(wire)
+    }
+
+    async fn one(&self, stream: Stream) -> Result<Wire, Failure> {
+        let (sender, driver) = http1::Builder::new()
+            .max_headers(self.headers)
+            .max_buf_size(self.header_bytes)
+            .handshake::<_, Body>(TokioIo::new(stream))
+            .await
+            .map_err(|error| Failure::Connect(chain_of(&error)))?;
+        let authority = self.authority.clone();
+        tokio::spawn(async move {
+            if let Err(error) = driver.await {
+                tracing::debug!(authority, %error, "a connection ended");
+            }
+        });
+        Ok(Wire::Http1(sender))
+    }
+
+    async fn two(&self, stream: Stream) -> Result<Wire, Failure> {
+        let (sender, driver) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(u32::try_from(self.header_bytes).unwrap_or(u32::MAX))
+            .handshake::<_, Body>(TokioIo::new(stream))
+            .await
+            .map_err(|error| Failure::Connect(chain_of(&error)))?;
+        let authority = self.authority.clone();
+        tokio::spawn(async move {
+            if let Err(error) = driver.await {
+                tracing::debug!(authority, %error, "an HTTP/2 connection ended");
+            }
+        });
+        Ok(Wire::Http2(sender))
+    }
+}
+
+impl Taken {
+    /// Sends a request that is in the form of this connection's version.
+    pub(crate) async fn send(
+        self,
+        pool: &Arc<Pool>,
+        request: Request,
+    ) -> Result<http::Response<Incoming>, Unanswered> {
+        let sent = match self.wire {
+            Wire::Http1(mut sender) => {
+                let sent = sender.try_send_request(request).await;
+                if sent.is_ok() {
+                    pool.keep(sender);
+                }
+                sent
+            }
+            Wire::Http2(mut sender) => {
+                if let Err(error) = sender.ready().await {
+                    let failure = Failure::Closed(chain_of(&error));
+                    return Err(Unanswered::Unsent(Box::new(request), failure));
+                }
+                sender.try_send_request(request).await
+            }
+        };
+        sent.map_err(|mut error| {
+            let request = error.take_message();
+            let error = error.into_error();
+            let failure = failure_of(&error);
+            match request {
+                Some(request) => Unanswered::Unsent(Box::new(request), failure),
+                None => Unanswered::Lost(failure),
+            }
+        })
+    }
+}
+
+fn failure_of(error: &hyper::Error) -> Failure {
+    let why = chain_of(error);
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            // RFC 9113 §8.7: REFUSED_STREAM says that the stream was closed before anything was done with it.
+            if error.reason() == Some(h2::Reason::REFUSED_STREAM) {
+                return Failure::Refused(why);
+            }
+            if error.is_reset() {
+                return Failure::Reset(why);
+            }
+        }
+        cause = error.source();
+    }
+    Failure::Closed(why)
+}
