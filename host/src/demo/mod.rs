@@ -11,9 +11,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 
-use crate::config::{
-    Address, Admin, Config, Filter, Limits, Listener, RequestId, Source, State, Upstream,
-};
+use crate::config::{Address, Admin, Config, Filter, Limits, Listener, Source, State, Upstream};
 use crate::host::Host;
 use crate::serve::{Accepting, Bounds};
 
