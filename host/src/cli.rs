@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use edgeweir_host_formats::{Finding, Level};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Options};
 use crate::demo;
 use crate::host::{Host, Prepared, State, StopSignals};
 use crate::inspect::Inspected;
@@ -50,6 +51,58 @@ pub enum Command {
         edgeweir run examples/host/edgeweir.toml --report 10"
     )]
     Run(Run),
+    /// Run declarative cases against filters, on this host or on a real Envoy.
+    #[command(
+        after_help = "Exit codes: 0 all passed, 1 some failed, 2 a case, a file or a module is broken.\n\nExamples:\n  \
+        edgeweir test tests/cases\n  \
+        edgeweir test cache.test.toml --filter stale --watch\n  \
+        edgeweir test tests/cases --on envoy --envoy /usr/bin/envoy --junit report.xml\n  \
+        edgeweir test tests/cases --torture"
+    )]
+    Test(crate::test::Test),
+    /// Measure a chain, or compare two: latency, throughput, CPU, what each filter costs, with how sure that is.
+    #[command(
+        after_help = "Sides are processes of their own and take turns; the built-in origin (/1k, /json, /html, and \
+        /cached/… of them) is behind both.\nExit codes: 0 measured, 1 an error, 3 worse than the baseline.\n\nExamples:\n  \
+        edgeweir bench edgeweir.toml\n  \
+        edgeweir bench before.toml after.toml --html report.html\n  \
+        edgeweir bench edgeweir.toml envoy:edgeweir.toml --path /cached/json -H 'accept-encoding: gzip'\n  \
+        edgeweir bench target/edge/minify.proxy-wasm.wasm --rate 2000\n  \
+        edgeweir bench edgeweir.toml --baseline main.json --fail-above 5%"
+    )]
+    Bench(Box<edgeweir_host_bench::command::Bench>),
+    /// Send the same exchanges through two sides, such as the host and a real Envoy, and show every difference.
+    #[command(
+        after_help = "Both sides have an origin that says the same. Made-up exchanges that differ are made smaller \
+        until what is left matters.\nExit codes: 0 no difference, 1 an error, 3 differences.\n\nExamples:\n  \
+        edgeweir diff edgeweir.toml --generate 10000 --seed 7\n  \
+        edgeweir diff edgeweir.toml --replay recorded.har\n  \
+        edgeweir diff before.toml after.toml --ignore cache-status\n  \
+        edgeweir diff target/edge/compress.proxy-wasm.wasm target/edge/compress.wasi-http.wasm"
+    )]
+    Diff(Box<edgeweir_host_exchanges::diff::Diff>),
+    /// Serve a configuration and write down what passes, as HAR.
+    #[command(
+        after_help = "Stops as `run` does. Authorization, Cookie, Set-Cookie and the like are redacted unless \
+        --keep-secrets is given.\n\nExamples:\n  \
+        edgeweir record edgeweir.toml --to recorded.har\n  \
+        edgeweir record edgeweir.toml --to origin.har --side origin   what passes between filters and origin"
+    )]
+    Record(crate::record::Record),
+    /// Send recorded requests again and compare the responses with the recorded ones.
+    #[command(
+        after_help = "Exit codes: 0 as recorded, 1 an error, 3 differences.\n\nExamples:\n  \
+        edgeweir replay recorded.har --against edgeweir.toml\n  \
+        edgeweir replay recorded.har --against http://127.0.0.1:10000 --speed 2\n  \
+        edgeweir replay recorded.har --against edgeweir.toml --ignore x-origin-request"
+    )]
+    Replay(Box<edgeweir_host_exchanges::replay::Replay>),
+    /// Say why a response was not cached, compressed or minified, or why it was refused.
+    #[command(after_help = "Examples:\n  \
+        edgeweir explain --config edgeweir.toml https://app.example/json\n  \
+        edgeweir explain http://127.0.0.1:8000/json -H 'accept-encoding: gzip' --admin http://127.0.0.1:8003\n  \
+        edgeweir explain POST http://app.example/json --at http://127.0.0.1:10000 --admin http://127.0.0.1:9901")]
+    Explain(Box<edgeweir_host_exchanges::explain::Explain>),
     /// Say what a .wasm file is: its ABI, what it asks of a host, its memory, its configuration's schema.
     #[command(after_help = "Examples:\n  \
         edgeweir inspect target/edge/cache.proxy-wasm.wasm\n  \
@@ -58,12 +111,24 @@ pub enum Command {
     Inspect(Inspect),
     /// Keep what outgrows one edge: cached responses, keys and values, and limits that count once for all.
     Store(Box<edgeweir_host_store::command::Store>),
+    /// Write modules, components and Spin applications as OCI images, for the registries that Istio, Envoy Gateway and Spin pull from.
+    #[command(
+        after_help = "A module becomes NAME:TAG for Istio and Envoy Gateway, and NAME:TAG-wasm in the form of CNCF's working group; a \
+        component NAME:TAG-KIND in the latter; a spin.toml the application with its middlewares composed in. SOURCE_DATE_EPOCH sets the time that images say they were made; without it \
+        the same file always has the same digest.\n\nExamples:\n  \
+        edgeweir package target/edge/edge.proxy-wasm.wasm\n  \
+        edgeweir package target/edge/*.wasm --to target/images --json\n  \
+        edgeweir package examples/spin/spin.toml\n  \
+        edgeweir package my-filter.wasm --form envoy --name acme/my-filter --tag 1.4.0"
+    )]
+    Package(crate::package::Package),
 }
 
 /// Arguments of `run`.
 #[derive(clap::Args, Debug)]
 pub struct Run {
-    /// The configuration, TOML; none: the demo on built-in defaults.
+    /// The configuration: edgeweir.toml, an Envoy bootstrap (YAML or JSON) or a Spin manifest (spin.toml); none: the demo
+    /// on built-in defaults.
     pub config: Option<PathBuf>,
     /// Load everything, say what is wrong, and end without serving.
     #[arg(long)]
@@ -71,6 +136,10 @@ pub struct Run {
     /// Do not look at the files: reload on SIGHUP only.
     #[arg(long)]
     pub no_watch: bool,
+    /// Go on without what an Envoy bootstrap or a Spin manifest asks for and this host does not have, though answers will
+    /// be others.
+    #[arg(long, requires = "config")]
+    pub lenient: bool,
     /// Print what each filter cost every so many seconds, not only at the end.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub report: Option<u64>,
@@ -100,7 +169,11 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
     let level = arguments
         .log
         .or_else(|| std::env::var("EDGEWEIR_LOG").ok())
-        .unwrap_or_else(|| "info".to_owned());
+        .unwrap_or_else(|| match &arguments.command {
+            // Its cases look at what filters log; traps are in its report.
+            Command::Test(_) => "off".to_owned(),
+            _ => "info".to_owned(),
+        });
     let filter = tracing_subscriber::EnvFilter::try_new(&level)
         .with_context(|| format!("\"{level}\" is no level or filter for logs"))?;
     // A second subscriber (a test's) stays: logging is not worth failing for.
@@ -112,6 +185,23 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Inspect(inspect) => self::inspect(&inspect),
         Command::Store(store) => edgeweir_host_store::command::execute(&store),
+        Command::Test(test) => match crate::test::execute(&test)? {
+            0 => Ok(()),
+            code => std::process::exit(i32::from(code)),
+        },
+        Command::Bench(bench) => edgeweir_host_bench::command::execute(&bench),
+        Command::Diff(diff) => edgeweir_host_exchanges::diff::execute(&diff),
+        Command::Replay(replay) => edgeweir_host_exchanges::replay::execute(&replay),
+        Command::Explain(explain) => edgeweir_host_exchanges::explain::execute(&explain),
+        Command::Record(record) => tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("the runtime cannot start")?
+            .block_on(crate::record::execute(&record)),
+        Command::Package(package) => {
+            say(&crate::package::execute(&package)?);
+            Ok(())
+        }
         Command::Run(run) => tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -140,7 +230,7 @@ fn inspect(arguments: &Inspect) -> anyhow::Result<()> {
 
 async fn run(arguments: Run) -> anyhow::Result<()> {
     let (config, origin) = match &arguments.config {
-        Some(file) => (Config::read(file)?, None),
+        Some(file) => (read(file, arguments.lenient)?, None),
         None => {
             let demo = demo::start(&arguments.modules, arguments.port).await?;
             (demo.config, Some(demo.origin))
@@ -189,7 +279,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         };
         // What takes long, compiling, must not hold up a signal to stop.
         let next = tokio::select! {
-            next = read_again(&host, file) => next,
+            next = read_again(&host, file, arguments.lenient) => next,
             name = signals.next() => break name,
         };
         let taken = match next {
@@ -219,8 +309,21 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn read_again(host: &Host, file: &Path) -> anyhow::Result<Prepared> {
-    host.prepare(Config::read(file)?).await
+/// Reads a configuration, and says what of it has no meaning here.
+fn read(file: &Path, lenient: bool) -> Result<Config, ConfigError> {
+    let options = Options {
+        lenient,
+        runtime_config: None,
+    };
+    let config = Config::read_with(file, &options)?;
+    for note in &config.notes {
+        warn(&config, note);
+    }
+    Ok(config)
+}
+
+async fn read_again(host: &Host, file: &Path, lenient: bool) -> anyhow::Result<Prepared> {
+    host.prepare(read(file, lenient)?).await
 }
 
 /// Watches the files of a configuration; without a word from the kernel there is still SIGHUP.
@@ -238,6 +341,18 @@ async fn changed(changes: &mut Option<Changes>) {
     match changes {
         Some(changes) => changes.next().await,
         None => std::future::pending().await,
+    }
+}
+
+/// Says what of a file has no meaning here: what can be wrong with answers as a warning, the rest where it is asked for.
+fn warn(config: &Config, note: &Finding) {
+    let file = config.source.file.display();
+    let place = note.place(&config.source.text);
+    let place = place.map_or(String::new(), |place| format!(":{place}"));
+    let Finding { path, message, .. } = note;
+    match note.level {
+        Level::Advice => tracing::debug!("{file}{place}: {path}: {message}"),
+        _ => tracing::warn!("{file}{place}: {path}: {message}"),
     }
 }
 
@@ -260,7 +375,7 @@ fn advised(error: anyhow::Error, arguments: &Run) -> anyhow::Error {
     }
 }
 
-fn addresses(host: &Host) -> String {
+pub(crate) fn addresses(host: &Host) -> String {
     let mut text = String::new();
     for listener in &host.state.listeners {
         text.push_str(&line_of(&host.state, listener));
@@ -310,7 +425,7 @@ fn shown(file: Option<&Path>) -> String {
 }
 
 /// Prints, and does not mind when nobody reads any more.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
     let _ = out.flush();

@@ -6,18 +6,22 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use edgeweir_host_chain::{Layer, Meter, Next};
+use edgeweir_host_formats::action::Action;
+use edgeweir_host_formats::route::{PathMatch, Table, VirtualHost};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::Admin;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Way, Ways};
 use crate::load::{Loaded, Loader, Runtimes};
 use crate::reload::Reloads;
+use crate::routing::{Chain, Editing, Lost, Redirecting, Responding, Routes, Taken};
 use crate::serve::access::AccessLog;
 use crate::serve::exchange::Telling;
 use crate::serve::listener::{Setup, Slot};
@@ -131,44 +135,24 @@ impl Prepared {
 
     async fn after(config: Config, kept: Kept) -> anyhow::Result<Self> {
         let before = kept.state;
-        let mut loader = Loader::following(&config, kept.runtimes, meters_of(before.as_deref()));
         let reloads = before
             .as_ref()
             .map_or_else(Arc::default, |state| state.reloads.clone());
         let generation = reloads.generation();
-        let mut loaded: BTreeMap<String, Loaded> = BTreeMap::new();
-        let mut upstreams: BTreeMap<String, Arc<Upstream>> = BTreeMap::new();
-        let mut filters = Vec::new();
+        let mut build = Build {
+            config: &config,
+            before: before.as_deref(),
+            loader: Loader::following(&config, kept.runtimes, meters_of(before.as_deref())),
+            loaded: BTreeMap::new(),
+            filters: Vec::new(),
+            upstreams: BTreeMap::new(),
+        };
         let mut sites = Vec::new();
         let mut listeners = Vec::new();
         let mut secured = Vec::new();
         for (index, listener) in config.listeners.iter().enumerate() {
             let field = format!("listener[{index}]");
-            let mut chain: Vec<Arc<dyn Layer>> = Vec::new();
-            let mut names = Vec::new();
-            for name in listener.filters.iter().map(|name| name.get_ref()) {
-                if !loaded.contains_key(name) {
-                    let filter = config
-                        .filters
-                        .get(name)
-                        .ok_or_else(|| anyhow!("there is no [filter.{name}]"))?;
-                    let one = loader.load(name, filter).await?;
-                    filters.push(one.clone());
-                    loaded.insert(name.clone(), one);
-                }
-                names.push(name.clone());
-                chain.push(loaded[name].layer.clone());
-            }
-            let upstream = listener.upstream.get_ref();
-            let origin = match upstreams.get(upstream) {
-                Some(origin) => origin.clone(),
-                None => {
-                    let origin = origin_of(&config, upstream, before.as_deref())?;
-                    upstreams.entry(upstream.clone()).or_insert(origin).clone()
-                }
-            };
-            let addresses = origin.settings().addresses.join(", ");
-            chain.push(origin);
+            let routes = build.routes(&listener.ways).await?;
             let tls = match &listener.tls {
                 None => None,
                 Some(tls) => Some(tls::server(&config, tls, &field)?),
@@ -180,26 +164,31 @@ impl Prepared {
                 .map_or_else(Arc::default, |known| known.stats.clone());
             sites.push(Arc::new(Site {
                 name: name.clone(),
-                chain: Next::new(chain),
-                route: edgeweir_host_proxy_wasm::Route {
-                    cluster: upstream.clone(),
-                    route: name.clone(),
-                },
+                routes,
+                forwarded_for: listener.forwarded_for,
                 headers: config.limits.headers.size(),
                 stats: stats.clone(),
                 telling: telling_of(&config, listener, &field)?,
                 generation: generation.clone(),
             }));
+            let (filters, upstream) = build.named(&listener.ways);
             listeners.push(ListenerState {
                 name: name.clone(),
-                filters: names,
-                upstream: addresses,
+                filters,
+                upstream,
                 secure: tls.is_some(),
                 stats,
                 address: std::sync::OnceLock::new(),
             });
             secured.push(tls);
         }
+        let Build {
+            mut loader,
+            loaded,
+            mut filters,
+            upstreams,
+            ..
+        } = build;
         // A filter no listener names is loaded all the same: what is wrong with it is said now, not when it is used.
         for (name, filter) in &config.filters {
             if !loaded.contains_key(name) {
@@ -398,6 +387,145 @@ fn meters_of(state: Option<&State>) -> BTreeMap<String, Arc<Meter>> {
     filters
         .filter_map(|filter| Some((filter.name.clone(), filter.layer.meter()?.clone())))
         .collect()
+}
+
+/// What is shared among the ways of all listeners while they are built.
+struct Build<'a> {
+    config: &'a Config,
+    before: Option<&'a State>,
+    loader: Loader<'a>,
+    loaded: BTreeMap<String, Loaded>,
+    filters: Vec<Loaded>,
+    upstreams: BTreeMap<String, Arc<Upstream>>,
+}
+
+impl Build<'_> {
+    async fn routes(&mut self, ways: &Ways) -> anyhow::Result<Routes> {
+        let lost = self.chain(&ways.filters, vec![Arc::new(Lost)]).await?;
+        let mut virtual_hosts = Vec::new();
+        for host in &ways.virtual_hosts {
+            let mut routes = Vec::new();
+            for (matched, way) in &host.routes {
+                routes.push((matched.clone(), self.way(&matched.path, way).await?));
+            }
+            virtual_hosts.push(VirtualHost {
+                name: host.name.clone(),
+                domains: host.domains.clone(),
+                routes,
+            });
+        }
+        let table = Table::new(virtual_hosts, ways.ignore_port);
+        Ok(Routes::new(table, lost))
+    }
+
+    async fn way(&mut self, matched: &PathMatch, way: &Way) -> anyhow::Result<Taken> {
+        let matched = || matched.clone();
+        let mut ends: Vec<(u32, String, Arc<dyn Layer>)> = Vec::new();
+        match &way.action {
+            Action::Forward(upstreams) => {
+                for (weight, name) in upstreams {
+                    let upstream = self.upstream(&name.value)?;
+                    ends.push((*weight, name.value.clone(), upstream));
+                }
+            }
+            Action::Redirect(redirect) => {
+                let (redirect, matched) = (redirect.clone(), matched());
+                let end = Arc::new(Redirecting { redirect, matched });
+                ends.push((1, String::new(), end));
+            }
+            Action::Respond(answer) => {
+                ends.push((1, String::new(), Arc::new(Responding(answer.clone()))));
+            }
+        }
+        let mut chains = Vec::new();
+        for (weight, cluster, end) in ends {
+            let mut rest: Vec<Arc<dyn Layer>> = Vec::new();
+            if !way.edits.is_empty() {
+                let (edits, matched) = (way.edits.clone(), matched());
+                rest.push(Arc::new(Editing { edits, matched }));
+            }
+            rest.extend(self.config.taps.origin.clone());
+            rest.push(end);
+            chains.push(Chain {
+                weight,
+                cluster,
+                next: self.chain(&way.filters, rest).await?,
+            });
+        }
+        Ok(Taken {
+            name: way.name.clone(),
+            chains,
+            turn: AtomicU32::new(0),
+        })
+    }
+
+    /// Filters by their names, loaded once each, and what is behind them.
+    async fn chain(
+        &mut self,
+        names: &[toml::Spanned<String>],
+        rest: Vec<Arc<dyn Layer>>,
+    ) -> anyhow::Result<Next> {
+        let mut chain: Vec<Arc<dyn Layer>> = Vec::new();
+        chain.extend(self.config.taps.client.clone());
+        for name in names.iter().map(|name| name.get_ref()) {
+            if !self.loaded.contains_key(name) {
+                let filter = self
+                    .config
+                    .filters
+                    .get(name)
+                    .ok_or_else(|| anyhow!("there is no [filter.{name}]"))?;
+                let one = self.loader.load(name, filter).await?;
+                self.filters.push(one.clone());
+                self.loaded.insert(name.clone(), one);
+            }
+            chain.push(self.loaded[name].layer.clone());
+        }
+        chain.extend(rest);
+        Ok(Next::new(chain))
+    }
+
+    fn upstream(&mut self, name: &str) -> anyhow::Result<Arc<Upstream>> {
+        if let Some(upstream) = self.upstreams.get(name) {
+            return Ok(upstream.clone());
+        }
+        let upstream = origin_of(self.config, name, self.before)?;
+        self.upstreams.insert(name.to_owned(), upstream.clone());
+        Ok(upstream)
+    }
+
+    /// The filters of a listener and where it leads, each once, for people.
+    fn named(&self, ways: &Ways) -> (Vec<String>, String) {
+        let (mut filters, mut ends) = (Vec::new(), Vec::new());
+        let ways_of = || ways.virtual_hosts.iter().flat_map(|host| &host.routes);
+        let of_ways = ways_of().flat_map(|(_, way)| &way.filters);
+        for name in of_ways.map(|name| name.get_ref()) {
+            if !filters.contains(name) {
+                filters.push(name.clone());
+            }
+        }
+        for (_, way) in ways_of() {
+            let to = match &way.action {
+                Action::Forward(upstreams) => upstreams
+                    .iter()
+                    .map(|(_, name)| {
+                        let settings = self.config.upstreams.get(&name.value);
+                        settings.map_or_else(
+                            || name.value.clone(),
+                            |it| it.addresses().collect::<Vec<_>>().join(", "),
+                        )
+                    })
+                    .collect(),
+                Action::Redirect(_) => vec!["a redirect".to_owned()],
+                Action::Respond(_) => vec!["an answer".to_owned()],
+            };
+            for end in to {
+                if !ends.contains(&end) {
+                    ends.push(end);
+                }
+            }
+        }
+        (filters, ends.join(", "))
+    }
 }
 
 impl Host {

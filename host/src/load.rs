@@ -172,10 +172,15 @@ impl<'a> Loader<'a> {
             Abi::WasiHttp => self.component(name, filter, &file, json).await,
         }
         .map_err(|error| {
-            let span = filter
-                .config
+            let raw = filter
+                .raw
                 .as_ref()
-                .map_or(filter.module.span(), |config| config.span());
+                .and_then(|raw| raw.configuration.as_ref());
+            let span = match (&filter.config, raw) {
+                (Some(config), _) => config.span(),
+                (None, Some(configuration)) => configuration.span.clone(),
+                (None, None) => filter.module.span(),
+            };
             let message = format!("{error:#}");
             anyhow::Error::new(ConfigError::at(
                 &self.config.source,
@@ -216,15 +221,34 @@ impl<'a> Loader<'a> {
         let plugin = proxy_wasm::Plugin {
             name: name.to_owned(),
             module: file.to_owned(),
-            configuration: json.unwrap_or_default().into_bytes(),
-            vm_configuration: text(&filter.vm_config).unwrap_or_default().into_bytes(),
+            configuration: match &filter.raw {
+                Some(raw) => raw
+                    .configuration
+                    .as_ref()
+                    .map_or_else(Vec::new, |it| it.value.clone()),
+                None => json.unwrap_or_default().into_bytes(),
+            },
+            vm_configuration: match &filter.raw {
+                Some(raw) => raw.vm_configuration.clone(),
+                None => text(&filter.vm_config).unwrap_or_default().into_bytes(),
+            },
+            environment: filter
+                .environment
+                .as_ref()
+                .map(|it| it.get_ref().clone())
+                .unwrap_or_default(),
             root_id: text(&filter.root_id).unwrap_or_default(),
-            vm_id: text(&filter.vm_id).unwrap_or_else(|| name.to_owned()),
+            vm_id: text(&filter.vm_id)
+                .or_else(|| filter.shares.clone())
+                .unwrap_or_else(|| name.to_owned()),
             limits: proxy_wasm::Limits {
                 memory_bytes: filter.memory_mib.unwrap_or(limits.memory_mib).size() * 1024 * 1024,
                 deadline: filter.deadline_ms.unwrap_or(limits.deadline_ms).millis(),
                 headers: limits.headers.size(),
                 header_bytes: limits.header_kib.size() * 1024,
+                body_buffer_bytes: filter
+                    .body_buffer_bytes
+                    .unwrap_or(proxy_wasm::Limits::default().body_buffer_bytes),
                 ..proxy_wasm::Limits::default()
             },
             on_trap: match filter.on_trap {
@@ -324,7 +348,6 @@ fn of_the_other_abi(filter: &Filter, abi: Abi) -> Option<(Range<usize>, &'static
             (span(&filter.clusters), "clusters"),
         ],
         Abi::ProxyWasm => vec![
-            (span(&filter.environment), "environment"),
             (span(&filter.variables), "variables"),
             (span(&filter.allowed_outbound), "allowed_outbound"),
         ],
@@ -337,7 +360,7 @@ fn of_the_other_abi(filter: &Filter, abi: Abi) -> Option<(Range<usize>, &'static
 /// The environment variable a component reads its JSON from: `EDGEWEIR_` and its name in capitals.
 ///
 /// The name is the one it carries itself (custom section `edgeweir:name`); else the file's, up to the first dot.
-fn configuration_variable(file: &Path) -> String {
+pub(crate) fn configuration_variable(file: &Path) -> String {
     let own = Inspected::read(file)
         .ok()
         .and_then(|inspected| inspected.name);
@@ -360,9 +383,11 @@ fn configuration_variable(file: &Path) -> String {
 
 /// Where compiled modules are kept; `None` when there is no home to keep them in.
 fn cache_dir(config: &Config) -> Option<PathBuf> {
-    if let Some(folder) = &config.state.cache_dir {
-        return Some(folder.clone());
-    }
+    config.state.cache_dir.clone().or_else(user_cache)
+}
+
+/// The cache folder of whoever runs the host.
+pub(crate) fn user_cache() -> Option<PathBuf> {
     let set = |name| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())

@@ -5,6 +5,7 @@
 
 mod meter;
 mod timeline;
+mod world;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 pub use meter::{CallStat, Meter, MeterSnapshot, Trap};
 pub use timeline::Timeline;
+pub use world::{Answering, Clock, Clusters, Faults, Witness, World};
 
 /// A streaming message body with trailers.
 pub type Body = UnsyncBoxBody<Bytes, Error>;

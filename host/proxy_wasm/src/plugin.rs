@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use bytes::Bytes;
-use edgeweir_host_chain::Meter;
+use edgeweir_host_chain::{Meter, World};
 
 use crate::callout::Client;
 use crate::fields::Bound;
@@ -106,6 +106,8 @@ pub struct Plugin {
     pub configuration: Vec<u8>,
     /// Given to `proxy_on_vm_start`.
     pub vm_configuration: Vec<u8>,
+    /// Environment variables the plugin sees by WASI.
+    pub environment: BTreeMap<String, String>,
     /// `plugin_root_id`.
     pub root_id: String,
     /// Plugins with the same one share data.
@@ -128,6 +130,7 @@ impl Plugin {
             module: module.into(),
             configuration: Vec::new(),
             vm_configuration: Vec::new(),
+            environment: BTreeMap::new(),
             root_id: String::new(),
             vm_id: String::new(),
             limits: Limits::default(),
@@ -138,15 +141,22 @@ impl Plugin {
     }
 }
 
-/// Where a request goes, as the properties `xds.cluster_name` and `xds.route_name` say; an extension of a request.
-/// Without it they are `origin` and `default`.
+/// Where a request goes, as the properties `xds.cluster_name`, `xds.route_name` and `xds.virtual_host_name` say; an
+/// extension of a request. Without it they are `origin`, `default` and `default`.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// `xds.cluster_name`.
     pub cluster: String,
     /// `xds.route_name`.
     pub route: String,
+    /// `xds.virtual_host_name`.
+    pub virtual_host: String,
 }
+
+/// Properties of an exchange beyond the host's own, or in their place; an extension of a request. A path's parts are
+/// separated by dots (`xds.route_name`).
+#[derive(Clone, Debug, Default)]
+pub struct Properties(pub Vec<(String, Vec<u8>)>);
 
 /// What all instances of one plugin share.
 pub(crate) struct Common {
@@ -155,6 +165,8 @@ pub(crate) struct Common {
     pub(crate) vm_id: String,
     pub(crate) configuration: Bytes,
     pub(crate) vm_configuration: Bytes,
+    /// `NAME=value` and NUL, as WASI gives it.
+    pub(crate) environment: Vec<Vec<u8>>,
     pub(crate) limits: Limits,
     pub(crate) on_trap: OnTrap,
     pub(crate) clusters: BTreeMap<String, String>,
@@ -163,6 +175,7 @@ pub(crate) struct Common {
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) metrics: Metrics,
     pub(crate) client: Client,
+    pub(crate) world: World,
     /// Names of the linked host functions, by their index.
     pub(crate) calls: Vec<&'static str>,
 }

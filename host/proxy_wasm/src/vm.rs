@@ -197,7 +197,11 @@ impl Vm {
         let Some(callback) = callback else {
             return Ok(None);
         };
-        self.store.data_mut().current = context;
+        let host = self.store.data_mut();
+        host.current = context;
+        if let Some(witness) = &host.common.world.witness {
+            witness.callback(context, name);
+        }
         arm(&mut self.store, self.fuel, deadline);
         let started = self.store.data().clock.started;
         let result = callback.call(&mut self.store, params);

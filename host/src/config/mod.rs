@@ -2,21 +2,31 @@
 //!
 //! Parsed once. What can be wrong is said with file, line, column and field before anything is served.
 
+mod envoy;
 mod error;
+mod foreign;
 mod listener;
 mod number;
+mod route;
 mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use edgeweir_host_chain::Layer;
+use edgeweir_host_formats::envoy::Policy;
+use edgeweir_host_formats::{Finding, Placed};
 use serde::Deserialize;
 use toml::Spanned;
 
 pub use error::ConfigError;
+pub use foreign::{Format, Options};
 pub use listener::{Certificate, ListenerTls, RequestId};
 pub use number::Within;
+pub use route::{Route, Way, Ways};
 pub use upstream::{Breaker, Health, Outlier, Retry, Upstream, UpstreamTls};
 
 /// A whole configuration file.
@@ -40,9 +50,37 @@ pub struct Config {
     /// Filters by name.
     #[serde(default, rename = "filter")]
     pub filters: BTreeMap<String, Filter>,
+    /// What was found in a file of another program's and does not stop it from being run.
+    #[serde(skip)]
+    pub notes: Vec<Finding>,
+    /// Folders with files that were part of the configuration.
+    #[serde(skip)]
+    pub held: Vec<Arc<tempfile::TempDir>>,
     /// Where the file is and what it says, for errors found later.
     #[serde(skip)]
     pub source: Source,
+    /// Layers that watch; not part of a file.
+    #[serde(skip)]
+    pub taps: Taps,
+}
+
+/// Layers that watch what passes and change nothing.
+#[derive(Clone, Default)]
+pub struct Taps {
+    /// Between the client and the first filter of every listener.
+    pub client: Option<Arc<dyn Layer>>,
+    /// Between the last filter and the upstream.
+    pub origin: Option<Arc<dyn Layer>>,
+}
+
+impl std::fmt::Debug for Taps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = |tap: &Option<Arc<dyn Layer>>| tap.as_ref().map(|tap| tap.name().to_owned());
+        f.debug_struct("Taps")
+            .field("client", &name(&self.client))
+            .field("origin", &name(&self.origin))
+            .finish()
+    }
 }
 
 /// The file a configuration came from.
@@ -117,11 +155,20 @@ pub struct Listener {
     pub name: Spanned<String>,
     /// `address:port`; port 0 takes a free one and says which.
     pub listen: Spanned<Address>,
-    /// The upstream's name.
-    pub upstream: Spanned<String>,
+    /// The name of the upstream of what takes no route; without it that is answered with 404.
+    pub upstream: Option<Spanned<String>>,
     /// Names of filters, outermost first.
     #[serde(default)]
     pub filters: Vec<Spanned<String>>,
+    /// Where some requests go instead, and through which filters; the first that matches is taken.
+    #[serde(default, rename = "route")]
+    pub routes: Vec<Route>,
+    /// The routes and the upstream, as requests take them.
+    #[serde(skip)]
+    pub ways: Ways,
+    /// The client's address is put into `X-Forwarded-For`; a bootstrap of Envoy's may say otherwise.
+    #[serde(skip, default = "yes")]
+    pub forwarded_for: bool,
     /// TLS: HTTP/2 and HTTP/1.1 by ALPN. Without it the listener is clear.
     pub tls: Option<ListenerTls>,
     /// Say in `Server-Timing` what each filter and the upstream took.
@@ -135,6 +182,35 @@ pub struct Listener {
     pub request_id_in_response: bool,
     /// A line of JSON for each exchange goes to this file; `-` is the standard output.
     pub access_log: Option<Spanned<PathBuf>>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Listener {
+    /// A clear listener without routes; [`Config::finish`] makes its way.
+    pub fn plain(
+        name: Spanned<String>,
+        listen: Spanned<Address>,
+        upstream: Spanned<String>,
+        filters: Vec<Spanned<String>>,
+    ) -> Self {
+        Self {
+            name,
+            listen,
+            upstream: Some(upstream),
+            filters,
+            routes: Vec::new(),
+            ways: Ways::default(),
+            forwarded_for: true,
+            tls: None,
+            server_timing: false,
+            request_id: RequestId::Off,
+            request_id_in_response: false,
+            access_log: None,
+        }
+    }
 }
 
 /// `[filter.NAME]`.
@@ -162,12 +238,36 @@ pub struct Filter {
     pub root_id: Option<Spanned<String>>,
     /// Modules only: clusters callouts may reach, name to `host:port`.
     pub clusters: Option<Spanned<BTreeMap<String, Authority>>>,
-    /// Components only: environment variables.
+    /// Environment variables.
     pub environment: Option<Spanned<BTreeMap<String, String>>>,
     /// Components only: values of `spin:variables`.
     pub variables: Option<Spanned<BTreeMap<String, String>>>,
     /// Components only: `host:port` the component itself may send requests to.
     pub allowed_outbound: Option<Spanned<Vec<Authority>>>,
+    /// The filter whose shared data this one uses, where it has no `vm_id`: it is that one with another configuration.
+    #[serde(skip)]
+    pub shares: Option<String>,
+    /// Body bytes held back for a module that pauses.
+    #[serde(skip)]
+    pub body_buffer_bytes: Option<usize>,
+    /// What a bootstrap of Envoy's says in place of `config` and `vm_config`.
+    #[serde(skip)]
+    pub raw: Option<Raw>,
+}
+
+/// What a module is configured with, byte by byte.
+#[derive(Clone, Debug)]
+pub struct Raw {
+    /// Its configuration, with its place.
+    pub configuration: Option<Placed<Vec<u8>>>,
+    /// Whether that is a text as it stands in the file, JSON most often.
+    pub text: bool,
+    /// The configuration of its VM.
+    pub vm_configuration: Vec<u8>,
+    /// `failure_policy`.
+    pub policy: Policy,
+    /// Where that stands.
+    pub policy_span: Range<usize>,
 }
 
 impl Filter {
@@ -187,6 +287,9 @@ impl Filter {
             environment: None,
             variables: None,
             allowed_outbound: None,
+            shares: None,
+            body_buffer_bytes: None,
+            raw: None,
         }
     }
 }
@@ -241,11 +344,19 @@ impl TryFrom<String> for Authority {
 }
 
 impl Config {
-    /// Reads and checks a file.
+    /// Reads and checks a file: `edgeweir.toml`, an Envoy bootstrap (YAML or JSON) or a Spin manifest.
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
+        Self::read_with(file, &Options::default())
+    }
+
+    /// As [`Config::read`], with what files of other programs' may be read with.
+    pub fn read_with(file: &Path, options: &Options) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(file)
             .map_err(|error| ConfigError::file(file, format!("cannot be read: {error}")))?;
-        Self::parse(file, text)
+        match Format::of(file, &text) {
+            Format::Edgeweir => Self::parse(file, text),
+            Format::Envoy => envoy::parse(file, text, options),
+        }
     }
 
     /// Checks the text of a file; `file` is where its relative paths start and what errors name.
@@ -262,7 +373,13 @@ impl Config {
         })?;
         config.source = source;
         config.check()?;
-        Ok(config)
+        config.finish()
+    }
+
+    /// Makes ways of what the listeners say; the end of reading any file.
+    pub fn finish(mut self) -> Result<Self, ConfigError> {
+        self.find_ways()?;
+        Ok(self)
     }
 
     /// The path of a file the configuration names: as it is if it is there, else beside the configuration.
@@ -334,17 +451,28 @@ impl Config {
                 format!("{address} is the address of another listener"),
             ));
         }
-        if !self.upstreams.contains_key(listener.upstream.get_ref()) {
-            return Err(ConfigError::at(
-                source,
-                listener.upstream.span(),
-                &format!("listener[{index}].upstream"),
-                format!(
-                    "there is no [upstream.{}]; there {}",
-                    listener.upstream.get_ref(),
-                    choices(self.upstreams.keys())
-                ),
-            ));
+        match &listener.upstream {
+            Some(upstream) if !self.upstreams.contains_key(upstream.get_ref()) => {
+                return Err(ConfigError::at(
+                    source,
+                    upstream.span(),
+                    &format!("listener[{index}].upstream"),
+                    format!(
+                        "there is no [upstream.{}]; there {}",
+                        upstream.get_ref(),
+                        choices(self.upstreams.keys())
+                    ),
+                ));
+            }
+            None if listener.routes.is_empty() => {
+                return Err(ConfigError::at(
+                    source,
+                    listener.name.span(),
+                    &format!("listener[{index}]"),
+                    "missing field `upstream`: a listener without routes has one",
+                ));
+            }
+            _ => {}
         }
         for (at, filter) in listener.filters.iter().enumerate() {
             if !self.filters.contains_key(filter.get_ref()) {

@@ -11,9 +11,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 
-use crate::config::{
-    Address, Admin, Config, Filter, Limits, Listener, RequestId, Source, State, Upstream,
-};
+use crate::config::{Address, Admin, Config, Filter, Limits, Listener, Source, State, Upstream};
 use crate::host::Host;
 use crate::serve::{Accepting, Bounds};
 
@@ -69,17 +67,12 @@ pub async fn start(modules: &Path, port: u16) -> anyhow::Result<Demo> {
             names.push(unplaced(full.clone()));
             filters.insert(full, filter);
         }
-        listeners.push(Listener {
-            name: unplaced(listener.to_owned()),
-            listen: at(offset),
-            upstream: unplaced("origin".to_owned()),
-            filters: names,
-            tls: None,
-            server_timing: false,
-            request_id: RequestId::Off,
-            request_id_in_response: false,
-            access_log: None,
-        });
+        listeners.push(Listener::plain(
+            unplaced(listener.to_owned()),
+            at(offset),
+            unplaced("origin".to_owned()),
+            names,
+        ));
     }
     let config = Config {
         admin: Some(Admin { listen: at(3) }),
@@ -92,8 +85,12 @@ pub async fn start(modules: &Path, port: u16) -> anyhow::Result<Demo> {
         )]
         .into(),
         filters,
+        notes: Vec::new(),
+        held: Vec::new(),
         source: Source::default(),
+        taps: crate::config::Taps::default(),
     };
+    let config = config.finish()?;
     Ok(Demo { config, origin })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
-use edgeweir_host_chain::{Next, Peer, Request, Response, Timeline};
+use edgeweir_host_chain::{Peer, Request, Response, Timeline};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version};
@@ -22,6 +22,7 @@ use super::plain;
 use super::request_id;
 use crate::config::RequestId;
 use crate::reload::Generation;
+use crate::routing::Routes;
 use crate::stats::{Ended, ListenerStats};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -32,10 +33,10 @@ const PATH_KEPT: usize = 200;
 pub struct Site {
     /// The name of the listener.
     pub name: String,
-    /// The filters and the upstream behind them.
-    pub chain: Next,
-    /// What filters are told of the way a request goes: the listener and its upstream.
-    pub route: edgeweir_host_proxy_wasm::Route,
+    /// The ways of its requests: filters, and what is behind them.
+    pub routes: Routes,
+    /// The client's address is put into `X-Forwarded-For`.
+    pub forwarded_for: bool,
     /// The most fields a request may have.
     pub headers: usize,
     /// Counts.
@@ -82,7 +83,7 @@ impl Service for Site {
             pending.log = Some((log.clone(), self.about(peer, &request)));
         }
         let response = match self.prepare(peer, request, &mut asked, &mut pending) {
-            Ok(request) => match self.chain.clone().run(request).await {
+            Ok(request) => match self.routes.run(request).await {
                 Ok(response) => response,
                 Err(error) => {
                     tracing::warn!(listener = self.name, %error, "an exchange failed");
@@ -164,7 +165,9 @@ impl Site {
         };
         parts.headers.remove(header::HOST);
         fields::strip_request(&mut parts.headers);
-        fields::append_forwarded_for(&mut parts.headers, peer.ip());
+        if self.forwarded_for {
+            fields::append_forwarded_for(&mut parts.headers, peer.ip());
+        }
         if secure {
             // What the client says of its own connection is not its to say.
             let https = HeaderValue::from_static("https");
@@ -172,7 +175,6 @@ impl Site {
         }
         parts.extensions.clear();
         parts.extensions.insert(Peer(peer));
-        parts.extensions.insert(self.route.clone());
         if self.telling.server_timing {
             let timeline = Timeline::default();
             parts.extensions.insert(timeline.clone());

@@ -1,9 +1,10 @@
 //! From a file to a component that is compiled, checked and linked.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
-use edgeweir_host_chain::Meter;
+use edgeweir_host_chain::{Layer, Meter, World};
 use wasmtime::component::Component;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
@@ -18,32 +19,73 @@ pub(crate) struct Loaded {
     pub(crate) plugin: Plugin,
     pub(crate) pre: ServicePre<Guest>,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) world: World,
 }
 
-pub(crate) fn load(
-    runtime: &Arc<Runtime>,
-    plugin: Plugin,
-    meter: Arc<Meter>,
-) -> anyhow::Result<Arc<Loaded>> {
-    check_limits(&plugin.name, &plugin.limits)?;
-    let file = plugin.component.display().to_string();
-    let bytes =
-        std::fs::read(&plugin.component).with_context(|| format!("{file}: cannot be read"))?;
-    check_kind(&bytes).with_context(|| file.clone())?;
-    let component = Component::new(&runtime.engine, &bytes)
-        .map_err(|error| anyhow::anyhow!("{file}: does not compile: {error:#}"))?;
-    check_world(runtime, &component).with_context(|| file.clone())?;
-    let pre = runtime
-        .linker
-        .instantiate_pre(&component)
-        .and_then(ServicePre::new)
-        .map_err(|error| anyhow::anyhow!("{file}: cannot be linked: {error:#}"))?;
-    Ok(Arc::new(Loaded {
-        runtime: runtime.clone(),
-        plugin,
-        pre,
-        meter,
-    }))
+/// A component that is compiled: it can be started any number of times.
+#[derive(Clone)]
+pub struct Program {
+    component: Component,
+    /// As it is given in errors.
+    file: String,
+}
+
+impl Program {
+    /// Reads, compiles and checks a file.
+    ///
+    /// # Errors
+    /// As those of [`load`](crate::load), but for what is found out by starting it.
+    pub fn compile(runtime: &Runtime, file: &Path) -> anyhow::Result<Program> {
+        let name = file.display().to_string();
+        let bytes = std::fs::read(file).with_context(|| format!("{name}: cannot be read"))?;
+        check_kind(&bytes).with_context(|| name.clone())?;
+        let component = Component::new(&runtime.engine, &bytes)
+            .map_err(|error| anyhow::anyhow!("{name}: does not compile: {error:#}"))?;
+        check_world(runtime, &component).with_context(|| name.clone())?;
+        Ok(Program {
+            component,
+            file: name,
+        })
+    }
+
+    /// Links it and starts a first instance in a world; [`load`](crate::load) is this after compiling, in the real one.
+    /// Its runtime is the program's or a [`Runtime::fork`] of it.
+    ///
+    /// # Errors
+    /// As those of [`load`](crate::load).
+    pub async fn start(
+        &self,
+        runtime: &Arc<Runtime>,
+        plugin: Plugin,
+        world: World,
+    ) -> anyhow::Result<Arc<dyn Layer>> {
+        self.start_metered(runtime, plugin, world, Arc::default())
+            .await
+    }
+
+    /// [`Program::start`], counting on in a meter there is.
+    pub(crate) async fn start_metered(
+        &self,
+        runtime: &Arc<Runtime>,
+        plugin: Plugin,
+        world: World,
+        meter: Arc<Meter>,
+    ) -> anyhow::Result<Arc<dyn Layer>> {
+        check_limits(&plugin.name, &plugin.limits)?;
+        let pre = runtime
+            .linker
+            .instantiate_pre(&self.component)
+            .and_then(ServicePre::new)
+            .map_err(|error| anyhow::anyhow!("{}: cannot be linked: {error:#}", self.file))?;
+        let loaded = Loaded {
+            runtime: runtime.clone(),
+            plugin,
+            pre,
+            meter,
+            world,
+        };
+        crate::start(Arc::new(loaded)).await
+    }
 }
 
 /// Component binaries have layer 1 in their header, core modules layer 0.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use edgeweir_host_chain::{Clusters, World};
 use http::uri::Scheme;
 use http_body_util::BodyExt as _;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks, default_send_request};
@@ -10,6 +11,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks, default
 /// The hooks of one store.
 pub(crate) struct Hooks {
     allowed: Arc<[String]>,
+    world: World,
     timeout: Duration,
     /// A request for the next layer is being converted: it gets its `host` from the exchange, not from here.
     pub(crate) to_next: bool,
@@ -18,13 +20,14 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
-    pub(crate) fn new(allowed: &[String], timeout: Duration) -> Self {
+    pub(crate) fn new(allowed: &[String], timeout: Duration, world: World) -> Self {
         let allowed = allowed
             .iter()
             .map(|entry| entry.to_ascii_lowercase())
             .collect();
         Self {
             allowed,
+            world,
             timeout,
             to_next: false,
             sent: 0,
@@ -57,6 +60,12 @@ impl WasiHttpHooks for Hooks {
         self.sent += 1;
         let allowed = is_allowed(&self.allowed, request.uri());
         let options = bounded(options, self.timeout);
+        if self.world.fault("client.send").is_some() {
+            return Box::new(async { Err(Error::ConnectionRefused) });
+        }
+        if let Some(clusters) = self.world.clusters.clone() {
+            return Box::new(staged(clusters, request, options));
+        }
         Box::new(async move {
             if !allowed {
                 tracing::warn!(uri = %request.uri(), "outbound request denied: not in allowed_outbound");
@@ -68,19 +77,44 @@ impl WasiHttpHooks for Hooks {
     }
 }
 
+/// A request to a cluster that a test put in place of the network.
+async fn staged(
+    clusters: Arc<dyn Clusters>,
+    request: http::Request<WasiBody>,
+    options: RequestOptions,
+) -> Sent {
+    let target = target(request.uri()).ok_or(Error::HttpRequestUriInvalid)?;
+    if !clusters.knows(&target) {
+        return Err(Error::HttpRequestDenied);
+    }
+    let request = request.map(|body| body.map_err(|error| error.into()).boxed_unsync());
+    let most = options.first_byte_timeout.unwrap_or(Duration::MAX);
+    let response = match tokio::time::timeout(most, clusters.call(&target, request)).await {
+        Err(_) => return Err(Error::HttpResponseTimeout),
+        Ok(Err(_)) => return Err(Error::ConnectionRefused),
+        Ok(Ok(response)) => response,
+    };
+    let response = response.map(|body| {
+        body.map_err(|_| Error::HttpResponseIncomplete)
+            .boxed_unsync()
+    });
+    Ok((response, Box::new(async { Ok(()) })))
+}
+
 /// `host:port` must match an entry; the port is that of the scheme where there is none.
 fn is_allowed(allowed: &[String], uri: &http::Uri) -> bool {
-    let Some(authority) = uri.authority() else {
-        return false;
-    };
+    target(uri).is_some_and(|target| allowed.contains(&target))
+}
+
+fn target(uri: &http::Uri) -> Option<String> {
+    let authority = uri.authority()?;
     let default = if uri.scheme() == Some(&Scheme::HTTPS) {
         443
     } else {
         80
     };
     let port = authority.port_u16().unwrap_or(default);
-    let target = format!("{}:{port}", authority.host().to_ascii_lowercase());
-    allowed.contains(&target)
+    Some(format!("{}:{port}", authority.host().to_ascii_lowercase()))
 }
 
 /// wasmtime's own defaults are ten minutes each.

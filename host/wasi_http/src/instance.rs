@@ -424,7 +424,7 @@ impl AccessorTask<Guest> for Work {
         let answered = tokio::select! {
             biased;
             answer = &mut answer => Some(answer?.0),
-            () = tokio::time::sleep_until(deadline.into()) => None,
+            () = tokio::time::sleep_until(deadline) => None,
             () = reply.closed() => None,
         };
         let Some(answer) = answered else {

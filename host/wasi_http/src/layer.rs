@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use async_trait::async_trait;
 use edgeweir_host_chain::{Error, Layer, Meter, Next, Request, Response, Unreached, full};
@@ -10,6 +9,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::OnTrap;
 use crate::body::Reclaimable;
@@ -130,7 +130,7 @@ impl Layer for Component {
             deadline,
         }) {
             // An instance that computes cannot look at the clock; here someone does.
-            Ok(()) => match tokio::time::timeout_at((deadline + GRACE).into(), response).await {
+            Ok(()) => match tokio::time::timeout_at(deadline + GRACE, response).await {
                 Ok(Ok(outcome)) => outcome,
                 // The sender went with its store: the guest trapped.
                 Ok(Err(_)) => return self.without_guest(saved).await,

@@ -25,8 +25,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgeweir_host_chain::{Layer, Meter};
+use edgeweir_host_chain::{Layer, Meter, World};
 
+pub use component::Program;
 pub use runtime::{Runtime, RuntimeOptions};
 
 /// What a plugin may use, at most.
@@ -114,7 +115,13 @@ pub async fn load_metered(
     plugin: Plugin,
     meter: Arc<Meter>,
 ) -> anyhow::Result<Arc<dyn Layer>> {
-    let loaded = component::load(runtime, plugin, meter)?;
+    let program = Program::compile(runtime, &plugin.component)?;
+    program
+        .start_metered(runtime, plugin, World::default(), meter)
+        .await
+}
+
+async fn start(loaded: Arc<component::Loaded>) -> anyhow::Result<Arc<dyn Layer>> {
     let first = instance::instantiate(&loaded).await.map_err(|error| {
         anyhow::anyhow!(
             "{}: no instance could be started: {error:?}",

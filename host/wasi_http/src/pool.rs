@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use edgeweir_host_chain::Response;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 use wasmtime_wasi_http::WasiBody;
 
 use crate::component::Loaded;

@@ -29,7 +29,7 @@ pub struct RuntimeOptions {
 /// An engine with everything a component may import linked.
 pub struct Runtime {
     pub(crate) engine: Engine,
-    pub(crate) linker: Linker<Guest>,
+    pub(crate) linker: Arc<Linker<Guest>>,
     pub(crate) stores: Arc<Stores>,
     pub(crate) fuel: bool,
 }
@@ -64,10 +64,43 @@ impl Runtime {
         let stores = Stores::open(options.store_path.as_deref())?;
         Ok(Arc::new(Self {
             engine,
-            linker,
+            linker: Arc::new(linker),
             stores,
             fuel: options.fuel,
         }))
+    }
+
+    /// A runtime with the engine of this one and with an empty key-value store of its own, in memory.
+    ///
+    /// # Errors
+    /// None today: a store in memory can always be made.
+    pub fn fork(&self) -> anyhow::Result<Arc<Runtime>> {
+        Ok(Arc::new(Self {
+            engine: self.engine.clone(),
+            linker: Arc::clone(&self.linker),
+            stores: Stores::open(None)?,
+            fuel: self.fuel,
+        }))
+    }
+
+    /// Sets a key of the key-value store.
+    ///
+    /// # Errors
+    /// A key or value beyond the store's bounds.
+    pub async fn set_stored(&self, key: &str, value: &[u8]) -> anyhow::Result<()> {
+        let set = self.stores.set(key.to_owned(), value.to_vec()).await;
+        set.map(drop).map_err(anyhow::Error::msg)
+    }
+
+    /// The value of a key in the key-value store.
+    ///
+    /// # Errors
+    /// A store file that cannot be read.
+    pub async fn get_stored(&self, key: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        self.stores
+            .get(key.to_owned())
+            .await
+            .map_err(anyhow::Error::msg)
     }
 }
 

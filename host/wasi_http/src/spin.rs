@@ -44,11 +44,14 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
 }
 
 /// Counts the call and gives the stores.
-fn stores(accessor: &Accessor<Guest, Spin>, call: &'static str) -> Arc<Stores> {
+fn stores(
+    accessor: &Accessor<Guest, Spin>,
+    call: &'static str,
+) -> Result<Arc<Stores>, key_value::Error> {
     accessor.with(|mut access| {
         let guest = access.get();
-        guest.count(call);
-        guest.stores().clone()
+        guest.counted(call).map_err(key_value::Error::Other)?;
+        Ok(guest.stores().clone())
     })
 }
 
@@ -74,7 +77,9 @@ impl key_value::HostStoreWithStore<Guest> for Spin {
     ) -> wasmtime::Result<Result<Resource<Opened>, key_value::Error>> {
         accessor.with(|mut access| {
             let guest = access.get();
-            guest.count("key-value.open");
+            if let Err(error) = guest.counted("key-value.open") {
+                return Ok(Err(key_value::Error::Other(error)));
+            }
             if label != LABEL {
                 return Ok(Err(key_value::Error::NoSuchStore));
             }
@@ -90,7 +95,10 @@ impl key_value::HostStoreWithStore<Guest> for Spin {
         _: Resource<Opened>,
         key: String,
     ) -> wasmtime::Result<Result<Option<Vec<u8>>, key_value::Error>> {
-        let stores = stores(accessor, "key-value.get");
+        let stores = match stores(accessor, "key-value.get") {
+            Ok(stores) => stores,
+            Err(error) => return Ok(Err(error)),
+        };
         Ok(stores.get(key).await.map_err(key_value::Error::Other))
     }
 
@@ -100,7 +108,10 @@ impl key_value::HostStoreWithStore<Guest> for Spin {
         key: String,
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), key_value::Error>> {
-        let stores = stores(accessor, "key-value.set");
+        let stores = match stores(accessor, "key-value.set") {
+            Ok(stores) => stores,
+            Err(error) => return Ok(Err(error)),
+        };
         Ok(stores
             .set(key, value)
             .await
@@ -113,7 +124,10 @@ impl key_value::HostStoreWithStore<Guest> for Spin {
         _: Resource<Opened>,
         key: String,
     ) -> wasmtime::Result<Result<(), key_value::Error>> {
-        let stores = stores(accessor, "key-value.delete");
+        let stores = match stores(accessor, "key-value.delete") {
+            Ok(stores) => stores,
+            Err(error) => return Ok(Err(error)),
+        };
         Ok(stores
             .delete(key)
             .await
@@ -126,7 +140,10 @@ impl key_value::HostStoreWithStore<Guest> for Spin {
         _: Resource<Opened>,
         key: String,
     ) -> wasmtime::Result<Result<bool, key_value::Error>> {
-        let stores = stores(accessor, "key-value.exists");
+        let stores = match stores(accessor, "key-value.exists") {
+            Ok(stores) => stores,
+            Err(error) => return Ok(Err(error)),
+        };
         Ok(stores.exists(key).await.map_err(key_value::Error::Other))
     }
 
@@ -137,10 +154,13 @@ impl key_value::HostStoreWithStore<Guest> for Spin {
         StreamReader<String>,
         FutureReader<Result<(), key_value::Error>>,
     )> {
-        let stores = stores(accessor, "key-value.get-keys");
-        let (keys, result) = match stores.keys().await {
+        let listed = match stores(accessor, "key-value.get-keys") {
+            Ok(stores) => stores.keys().await.map_err(key_value::Error::Other),
+            Err(error) => Err(error),
+        };
+        let (keys, result) = match listed {
             Ok(keys) => (keys, Ok(())),
-            Err(error) => (Vec::new(), Err(key_value::Error::Other(error))),
+            Err(error) => (Vec::new(), Err(error)),
         };
         accessor.with(|mut access| {
             let keys = StreamReader::new(&mut access, keys)?;

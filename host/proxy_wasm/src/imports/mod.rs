@@ -25,7 +25,11 @@ macro_rules! link {
         let call = $calls.len();
         $calls.push($name);
         $linker.func_wrap("env", $name, move |mut caller: Caller<'_, Host>, $($arg: $ty),*| -> wasmtime::Result<u32> {
-            caller.data_mut().count(call);
+            let host = caller.data_mut();
+            host.count(call);
+            if let Some(status) = host.common.world.fault($name) {
+                return Ok(status);
+            }
             answer($path(&mut caller, $($arg),*))
         })?;
     )* };

@@ -89,21 +89,15 @@ fn find(host: &Host, path: &[u8]) -> Option<Vec<u8>> {
         (b"source", b"port") => number(stream.origin.peer?.port().into()),
         (b"connection", b"id") => number(connection(stream)?),
         (b"connection", b"mtls") => Some(vec![0]),
-        (b"xds", b"cluster_name") => {
-            let cluster = stream
-                .origin
-                .route
-                .as_ref()
-                .map_or("origin", |route| route.cluster.as_str());
-            Some(cluster.as_bytes().to_vec())
-        }
-        (b"xds", b"route_name") => {
-            let route = stream
-                .origin
-                .route
-                .as_ref()
-                .map_or("default", |route| route.route.as_str());
-            Some(route.as_bytes().to_vec())
+        (b"xds", name) => {
+            let route = stream.origin.route.as_ref();
+            let value = match name {
+                b"cluster_name" => route.map_or("origin", |route| &route.cluster),
+                b"route_name" => route.map_or("default", |route| &route.route),
+                b"virtual_host_name" => route.map_or("default", |route| &route.virtual_host),
+                _ => return None,
+            };
+            Some(value.as_bytes().to_vec())
         }
         _ => None,
     }

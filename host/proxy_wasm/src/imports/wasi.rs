@@ -1,7 +1,7 @@
 //! WASI preview 1 as far as a filter needs it: clocks, randomness, standard output to the log. No files, no
-//! environment, no arguments.
+//! arguments, and the plugin's own environment.
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use wasmtime::{Caller, ExternType, Linker, Module, Val, ValType};
 
@@ -94,8 +94,8 @@ pub(super) fn link(
         link! { linker, calls, from,
             "args_get" => nothing2[a: u32, b: u32];
             "args_sizes_get" => no_entries[count_at: u32, size_at: u32];
-            "environ_get" => nothing2[a: u32, b: u32];
-            "environ_sizes_get" => no_entries[count_at: u32, size_at: u32];
+            "environ_get" => variables[entries_at: u32, at: u32];
+            "environ_sizes_get" => variables_size[count_at: u32, size_at: u32];
             "clock_res_get" => clock_resolution[clock: u32, at: u32];
             "fd_fdstat_get" => descriptor[fd: u32, at: u32];
             "fd_write" => write_out[fd: u32, slices: u32, count: u32, at: u32];
@@ -110,9 +110,14 @@ pub(super) fn link(
             "clock_time_get",
             move |mut caller: Caller<'_, Host>, clock: u32, _by: u64, at: u32| {
                 caller.data_mut().count(call);
+                let world = &caller.data().common.world;
                 let now = match clock {
-                    0 => nanos(SystemTime::now()),
-                    1 => u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX),
+                    0 => nanos(world.wall()),
+                    1 => {
+                        let told = world.clock.as_ref().map(|clock| clock.monotonic());
+                        let since = told.unwrap_or_else(|| origin.elapsed());
+                        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+                    }
                     _ => return INVALID,
                 };
                 write(&mut caller, at, &now.to_le_bytes()).map_or(FAULT, |()| SUCCESS)
@@ -166,6 +171,28 @@ fn no_entries(guest: &mut Guest<'_>, count_at: u32, size_at: u32) -> Errno {
     write_u32(guest, count_at, 0)
         .and_then(|()| write_u32(guest, size_at, 0))
         .map_err(|_| FAULT)
+}
+
+fn variables_size(guest: &mut Guest<'_>, count_at: u32, size_at: u32) -> Errno {
+    let all = &guest.data().common.environment;
+    let size: usize = all.iter().map(Vec::len).sum();
+    let (count, size) = (all.len() as u32, size as u32);
+    write_u32(guest, count_at, count)
+        .and_then(|()| write_u32(guest, size_at, size))
+        .map_err(|_| FAULT)
+}
+
+fn variables(guest: &mut Guest<'_>, entries_at: u32, at: u32) -> Errno {
+    let common = std::sync::Arc::clone(&guest.data().common);
+    let (mut entry_at, mut at) = (entries_at, at);
+    for entry in &common.environment {
+        write_u32(guest, entry_at, at).map_err(|_| FAULT)?;
+        write(guest, at, entry).map_err(|_| FAULT)?;
+        // Both are within memory, which a guest's 32 bits reach.
+        entry_at = entry_at.wrapping_add(4);
+        at = at.wrapping_add(entry.len() as u32);
+    }
+    Ok(())
 }
 
 fn clock_resolution(guest: &mut Guest<'_>, clock: u32, at: u32) -> Errno {

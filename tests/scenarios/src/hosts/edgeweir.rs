@@ -17,25 +17,28 @@ use crate::{Setup, origin};
 
 /// Starts one for these filters, as modules or as components.
 pub fn start(host: Host, setup: &Setup) -> Result<Running> {
-    let binary = binary()?;
     let modules = super::modules()?;
     let folder = super::folder(host)?;
     let port = super::free_port()?;
     let file = folder.join("edgeweir.toml");
     fs::write(&file, config(host, setup, port, &modules)?)
         .with_context(|| format!("writing {}", file.display()))?;
-    let log = folder.join("edgeweir.log");
+    run(&file, SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+/// Starts one on a configuration file of any format, and waits until it listens at `address`.
+pub fn run(file: &std::path::Path, address: SocketAddr) -> Result<Running> {
+    let log = file.with_extension("log");
     let (out, err) = super::log(&log)?;
-    let mut command = Command::new(binary);
+    let mut command = Command::new(binary()?);
     command
         .current_dir(workspace::root())
         .arg("run")
-        .arg(&file)
+        .arg(file)
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(err);
     let process = process::spawn(command).context("starting edgeweir")?;
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
     // The first start on a machine compiles every module.
     super::wait_for(process, address, log, Duration::from_secs(180))
 }

@@ -16,6 +16,7 @@ mod compress_decode;
 mod compress_policy;
 mod configuration;
 mod connections;
+mod envoy_files;
 mod events;
 mod examples;
 mod http2;

@@ -1,0 +1,334 @@
+//! An Envoy bootstrap as a configuration of this host.
+//!
+//! Clusters become upstreams, Wasm filters become filters under the name of their plugin, routes keep their names. Every
+//! place in the result is a place in the bootstrap.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use edgeweir_host_formats::envoy::{self, Bootstrap, Code, HttpFilter, Plugin, Policy};
+use edgeweir_host_formats::route::VirtualHost;
+use edgeweir_host_formats::{Finding, Level, Placed};
+use toml::Spanned;
+
+use super::{
+    Address, Admin, Authority, Config, ConfigError, Filter, Limits, Listener, ListenerTls, OnTrap,
+    Options, Raw, Source, State, Upstream, UpstreamTls, Way, Ways, Within,
+};
+
+/// Reads a bootstrap.
+pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Config, ConfigError> {
+    let (bootstrap, findings) = envoy::read(&text);
+    let source = Source {
+        file: file.to_owned(),
+        text,
+    };
+    let mut config = Config {
+        admin: None,
+        limits: Limits::default(),
+        state: State::default(),
+        listeners: Vec::new(),
+        upstreams: BTreeMap::new(),
+        filters: BTreeMap::new(),
+        notes: findings,
+        held: Vec::new(),
+        source,
+        taps: super::Taps::default(),
+    };
+    if options.refuses(&config.notes) {
+        return Err(options.refusal(&config));
+    }
+    translate(&bootstrap, &mut config)?;
+    if options.refuses(&config.notes) {
+        return Err(options.refusal(&config));
+    }
+    Ok(config)
+}
+
+fn translate(bootstrap: &Bootstrap, config: &mut Config) -> Result<(), ConfigError> {
+    if let Some(admin) = &bootstrap.admin {
+        if admin.value.ip().is_loopback() {
+            config.admin = Some(Admin {
+                listen: spanned(admin, Address(admin.value)),
+            });
+        } else {
+            config.notes.push(note(
+                Level::Warning,
+                "ignored",
+                "admin.address",
+                admin,
+                format!(
+                    "{} is not a loopback address: the admin pages are not served",
+                    admin.value
+                ),
+            ));
+        }
+    }
+    clusters(bootstrap, config);
+    let heads = bootstrap.listeners.iter().filter_map(|it| it.head_timeout);
+    if let Some(longest) = heads.filter(|it| !it.is_zero()).max() {
+        config.limits.head_timeout_ms = Within::of(millis(longest));
+    }
+    for listener in &bootstrap.listeners {
+        let names = filters(listener, config)?;
+        let made = made(listener, &names);
+        config.listeners.push(made);
+    }
+    Ok(())
+}
+
+fn clusters(bootstrap: &Bootstrap, config: &mut Config) {
+    for cluster in &bootstrap.clusters {
+        let Some(first) = cluster.endpoints.first() else {
+            continue;
+        };
+        let mut upstream = Upstream::at(first.value.clone());
+        upstream.http2 = cluster.http2;
+        upstream.connect_timeout_ms = Within::of(millis(
+            cluster.connect_timeout.unwrap_or(Duration::from_secs(5)),
+        ));
+        let others = cluster.endpoints.iter().skip(1);
+        upstream.others = others.map(|it| Authority(it.value.clone())).collect();
+        if let Some(tls) = &cluster.tls {
+            match &tls.value.trusted {
+                Some(trusted) => {
+                    upstream.tls = Some(UpstreamTls {
+                        ca: Some(spanned(tls, trusted.clone())),
+                        server_name: tls.value.sni.clone().map(|sni| spanned(tls, sni)),
+                    });
+                }
+                None => config.notes.push(note(
+                    Level::Unsupported,
+                    "unsupported",
+                    "clusters.transport_socket",
+                    tls,
+                    "without `trusted_ca` Envoy believes any certificate; this host believes none"
+                        .to_owned(),
+                )),
+            }
+        }
+        // The longest time-out of a route to it: an upstream has one.
+        let ways = bootstrap.listeners.iter().flat_map(|it| &it.virtual_hosts);
+        let ways = ways.flat_map(|host| &host.routes).map(|(_, way)| way);
+        let here = ways.filter(|way| match &way.action {
+            edgeweir_host_formats::action::Action::Forward(to) => {
+                to.iter().any(|(_, name)| name.value == cluster.name.value)
+            }
+            _ => false,
+        });
+        let limits: Vec<_> = here.filter_map(|way| way.timeout.as_ref()).collect();
+        if let Some(longest) = limits.iter().map(|it| it.value).max() {
+            upstream.timeout_ms = Within::of(millis(longest));
+            if let Some(shorter) = limits.iter().find(|it| it.value < longest) {
+                config.notes.push(note(
+                    Level::Warning,
+                    "ignored",
+                    "route.timeout",
+                    shorter,
+                    format!("an upstream has one time-out: that of {longest:?}, of another route, holds here too"),
+                ));
+            }
+        }
+        let idle = bootstrap
+            .listeners
+            .iter()
+            .filter_map(|it| it.stream_idle_timeout);
+        if let Some(longest) = idle.filter(|it| !it.is_zero()).max() {
+            upstream.idle_timeout_ms = Within::of(millis(longest));
+        }
+        config
+            .upstreams
+            .insert(cluster.name.value.clone(), upstream);
+    }
+}
+
+/// Adds the filters of a listener; gives the names they have here, by the names they have there.
+fn filters(
+    listener: &envoy::Listener,
+    config: &mut Config,
+) -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut names = BTreeMap::new();
+    for filter in &listener.filters {
+        let made = filter_of(filter, listener, config)?;
+        let plugin = &filter.plugin.name;
+        let wanted = if plugin.is_empty() {
+            &filter.name.value
+        } else {
+            plugin
+        };
+        let mut name = wanted.clone();
+        let mut count = 1;
+        while config
+            .filters
+            .get(&name)
+            .is_some_and(|there| !same(there, &made))
+        {
+            count += 1;
+            name = format!("{wanted}-{count}");
+        }
+        config.filters.entry(name.clone()).or_insert(made);
+        if names.insert(filter.name.value.clone(), name).is_some() {
+            let message = format!(
+                "two filters of this listener are called \"{}\"",
+                filter.name.value
+            );
+            return Err(ConfigError::at(
+                &config.source,
+                filter.name.span.clone(),
+                "http_filters",
+                message,
+            ));
+        }
+    }
+    Ok(names)
+}
+
+/// Whether one of them is enough for both.
+fn same(one: &Filter, other: &Filter) -> bool {
+    format!("{one:?}") == format!("{other:?}")
+}
+
+fn filter_of(
+    filter: &HttpFilter,
+    listener: &envoy::Listener,
+    config: &mut Config,
+) -> Result<Filter, ConfigError> {
+    let plugin = &filter.plugin;
+    let module = match &plugin.code.value {
+        Code::File(file) => file.clone(),
+        Code::Inline(bytes) => {
+            let kept = kept(plugin, bytes).map_err(|error| {
+                ConfigError::at(
+                    &config.source,
+                    plugin.code.span.clone(),
+                    "code",
+                    format!("inline code cannot be kept: {error}"),
+                )
+            })?;
+            let path = kept.path().join("inline.wasm");
+            config.held.push(Arc::new(kept));
+            path
+        }
+    };
+    let at = || plugin.code.span.clone();
+    if plugin.allow_on_headers_stop_iteration {
+        config.notes.push(note(
+            Level::Unsupported,
+            "unsupported",
+            "allow_on_headers_stop_iteration",
+            &plugin.code,
+            "`allow_on_headers_stop_iteration` is not supported: body callbacks do not run while headers are paused".to_owned(),
+        ));
+    }
+    let mut made = Filter::of(module);
+    made.module = Spanned::new(at(), made.module.into_inner());
+    made.on_trap = match plugin.policy {
+        Policy::Open => OnTrap::Pass,
+        Policy::Closed | Policy::Reload => OnTrap::Respond,
+    };
+    made.vm_id = Some(Spanned::new(at(), plugin.vm_id.clone()));
+    made.root_id = Some(Spanned::new(at(), plugin.root_id.clone()));
+    if !plugin.environment.is_empty() {
+        made.environment = Some(Spanned::new(at(), plugin.environment.clone()));
+    }
+    made.body_buffer_bytes = listener.buffer_limit.map(|bytes| bytes as usize);
+    made.raw = Some(Raw {
+        configuration: plugin.configuration.clone(),
+        text: plugin.text,
+        vm_configuration: plugin.vm_configuration.clone(),
+        policy: plugin.policy,
+        policy_span: plugin.policy_span.clone(),
+    });
+    Ok(made)
+}
+
+/// Inline code becomes a file: filters are files.
+fn kept(plugin: &Plugin, bytes: &[u8]) -> std::io::Result<tempfile::TempDir> {
+    let folder = tempfile::Builder::new()
+        .prefix("edgeweir-inline-")
+        .tempdir()?;
+    std::fs::write(folder.path().join("inline.wasm"), bytes)?;
+    tracing::debug!(plugin = plugin.name, folder = %folder.path().display(), "inline code");
+    Ok(folder)
+}
+
+fn made(listener: &envoy::Listener, names: &BTreeMap<String, String>) -> Listener {
+    let on = |disabled: &BTreeMap<String, bool>| -> Vec<Spanned<String>> {
+        listener
+            .filters
+            .iter()
+            .filter(|filter| {
+                let here = disabled.get(&filter.name.value).copied();
+                !here.unwrap_or(filter.disabled)
+            })
+            .filter_map(|filter| {
+                Some(spanned(
+                    &filter.name,
+                    names.get(&filter.name.value)?.clone(),
+                ))
+            })
+            .collect()
+    };
+    let ways_of = |host: &VirtualHost<envoy::Way>| VirtualHost {
+        name: host.name.clone(),
+        domains: host.domains.clone(),
+        routes: host
+            .routes
+            .iter()
+            .map(|(matched, way)| {
+                let way = Way {
+                    name: way.name.clone(),
+                    action: way.action.clone(),
+                    edits: way.edits.clone(),
+                    filters: on(&way.disabled),
+                };
+                (matched.clone(), way)
+            })
+            .collect(),
+    };
+    let all = on(&BTreeMap::new());
+    let name = spanned(&listener.name, listener.name.value.clone());
+    let listen = spanned(&listener.address, Address(listener.address.value));
+    let ways = Ways {
+        virtual_hosts: listener.virtual_hosts.iter().map(ways_of).collect(),
+        ignore_port: listener.ignore_port,
+        filters: all.clone(),
+    };
+    Listener {
+        upstream: None,
+        forwarded_for: listener.use_remote_address,
+        ways,
+        tls: listener.tls.as_ref().map(|tls| ListenerTls {
+            certificate: spanned(&tls.certificate, tls.certificate.value.clone()),
+            key: spanned(&tls.key, tls.key.value.clone()),
+            names: Vec::new(),
+        }),
+        ..Listener::plain(name, listen, spanned(&listener.name, String::new()), all)
+    }
+}
+
+fn spanned<T, U>(place: &Placed<T>, value: U) -> Spanned<U> {
+    Spanned::new(place.span.clone(), value)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn note<T>(
+    level: Level,
+    code: &'static str,
+    path: &str,
+    place: &Placed<T>,
+    message: String,
+) -> Finding {
+    Finding {
+        level,
+        code,
+        path: path.to_owned(),
+        span: place.span.clone(),
+        message,
+    }
+}

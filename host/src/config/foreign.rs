@@ -1,0 +1,78 @@
+//! Which program a configuration file is for, and how strictly those of others are read.
+
+use std::path::{Path, PathBuf};
+
+use edgeweir_host_formats::{Finding, Level};
+
+use super::{Config, ConfigError};
+
+/// The program a file is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// This one: `edgeweir.toml`.
+    Edgeweir,
+    /// Envoy: a bootstrap, YAML or JSON.
+    Envoy,
+}
+
+impl Format {
+    /// Tells it by the ending of the name.
+    pub fn of(file: &Path, _text: &str) -> Self {
+        let ending = file.extension().unwrap_or_default().to_string_lossy();
+        match ending.to_ascii_lowercase().as_str() {
+            "yaml" | "yml" | "json" => Self::Envoy,
+            _ => Self::Edgeweir,
+        }
+    }
+
+    /// Its name for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Edgeweir => "edgeweir.toml",
+            Self::Envoy => "Envoy bootstrap",
+        }
+    }
+}
+
+/// How files of other programs' are read.
+#[derive(Clone, Default, Debug)]
+pub struct Options {
+    /// Go on without what is not supported, though answers will be others.
+    pub lenient: bool,
+    /// Spin's `--runtime-config-file`.
+    pub runtime_config: Option<PathBuf>,
+}
+
+impl Options {
+    /// Whether what was found ends the reading.
+    pub(super) fn refuses(&self, findings: &[Finding]) -> bool {
+        findings.iter().any(|finding| self.is_fatal(finding))
+    }
+
+    fn is_fatal(&self, finding: &Finding) -> bool {
+        match finding.level {
+            Level::Error => true,
+            Level::Unsupported => !self.lenient,
+            Level::Warning | Level::Advice => false,
+        }
+    }
+
+    /// The first of what ends it, as an error.
+    pub(super) fn refusal(&self, config: &Config) -> ConfigError {
+        let mut fatal = config.notes.iter().filter(|finding| self.is_fatal(finding));
+        let Some(first) = fatal.next() else {
+            return ConfigError::file(&config.source.file, "it cannot be read");
+        };
+        let mut message = first.message.clone();
+        if first.level == Level::Unsupported {
+            message.push_str("; `--lenient` goes on without it");
+        }
+        match fatal.count() {
+            0 => {}
+            more => message.push_str(&format!(
+                "; {more} more such: `edgeweir check` names them all"
+            )),
+        }
+        ConfigError::at(&config.source, first.span.clone(), &first.path, message)
+    }
+}

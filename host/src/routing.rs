@@ -1,0 +1,248 @@
+//! The way a request takes through a listener: its chain of filters and what stands at the end of it.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use async_trait::async_trait;
+use edgeweir_host_chain::{Error, Layer, Next, Request, Response};
+use edgeweir_host_formats::action::{Edits, Redirect, Respond};
+use edgeweir_host_formats::route::{Asked, PathMatch, Table};
+use http::header::{HeaderValue, LOCATION};
+use http::{StatusCode, header};
+
+use crate::serve::plain;
+
+/// The ways of a listener.
+pub struct Routes {
+    table: Table<Taken>,
+    /// Where a request goes that takes none.
+    lost: Next,
+}
+
+/// A way, with its chains.
+pub struct Taken {
+    /// Its name.
+    pub name: String,
+    /// Upstreams by weight; one chain for each.
+    pub chains: Vec<Chain>,
+    /// Counts requests, to share them among the chains.
+    pub turn: AtomicU32,
+}
+
+/// A chain to its end.
+pub struct Chain {
+    /// Its share.
+    pub weight: u32,
+    /// What modules are told it leads to.
+    pub cluster: String,
+    /// The filters and the end.
+    pub next: Next,
+}
+
+impl Taken {
+    /// The chain whose turn it is: each its share, spread.
+    fn chain(&self) -> Option<&Chain> {
+        if let [only] = self.chains.as_slice() {
+            return Some(only);
+        }
+        let all: u32 = self.chains.iter().map(|chain| chain.weight).sum();
+        // Steps that share no divisor with most sums visit the shares in a mixed order.
+        let turn = self.turn.fetch_add(1, Relaxed).wrapping_mul(7919);
+        let mut at = turn.checked_rem(all)?;
+        self.chains
+            .iter()
+            .find(|chain| match at.checked_sub(chain.weight) {
+                Some(rest) => {
+                    at = rest;
+                    false
+                }
+                None => true,
+            })
+    }
+}
+
+impl Routes {
+    /// The ways of a table; `lost` answers what takes none.
+    pub fn new(table: Table<Taken>, lost: Next) -> Self {
+        Self { table, lost }
+    }
+
+    /// Sends a request its way. The layers see which it is by an extension.
+    pub async fn run(&self, mut request: Request) -> Result<Response, Error> {
+        let (next, route) = {
+            let found = self.table.find(&Asked {
+                authority: request.uri().authority().map_or("", |it| it.as_str()),
+                path: request.uri().path(),
+                query: request.uri().query(),
+                method: request.method(),
+                fields: request.headers(),
+            });
+            let host = found.map_or("", |(host, _)| host).to_owned();
+            let taken = found.and_then(|(_, way)| way);
+            match taken.and_then(|way| Some((way, way.chain()?))) {
+                Some((way, chain)) => (
+                    chain.next.clone(),
+                    edgeweir_host_proxy_wasm::Route {
+                        cluster: chain.cluster.clone(),
+                        route: way.name.clone(),
+                        virtual_host: host,
+                    },
+                ),
+                None => (
+                    self.lost.clone(),
+                    edgeweir_host_proxy_wasm::Route {
+                        cluster: String::new(),
+                        route: String::new(),
+                        virtual_host: host,
+                    },
+                ),
+            }
+        };
+        request.extensions_mut().insert(route);
+        next.run(request).await
+    }
+}
+
+/// Changes a request behind the filters, and the response in front of them.
+pub struct Editing {
+    /// What to change.
+    pub edits: Edits,
+    /// How the route looks at the path.
+    pub matched: PathMatch,
+}
+
+#[async_trait]
+impl Layer for Editing {
+    fn name(&self) -> &str {
+        "route"
+    }
+
+    async fn handle(&self, mut request: Request, next: Next) -> Result<Response, Error> {
+        let Some(target) = self.edits.target(request.uri(), &self.matched) else {
+            let text = "the route makes no target of this path\n".to_owned();
+            return Ok(plain(StatusCode::BAD_REQUEST, None, text));
+        };
+        *request.uri_mut() = target;
+        if self.edits.host.is_some() {
+            request.headers_mut().remove(header::HOST);
+        }
+        self.edits.request.apply(request.headers_mut());
+        let mut response = next.run(request).await?;
+        self.edits.response.apply(response.headers_mut());
+        Ok(response)
+    }
+}
+
+/// Answers with a redirect.
+pub struct Redirecting {
+    /// Where to.
+    pub redirect: Redirect,
+    /// How the route looks at the path.
+    pub matched: PathMatch,
+}
+
+#[async_trait]
+impl Layer for Redirecting {
+    fn name(&self) -> &str {
+        "redirect"
+    }
+
+    async fn handle(&self, request: Request, _: Next) -> Result<Response, Error> {
+        let uri = request.uri();
+        let tls = uri.scheme_str() == Some("https");
+        let (status, location) = self.redirect.location(uri, tls, &self.matched);
+        let mut response = empty(status);
+        // A path has no bytes that a field may not.
+        if let Ok(location) = HeaderValue::try_from(location) {
+            response.headers_mut().insert(LOCATION, location);
+        }
+        Ok(response)
+    }
+}
+
+/// Answers with a fixed text.
+pub struct Responding(pub Respond);
+
+#[async_trait]
+impl Layer for Responding {
+    fn name(&self) -> &str {
+        "respond"
+    }
+
+    async fn handle(&self, _: Request, _: Next) -> Result<Response, Error> {
+        let Respond { status, body } = &self.0;
+        if body.is_empty() {
+            return Ok(empty(*status));
+        }
+        let mut response = plain(*status, None, body.clone());
+        // As Envoy writes it.
+        let text = HeaderValue::from_static("text/plain");
+        response.headers_mut().insert(header::CONTENT_TYPE, text);
+        Ok(response)
+    }
+}
+
+/// Answers what takes no way: 404 with the reason in `Proxy-Status`.
+pub struct Lost;
+
+#[async_trait]
+impl Layer for Lost {
+    fn name(&self) -> &str {
+        "no route"
+    }
+
+    async fn handle(&self, _: Request, _: Next) -> Result<Response, Error> {
+        let mut response = empty(StatusCode::NOT_FOUND);
+        // RFC 9209 §2.3.4: "the intermediary cannot determine the appropriate next hop to use for this request".
+        let why = HeaderValue::from_static("edgeweir; error=destination_not_found");
+        response.headers_mut().insert("proxy-status", why);
+        Ok(response)
+    }
+}
+
+fn empty(status: StatusCode) -> Response {
+    let mut response = Response::new(edgeweir_host_chain::empty());
+    *response.status_mut() = status;
+    // RFC 9110 §8.6: no length with a 204.
+    if status != StatusCode::NO_CONTENT {
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, 0.into());
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn chains_get_their_shares() {
+        let chain = |weight, cluster: &str| Chain {
+            weight,
+            cluster: cluster.to_owned(),
+            next: Next::new(vec![Arc::new(Lost)]),
+        };
+        let taken = Taken {
+            name: String::new(),
+            chains: vec![chain(90, "a"), chain(10, "b"), chain(0, "c")],
+            turn: AtomicU32::new(0),
+        };
+        let mut counts = std::collections::BTreeMap::new();
+        for _ in 0..1000 {
+            let chain = taken.chain().expect("a share");
+            *counts.entry(chain.cluster.as_str()).or_insert(0) += 1;
+        }
+        assert_eq!(
+            counts.into_iter().collect::<Vec<_>>(),
+            [("a", 900), ("b", 100)]
+        );
+        let none = Taken {
+            name: String::new(),
+            chains: Vec::new(),
+            turn: AtomicU32::new(0),
+        };
+        assert!(none.chain().is_none());
+    }
+}
