@@ -177,7 +177,6 @@ fn start(
         workers: usize::from(arguments.workers),
         listener: arguments.listener.clone(),
         envoy: arguments.envoy.clone(),
-        ..Options::default()
     };
     let edge = |file: &Path| {
         let module = file.extension().is_some_and(|kind| kind == "wasm");

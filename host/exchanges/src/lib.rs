@@ -1,7 +1,6 @@
 //! Exchanges recorded, replayed, generated and compared: `edgeweir record`, `replay`, `diff` and `explain`.
 #![forbid(unsafe_code)]
 
-mod callbacks;
 mod client;
 pub mod compare;
 mod decode;

@@ -7,7 +7,6 @@ use std::sync::{Arc, PoisonError};
 
 use anyhow::Result;
 
-use crate::callbacks::Trace;
 use crate::client::Client;
 use crate::compare::{self, Difference, Ignored};
 use crate::generate::{Session, Step};
@@ -41,7 +40,6 @@ impl Origins {
 pub struct Lane {
     first: Client,
     second: Client,
-    traces: Option<(Trace, Trace)>,
 }
 
 impl Lane {
@@ -50,14 +48,7 @@ impl Lane {
         Self {
             first: Client::new(first),
             second: Client::new(second),
-            traces: None,
         }
-    }
-
-    /// Compares the order of callbacks too; nothing else may use the two sides meanwhile.
-    pub fn tracing(mut self, first: Trace, second: Trace) -> Self {
-        self.traces = Some((first, second));
-        self
     }
 
     /// One step through both sides at the same moment; what differs of the responses and of what the origins received.
@@ -93,23 +84,6 @@ impl Lane {
             origins.second.received(number),
         );
         all.extend(compare::received(&first, &second, ignored));
-        if let Some((first, second)) = &mut self.traces {
-            let (first, second) = (first.since().await, second.since().await);
-            if first != second {
-                let shown = |names: &[String]| {
-                    let names: Vec<&str> = names
-                        .iter()
-                        .map(|name| name.trim_start_matches("proxy_"))
-                        .collect();
-                    names.join(" ")
-                };
-                all.push(Difference {
-                    what: "order of callbacks".to_owned(),
-                    first: shown(&first),
-                    second: shown(&second),
-                });
-            }
-        }
         all
     }
 

@@ -29,10 +29,6 @@ pub struct Options {
     pub listener: Option<String>,
     /// Envoy's program, when it is not the one [`envoy::find`] would find.
     pub envoy: Option<PathBuf>,
-    /// What a host logs, as `--log` of it; warnings without it.
-    pub log: Option<String>,
-    /// What Envoy's Wasm component logs; warnings without it.
-    pub wasm_log: Option<String>,
 }
 
 /// A child that serves; it ends when this is dropped.
@@ -87,7 +83,7 @@ pub fn start_host(edge: &Edge, options: &Options) -> Result<Running> {
     let mut command = Command::new(this_program()?);
     command
         .arg("--log")
-        .arg(options.log.as_deref().unwrap_or("warn"))
+        .arg("warn")
         .arg("run")
         .arg(&file)
         .stdin(Stdio::null())
@@ -165,15 +161,8 @@ pub fn start_envoy(edge: &Edge, options: &Options) -> Result<Running> {
     fs::write(&config, bootstrap.to_string()).context("writing the bootstrap")?;
     let out = fs::File::create(&log)?;
     let mut command = Command::new(&program);
-    let components = format!("wasm:{}", options.wasm_log.as_deref().unwrap_or("warning"));
     command
-        .args([
-            "--use-dynamic-base-id",
-            "--log-level",
-            "warning",
-            "--component-log-level",
-            &components,
-        ])
+        .args(["--use-dynamic-base-id", "--log-level", "warning"])
         .args(["--concurrency", &options.workers.max(1).to_string()])
         .arg("--config-path")
         .arg(&config)

@@ -212,7 +212,6 @@ impl Vm {
         }
         arm(&mut self.store, self.fuel, deadline);
         let started = self.store.data().clock.started;
-        tracing::trace!(target: "edgeweir::callbacks", context, "{name}");
         let result = callback.call(&mut self.store, params);
         let fuel = if self.fuel {
             u64::MAX - self.store.get_fuel().unwrap_or(u64::MAX)

@@ -13,7 +13,6 @@ use anyhow::{Result, bail};
 use edgeweir_host_launch::{Edge, Exit, Options, Running, Side};
 use serde_json::Value;
 
-use crate::callbacks::{ENVOY_LOG, HOST_LOG, Trace};
 use crate::compare::{Difference, Ignored};
 use crate::generate::{Session, Step};
 use crate::har;
@@ -54,9 +53,6 @@ pub struct Diff {
     /// Speak HTTP/2 with the origins, which then send trailers too.
     #[arg(long)]
     pub http2_origin: bool,
-    /// Compare the order of callbacks too, from the logs of both sides: modules only, and one session at a time.
-    #[arg(long)]
-    pub callbacks: bool,
     /// Sessions at once.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub lanes: u16,
@@ -121,15 +117,11 @@ pub fn execute(arguments: &Diff) -> Result<()> {
             .collect(),
     ));
     let began = Instant::now();
-    let subjects = Subjects {
-        first: &first,
-        second: &second,
-        callbacks: arguments.callbacks,
-    };
+    let subjects = (first.address, second.address);
     let found = runtime.block_on(async {
         match &arguments.replay {
-            Some(file) => replayed(&har::read(file)?, &subjects, &origins, &ignored).await,
-            None => generated(arguments, &subjects, &origins, &ignored).await,
+            Some(file) => replayed(&har::read(file)?, subjects, &origins, &ignored).await,
+            None => generated(arguments, subjects, &origins, &ignored).await,
         }
     })?;
     let took = began.elapsed().as_secs_f64();
@@ -146,24 +138,6 @@ pub fn execute(arguments: &Diff) -> Result<()> {
     Err(Exit::new(DIFFERS, message).into())
 }
 
-/// The two sides.
-struct Subjects<'a> {
-    first: &'a Running,
-    second: &'a Running,
-    callbacks: bool,
-}
-
-impl Subjects<'_> {
-    fn lane(&self) -> Lane {
-        let lane = Lane::new(self.first.address, self.second.address);
-        if self.callbacks {
-            lane.tracing(Trace::of(self.first.log()), Trace::of(self.second.log()))
-        } else {
-            lane
-        }
-    }
-}
-
 fn start(
     side: &Side,
     arguments: &Diff,
@@ -174,8 +148,6 @@ fn start(
         workers: 1,
         listener: arguments.listener.clone(),
         envoy: arguments.envoy.clone(),
-        log: arguments.callbacks.then(|| HOST_LOG.to_owned()),
-        wasm_log: arguments.callbacks.then(|| ENVOY_LOG.to_owned()),
     };
     let edge = |file: &Path| {
         let edge = if file.extension().is_some_and(|kind| kind == "wasm") {
@@ -200,7 +172,7 @@ fn start(
 
 async fn generated(
     arguments: &Diff,
-    subjects: &Subjects<'_>,
+    subjects: (SocketAddr, SocketAddr),
     origins: &Arc<Origins>,
     ignored: &Arc<Ignored>,
 ) -> Result<Found> {
@@ -208,13 +180,8 @@ async fn generated(
     let next = Arc::new(AtomicU64::new(0));
     let sent = Arc::new(AtomicU64::new(0));
     let mut lanes = tokio::task::JoinSet::new();
-    let count = if arguments.callbacks {
-        1
-    } else {
-        arguments.lanes
-    };
-    for _ in 0..count {
-        let mut lane = subjects.lane();
+    for _ in 0..arguments.lanes {
+        let mut lane = Lane::new(subjects.0, subjects.1);
         let (origins, ignored) = (origins.clone(), ignored.clone());
         let (next, sent, bar) = (next.clone(), sent.clone(), bar.clone());
         let (seed, wanted, trailers) = (arguments.seed, arguments.generate, arguments.http2_origin);
@@ -257,7 +224,7 @@ async fn generated(
         ways: BTreeMap::new(),
         unsteady: 0,
     };
-    let mut lane = subjects.lane();
+    let mut lane = Lane::new(subjects.0, subjects.1);
     let mut run = 0;
     for (_, session, at, differences) in differing {
         let way = way_of(&session.steps[at], &differences);
@@ -347,12 +314,12 @@ async fn shrunk(
 /// Recorded exchanges are one session, in which every step is compared.
 async fn replayed(
     recorded: &[crate::message::Exchange],
-    subjects: &Subjects<'_>,
+    subjects: (SocketAddr, SocketAddr),
     origins: &Arc<Origins>,
     ignored: &Ignored,
 ) -> Result<Found> {
     let bar = progress(recorded.len() as u64, "exchanges");
-    let mut lane = subjects.lane();
+    let mut lane = Lane::new(subjects.0, subjects.1);
     let mut found = Found {
         exchanges: recorded.len() as u64,
         sessions: 1,
