@@ -355,7 +355,8 @@ async fn every_metric_is_on_the_pages() {
 fn a_threshold_or_rule_that_makes_no_sense_is_refused_where_it_stands() {
     let rest = "[[listener]]\nname = \"main\"\nlisten = \"127.0.0.1:0\"\nupstream = \"origin\"\n\
                 [upstream.origin]\naddress = \"127.0.0.1:1\"\n";
-    let alarm = |fields: &str| format!("[[monitor.threshold]]\nseverity = \"info\"\n{fields}\n{rest}");
+    let alarm =
+        |fields: &str| format!("[[monitor.threshold]]\nseverity = \"info\"\n{fields}\n{rest}");
     let rule = |fields: &str| format!("[[monitor.rule]]\nname = \"r\"\n{fields}\n{rest}");
     for (case, text, field, words) in [
         (
@@ -388,7 +389,12 @@ fn a_threshold_or_rule_that_makes_no_sense_is_refused_where_it_stands() {
             "monitor.rule",
             "unknown variant `most`",
         ),
-        ("too often", format!("[monitor]\ninterval_ms = 10\n{rest}"), "monitor.interval_ms", "from 100 to 60000"),
+        (
+            "too often",
+            format!("[monitor]\ninterval_ms = 10\n{rest}"),
+            "monitor.interval_ms",
+            "from 100 to 60000",
+        ),
         (
             "no baseline",
             format!("[monitor]\nbaseline = \"gone.json\"\n{rest}"),
