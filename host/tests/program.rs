@@ -178,11 +178,7 @@ fn a_module_that_is_missing_or_no_wasm_is_said_at_load() {
     // A path is also tried beside the file that names it.
     assert!(!said.contains("cannot be read"), "{said}");
     std::fs::write(folder.path().join("core.wasm"), b"\0asm\x01\0\0\0").unwrap();
-<<<<<<< ours
-    let said = with("core.wasm", "variables = { a = \"b\" }\n");
-=======
     let said = with("core.wasm", "variables = { A = \"b\" }\n");
->>>>>>> theirs
     assert!(said.contains("`variables` is for components"), "{said}");
     let said = with("core.wasm", "");
     assert!(
