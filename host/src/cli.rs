@@ -45,17 +45,90 @@ pub enum Command {
         each filter cost.\n\nExamples:\n  \
         edgeweir run\n  \
         edgeweir run --port 9100 --modules target/edge\n  \
-        edgeweir run examples/host/edgeweir.toml --report 10"
+        edgeweir run examples/host/edgeweir.toml --report 10\n  \
+        edgeweir run examples/envoy/envoy.yaml\n  \
+        edgeweir run examples/spin/spin.toml --listen 127.0.0.1:8080"
     )]
     Run(Run),
+    /// Run declarative cases against filters, on this host or on a real Envoy.
+    #[command(
+        after_help = "Exit codes: 0 all passed, 1 some failed, 2 a case, a file or a module is broken.\n\nExamples:\n  \
+        edgeweir test tests/cases\n  \
+        edgeweir test cache.test.toml --filter stale --watch\n  \
+        edgeweir test tests/cases --on envoy --envoy /usr/bin/envoy --junit report.xml\n  \
+        edgeweir test tests/cases --torture"
+    )]
+    Test(crate::test::Test),
+    /// Measure a chain, or compare two: latency, throughput, CPU, what each filter costs, with how sure that is.
+    #[command(
+        after_help = "Sides are processes of their own and take turns; the built-in origin (/1k, /json, /html, and \
+        /cached/… of them) is behind both.\nExit codes: 0 measured, 1 an error, 3 worse than the baseline.\n\nExamples:\n  \
+        edgeweir bench edgeweir.toml\n  \
+        edgeweir bench before.toml after.toml --html report.html\n  \
+        edgeweir bench edgeweir.toml envoy:edgeweir.toml --path /cached/json -H 'accept-encoding: gzip'\n  \
+        edgeweir bench target/edge/minify.proxy-wasm.wasm --rate 2000\n  \
+        edgeweir bench edgeweir.toml --baseline main.json --fail-above 5%"
+    )]
+    Bench(Box<edgeweir_host_bench::command::Bench>),
+    /// Send the same exchanges through two sides, such as the host and a real Envoy, and show every difference.
+    #[command(
+        after_help = "Both sides have an origin that says the same. Made-up exchanges that differ are made smaller \
+        until what is left matters.\nExit codes: 0 no difference, 1 an error, 3 differences.\n\nExamples:\n  \
+        edgeweir diff edgeweir.toml --generate 10000 --seed 7\n  \
+        edgeweir diff edgeweir.toml --replay recorded.har\n  \
+        edgeweir diff before.toml after.toml --ignore cache-status\n  \
+        edgeweir diff target/edge/compress.proxy-wasm.wasm target/edge/compress.wasi-http.wasm"
+    )]
+    Diff(Box<edgeweir_host_exchanges::diff::Diff>),
+    /// Serve a configuration and write down what passes, as HAR.
+    #[command(
+        after_help = "Stops as `run` does. Authorization, Cookie, Set-Cookie and the like are redacted unless \
+        --keep-secrets is given.\n\nExamples:\n  \
+        edgeweir record edgeweir.toml --to recorded.har\n  \
+        edgeweir record edgeweir.toml --to origin.har --side origin   what passes between filters and origin"
+    )]
+    Record(crate::record::Record),
+    /// Send recorded requests again and compare the responses with the recorded ones.
+    #[command(
+        after_help = "Exit codes: 0 as recorded, 1 an error, 3 differences.\n\nExamples:\n  \
+        edgeweir replay recorded.har --against edgeweir.toml\n  \
+        edgeweir replay recorded.har --against http://127.0.0.1:10000 --speed 2\n  \
+        edgeweir replay recorded.har --against edgeweir.toml --ignore x-origin-request"
+    )]
+    Replay(Box<edgeweir_host_exchanges::replay::Replay>),
+    /// Say why a response was not cached, compressed or minified, or why it was refused.
+    #[command(after_help = "Examples:\n  \
+        edgeweir explain --config edgeweir.toml https://app.example/json\n  \
+        edgeweir explain http://127.0.0.1:8000/json -H 'accept-encoding: gzip' --admin http://127.0.0.1:8003\n  \
+        edgeweir explain POST http://app.example/json --at http://127.0.0.1:10000 --admin http://127.0.0.1:9901")]
+    Explain(Box<edgeweir_host_exchanges::explain::Explain>),
     /// Say what a .wasm file is: its ABI, what it asks of a host, its memory, its configuration's schema.
     #[command(after_help = "Examples:\n  \
         edgeweir inspect target/edge/cache.proxy-wasm.wasm\n  \
         edgeweir inspect target/edge/cache.wasi-http.wasm --json\n  \
         edgeweir inspect target/edge/ratelimit.proxy-wasm.wasm --schema")]
     Inspect(Inspect),
+    /// Look for what is wrong with a configuration, or could be better: edgeweir.toml, an Envoy bootstrap or a Spin manifest.
+    #[command(
+        after_help = "Exit codes: 0 nothing, or advice alone; 1 warnings; 2 errors.\n\nExamples:\n  \
+        edgeweir check examples/host/edgeweir.toml\n  \
+        edgeweir check examples/envoy/envoy.yaml --no-load\n  \
+        edgeweir check examples/spin/spin.toml --json"
+    )]
+    Check(crate::check::Check),
     /// Keep what outgrows one edge: cached responses, keys and values, and limits that count once for all.
     Store(Box<edgeweir_host_store::command::Store>),
+    /// Write modules, components and Spin applications as OCI images, for the registries that Istio, Envoy Gateway and Spin pull from.
+    #[command(
+        after_help = "A module becomes NAME:TAG for Istio and Envoy Gateway, and NAME:TAG-wasm in the form of CNCF's working group; a \
+        component NAME:TAG-KIND in the latter; a spin.toml the application with its middlewares composed in. SOURCE_DATE_EPOCH sets the time that images say they were made; without it \
+        the same file always has the same digest.\n\nExamples:\n  \
+        edgeweir package target/edge/edge.proxy-wasm.wasm\n  \
+        edgeweir package target/edge/*.wasm --to target/images --json\n  \
+        edgeweir package examples/spin/spin.toml\n  \
+        edgeweir package my-filter.wasm --form envoy --name acme/my-filter --tag 1.4.0"
+    )]
+    Package(crate::package::Package),
 }
 
 /// Arguments of `run`.
@@ -71,6 +144,15 @@ pub struct Run {
     /// be others.
     #[arg(long, requires = "config")]
     pub lenient: bool,
+    /// Where a Spin manifest is served; default 127.0.0.1:3000.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "config")]
+    pub listen: Option<std::net::SocketAddr>,
+    /// The value of a variable of a Spin manifest; also SPIN_VARIABLE_NAME in the environment.
+    #[arg(long, value_name = "NAME=VALUE", requires = "config", value_parser = variable)]
+    pub variable: Vec<(String, String)>,
+    /// The stores of a Spin manifest: a runtime configuration as `spin up` takes it.
+    #[arg(long, value_name = "FILE", requires = "config")]
+    pub runtime_config_file: Option<PathBuf>,
     /// Print what each filter cost every so many seconds, not only at the end.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub report: Option<u64>,
@@ -100,7 +182,13 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
     let level = arguments
         .log
         .or_else(|| std::env::var("EDGEWEIR_LOG").ok())
-        .unwrap_or_else(|| "info".to_owned());
+        .unwrap_or_else(|| match &arguments.command {
+            // Its cases look at what filters log; traps are in its report.
+            Command::Test(_) => "off".to_owned(),
+            // What filters say when they refuse is among the findings.
+            Command::Check(_) => "error".to_owned(),
+            _ => "info".to_owned(),
+        });
     let filter = tracing_subscriber::EnvFilter::try_new(&level)
         .with_context(|| format!("\"{level}\" is no level or filter for logs"))?;
     // A second subscriber (a test's) stays: logging is not worth failing for.
@@ -111,7 +199,33 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
         .try_init();
     match arguments.command {
         Command::Inspect(inspect) => self::inspect(&inspect),
+        Command::Check(check) => {
+            let told = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .context("the runtime cannot start")?
+                .block_on(crate::check::execute(&check))?;
+            say(&told);
+            Ok(())
+        }
         Command::Store(store) => edgeweir_host_store::command::execute(&store),
+        Command::Test(test) => match crate::test::execute(&test)? {
+            0 => Ok(()),
+            code => std::process::exit(i32::from(code)),
+        },
+        Command::Bench(bench) => edgeweir_host_bench::command::execute(&bench),
+        Command::Diff(diff) => edgeweir_host_exchanges::diff::execute(&diff),
+        Command::Replay(replay) => edgeweir_host_exchanges::replay::execute(&replay),
+        Command::Explain(explain) => edgeweir_host_exchanges::explain::execute(&explain),
+        Command::Record(record) => tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("the runtime cannot start")?
+            .block_on(crate::record::execute(&record)),
+        Command::Package(package) => {
+            say(&crate::package::execute(&package)?);
+            Ok(())
+        }
         Command::Run(run) => tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -143,7 +257,10 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         Some(file) => {
             let options = Options {
                 lenient: arguments.lenient,
-                runtime_config: None,
+                runtime_config: arguments.runtime_config_file.clone(),
+                listen: arguments.listen,
+                variables: arguments.variable.clone(),
+                keep_going: false,
             };
             let config = Config::read_with(file, &options)?;
             for note in &config.notes {
@@ -195,6 +312,14 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A value of `--variable`.
+pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err("it is no NAME=VALUE".to_owned()),
+    }
+}
+
 /// Says what of a file has no meaning here: what can be wrong with answers as a warning, the rest where it is asked for.
 fn warn(config: &Config, note: &Finding) {
     let file = config.source.file.display();
@@ -226,7 +351,7 @@ fn advised(error: anyhow::Error, arguments: &Run) -> anyhow::Error {
     }
 }
 
-fn addresses(host: &Host) -> String {
+pub(crate) fn addresses(host: &Host) -> String {
     let mut text = String::new();
     for listener in &host.state.listeners {
         text.push_str(&line_of(&host.state, listener));
@@ -275,7 +400,7 @@ fn shown(file: Option<&Path>) -> String {
 }
 
 /// Prints, and does not mind when nobody reads any more.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
     let _ = out.flush();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use edgeweir_host_chain::{Layer, Next};
 use edgeweir_host_formats::action::Action;
-use edgeweir_host_formats::route::{PathMatch, Table, VirtualHost};
+use edgeweir_host_formats::route::{PathMatch, Segments, Table, VirtualHost};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::Admin;
@@ -251,6 +251,7 @@ impl Build<'_> {
                 let (edits, matched) = (way.edits.clone(), matched());
                 rest.push(Arc::new(Editing { edits, matched }));
             }
+            rest.extend(self.config.taps.origin.clone());
             rest.push(end);
             chains.push(Chain {
                 weight,
@@ -262,6 +263,10 @@ impl Build<'_> {
             name: way.name.clone(),
             chains,
             turn: AtomicU32::new(0),
+            spin: way.spin.clone().and_then(|route| {
+                let pattern = Segments::parse(&route).ok()?;
+                Some((route, pattern))
+            }),
         })
     }
 
@@ -272,6 +277,7 @@ impl Build<'_> {
         rest: Vec<Arc<dyn Layer>>,
     ) -> anyhow::Result<Next> {
         let mut chain: Vec<Arc<dyn Layer>> = Vec::new();
+        chain.extend(self.config.taps.client.clone());
         for name in names.iter().map(|name| name.get_ref()) {
             if !self.loaded.contains_key(name) {
                 let filter = self

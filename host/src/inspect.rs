@@ -270,6 +270,12 @@ impl Inspected {
         }
     }
 
+    /// Whether it is a module for proxy-wasm, of whatever version.
+    pub fn is_proxy_wasm(&self) -> bool {
+        let callback = |name: &String| name.starts_with("proxy_on_");
+        !self.component && (self.abi_version.is_some() || self.exports.iter().any(callback))
+    }
+
     /// Everything but the schema's text, for scripts.
     pub fn to_json(&self) -> Value {
         json!({

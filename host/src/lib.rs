@@ -4,14 +4,18 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod host;
 pub mod inspect;
 pub mod load;
+pub mod package;
+pub mod record;
 pub mod report;
 pub mod routing;
 pub mod schema;
 pub mod serve;
 pub mod stats;
+pub mod test;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use edgeweir_host_chain::Layer;
+use edgeweir_host_formats::spin::Store;
 use edgeweir_host_proxy_wasm as proxy_wasm;
 use edgeweir_host_wasi_http as wasi_http;
 
@@ -261,6 +262,7 @@ impl<'a> Loader<'a> {
                     cache_dir: cache_dir(self.config),
                     fuel: limits.fuel,
                     store_path: self.config.state.store.clone(),
+                    stores: stores(self.config),
                 })?;
                 self.components.insert(runtime).clone()
             }
@@ -298,15 +300,37 @@ impl<'a> Loader<'a> {
                 OnTrap::Respond => wasi_http::OnTrap::Respond,
                 OnTrap::Pass => wasi_http::OnTrap::PassThrough,
             },
-            allowed_outbound: filter
-                .allowed_outbound
-                .iter()
-                .flat_map(|it| it.get_ref())
-                .map(|authority| authority.0.clone())
-                .collect(),
+            allowed_outbound: match &filter.grants {
+                Some(grants) => grants.outbound.clone(),
+                None => outbound(filter)?,
+            },
+            stores: filter.grants.as_ref().map(|grants| grants.stores.clone()),
         };
         wasi_http::load(&runtime, plugin).await
     }
+}
+
+fn outbound(filter: &Filter) -> anyhow::Result<Vec<wasi_http::Outbound>> {
+    let listed = filter.allowed_outbound.iter().flat_map(|it| it.get_ref());
+    listed
+        .map(|authority| wasi_http::Outbound::parse(&authority.0).map_err(|why| anyhow!(why)))
+        .collect()
+}
+
+/// The stores of Spin's runtime configuration.
+fn stores(config: &Config) -> BTreeMap<String, wasi_http::Kept> {
+    let kept = |store: &Store| match store {
+        Store::File(Some(path)) => wasi_http::Kept::File(path.clone()),
+        Store::File(None) => match &config.state.store {
+            Some(path) => wasi_http::Kept::File(path.clone()),
+            None => wasi_http::Kept::Memory,
+        },
+        Store::Redis(address) => wasi_http::Kept::Redis(address.clone()),
+    };
+    let stores = config.stores.iter();
+    stores
+        .map(|(label, store)| (label.clone(), kept(store)))
+        .collect()
 }
 
 /// The first field set that means nothing to the ABI of the file.
@@ -334,7 +358,7 @@ fn of_the_other_abi(filter: &Filter, abi: Abi) -> Option<(Range<usize>, &'static
 /// The environment variable a component reads its JSON from: `EDGEWEIR_` and its name in capitals.
 ///
 /// The name is the one it carries itself (custom section `edgeweir:name`); else the file's, up to the first dot.
-fn configuration_variable(file: &Path) -> String {
+pub(crate) fn configuration_variable(file: &Path) -> String {
     let own = Inspected::read(file)
         .ok()
         .and_then(|inspected| inspected.name);
@@ -357,9 +381,11 @@ fn configuration_variable(file: &Path) -> String {
 
 /// Where compiled modules are kept; `None` when there is no home to keep them in.
 fn cache_dir(config: &Config) -> Option<PathBuf> {
-    if let Some(folder) = &config.state.cache_dir {
-        return Some(folder.clone());
-    }
+    config.state.cache_dir.clone().or_else(user_cache)
+}
+
+/// The cache folder of whoever runs the host.
+pub(crate) fn user_cache() -> Option<PathBuf> {
     let set = |name| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())

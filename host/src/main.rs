@@ -4,14 +4,21 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use edgeweir_host_launch::Exit;
 
 fn main() -> ExitCode {
     let arguments = edgeweir::cli::Arguments::parse();
     match edgeweir::cli::execute(arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("edgeweir: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => match error.downcast_ref::<Exit>() {
+            Some(exit) => {
+                eprintln!("{exit}");
+                ExitCode::from(exit.code)
+            }
+            None => {
+                eprintln!("edgeweir: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }

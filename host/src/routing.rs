@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use async_trait::async_trait;
 use edgeweir_host_chain::{Error, Layer, Next, Request, Response};
 use edgeweir_host_formats::action::{Edits, Redirect, Respond};
-use edgeweir_host_formats::route::{Asked, PathMatch, Table};
+use edgeweir_host_formats::route::{Asked, PathMatch, Segments, Table};
+use edgeweir_host_wasi_http::RouteFields;
 use http::header::{HeaderValue, LOCATION};
-use http::{StatusCode, header};
+use http::{StatusCode, Uri, header};
 
 use crate::serve::upstream::plain;
 
@@ -26,6 +27,8 @@ pub struct Taken {
     pub chains: Vec<Chain>,
     /// Counts requests, to share them among the chains.
     pub turn: AtomicU32,
+    /// The route of a Spin manifest, as it is written and read.
+    pub spin: Option<(String, Segments)>,
 }
 
 /// A chain to its end.
@@ -68,7 +71,7 @@ impl Routes {
 
     /// Sends a request its way. The layers see which it is by an extension.
     pub async fn run(&self, mut request: Request) -> Result<Response, Error> {
-        let (next, route) = {
+        let (next, route, fields) = {
             let found = self.table.find(&Asked {
                 authority: request.uri().authority().map_or("", |it| it.as_str()),
                 path: request.uri().path(),
@@ -86,6 +89,9 @@ impl Routes {
                         route: way.name.clone(),
                         virtual_host: host,
                     },
+                    way.spin
+                        .as_ref()
+                        .map(|(route, pattern)| spin_fields(route, pattern, request.uri())),
                 ),
                 None => (
                     self.lost.clone(),
@@ -94,12 +100,34 @@ impl Routes {
                         route: String::new(),
                         virtual_host: host,
                     },
+                    None,
                 ),
             }
         };
         request.extensions_mut().insert(route);
+        if let Some(fields) = fields {
+            request.extensions_mut().insert(fields);
+        }
         next.run(request).await
     }
+}
+
+/// What Spin tells a component of the route that led to it.
+fn spin_fields(route: &str, pattern: &Segments, uri: &Uri) -> RouteFields {
+    let (bound, rest) = pattern.bind(uri.path()).unwrap_or_default();
+    let plain = route.strip_suffix("/...").unwrap_or(route);
+    let mut fields = vec![
+        ("spin-full-url".to_owned(), uri.to_string()),
+        ("spin-path-info".to_owned(), rest.to_owned()),
+        ("spin-matched-route".to_owned(), route.to_owned()),
+        ("spin-raw-component-route".to_owned(), route.to_owned()),
+        ("spin-component-route".to_owned(), plain.to_owned()),
+        ("spin-base-path".to_owned(), "/".to_owned()),
+    ];
+    for (name, value) in bound {
+        fields.push((format!("spin-path-match-{name}"), value.to_owned()));
+    }
+    RouteFields::of(fields)
 }
 
 /// Changes a request behind the filters, and the response in front of them.
@@ -228,6 +256,7 @@ mod tests {
             name: String::new(),
             chains: vec![chain(90, "a"), chain(10, "b"), chain(0, "c")],
             turn: AtomicU32::new(0),
+            spin: None,
         };
         let mut counts = std::collections::BTreeMap::new();
         for _ in 0..1000 {
@@ -242,6 +271,7 @@ mod tests {
             name: String::new(),
             chains: Vec::new(),
             turn: AtomicU32::new(0),
+            spin: None,
         };
         assert!(none.chain().is_none());
     }

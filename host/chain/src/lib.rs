@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod meter;
+mod world;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
 pub use meter::{CallStat, Meter, MeterSnapshot, Trap};
+pub use world::{Answering, Clock, Clusters, Faults, Witness, World};
 
 /// A streaming message body with trailers.
 pub type Body = UnsyncBoxBody<Bytes, Error>;

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Counts of one plugin, shared by all its instances. Cheap enough to be always on.
 #[derive(Default, Debug)]
 pub struct Meter {
-    calls: Mutex<BTreeMap<&'static str, CallStat>>,
+    calls: Mutex<BTreeMap<&'static str, (CallStat, Times)>>,
     host_calls: Mutex<BTreeMap<&'static str, u64>>,
     counters: Mutex<BTreeMap<String, u64>>,
     /// Bytes copied between the host and the guest's linear memory.
@@ -56,11 +56,56 @@ pub struct CallStat {
     pub fuel: u64,
 }
 
+/// Steps of each power of two: a percentile is at most an eighth above the truth.
+const STEPS: u64 = 8;
+/// Up to 2^36 ns, a minute; longer times count as that.
+const PLACES: usize = STEPS as usize * 34;
+
+/// How the times of one callback are distributed.
+#[derive(Clone, Debug)]
+struct Times(Box<[u32; PLACES]>);
+
+impl Default for Times {
+    fn default() -> Self {
+        Self(Box::new([0; PLACES]))
+    }
+}
+
+impl Times {
+    fn add(&mut self, ns: u64) {
+        let place = if ns < STEPS {
+            ns
+        } else {
+            let power = u64::from(ns.ilog2());
+            (power - 2) * STEPS + (ns >> (power - 3)) - STEPS
+        };
+        let place = usize::try_from(place).unwrap_or(usize::MAX).min(PLACES - 1);
+        self.0[place] = self.0[place].saturating_add(1);
+    }
+
+    fn counted(&self) -> Vec<(u64, u64)> {
+        let bound = |place: u64| {
+            if place < STEPS {
+                return place;
+            }
+            let power = place / STEPS + 2;
+            ((STEPS + place % STEPS + 1) << (power - 3)) - 1
+        };
+        (0..)
+            .zip(self.0.iter())
+            .filter(|(_, count)| **count > 0)
+            .map(|(place, count)| (bound(place), u64::from(*count)))
+            .collect()
+    }
+}
+
 /// A copy of a [`Meter`] at one moment.
 #[derive(Clone, Default, Debug)]
 pub struct MeterSnapshot {
     /// By callback.
     pub calls: BTreeMap<&'static str, CallStat>,
+    /// By callback, how its wall times are distributed: upper bounds in nanoseconds and counts, those that are not 0.
+    pub times: BTreeMap<&'static str, Vec<(u64, u64)>>,
     /// Host calls by name.
     pub host_calls: BTreeMap<&'static str, u64>,
     /// Metrics the plugin defined itself, by name.
@@ -94,7 +139,8 @@ impl Meter {
     pub fn call(&self, callback: &'static str, wall: Duration, fuel: u64) {
         let ns = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX);
         let mut calls = lock(&self.calls);
-        let stat = calls.entry(callback).or_default();
+        let (stat, times) = calls.entry(callback).or_default();
+        times.add(ns);
         stat.calls += 1;
         stat.wall_ns = stat.wall_ns.saturating_add(ns);
         stat.max_ns = stat.max_ns.max(ns);
@@ -149,8 +195,16 @@ impl Meter {
 
     /// A copy of everything, for reports.
     pub fn snapshot(&self) -> MeterSnapshot {
+        let calls = lock(&self.calls);
         MeterSnapshot {
-            calls: lock(&self.calls).clone(),
+            calls: calls
+                .iter()
+                .map(|(name, (stat, _))| (*name, *stat))
+                .collect(),
+            times: calls
+                .iter()
+                .map(|(name, (_, times))| (*name, times.counted()))
+                .collect(),
             host_calls: lock(&self.host_calls).clone(),
             counters: lock(&self.counters).clone(),
             bytes_copied: self.bytes_copied.load(Ordering::Relaxed),
@@ -173,4 +227,36 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_is_counted_close_below_its_bound() {
+        for ns in (0..3_000).chain((3_000..60_000_000).step_by(7_919)) {
+            let mut times = Times::default();
+            times.add(ns);
+            let counted = times.counted();
+            assert_eq!(counted.len(), 1);
+            let (bound, count) = counted[0];
+            assert!(bound >= ns && bound - ns <= ns / 8, "{ns} below {bound}");
+            assert_eq!(count, 1);
+        }
+        let mut times = Times::default();
+        times.add(u64::MAX);
+        assert_eq!(times.counted().len(), 1);
+    }
+
+    #[test]
+    fn a_snapshot_has_what_was_counted() {
+        let meter = Meter::default();
+        meter.call("on_log", Duration::from_nanos(100), 0);
+        meter.call("on_log", Duration::from_nanos(100), 0);
+        meter.call("on_log", Duration::from_micros(9), 0);
+        let snapshot = meter.snapshot();
+        assert_eq!(snapshot.calls["on_log"].calls, 3);
+        assert_eq!(snapshot.times["on_log"], [(103, 2), (9_215, 1)]);
+    }
 }

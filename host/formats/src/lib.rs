@@ -7,9 +7,12 @@
 pub mod action;
 pub mod envoy;
 mod finding;
+pub mod lint;
+pub mod outbound;
 pub mod route;
 mod section;
 pub mod spin;
+mod tree;
 pub mod yaml;
 
 pub use finding::{Finding, Level, Place, Placed};

@@ -3,10 +3,11 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use edgeweir_host_chain::World;
 use http::header::{HeaderMap, HeaderValue};
 use http::{StatusCode, response};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
@@ -36,15 +37,28 @@ impl Client {
         Self { pool }
     }
 
-    async fn call(
-        &self,
-        request: http::Request<edgeweir_host_chain::Body>,
-    ) -> Option<CalloutAnswer> {
-        let (head, body) = self.pool.request(request).await.ok()?.into_parts();
-        let body = Limited::new(body, ANSWER).collect().await.ok()?;
-        let trailers = body.trailers().cloned();
-        Some(CalloutAnswer::new(head, body.to_bytes(), trailers))
+    async fn call(&self, request: edgeweir_host_chain::Request) -> Option<CalloutAnswer> {
+        let response = self.pool.request(request).await.ok()?;
+        read(response.map(|body| {
+            body.map_err(edgeweir_host_chain::Error::from)
+                .boxed_unsync()
+        }))
+        .await
     }
+}
+
+/// Reads an answer to its end.
+async fn read(response: edgeweir_host_chain::Response) -> Option<CalloutAnswer> {
+    let (head, mut body) = response.into_parts();
+    let (mut bytes, mut trailers) = (BytesMut::new(), None);
+    while let Some(frame) = body.frame().await {
+        match frame.ok()?.into_data() {
+            Ok(data) if bytes.len() + data.len() > ANSWER => return None,
+            Ok(data) => bytes.extend_from_slice(&data),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    Some(CalloutAnswer::new(head, bytes.freeze(), trailers))
 }
 
 /// A callout to be made.
@@ -53,23 +67,31 @@ pub(crate) struct Callout {
     pub(crate) context: u32,
     pub(crate) generation: u64,
     pub(crate) worker: Weak<Worker>,
-    pub(crate) request: http::Request<edgeweir_host_chain::Body>,
+    pub(crate) cluster: String,
+    pub(crate) request: edgeweir_host_chain::Request,
     pub(crate) timeout: Duration,
 }
 
 impl Callout {
     /// Makes the call and delivers its answer: a time-out as 504, no answer as 503. The answer is dropped if the
     /// context that asked is gone.
-    pub(crate) async fn run(self, client: Client) {
+    pub(crate) async fn run(self, client: Client, world: World) {
         let Callout {
             token,
             context,
             generation,
             worker,
+            cluster,
             request,
             timeout,
         } = self;
-        let answer = match tokio::time::timeout(timeout, client.call(request)).await {
+        let asked = async {
+            match &world.clusters {
+                Some(clusters) => read(clusters.call(&cluster, request).await.ok()?).await,
+                None => client.call(request).await,
+            }
+        };
+        let answer = match tokio::time::timeout(timeout, asked).await {
             Ok(Some(answer)) => answer,
             Ok(None) => failed(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -288,7 +288,10 @@ pub(crate) fn give(
             .allocate
             .clone()
             .ok_or(Status::InvalidMemoryAccess)?;
-        start = allocate.call(&mut *guest, size).map_err(Fault::Trap)?;
+        let full = guest.data().common.world.fault("proxy_on_memory_allocate");
+        if full.is_none() {
+            start = allocate.call(&mut *guest, size).map_err(Fault::Trap)?;
+        }
         if start == 0 {
             return Err(Status::InternalFailure.into());
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use edgeweir_host_chain::{
@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use crate::body::{Failure, Passing, Pump, PumpBody};
 use crate::exchange::{Ending, Exchange, Outcome, closed};
 use crate::fields::Fields;
-use crate::plugin::{Common, OnTrap, Route};
+use crate::plugin::{Common, OnTrap, Properties, Route};
 use crate::stream::{Direction, LocalResponse, Origin, Phase, Signal, Stream, bodiless};
 use crate::worker::{Gone, Place, Worker};
 
@@ -117,9 +117,15 @@ impl ProxyWasm {
             route: parts.extensions.get::<Route>().cloned(),
             unreached: None,
             started: Instant::now(),
-            started_at: SystemTime::now(),
+            started_at: self.common.world.wall(),
         };
-        let stream = Stream::new(Fields::of_request(parts), Arc::clone(&signal), origin);
+        let mut stream = Stream::new(Fields::of_request(parts), Arc::clone(&signal), origin);
+        if let Some(Properties(properties)) = parts.extensions.get() {
+            let keyed = |(path, value): &(String, Vec<u8>)| {
+                (path.replace('.', "\0").into_bytes(), value.clone())
+            };
+            stream.properties = properties.iter().map(keyed).collect();
+        }
         let (generation, id) = place.0.begin(|vm| Ok(vm.open(stream))).await?;
         Ok(Exchange::new(place, generation, id, signal))
     }

@@ -30,8 +30,8 @@ use std::sync::atomic::AtomicUsize;
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
-use edgeweir_host_chain::{Layer, Meter};
-use wasmtime::{Linker, Module, Store};
+use edgeweir_host_chain::{Layer, Meter, World};
+use wasmtime::{Engine, Linker, Module, Store};
 
 use crate::exports::Abi;
 use crate::host::Host;
@@ -40,7 +40,7 @@ use crate::plugin::Common;
 use crate::shared::Metrics;
 use crate::worker::Worker;
 
-pub use plugin::{Limits, OnTrap, Plugin, Route};
+pub use plugin::{Limits, OnTrap, Plugin, Properties, Route};
 pub use runtime::{Runtime, RuntimeOptions};
 
 /// The most instances of one plugin.
@@ -57,7 +57,9 @@ pub async fn load(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<Arc<
     let handle = tokio::runtime::Handle::current();
     let loading = tokio::task::spawn_blocking(move || {
         let _inside = handle.enter();
-        prepare(&runtime, plugin)
+        plugin.limits.check()?;
+        let program = Program::compile(&runtime, &plugin.module, plugin.limits.stack_bytes)?;
+        prepare(&runtime, plugin, &program, World::default())
     });
     let layer = loading
         .await
@@ -66,8 +68,64 @@ pub async fn load(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<Arc<
     Ok(Arc::new(layer))
 }
 
-fn prepare(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<ProxyWasm> {
-    plugin.limits.check()?;
+/// A module that is compiled: it can be started any number of times.
+#[derive(Clone)]
+pub struct Program {
+    engine: Engine,
+    module: Module,
+    abi: Abi,
+    /// As it is given in errors.
+    file: std::path::PathBuf,
+}
+
+impl Program {
+    /// Reads and compiles a file for a stack of so many bytes (see [`Limits::stack_bytes`]).
+    pub fn compile(
+        runtime: &Runtime,
+        file: &std::path::Path,
+        stack_bytes: usize,
+    ) -> anyhow::Result<Program> {
+        let bytes = std::fs::read(file).context("cannot be read")?;
+        match bytes.get(..8) {
+            Some(b"\0asm\x01\0\0\0") => {}
+            Some([0, b'a', b's', b'm', ..]) => bail!("it is a component, not a proxy-wasm module"),
+            _ => bail!("it is not Wasm: it does not begin with the bytes 00 61 73 6d"),
+        }
+        let engine = runtime.engine(stack_bytes)?;
+        let module = Module::from_binary(&engine, &bytes)
+            .map_err(anyhow::Error::from)
+            .context("it is not valid Wasm")?;
+        let abi = Abi::of(&module)?;
+        Ok(Program {
+            engine,
+            module,
+            abi,
+            file: file.to_owned(),
+        })
+    }
+
+    /// Starts a plugin's instances in a world; [`load`] is this after compiling, in the real one. Its runtime is the
+    /// program's or a [`Runtime::fork`] of it. Must be called inside a tokio runtime, and does not yield.
+    pub fn start(
+        &self,
+        runtime: &Arc<Runtime>,
+        plugin: Plugin,
+        world: World,
+    ) -> anyhow::Result<Arc<dyn Layer>> {
+        let says = format!("plugin {}: {}", plugin.name, self.file.display());
+        plugin.limits.check()?;
+        Ok(Arc::new(
+            prepare(runtime, plugin, self, world).context(says)?,
+        ))
+    }
+}
+
+fn prepare(
+    runtime: &Arc<Runtime>,
+    plugin: Plugin,
+    program: &Program,
+    world: World,
+) -> anyhow::Result<ProxyWasm> {
     let instances = plugin.instances;
     ensure!(
         (1..=INSTANCES).contains(&instances),
@@ -79,20 +137,15 @@ fn prepare(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<ProxyWasm> 
             .is_ok_and(|authority| authority.port().is_some());
         ensure!(valid, "clusters.{cluster} is {address:?}, want host:port");
     }
-    let bytes = std::fs::read(&plugin.module).context("cannot be read")?;
-    match bytes.get(..8) {
-        Some(b"\0asm\x01\0\0\0") => {}
-        Some([0, b'a', b's', b'm', ..]) => bail!("it is a component, not a proxy-wasm module"),
-        _ => bail!("it is not Wasm: it does not begin with the bytes 00 61 73 6d"),
-    }
-    let engine = runtime.engine(plugin.limits.stack_bytes)?;
-    let module = Module::from_binary(&engine, &bytes)
-        .map_err(anyhow::Error::from)
-        .context("it is not valid Wasm")?;
-    drop(bytes);
-    let abi = Abi::of(&module)?;
-    let mut linker = Linker::<Host>::new(&engine);
-    let calls = imports::link(&mut linker, &module, abi)?;
+    let Program {
+        engine,
+        module,
+        abi,
+        ..
+    } = program;
+    let abi = *abi;
+    let mut linker = Linker::<Host>::new(engine);
+    let calls = imports::link(&mut linker, module, abi)?;
     let common = Arc::new(Common {
         data: runtime.shared.data(&plugin.vm_id),
         name: plugin.name,
@@ -112,15 +165,16 @@ fn prepare(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<ProxyWasm> 
         runtime: Arc::clone(runtime),
         metrics: Metrics::default(),
         client: runtime.client(),
+        world,
         calls,
     });
     let mut probe = Store::new(
-        &engine,
+        engine,
         Host::new(Arc::clone(&common), std::sync::Weak::new(), 0),
     );
-    imports::check(&linker, &module, &mut probe)?;
+    imports::check(&linker, module, &mut probe)?;
     let pre = linker
-        .instantiate_pre(&module)
+        .instantiate_pre(module)
         .map_err(anyhow::Error::from)
         .context("it cannot be linked")?;
     let legacy = abi == Abi::V0_1_0;

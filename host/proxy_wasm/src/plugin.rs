@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use bytes::Bytes;
-use edgeweir_host_chain::Meter;
+use edgeweir_host_chain::{Meter, World};
 
 use crate::callout::Client;
 use crate::fields::Bound;
@@ -153,6 +153,11 @@ pub struct Route {
     pub virtual_host: String,
 }
 
+/// Properties of an exchange beyond the host's own, or in their place; an extension of a request. A path's parts are
+/// separated by dots (`xds.route_name`).
+#[derive(Clone, Debug, Default)]
+pub struct Properties(pub Vec<(String, Vec<u8>)>);
+
 /// What all instances of one plugin share.
 pub(crate) struct Common {
     pub(crate) name: String,
@@ -170,6 +175,7 @@ pub(crate) struct Common {
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) metrics: Metrics,
     pub(crate) client: Client,
+    pub(crate) world: World,
     /// Names of the linked host functions, by their index.
     pub(crate) calls: Vec<&'static str>,
 }

@@ -29,9 +29,11 @@ pub struct Runtime {
     options: RuntimeOptions,
     cache: Option<Cache>,
     /// By stack size, which belongs to an engine.
-    engines: Mutex<BTreeMap<usize, Engine>>,
+    engines: Arc<Mutex<BTreeMap<usize, Engine>>>,
     pub(crate) shared: Shared,
     client: OnceLock<Client>,
+    /// Keeps the ticker of the engines.
+    _parent: Option<Arc<Runtime>>,
 }
 
 impl Runtime {
@@ -58,9 +60,10 @@ impl Runtime {
         let runtime = Arc::new(Runtime {
             options,
             cache,
-            engines: Mutex::default(),
+            engines: Arc::default(),
             shared: Shared::default(),
             client: OnceLock::new(),
+            _parent: None,
         });
         let ticking = Arc::downgrade(&runtime);
         std::thread::Builder::new()
@@ -68,6 +71,32 @@ impl Runtime {
             .spawn(move || tick(&ticking))
             .context("the epoch thread")?;
         Ok(runtime)
+    }
+
+    /// A runtime with the engines of this one and with shared data and queues of its own.
+    pub fn fork(self: &Arc<Self>) -> Arc<Runtime> {
+        Arc::new(Runtime {
+            options: self.options.clone(),
+            cache: self.cache.clone(),
+            engines: Arc::clone(&self.engines),
+            shared: Shared::default(),
+            client: OnceLock::new(),
+            _parent: Some(Arc::clone(self)),
+        })
+    }
+
+    /// Sets a key of the shared data of a `vm_id`, without its bounds.
+    pub fn set_shared(&self, vm_id: &str, key: &[u8], value: &[u8]) {
+        // Without a bound and without a number to compare there is nothing it could fail for.
+        let _ = self
+            .shared
+            .data(vm_id)
+            .set(key, value, 0, usize::MAX, usize::MAX);
+    }
+
+    /// The value of a key in the shared data of a `vm_id`.
+    pub fn get_shared(&self, vm_id: &str, key: &[u8]) -> Option<bytes::Bytes> {
+        self.shared.data(vm_id).get(key).map(|(value, _)| value)
     }
 
     /// Whether fuel is counted.

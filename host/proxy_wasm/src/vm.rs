@@ -77,7 +77,7 @@ impl Vm {
         let exports = Exports::of(&instance, &mut store)?;
         let initialize = typed::<(), ()>(&instance, &mut store, "_initialize")?;
         let start = typed::<(), ()>(&instance, &mut store, "_start")?;
-        let main = typed::<(u32, u32), u32>(&instance, &mut store, "main").unwrap_or(None);
+        let main = Main::of(&instance, &mut store);
         let mut vm = Vm {
             store,
             exports,
@@ -100,7 +100,7 @@ impl Vm {
         &mut self,
         initialize: Option<TypedFunc<(), ()>>,
         start: Option<TypedFunc<(), ()>>,
-        main: Option<TypedFunc<(u32, u32), u32>>,
+        main: Option<Main>,
     ) -> anyhow::Result<()> {
         // A reactor is initialised, a command is started; the latter may exit with 0.
         let begun = match (initialize, start) {
@@ -108,8 +108,16 @@ impl Vm {
                 let begun =
                     self.call_for("_initialize", Some(&initialize), ROOT, (), START_DEADLINE);
                 begun.and_then(|_| {
-                    self.call_for("main", main.as_ref(), ROOT, (0, 0), START_DEADLINE)
-                        .map(drop)
+                    match &main {
+                        Some(Main::Full(main)) => {
+                            self.call_for("main", Some(main), ROOT, (0, 0), START_DEADLINE)
+                        }
+                        Some(Main::Bare(main)) => {
+                            self.call_for("main", Some(main), ROOT, (), START_DEADLINE)
+                        }
+                        None => Ok(None),
+                    }
+                    .map(drop)
                 })
             }
             (None, start) => self
@@ -197,7 +205,11 @@ impl Vm {
         let Some(callback) = callback else {
             return Ok(None);
         };
-        self.store.data_mut().current = context;
+        let host = self.store.data_mut();
+        host.current = context;
+        if let Some(witness) = &host.common.world.witness {
+            witness.callback(context, name);
+        }
         arm(&mut self.store, self.fuel, deadline);
         let started = self.store.data().clock.started;
         let result = callback.call(&mut self.store, params);
@@ -401,6 +413,25 @@ impl Vm {
             }
         }
         Ok(())
+    }
+}
+
+/// A reactor's main, by the names compilers give it.
+enum Main {
+    Full(TypedFunc<(u32, u32), u32>),
+    Bare(TypedFunc<(), u32>),
+}
+
+impl Main {
+    /// One with another signature is no main.
+    fn of(instance: &wasmtime::Instance, store: &mut Store<Host>) -> Option<Self> {
+        for name in ["main", "__main_argc_argv"] {
+            if let Ok(Some(main)) = typed(instance, store, name) {
+                return Some(Self::Full(main));
+            }
+        }
+        let bare = typed(instance, store, "__main_void").unwrap_or(None);
+        bare.map(Self::Bare)
     }
 }
 

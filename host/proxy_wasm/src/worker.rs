@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard, watch};
 use wasmtime::InstancePre;
@@ -45,7 +45,7 @@ pub(crate) struct Slot {
     /// Streams whose machine trapped, until their exchange fetches them: they hold what was buffered.
     orphans: HashMap<(u64, u32), Stream>,
     /// After a failed replacement: when to try again.
-    retry: Option<(Instant, Duration)>,
+    retry: Option<(tokio::time::Instant, Duration)>,
 }
 
 impl Worker {
@@ -187,7 +187,7 @@ impl Worker {
     }
 
     fn replace(self: &Arc<Self>, slot: &mut Slot) -> Result<(), Gone> {
-        let now = Instant::now();
+        let now = tokio::time::Instant::now();
         let wait = match slot.retry {
             Some((at, _)) if now < at => return Err(Gone),
             Some((_, wait)) => (wait * 2).min(BACK_OFF.1),

@@ -257,6 +257,135 @@ async fn bad_pointers_are_told_and_harm_nothing() {
     assert_eq!(edge.meter().counters.len(), 0);
 }
 
+/// Every host function and the kinds of its parameters; `l` is 64 bits wide. Those that end or answer the stream are not
+/// here: they have tests of their own.
+const CALLS: [(&str, &str, &str); 54] = [
+    ("env", "proxy_log", "iii"),
+    ("env", "proxy_get_log_level", "i"),
+    ("env", "proxy_get_current_time_nanoseconds", "i"),
+    ("env", "proxy_get_property", "iiii"),
+    ("env", "proxy_set_property", "iiii"),
+    ("env", "proxy_get_buffer_bytes", "iiiii"),
+    ("env", "proxy_set_buffer_bytes", "iiiii"),
+    ("env", "proxy_get_buffer_status", "iii"),
+    ("env", "proxy_get_header_map_size", "ii"),
+    ("env", "proxy_get_header_map_pairs", "iii"),
+    ("env", "proxy_get_header_map_value", "iiiii"),
+    ("env", "proxy_http_call", "iiiiiiiiii"),
+    ("env", "proxy_grpc_call", "iiiiiiiiiiii"),
+    ("env", "proxy_grpc_stream", "iiiiiiiii"),
+    ("env", "proxy_grpc_send", "iiii"),
+    ("env", "proxy_grpc_cancel", "i"),
+    ("env", "proxy_grpc_close", "i"),
+    ("env", "proxy_get_status", "iii"),
+    ("env", "proxy_get_shared_data", "iiiii"),
+    ("env", "proxy_set_shared_data", "iiiii"),
+    ("env", "proxy_register_shared_queue", "iii"),
+    ("env", "proxy_resolve_shared_queue", "iiiii"),
+    ("env", "proxy_dequeue_shared_queue", "iii"),
+    ("env", "proxy_enqueue_shared_queue", "iii"),
+    ("env", "proxy_define_metric", "iiii"),
+    ("env", "proxy_increment_metric", "il"),
+    ("env", "proxy_record_metric", "il"),
+    ("env", "proxy_get_metric", "ii"),
+    ("env", "proxy_call_foreign_function", "iiiiii"),
+    ("env", "proxy_get_configuration", "ii"),
+    ("env", "proxy_clear_route_cache", ""),
+    ("env", "proxy_set_tick_period_milliseconds", "i"),
+    ("env", "proxy_set_header_map_pairs", "iii"),
+    ("env", "proxy_add_header_map_value", "iiiii"),
+    ("env", "proxy_replace_header_map_value", "iiiii"),
+    ("env", "proxy_remove_header_map_value", "iii"),
+    ("wasi_snapshot_preview1", "args_get", "ii"),
+    ("wasi_snapshot_preview1", "args_sizes_get", "ii"),
+    ("wasi_snapshot_preview1", "environ_get", "ii"),
+    ("wasi_snapshot_preview1", "environ_sizes_get", "ii"),
+    ("wasi_snapshot_preview1", "clock_res_get", "ii"),
+    ("wasi_snapshot_preview1", "clock_time_get", "ili"),
+    ("wasi_snapshot_preview1", "fd_close", "i"),
+    ("wasi_snapshot_preview1", "fd_fdstat_get", "ii"),
+    ("wasi_snapshot_preview1", "fd_fdstat_set_flags", "ii"),
+    ("wasi_snapshot_preview1", "fd_prestat_get", "ii"),
+    ("wasi_snapshot_preview1", "fd_prestat_dir_name", "iii"),
+    ("wasi_snapshot_preview1", "fd_read", "iiii"),
+    ("wasi_snapshot_preview1", "fd_seek", "ilii"),
+    ("wasi_snapshot_preview1", "fd_write", "iiii"),
+    ("wasi_snapshot_preview1", "path_open", "iiiiilliii"),
+    ("wasi_snapshot_preview1", "poll_oneoff", "iiii"),
+    ("wasi_snapshot_preview1", "random_get", "ii"),
+    ("wasi_snapshot_preview1", "sched_yield", ""),
+];
+
+/// A module that makes every call with every parameter in turn at each of the bounds of an address, a size, a number.
+fn sweeping() -> String {
+    // The memory has 16 pages.
+    let bounds = [
+        "0",
+        "1",
+        "3",
+        "1048575",
+        "1048576",
+        "2147483647",
+        "-2147483648",
+        "-1",
+    ];
+    let (mut imports, mut sweeps) = (String::new(), String::new());
+    for (at, (from, name, parameters)) in CALLS.iter().enumerate() {
+        let kinds: Vec<&str> = parameters
+            .chars()
+            .map(|kind| if kind == 'l' { "i64" } else { "i32" })
+            .collect();
+        imports.push_str(&format!(
+            "(import \"{from}\" \"{name}\" (func $f{at} (param {}) (result i32)))\n",
+            kinds.join(" ")
+        ));
+        let mut calls = String::new();
+        // What stands in the other places: nothing, and an address with a small size.
+        for usual in ["0", "64"] {
+            for place in 0..kinds.len().max(1) {
+                for bound in bounds {
+                    let values = kinds.iter().enumerate().map(|(other, kind)| {
+                        let value = if other == place { bound } else { usual };
+                        format!("({kind}.const {value})")
+                    });
+                    let values: Vec<String> = values.collect();
+                    calls.push_str(&format!("(drop (call $f{at} {}))\n", values.join(" ")));
+                }
+            }
+        }
+        sweeps.push_str(&format!(
+            "(func $s{at} {calls})\n(export \"s{at}\" (func $s{at}))\n"
+        ));
+    }
+    let all: String = (0..CALLS.len())
+        .map(|at| format!("(call $s{at})"))
+        .collect();
+    format!(
+        r#"(module {imports}
+             (memory (export "memory") 16)
+             (func (export "proxy_on_memory_allocate") (param i32) (result i32)
+               (if (result i32) (i32.gt_u (local.get 0) (i32.const 500000)) (then (i32.const 0)) (else (i32.const 524288))))
+             (func (export "proxy_abi_version_0_2_1"))
+             {sweeps}
+             (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) {all} (i32.const 0)))"#
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_with_any_number_harms_anything() {
+    let edge = Edge::new(sweeping(), Origin::text("fine"), |plugin| {
+        plugin.configuration = b"configuration".to_vec();
+        plugin.limits.deadline = Duration::from_secs(20);
+    });
+    let edge = edge.await;
+    let got = edge.get("/", &[]).await;
+    let meter = edge.meter();
+    assert_eq!(meter.traps, 0, "{:?}", meter.last_trap);
+    assert_eq!((got.status, got.body.as_str()), (200, "fine"));
+    assert!(meter.memory_now <= 4 << 20, "{}", meter.memory_now);
+    assert_eq!(edge.get("/", &[]).await.body, "fine", "and once more");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_loaded_says_why() {
     let abi = r#"(func (export "proxy_abi_version_0_2_1"))"#;

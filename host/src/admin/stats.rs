@@ -87,6 +87,7 @@ fn filter(state: &State, loaded: &Loaded) -> Value {
                 "wall_ns": stat.wall_ns,
                 "max_ns": stat.max_ns,
                 "fuel": stat.fuel,
+                "times": snapshot.times.get(callback),
             })
         })
         .collect();

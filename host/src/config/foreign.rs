@@ -1,5 +1,6 @@
 //! Which program a configuration file is for, and how strictly those of others are read.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use edgeweir_host_formats::{Finding, Level};
@@ -13,14 +14,22 @@ pub enum Format {
     Edgeweir,
     /// Envoy: a bootstrap, YAML or JSON.
     Envoy,
+    /// Spin: a manifest, TOML.
+    Spin,
 }
 
 impl Format {
-    /// Tells it by the ending of the name.
-    pub fn of(file: &Path, _text: &str) -> Self {
+    /// Tells it by the ending of the name, and a manifest by the field it begins with.
+    pub fn of(file: &Path, text: &str) -> Self {
         let ending = file.extension().unwrap_or_default().to_string_lossy();
         match ending.to_ascii_lowercase().as_str() {
             "yaml" | "yml" | "json" => Self::Envoy,
+            _ if text
+                .lines()
+                .any(|line| line.trim_start().starts_with("spin_manifest_version")) =>
+            {
+                Self::Spin
+            }
             _ => Self::Edgeweir,
         }
     }
@@ -30,6 +39,7 @@ impl Format {
         match self {
             Self::Edgeweir => "edgeweir.toml",
             Self::Envoy => "Envoy bootstrap",
+            Self::Spin => "Spin manifest",
         }
     }
 }
@@ -41,15 +51,21 @@ pub struct Options {
     pub lenient: bool,
     /// Spin's `--runtime-config-file`.
     pub runtime_config: Option<PathBuf>,
+    /// Spin's `--listen`.
+    pub listen: Option<SocketAddr>,
+    /// Spin's `--variable`: names and values.
+    pub variables: Vec<(String, String)>,
+    /// Read on whatever is found, which is in the configuration's notes; such a configuration is not to be run.
+    pub keep_going: bool,
 }
 
 impl Options {
     /// Whether what was found ends the reading.
     pub(super) fn refuses(&self, findings: &[Finding]) -> bool {
-        findings.iter().any(|finding| self.is_fatal(finding))
+        !self.keep_going && findings.iter().any(|finding| self.is_fatal(finding))
     }
 
-    fn is_fatal(&self, finding: &Finding) -> bool {
+    pub(super) fn is_fatal(&self, finding: &Finding) -> bool {
         match finding.level {
             Level::Error => true,
             Level::Unsupported => !self.lenient,

@@ -7,6 +7,7 @@ mod error;
 mod foreign;
 mod number;
 mod route;
+mod spin;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,7 +15,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use edgeweir_host_chain::Layer;
 use edgeweir_host_formats::envoy::Policy;
+use edgeweir_host_formats::outbound::Outbound;
+use edgeweir_host_formats::spin::Store;
 use edgeweir_host_formats::{Finding, Placed};
 use serde::Deserialize;
 use toml::Spanned;
@@ -51,9 +55,34 @@ pub struct Config {
     /// Folders with files that were part of the configuration.
     #[serde(skip)]
     pub held: Vec<Arc<tempfile::TempDir>>,
+    /// Stores behind `spin:key-value` by their labels, beside `default` of `[state]`.
+    #[serde(skip)]
+    pub stores: BTreeMap<String, Store>,
     /// Where the file is and what it says, for errors found later.
     #[serde(skip)]
     pub source: Source,
+    /// Layers that watch; not part of a file.
+    #[serde(skip)]
+    pub taps: Taps,
+}
+
+/// Layers that watch what passes and change nothing.
+#[derive(Clone, Default)]
+pub struct Taps {
+    /// Between the client and the first filter of every listener.
+    pub client: Option<Arc<dyn Layer>>,
+    /// Between the last filter and the upstream.
+    pub origin: Option<Arc<dyn Layer>>,
+}
+
+impl std::fmt::Debug for Taps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = |tap: &Option<Arc<dyn Layer>>| tap.as_ref().map(|tap| tap.name().to_owned());
+        f.debug_struct("Taps")
+            .field("client", &name(&self.client))
+            .field("origin", &name(&self.origin))
+            .finish()
+    }
 }
 
 /// The file a configuration came from.
@@ -251,6 +280,23 @@ pub struct Filter {
     /// What a bootstrap of Envoy's says in place of `config` and `vm_config`.
     #[serde(skip)]
     pub raw: Option<Raw>,
+    /// What a Spin manifest grants, in place of `allowed_outbound` and of every store.
+    #[serde(skip)]
+    pub grants: Option<Grants>,
+}
+
+/// What a component of Spin's may reach.
+#[derive(Clone, Default, Debug)]
+pub struct Grants {
+    /// Hosts.
+    pub outbound: Vec<Outbound>,
+    /// Labels of stores.
+    pub stores: Vec<String>,
+}
+
+/// Whether one of them is enough for both.
+fn same(one: &Filter, other: &Filter) -> bool {
+    format!("{one:?}") == format!("{other:?}")
 }
 
 /// What a module is configured with, byte by byte.
@@ -288,6 +334,7 @@ impl Filter {
             shares: None,
             body_buffer_bytes: None,
             raw: None,
+            grants: None,
         }
     }
 }
@@ -354,6 +401,7 @@ impl Config {
         match Format::of(file, &text) {
             Format::Edgeweir => Self::parse(file, text),
             Format::Envoy => envoy::parse(file, text, options),
+            Format::Spin => spin::parse(file, text, options),
         }
     }
 

@@ -90,6 +90,8 @@ pub struct Way {
     pub edits: Edits,
     /// Names of filters, outermost first.
     pub filters: Vec<Spanned<String>>,
+    /// The route as a Spin manifest writes it; components see it in the fields Spin adds.
+    pub spin: Option<String>,
 }
 
 /// Every way through a listener.
@@ -142,6 +144,7 @@ impl Config {
                         ..Edits::default()
                     },
                     filters,
+                    spin: None,
                 },
             ));
         }
@@ -152,6 +155,7 @@ impl Config {
                 action: Action::Forward(vec![(1, to)]),
                 edits: Edits::default(),
                 filters: listener.filters.clone(),
+                spin: None,
             };
             routes.push((Match::default(), way));
         }

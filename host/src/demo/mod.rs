@@ -87,7 +87,9 @@ pub async fn start(modules: &Path, port: u16) -> anyhow::Result<Demo> {
         filters,
         notes: Vec::new(),
         held: Vec::new(),
+        stores: BTreeMap::new(),
         source: Source::default(),
+        taps: crate::config::Taps::default(),
     };
     let config = config.finish()?;
     Ok(Demo { config, origin })

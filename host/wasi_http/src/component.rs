@@ -1,10 +1,13 @@
 //! From a file to a component that is compiled, checked and linked.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
-use edgeweir_host_chain::Meter;
+use edgeweir_host_chain::{Layer, Meter, World};
+use wasmtime::Engine;
 use wasmtime::component::Component;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use crate::context::Guest;
@@ -16,34 +19,75 @@ const HANDLER: &str = "wasi:http/handler@0.3.0";
 pub(crate) struct Loaded {
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) plugin: Plugin,
-    pub(crate) pre: ServicePre<Guest>,
+    pub(crate) pre: Pre,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) world: World,
 }
 
-pub(crate) fn load(
-    runtime: &Arc<Runtime>,
-    plugin: Plugin,
-    meter: Arc<Meter>,
-) -> anyhow::Result<Arc<Loaded>> {
-    check_limits(&plugin.name, &plugin.limits)?;
-    let file = plugin.component.display().to_string();
-    let bytes =
-        std::fs::read(&plugin.component).with_context(|| format!("{file}: cannot be read"))?;
-    check_kind(&bytes).with_context(|| file.clone())?;
-    let component = Component::new(&runtime.engine, &bytes)
-        .map_err(|error| anyhow::anyhow!("{file}: does not compile: {error:#}"))?;
-    check_world(runtime, &component).with_context(|| file.clone())?;
-    let pre = runtime
-        .linker
-        .instantiate_pre(&component)
-        .and_then(ServicePre::new)
-        .map_err(|error| anyhow::anyhow!("{file}: cannot be linked: {error:#}"))?;
-    Ok(Arc::new(Loaded {
-        runtime: runtime.clone(),
-        plugin,
-        pre,
-        meter,
-    }))
+/// A component that is linked, by the version of wasi:http it exports.
+#[derive(Clone)]
+pub(crate) enum Pre {
+    /// 0.3.
+    Service(ServicePre<Guest>),
+    /// 0.2.
+    Proxy(ProxyPre<Guest>),
+}
+
+/// A component that is compiled: it can be started any number of times.
+#[derive(Clone)]
+pub struct Program {
+    component: Component,
+    /// As it is given in errors.
+    file: String,
+}
+
+impl Program {
+    /// Reads, compiles and checks a file.
+    ///
+    /// # Errors
+    /// As those of [`load`](crate::load), but for what is found out by starting it.
+    pub fn compile(runtime: &Runtime, file: &Path) -> anyhow::Result<Program> {
+        let name = file.display().to_string();
+        let bytes = std::fs::read(file).with_context(|| format!("{name}: cannot be read"))?;
+        check_kind(&bytes).with_context(|| name.clone())?;
+        let component = Component::new(&runtime.engine, &bytes)
+            .map_err(|error| anyhow::anyhow!("{name}: does not compile: {error:#}"))?;
+        check_world(runtime, &component).with_context(|| name.clone())?;
+        Ok(Program {
+            component,
+            file: name,
+        })
+    }
+
+    /// Links it and starts a first instance in a world; [`load`](crate::load) is this after compiling, in the real one.
+    /// Its runtime is the program's or a [`Runtime::fork`] of it.
+    ///
+    /// # Errors
+    /// As those of [`load`](crate::load).
+    pub async fn start(
+        &self,
+        runtime: &Arc<Runtime>,
+        plugin: Plugin,
+        world: World,
+    ) -> anyhow::Result<Arc<dyn Layer>> {
+        check_limits(&plugin.name, &plugin.limits)?;
+        let pre = runtime
+            .linker
+            .instantiate_pre(&self.component)
+            .and_then(|pre| match is_proxy(&runtime.engine, &self.component) {
+                true => ProxyPre::new(pre).map(Pre::Proxy),
+                false => ServicePre::new(pre).map(Pre::Service),
+            })
+            .map_err(|error| anyhow::anyhow!("{}: cannot be linked: {error:#}", self.file))?;
+        let loaded = Loaded {
+            runtime: runtime.clone(),
+            plugin,
+            pre,
+            meter: Arc::new(Meter::default()),
+            world,
+        };
+        crate::start(Arc::new(loaded)).await
+    }
 }
 
 /// Component binaries have layer 1 in their header, core modules layer 0.
@@ -69,16 +113,16 @@ fn check_world(runtime: &Runtime, component: &Component) -> anyhow::Result<()> {
         name.starts_with("wasi:http/handler@") || name.starts_with("wasi:http/incoming-handler@")
     }) {
         ensure!(
-            is_0_3(found),
-            "exports `{found}`: another version of wasi:http; this host runs `{HANDLER}`"
+            is_0_3(found) || is_0_2(found),
+            "exports `{found}`: another version of wasi:http; this host runs `{HANDLER}` and 0.2's incoming-handler"
         );
     } else {
         bail!("exports no `{HANDLER}`; it exports: {}", list(&exports));
     }
     for (name, _) in ty.imports(engine) {
         ensure!(
-            !name.starts_with("wasi:http/") || is_0_3(name),
-            "imports `{name}`: another version of wasi:http; this host offers 0.3.0"
+            !name.starts_with("wasi:http/") || is_0_3(name) || is_0_2(name),
+            "imports `{name}`: another version of wasi:http; this host offers 0.3.0 and 0.2"
         );
     }
     // All that are missing are named, not the first alone. Judged only when linking fails: the linker knows best.
@@ -105,6 +149,22 @@ fn is_0_3(name: &str) -> bool {
             .strip_prefix("0.3.")
             .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()))
     })
+}
+
+/// 0.2.0 and the patches after it.
+fn is_0_2(name: &str) -> bool {
+    name.split_once('@').is_some_and(|(_, version)| {
+        version
+            .strip_prefix("0.2.")
+            .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()))
+    })
+}
+
+/// Whether a component is a proxy of the old kind.
+fn is_proxy(engine: &Engine, component: &Component) -> bool {
+    let ty = component.component_type();
+    ty.exports(engine)
+        .any(|(name, _)| name.starts_with("wasi:http/incoming-handler@") && is_0_2(name))
 }
 
 fn is_offered(name: &str) -> bool {

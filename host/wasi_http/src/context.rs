@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use edgeweir_host_chain::Meter;
+use edgeweir_host_chain::{Clock, Meter};
 use wasmtime::component::{GuestTaskId, ResourceTable};
 use wasmtime::{ResourceLimiter, StoreContextMut};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::component::Loaded;
@@ -14,7 +15,6 @@ use crate::exchange::Exchange;
 use crate::hooks::Hooks;
 use crate::instance::Instance;
 use crate::output::Output;
-use crate::stores::Stores;
 
 /// Resources of one instance; a request takes about ten.
 const MAX_RESOURCES: usize = 16_384;
@@ -24,6 +24,33 @@ const MAX_RANDOM: u64 = 1 << 20;
 const MAX_TABLE: usize = 1 << 20;
 /// What `http::HeaderMap` costs per field line beside its bytes, as wasmtime-wasi-http counts it.
 const FIELD_OVERHEAD: usize = 80;
+
+/// What a call says that was made to fail.
+pub(crate) const INJECTED: &str = "made to fail";
+
+/// The time of a clock in place of the machine's.
+struct Told(Arc<dyn Clock>);
+
+impl HostWallClock for Told {
+    fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
+    }
+
+    fn now(&self) -> Duration {
+        let wall = self.0.wall().duration_since(SystemTime::UNIX_EPOCH);
+        wall.unwrap_or_default()
+    }
+}
+
+impl HostMonotonicClock for Told {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.monotonic().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
 
 /// The data of one store: one instance of one plugin.
 pub(crate) struct Guest {
@@ -42,8 +69,13 @@ impl Guest {
     pub(crate) fn new(loaded: Arc<Loaded>, instance: Arc<Instance>) -> Self {
         let plugin = &loaded.plugin;
         let mut wasi = WasiCtx::builder();
-        wasi.stdout(Output::new(&plugin.name, "stdout"));
-        wasi.stderr(Output::new(&plugin.name, "stderr"));
+        let output = |stream| Output::new(&plugin.name, stream, loaded.world.witness.clone());
+        wasi.stdout(output("stdout"));
+        wasi.stderr(output("stderr"));
+        if let Some(clock) = &loaded.world.clock {
+            wasi.wall_clock(Told(Arc::clone(clock)));
+            wasi.monotonic_clock(Told(Arc::clone(clock)));
+        }
         wasi.allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false);
@@ -64,7 +96,11 @@ impl Guest {
             wasi: wasi.build(),
             http,
             table,
-            hooks: Hooks::new(&plugin.allowed_outbound, limits.timeout),
+            hooks: Hooks::new(
+                &plugin.allowed_outbound,
+                limits.timeout,
+                loaded.world.clone(),
+            ),
             limiter: Limiter {
                 meter: loaded.meter.clone(),
                 bound: limits.memory_bytes,
@@ -105,8 +141,13 @@ impl Guest {
         }
     }
 
-    pub(crate) fn stores(&self) -> &Arc<Stores> {
-        &self.loaded.runtime.stores
+    /// Counts a host call; whether it is to fail.
+    pub(crate) fn counted(&mut self, host_call: &'static str) -> Result<(), String> {
+        self.count(host_call);
+        match self.loaded.world.fault(host_call) {
+            Some(_) => Err(INJECTED.to_owned()),
+            None => Ok(()),
+        }
     }
 }
 

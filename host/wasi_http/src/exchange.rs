@@ -1,7 +1,7 @@
 //! One exchange on its way through a guest: how its request enters, and how a request leaves for the next layer.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use edgeweir_host_chain::{Error, Next, Peer, Request, Response, Unreached};
@@ -14,6 +14,22 @@ use tokio::sync::watch;
 const CLIENT_ADDR: HeaderName = HeaderName::from_static("spin-client-addr");
 /// Stands in where a request has no authority of its own (HTTP/1.0): guests cannot rebuild a request without one.
 const NO_AUTHORITY: &str = "localhost";
+
+/// Fields every component of a chain sees and nobody behind it: what Spin says of a route. An extension of a request.
+#[derive(Clone, Default, Debug)]
+pub struct RouteFields(Arc<[(HeaderName, HeaderValue)]>);
+
+impl RouteFields {
+    /// Fields by their names, which begin with `spin-`; what is no field is left out.
+    pub fn of(fields: impl IntoIterator<Item = (String, String)>) -> Self {
+        let of_spin = |(name, value): (String, String)| {
+            let name = HeaderName::try_from(name).ok()?;
+            let ours = name.as_str().starts_with("spin-");
+            Some((name, HeaderValue::try_from(value).ok()?)).filter(|_| ours)
+        };
+        Self(fields.into_iter().filter_map(of_spin).collect())
+    }
+}
 
 /// What the host remembers of an exchange while the guest has its request.
 pub(crate) struct Exchange {
@@ -70,6 +86,11 @@ impl Exchange {
             && let Ok(value) = HeaderValue::try_from(address.to_string())
         {
             parts.headers.insert(CLIENT_ADDR, value);
+        }
+        if let Some(RouteFields(fields)) = parts.extensions.get::<RouteFields>() {
+            for (name, value) in fields.iter() {
+                parts.headers.insert(name, value.clone());
+            }
         }
         let mut inner = http::uri::Parts::default();
         inner.scheme = Some(uri.scheme.unwrap_or(Scheme::HTTP));
@@ -210,8 +231,6 @@ pub(crate) fn has_no_body(method: &Method, status: StatusCode) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use edgeweir_host_chain::empty;
 
     use super::*;

@@ -80,8 +80,11 @@ fn take_request(
     accessor.with(|mut store| {
         let exchange = exchange_of(store.as_context_mut());
         let guest = store.data_mut();
-        guest.count("handler.handle");
+        let counted = guest.counted("handler.handle");
         let request = guest.table.delete(request)?;
+        if counted.is_err() {
+            return Ok(Err(ErrorCode::ConnectionTerminated));
+        }
         let (sent, result) = oneshot::channel();
         guest.hooks.to_next = true;
         let converted = request.into_http(&mut store, async {

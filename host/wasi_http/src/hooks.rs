@@ -3,30 +3,34 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::exchange::Exchange;
+use edgeweir_host_chain::{Clusters, Unreached, World};
+use edgeweir_host_formats::outbound::Outbound;
 use http::uri::Scheme;
 use http_body_util::BodyExt as _;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks, default_send_request};
 
 /// The hooks of one store.
 pub(crate) struct Hooks {
-    allowed: Arc<[String]>,
+    allowed: Arc<[Outbound]>,
+    world: World,
     timeout: Duration,
     /// A request for the next layer is being converted: it gets its `host` from the exchange, not from here.
     pub(crate) to_next: bool,
+    /// The exchange of a proxy of wasi:http 0.2: what it may send nowhere else goes to the next layer.
+    pub(crate) next: Option<Arc<Exchange>>,
     /// Calls of `client.send` since the last look.
     pub(crate) sent: u64,
 }
 
 impl Hooks {
-    pub(crate) fn new(allowed: &[String], timeout: Duration) -> Self {
-        let allowed = allowed
-            .iter()
-            .map(|entry| entry.to_ascii_lowercase())
-            .collect();
+    pub(crate) fn new(allowed: &[Outbound], timeout: Duration, world: World) -> Self {
         Self {
-            allowed,
+            allowed: allowed.into(),
+            world,
             timeout,
             to_next: false,
+            next: None,
             sent: 0,
         }
     }
@@ -54,9 +58,18 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _response_result: Io,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        self.sent += 1;
         let allowed = is_allowed(&self.allowed, request.uri());
+        if let Some(exchange) = self.next.clone().filter(|_| !allowed) {
+            return Box::new(forward(exchange, request));
+        }
+        self.sent += 1;
         let options = bounded(options, self.timeout);
+        if self.world.fault("client.send").is_some() {
+            return Box::new(async { Err(Error::ConnectionRefused) });
+        }
+        if let Some(clusters) = self.world.clusters.clone() {
+            return Box::new(staged(clusters, request, options));
+        }
         Box::new(async move {
             if !allowed {
                 tracing::warn!(uri = %request.uri(), "outbound request denied: not in allowed_outbound");
@@ -68,19 +81,75 @@ impl WasiHttpHooks for Hooks {
     }
 }
 
-/// `host:port` must match an entry; the port is that of the scheme where there is none.
-fn is_allowed(allowed: &[String], uri: &http::Uri) -> bool {
+/// A request of a proxy of wasi:http 0.2 to the next layer.
+async fn forward(exchange: Arc<Exchange>, request: http::Request<WasiBody>) -> Sent {
+    let request = request.map(|body| body.map_err(|error| error.into()).boxed_unsync());
+    let request = exchange.outgoing(request);
+    let response = match exchange.next().run(request).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::debug!(%error, "the next layer failed");
+            return Err(Error::ConnectionTerminated);
+        }
+    };
+    if let Some(unreached) = response.extensions().get::<Unreached>() {
+        return Err(match unreached {
+            Unreached::Refused => Error::ConnectionRefused,
+            Unreached::ConnectTimeout => Error::ConnectionTimeout,
+            Unreached::Closed => Error::ConnectionTerminated,
+            Unreached::Timeout => Error::HttpResponseTimeout,
+        });
+    }
+    let response = response.map(|body| {
+        body.map_err(|_| Error::HttpResponseIncomplete)
+            .boxed_unsync()
+    });
+    Ok((response, Box::new(async { Ok(()) })))
+}
+
+/// A request to a cluster that a test put in place of the network.
+async fn staged(
+    clusters: Arc<dyn Clusters>,
+    request: http::Request<WasiBody>,
+    options: RequestOptions,
+) -> Sent {
+    let target = target(request.uri()).ok_or(Error::HttpRequestUriInvalid)?;
+    if !clusters.knows(&target) {
+        return Err(Error::HttpRequestDenied);
+    }
+    let request = request.map(|body| body.map_err(|error| error.into()).boxed_unsync());
+    let most = options.first_byte_timeout.unwrap_or(Duration::MAX);
+    let response = match tokio::time::timeout(most, clusters.call(&target, request)).await {
+        Err(_) => return Err(Error::HttpResponseTimeout),
+        Ok(Err(_)) => return Err(Error::ConnectionRefused),
+        Ok(Ok(response)) => response,
+    };
+    let response = response.map(|body| {
+        body.map_err(|_| Error::HttpResponseIncomplete)
+            .boxed_unsync()
+    });
+    Ok((response, Box::new(async { Ok(()) })))
+}
+
+/// An entry must allow it; the port is that of the scheme where there is none.
+fn is_allowed(allowed: &[Outbound], uri: &http::Uri) -> bool {
     let Some(authority) = uri.authority() else {
         return false;
     };
+    let scheme = uri.scheme_str().unwrap_or("http");
+    let (host, port) = (authority.host(), authority.port_u16());
+    allowed.iter().any(|it| it.allows(scheme, host, port))
+}
+
+fn target(uri: &http::Uri) -> Option<String> {
+    let authority = uri.authority()?;
     let default = if uri.scheme() == Some(&Scheme::HTTPS) {
         443
     } else {
         80
     };
     let port = authority.port_u16().unwrap_or(default);
-    let target = format!("{}:{port}", authority.host().to_ascii_lowercase());
-    allowed.contains(&target)
+    Some(format!("{}:{port}", authority.host().to_ascii_lowercase()))
 }
 
 /// wasmtime's own defaults are ten minutes each.
@@ -100,7 +169,8 @@ mod tests {
 
     #[test]
     fn only_listed_hosts_and_ports_are_reached() {
-        let allowed = ["127.0.0.1:9000".to_owned(), "origin.test:443".to_owned()];
+        let allowed =
+            ["127.0.0.1:9000", "origin.test:443"].map(|it| Outbound::parse(it).expect("a pattern"));
         for (name, uri, want) in [
             ("listed", "http://127.0.0.1:9000/x", true),
             ("another port", "http://127.0.0.1:9001/x", false),

@@ -12,8 +12,8 @@ use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
 use wasmtime::component::{Accessor, AccessorTask, GuestTaskId, Resource};
 use wasmtime::{AsContextMut as _, Store, StoreContextMut, UpdateDeadline, format_err};
-use wasmtime_wasi_http::p3::bindings::Service;
 use wasmtime_wasi_http::p3::bindings::http::types::{ErrorCode, Request, Response};
+use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
 
 use crate::body::FromGuest;
 use crate::component::Loaded;
@@ -150,7 +150,10 @@ pub(crate) struct Fresh {
     instance: Arc<Instance>,
 }
 
-pub(crate) async fn instantiate(loaded: &Arc<Loaded>) -> wasmtime::Result<Fresh> {
+pub(crate) async fn instantiate(
+    loaded: &Arc<Loaded>,
+    pre: &ServicePre<Guest>,
+) -> wasmtime::Result<Fresh> {
     let instance = Arc::new(Instance::default());
     let guest = Guest::new(loaded.clone(), instance.clone());
     let mut store = Store::new(&loaded.runtime.engine, guest);
@@ -161,7 +164,7 @@ pub(crate) async fn instantiate(loaded: &Arc<Loaded>) -> wasmtime::Result<Fresh>
     }
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(deadline(&instance, loaded.plugin.limits.deadline));
-    let service = loaded.pre.instantiate_async(&mut store).await?;
+    let service = pre.instantiate_async(&mut store).await?;
     loaded.meter.instances.fetch_add(1, Ordering::Relaxed);
     Ok(Fresh {
         store,
@@ -204,7 +207,7 @@ pub(crate) async fn run(pool: Arc<Pool>, fresh: Option<Fresh>) {
     let name = &loaded.plugin.name;
     let fresh = match fresh {
         Some(fresh) => fresh,
-        None => match instantiate(&loaded).await {
+        None => match instantiate(&loaded, &pool.pre).await {
             Ok(fresh) => fresh,
             Err(error) => {
                 let message = format!("{error:?}");
@@ -424,7 +427,7 @@ impl AccessorTask<Guest> for Work {
         let answered = tokio::select! {
             biased;
             answer = &mut answer => Some(answer?.0),
-            () = tokio::time::sleep_until(deadline.into()) => None,
+            () = tokio::time::sleep_until(deadline) => None,
             () = reply.closed() => None,
         };
         let Some(answer) = answered else {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use async_trait::async_trait;
 use edgeweir_host_chain::{Error, Layer, Meter, Next, Request, Response, Unreached, full};
@@ -10,10 +9,13 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use crate::OnTrap;
 use crate::body::Reclaimable;
 use crate::component::Loaded;
+use crate::context::Guest;
 use crate::exchange::{Exchange, check_head};
 use crate::instance::{Fresh, GRACE};
 use crate::pool::{Job, Pool};
@@ -37,8 +39,8 @@ pub(crate) struct Component {
 }
 
 impl Component {
-    pub(crate) fn new(loaded: Arc<Loaded>, first: Fresh) -> Self {
-        let pool = Pool::new(loaded.clone(), first);
+    pub(crate) fn new(loaded: Arc<Loaded>, first: Fresh, pre: ServicePre<Guest>) -> Self {
+        let pool = Pool::new(loaded.clone(), first, pre);
         Self { loaded, pool }
     }
 
@@ -130,7 +132,7 @@ impl Layer for Component {
             deadline,
         }) {
             // An instance that computes cannot look at the clock; here someone does.
-            Ok(()) => match tokio::time::timeout_at((deadline + GRACE).into(), response).await {
+            Ok(()) => match tokio::time::timeout_at(deadline + GRACE, response).await {
                 Ok(Ok(outcome)) => outcome,
                 // The sender went with its store: the guest trapped.
                 Ok(Err(_)) => return self.without_guest(saved).await,
@@ -167,7 +169,7 @@ impl Layer for Component {
     }
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response {
+pub(crate) fn plain(status: StatusCode, text: &'static str) -> Response {
     let mut response = http::Response::new(full(text));
     *response.status_mut() = status;
     response

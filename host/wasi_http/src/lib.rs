@@ -1,5 +1,5 @@
 //! Runs wasi:http 0.3.0 components as layers of a chain: middleware whose open `wasi:http/handler` import
-//! is the next layer, and terminal handlers that answer or call out themselves.
+//! is the next layer, and terminal handlers that answer or call out themselves; and proxies of wasi:http 0.2.
 //!
 //! One store per instance, many requests in one instance at once, instances kept between requests, so that
 //! what a filter remembers in its memory survives. A trap costs the requests in that instance, not the host.
@@ -15,6 +15,7 @@ mod instance;
 mod layer;
 mod output;
 mod pool;
+mod proxy;
 mod redis;
 mod runtime;
 mod spin;
@@ -25,9 +26,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgeweir_host_chain::{Layer, Meter};
+use edgeweir_host_chain::{Layer, World};
 
+pub use component::Program;
+pub use edgeweir_host_formats::outbound::Outbound;
+pub use exchange::RouteFields;
 pub use runtime::{Runtime, RuntimeOptions};
+pub use stores::Kept;
 
 /// What a plugin may use, at most.
 #[derive(Clone, Debug)]
@@ -91,8 +96,10 @@ pub struct Plugin {
     pub limits: Limits,
     /// What a trap means for the client.
     pub on_trap: OnTrap,
-    /// `host:port` pairs `wasi:http/client` may reach; empty means none.
-    pub allowed_outbound: Vec<String>,
+    /// Whom `wasi:http/client` and `spin:redis` may reach; empty means none.
+    pub allowed_outbound: Vec<Outbound>,
+    /// Labels of the stores `spin:key-value` may open; `None` means all there are.
+    pub stores: Option<Vec<String>>,
 }
 
 /// Compiles a component, links it and starts a first instance.
@@ -102,13 +109,23 @@ pub struct Plugin {
 /// export, another version of wasi:http, an import this host does not offer, a limit out of bounds, or an
 /// instance that does not start.
 pub async fn load(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<Arc<dyn Layer>> {
-    let meter = Arc::new(Meter::default());
-    let loaded = component::load(runtime, plugin, meter)?;
-    let first = instance::instantiate(&loaded).await.map_err(|error| {
-        anyhow::anyhow!(
-            "{}: no instance could be started: {error:?}",
-            loaded.plugin.component.display()
-        )
-    })?;
-    Ok(Arc::new(layer::Component::new(loaded, first)))
+    let program = Program::compile(runtime, &plugin.component)?;
+    program.start(runtime, plugin, World::default()).await
+}
+
+async fn start(loaded: Arc<component::Loaded>) -> anyhow::Result<Arc<dyn Layer>> {
+    let file = loaded.plugin.component.display().to_string();
+    let refused =
+        |error: wasmtime::Error| anyhow::anyhow!("{file}: no instance could be started: {error:?}");
+    match loaded.pre.clone() {
+        component::Pre::Service(service) => {
+            let first = instance::instantiate(&loaded, &service).await;
+            let first = first.map_err(refused)?;
+            Ok(Arc::new(layer::Component::new(loaded, first, service)))
+        }
+        component::Pre::Proxy(pre) => {
+            let proxy = proxy::Proxy::new(loaded, pre).await;
+            Ok(Arc::new(proxy.map_err(refused)?))
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use edgeweir_host_chain::Witness;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 
@@ -17,14 +18,20 @@ pub(crate) struct Output {
     plugin: Arc<str>,
     stream: &'static str,
     line: Arc<Mutex<Vec<u8>>>,
+    witness: Option<Arc<dyn Witness>>,
 }
 
 impl Output {
-    pub(crate) fn new(plugin: &str, stream: &'static str) -> Self {
+    pub(crate) fn new(
+        plugin: &str,
+        stream: &'static str,
+        witness: Option<Arc<dyn Witness>>,
+    ) -> Self {
         Self {
             plugin: plugin.into(),
             stream,
             line: Arc::default(),
+            witness,
         }
     }
 
@@ -46,7 +53,12 @@ impl Output {
         if !line.is_empty() {
             // Control characters would let a guest forge lines of the host's log.
             let text = String::from_utf8_lossy(line).replace(|c: char| c.is_control(), " ");
-            tracing::info!(target: "edgeweir::guest", plugin = %self.plugin, stream = self.stream, "{text}");
+            match &self.witness {
+                Some(witness) => witness.log(None, &text),
+                None => {
+                    tracing::info!(target: "edgeweir::guest", plugin = %self.plugin, stream = self.stream, "{text}");
+                }
+            }
             line.clear();
         }
     }
@@ -127,7 +139,7 @@ mod tests {
             .with_writer(move || writer.clone())
             .finish();
         tracing::subscriber::with_default(subscriber, || {
-            let output = Output::new("cache", "stderr");
+            let output = Output::new("cache", "stderr", None);
             let stream = output.clone();
             stream.write(b"one ");
             stream.write(b"line\nanother \x1b[2J\r\n\nthe last");

@@ -3,13 +3,16 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use edgeweir_host_chain::Response;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 use wasmtime_wasi_http::WasiBody;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use crate::component::Loaded;
+use crate::context::Guest;
 use crate::exchange::Exchange;
 use crate::instance::{self, Fresh};
 use crate::layer::Failure;
@@ -32,6 +35,8 @@ pub(crate) struct Job {
 /// The instances of one plugin.
 pub(crate) struct Pool {
     pub(crate) loaded: Arc<Loaded>,
+    /// What new instances are made of.
+    pub(crate) pre: ServicePre<Guest>,
     state: Mutex<State>,
     pushed: Notify,
     most_waiting: usize,
@@ -52,7 +57,7 @@ struct State {
 }
 
 impl Pool {
-    pub(crate) fn new(loaded: Arc<Loaded>, first: Fresh) -> Arc<Self> {
+    pub(crate) fn new(loaded: Arc<Loaded>, first: Fresh, pre: ServicePre<Guest>) -> Arc<Self> {
         let limits = &loaded.plugin.limits;
         let at_once = limits.instances.saturating_mul(limits.concurrent);
         let most_waiting = at_once
@@ -64,6 +69,7 @@ impl Pool {
         });
         let pool = Arc::new(Self {
             loaded,
+            pre,
             state,
             pushed: Notify::new(),
             most_waiting,

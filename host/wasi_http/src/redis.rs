@@ -85,9 +85,8 @@ impl api::HostConnectionWithStore<Guest> for Spin {
             guest.count("redis.open");
             match client.get_connection_info().addr() {
                 ConnectionAddr::Tcp(host, port) => {
-                    let target = format!("{}:{port}", host.to_ascii_lowercase());
                     let all = &guest.loaded.plugin.allowed_outbound;
-                    all.iter().any(|it| it.eq_ignore_ascii_case(&target))
+                    all.iter().any(|it| it.allows("redis", host, Some(*port)))
                 }
                 _ => false,
             }

@@ -1,5 +1,6 @@
 //! What all plugins share: the engine, its epoch ticker, the linker and the key-value store.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use wasmtime::component::Linker;
 use wasmtime::{Cache, CacheConfig, Config, Engine};
 
 use crate::context::Guest;
-use crate::stores::Stores;
+use crate::stores::{Kept, LABEL, Stores};
 
 /// How often epochs advance: the resolution of [`crate::Limits::deadline`].
 pub(crate) const TICK: Duration = Duration::from_millis(10);
@@ -22,15 +23,17 @@ pub struct RuntimeOptions {
     pub cache_dir: Option<PathBuf>,
     /// Count fuel. Costs 4 to 50 % of a guest's speed.
     pub fuel: bool,
-    /// The file `spin:key-value` is kept in; `None` keeps it in memory.
+    /// The file the store `default` of `spin:key-value` is kept in; `None` keeps it in memory.
     pub store_path: Option<PathBuf>,
+    /// Stores by their labels, `default` among them if it is to be another one.
+    pub stores: BTreeMap<String, Kept>,
 }
 
 /// An engine with everything a component may import linked.
 pub struct Runtime {
     pub(crate) engine: Engine,
-    pub(crate) linker: Linker<Guest>,
-    pub(crate) stores: Arc<Stores>,
+    pub(crate) linker: Arc<Linker<Guest>>,
+    pub(crate) stores: BTreeMap<String, Arc<Stores>>,
     pub(crate) fuel: bool,
 }
 
@@ -61,13 +64,60 @@ impl Runtime {
         tick(&engine)?;
         let mut linker = Linker::new(&engine);
         link(&mut linker).map_err(anyhow::Error::from)?;
-        let stores = Stores::open(options.store_path.as_deref())?;
+        let mut stores = BTreeMap::new();
+        for (label, kept) in &options.stores {
+            let store = Stores::open(kept).with_context(|| format!("key-value store `{label}`"))?;
+            stores.insert(label.clone(), store);
+        }
+        if !stores.contains_key(LABEL) {
+            let kept = options.store_path.map_or(Kept::Memory, Kept::File);
+            stores.insert(LABEL.to_owned(), Stores::open(&kept)?);
+        }
         Ok(Arc::new(Self {
             engine,
-            linker,
+            linker: Arc::new(linker),
             stores,
             fuel: options.fuel,
         }))
+    }
+
+    /// A runtime with the engine of this one and with an empty key-value store of its own, in memory.
+    ///
+    /// # Errors
+    /// None today: a store in memory can always be made.
+    pub fn fork(&self) -> anyhow::Result<Arc<Runtime>> {
+        Ok(Arc::new(Self {
+            engine: self.engine.clone(),
+            linker: Arc::clone(&self.linker),
+            stores: BTreeMap::from([(LABEL.to_owned(), Stores::open(&Kept::Memory)?)]),
+            fuel: self.fuel,
+        }))
+    }
+
+    fn store(&self) -> anyhow::Result<&Arc<Stores>> {
+        self.stores
+            .get(LABEL)
+            .context("there is no key-value store")
+    }
+
+    /// Sets a key of the key-value store.
+    ///
+    /// # Errors
+    /// A key or value beyond the store's bounds.
+    pub async fn set_stored(&self, key: &str, value: &[u8]) -> anyhow::Result<()> {
+        let set = self.store()?.set(key.to_owned(), value.to_vec()).await;
+        set.map(drop).map_err(anyhow::Error::msg)
+    }
+
+    /// The value of a key in the key-value store.
+    ///
+    /// # Errors
+    /// A store file that cannot be read.
+    pub async fn get_stored(&self, key: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        self.store()?
+            .get(key.to_owned())
+            .await
+            .map_err(anyhow::Error::msg)
     }
 }
 
@@ -75,6 +125,7 @@ fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     wasmtime_wasi::p3::add_to_linker(linker)?;
     wasmtime_wasi_http::p3::add_to_linker(linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
     crate::handler::add_to_linker(linker)?;
     crate::spin::add_to_linker(linker)?;
     crate::redis::add_to_linker(linker)

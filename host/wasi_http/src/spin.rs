@@ -8,7 +8,7 @@ use wasmtime::component::{
 };
 
 use crate::context::Guest;
-use crate::stores::{LABEL, Stores};
+use crate::stores::Stores;
 
 mod generated {
     wasmtime::component::bindgen!({
@@ -29,8 +29,8 @@ mod generated {
 use generated::spin::key_value::key_value;
 use generated::spin::variables::variables;
 
-/// A store a guest has opened. There is one store: opening it costs a table entry.
-pub struct Opened;
+/// A store a guest has opened.
+pub struct Opened(Arc<Stores>);
 
 struct Spin;
 
@@ -43,12 +43,18 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     variables::add_to_linker::<Guest, Spin>(linker, |guest| guest)
 }
 
-/// Counts the call and gives the stores.
-fn stores(accessor: &Accessor<Guest, Spin>, call: &'static str) -> Arc<Stores> {
+/// Counts the call and gives the store.
+fn stores(
+    accessor: &Accessor<Guest, Spin>,
+    opened: &Resource<Opened>,
+    call: &'static str,
+) -> wasmtime::Result<Result<Arc<Stores>, key_value::Error>> {
     accessor.with(|mut access| {
         let guest = access.get();
-        guest.count(call);
-        guest.stores().clone()
+        if let Err(error) = guest.counted(call) {
+            return Ok(Err(key_value::Error::Other(error)));
+        }
+        Ok(Ok(guest.table.get(opened)?.0.clone()))
     })
 }
 
@@ -74,33 +80,48 @@ impl key_value::HostStoreWithStore<Guest> for Spin {
     ) -> wasmtime::Result<Result<Resource<Opened>, key_value::Error>> {
         accessor.with(|mut access| {
             let guest = access.get();
-            guest.count("key-value.open");
-            if label != LABEL {
-                return Ok(Err(key_value::Error::NoSuchStore));
+            if let Err(error) = guest.counted("key-value.open") {
+                return Ok(Err(key_value::Error::Other(error)));
             }
+            let granted = &guest.loaded.plugin.stores;
+            if granted
+                .as_ref()
+                .is_some_and(|labels| !labels.contains(&label))
+            {
+                return Ok(Err(key_value::Error::AccessDenied));
+            }
+            let Some(store) = guest.loaded.runtime.stores.get(&label).cloned() else {
+                return Ok(Err(key_value::Error::NoSuchStore));
+            };
             Ok(guest
                 .table
-                .push(Opened)
+                .push(Opened(store))
                 .map_err(|_| key_value::Error::StoreTableFull))
         })
     }
 
     async fn get(
         accessor: &Accessor<Guest, Self>,
-        _: Resource<Opened>,
+        opened: Resource<Opened>,
         key: String,
     ) -> wasmtime::Result<Result<Option<Vec<u8>>, key_value::Error>> {
-        let stores = stores(accessor, "key-value.get");
+        let stores = match stores(accessor, &opened, "key-value.get")? {
+            Ok(stores) => stores,
+            Err(error) => return Ok(Err(error)),
+        };
         Ok(stores.get(key).await.map_err(key_value::Error::Other))
     }
 
     async fn set(
         accessor: &Accessor<Guest, Self>,
-        _: Resource<Opened>,
+        opened: Resource<Opened>,
         key: String,
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), key_value::Error>> {
-        let stores = stores(accessor, "key-value.set");
+        let stores = match stores(accessor, &opened, "key-value.set")? {
+            Ok(stores) => stores,
+            Err(error) => return Ok(Err(error)),
+        };
         Ok(stores
             .set(key, value)
             .await
@@ -110,10 +131,13 @@ impl key_value::HostStoreWithStore<Guest> for Spin {
 
     async fn delete(
         accessor: &Accessor<Guest, Self>,
-        _: Resource<Opened>,
+        opened: Resource<Opened>,
         key: String,
     ) -> wasmtime::Result<Result<(), key_value::Error>> {
-        let stores = stores(accessor, "key-value.delete");
+        let stores = match stores(accessor, &opened, "key-value.delete")? {
+            Ok(stores) => stores,
+            Err(error) => return Ok(Err(error)),
+        };
         Ok(stores
             .delete(key)
             .await
@@ -123,24 +147,30 @@ impl key_value::HostStoreWithStore<Guest> for Spin {
 
     async fn exists(
         accessor: &Accessor<Guest, Self>,
-        _: Resource<Opened>,
+        opened: Resource<Opened>,
         key: String,
     ) -> wasmtime::Result<Result<bool, key_value::Error>> {
-        let stores = stores(accessor, "key-value.exists");
+        let stores = match stores(accessor, &opened, "key-value.exists")? {
+            Ok(stores) => stores,
+            Err(error) => return Ok(Err(error)),
+        };
         Ok(stores.exists(key).await.map_err(key_value::Error::Other))
     }
 
     async fn get_keys(
         accessor: &Accessor<Guest, Self>,
-        _: Resource<Opened>,
+        opened: Resource<Opened>,
     ) -> wasmtime::Result<(
         StreamReader<String>,
         FutureReader<Result<(), key_value::Error>>,
     )> {
-        let stores = stores(accessor, "key-value.get-keys");
-        let (keys, result) = match stores.keys().await {
+        let listed = match stores(accessor, &opened, "key-value.get-keys")? {
+            Ok(stores) => stores.keys().await.map_err(key_value::Error::Other),
+            Err(error) => Err(error),
+        };
+        let (keys, result) = match listed {
             Ok(keys) => (keys, Ok(())),
-            Err(error) => (Vec::new(), Err(key_value::Error::Other(error))),
+            Err(error) => (Vec::new(), Err(error)),
         };
         accessor.with(|mut access| {
             let keys = StreamReader::new(&mut access, keys)?;

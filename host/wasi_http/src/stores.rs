@@ -1,7 +1,7 @@
-//! The key-value store behind `spin:key-value`: one, labelled `default`, shared by all plugins of a runtime.
+//! The key-value stores behind `spin:key-value`, by their labels, shared by all plugins of a runtime.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
-/// The label of the store there is.
+/// The label of the store there always is.
 pub(crate) const LABEL: &str = "default";
 /// Keys and values in all, bytes; each entry counts [`ENTRY`] more.
 const MAX_BYTES: u64 = 64 << 20;
@@ -23,12 +23,27 @@ const ENTRY: u64 = 64;
 /// each write costs a thousandfold.
 const SYNC: Duration = Duration::from_secs(1);
 
+/// How long Redis may take to be connected to, and to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 const TABLE: TableDefinition<&str, &[u8]> = TableDefinition::new(LABEL);
 
-/// Keys and values, in memory or in a file.
+/// Where a store keeps its keys.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Kept {
+    /// In memory.
+    Memory,
+    /// In a file.
+    File(PathBuf),
+    /// In Redis, by its address. No bound holds but its own.
+    Redis(String),
+}
+
+/// Keys and values, in memory, in a file or in Redis.
 pub(crate) enum Stores {
     Memory(Mutex<Memory>),
     File(Arc<File>),
+    Redis(Remote),
 }
 
 #[derive(Default)]
@@ -47,10 +62,17 @@ pub(crate) struct File {
 impl Stores {
     /// # Errors
     /// Names a file that cannot be opened or is no store.
-    pub(crate) fn open(path: Option<&Path>) -> anyhow::Result<Arc<Self>> {
-        let Some(path) = path else {
-            return Ok(Arc::new(Self::Memory(Mutex::default())));
+    pub(crate) fn open(kept: &Kept) -> anyhow::Result<Arc<Self>> {
+        let path = match kept {
+            Kept::Memory => return Ok(Arc::new(Self::Memory(Mutex::default()))),
+            Kept::Redis(address) => return Ok(Arc::new(Self::Redis(Remote::new(address)?))),
+            Kept::File(path) => path,
         };
+        if let Some(folder) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).with_context(|| {
+                format!("store file {}: its folder cannot be made", path.display())
+            })?;
+        }
         let file = File::open(path).with_context(|| format!("store file {}", path.display()))?;
         let file = Arc::new(file);
         let weak = Arc::downgrade(&file);
@@ -70,6 +92,7 @@ impl Stores {
         match self {
             Self::Memory(memory) => Ok(lock(memory).entries.get(&key).cloned()),
             Self::File(file) => blocking(file, move |file| file.get(&key)).await,
+            Self::Redis(remote) => remote.ask(redis::cmd("GET").arg(key)).await,
         }
     }
 
@@ -100,6 +123,11 @@ impl Stores {
                 Ok(bytes)
             }
             Self::File(file) => blocking(file, move |file| file.set(&key, &value)).await,
+            Self::Redis(remote) => {
+                let done: Result<(), String> =
+                    remote.ask(redis::cmd("SET").arg(key).arg(value)).await;
+                done.map(|()| 0)
+            }
         }
     }
 
@@ -114,6 +142,10 @@ impl Stores {
                 Ok(memory.bytes)
             }
             Self::File(file) => blocking(file, move |file| file.delete(&key)).await,
+            Self::Redis(remote) => {
+                let done: Result<i64, String> = remote.ask(redis::cmd("DEL").arg(key)).await;
+                done.map(|_| 0)
+            }
         }
     }
 
@@ -121,6 +153,7 @@ impl Stores {
         match self {
             Self::Memory(memory) => Ok(lock(memory).entries.contains_key(&key)),
             Self::File(file) => blocking(file, move |file| Ok(file.get(&key)?.is_some())).await,
+            Self::Redis(remote) => remote.ask(redis::cmd("EXISTS").arg(key)).await,
         }
     }
 
@@ -128,7 +161,51 @@ impl Stores {
         match self {
             Self::Memory(memory) => Ok(lock(memory).entries.keys().cloned().collect()),
             Self::File(file) => blocking(file, |file| file.keys()).await,
+            Self::Redis(remote) => remote.ask(redis::cmd("KEYS").arg("*")).await,
         }
+    }
+}
+
+/// A store in Redis: one connection, opened when it is first used and again after it has failed.
+pub(crate) struct Remote {
+    client: redis::Client,
+    connection: tokio::sync::Mutex<Option<redis::aio::MultiplexedConnection>>,
+}
+
+impl Remote {
+    fn new(address: &str) -> anyhow::Result<Self> {
+        Ok(Self {
+            client: redis::Client::open(address).context("this is no address of a Redis")?,
+            connection: tokio::sync::Mutex::default(),
+        })
+    }
+
+    async fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, String> {
+        let mut connection = self.connected().await?;
+        let told = command.query_async(&mut connection).await;
+        told.map_err(|error: redis::RedisError| error.to_string())
+            .inspect_err(|_| {
+                // Whatever it was, the next one begins anew.
+                if let Ok(mut kept) = self.connection.try_lock() {
+                    *kept = None;
+                }
+            })
+    }
+
+    async fn connected(&self) -> Result<redis::aio::MultiplexedConnection, String> {
+        let mut kept = self.connection.lock().await;
+        if let Some(connection) = &*kept {
+            return Ok(connection.clone());
+        }
+        let config = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE));
+        let opened = self
+            .client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(kept.insert(opened).clone())
     }
 }
 
@@ -264,7 +341,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("store.redb");
         for (name, path) in [("memory", None), ("file", Some(path.as_path()))] {
-            let stores = Stores::open(path).expect("opens");
+            let stores =
+                Stores::open(&path.map_or(Kept::Memory, |path| Kept::File(path.to_owned())))
+                    .expect("opens");
             let key = || "k".to_owned();
             assert_eq!(stores.get(key()).await, Ok(None), "{name}");
             let first = stores.set(key(), vec![1; 10]).await.expect("sets");
@@ -291,7 +370,7 @@ mod tests {
     async fn a_file_keeps_its_entries_and_its_count() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("store.redb");
-        let stores = Stores::open(Some(&path)).expect("opens");
+        let stores = Stores::open(&Kept::File(path.clone())).expect("opens");
         let bytes = stores.set("a".into(), b"1".to_vec()).await.expect("sets");
         drop(stores);
         let stores = reopen(&path);
@@ -303,7 +382,7 @@ mod tests {
     /// The syncing thread may hold the file for a moment.
     fn reopen(path: &Path) -> Arc<Stores> {
         for _ in 0..100 {
-            if let Ok(stores) = Stores::open(Some(path)) {
+            if let Ok(stores) = Stores::open(&Kept::File(path.to_owned())) {
                 return stores;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -313,7 +392,7 @@ mod tests {
 
     #[tokio::test]
     async fn bounds_are_named_in_the_error() {
-        let stores = Stores::open(None).expect("opens");
+        let stores = Stores::open(&Kept::Memory).expect("opens");
         let long = stores.set("k".repeat(MAX_KEY + 1), Vec::new()).await;
         assert!(long.is_err_and(|error| error.contains("at most 1024")));
         let large = stores.set("k".into(), vec![0; MAX_VALUE + 1]).await;

@@ -243,7 +243,7 @@ async fn only_allowed_hosts_are_reached() {
     });
     let closed = layer(plugin()).await;
     let open = layer(Plugin {
-        allowed_outbound: vec![address.clone()],
+        allowed_outbound: vec![edgeweir_host_wasi_http::Outbound::parse(&address).unwrap()],
         ..plugin()
     })
     .await;

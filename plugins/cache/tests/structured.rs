@@ -95,9 +95,10 @@ fn same(a: &Value, b: &Value) -> bool {
 
 #[test]
 fn the_parser_reads_what_the_vectors_say() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/structured-fields");
+    // Cargo runs a test in its package's folder; where it was compiled may be another clone that shares the target folder.
+    let folder = Path::new("../../tests/data/structured-fields");
     let (mut good, mut bad) = (0, 0);
-    for file in fs::read_dir(&folder).expect("the vectors are there") {
+    for file in fs::read_dir(folder).expect("the vectors are there") {
         let path = file.expect("a file").path();
         if path.extension().is_none_or(|it| it != "json") {
             continue;

@@ -194,7 +194,8 @@ fn any_byte_anywhere() {
 
 #[test]
 fn the_suite_inside_an_array() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/json-parsing");
+    // Cargo runs a test in its package's folder; where it was compiled may be another clone that shares the target folder.
+    let folder = "../../tests/data/json-parsing";
     for file in std::fs::read_dir(folder).expect("the suite") {
         let file = file.expect("a file").path();
         let text = std::fs::read(&file).expect("readable");
@@ -221,7 +222,7 @@ fn the_suite_inside_an_array() {
 
 #[test]
 fn what_a_fuzzer_found() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fuzz/corpus/json");
+    let folder = "../../tests/fuzz/corpus/json";
     for file in std::fs::read_dir(folder).expect("the corpus") {
         let file = file.expect("a file").path();
         let text = std::fs::read(&file).expect("readable");

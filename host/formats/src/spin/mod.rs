@@ -1,1 +1,70 @@
-//! Spin manifests.
+//! Spin's manifest (`spin.toml`, version 2) and its runtime configuration, as far as HTTP triggers have a meaning here.
+
+mod manifest;
+mod runtime;
+mod template;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::outbound::Outbound;
+use crate::route::Segments;
+use crate::{Finding, Placed};
+
+pub use runtime::{Store, read as read_runtime};
+
+/// An application.
+#[derive(Clone, Default, Debug)]
+pub struct Application {
+    /// Its name.
+    pub name: String,
+    /// Its routes, the most particular first.
+    pub triggers: Vec<Trigger>,
+}
+
+/// A route and the component that answers it, behind others.
+#[derive(Clone, Debug)]
+pub struct Trigger {
+    /// The route as it is written, with the base before it.
+    pub route: Placed<String>,
+    /// The same, read.
+    pub pattern: Segments,
+    /// The component that answers.
+    pub component: Component,
+    /// Those before it, outermost first.
+    pub middleware: Vec<Component>,
+}
+
+/// A component with what it is granted: middleware has what it inherits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Component {
+    /// Its name in the manifest.
+    pub id: Placed<String>,
+    /// Its file, relative to the manifest.
+    pub source: Placed<PathBuf>,
+    /// Its environment.
+    pub environment: BTreeMap<String, String>,
+    /// Its variables.
+    pub variables: BTreeMap<String, String>,
+    /// Whom it may reach.
+    pub outbound: Vec<Outbound>,
+    /// Labels of the stores it may open.
+    pub key_value_stores: Vec<Placed<String>>,
+}
+
+/// Reads a manifest; `given` are the values of variables (`SPIN_VARIABLE_…` and `--variable`), by their names.
+pub fn read(text: &str, given: &BTreeMap<String, String>) -> (Application, Vec<Finding>) {
+    manifest::read(text, given)
+}
+
+/// The variables that an environment sets: `SPIN_VARIABLE_NAME=value`.
+pub fn variables_of(
+    environment: impl Iterator<Item = (String, String)>,
+) -> BTreeMap<String, String> {
+    environment
+        .filter_map(|(name, value)| {
+            let name = name.strip_prefix("SPIN_VARIABLE_")?;
+            Some((name.to_ascii_lowercase(), value))
+        })
+        .collect()
+}

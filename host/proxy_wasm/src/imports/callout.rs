@@ -35,12 +35,13 @@ pub(super) fn http_call(
     let trailers = lines(&wire::decode(&trailers, bound.lines)?)?;
     let (upstream, host) = view(guest, upstream, upstream_size)?;
     let upstream = std::str::from_utf8(upstream).map_err(|_| Status::BadArgument)?;
-    let target = host
-        .common
-        .clusters
-        .get(upstream)
-        .ok_or(Status::BadArgument)?
-        .clone();
+    let cluster = upstream.to_owned();
+    let target = match &host.common.world.clusters {
+        Some(clusters) if clusters.knows(upstream) => Some("127.0.0.1".to_owned()),
+        Some(_) => None,
+        None => host.common.clusters.get(upstream).cloned(),
+    };
+    let target = target.ok_or(Status::BadArgument)?;
     let (headers, host) = view(guest, headers, headers_size)?;
     let request = request(
         &wire::decode(headers, bound.lines)?,
@@ -69,10 +70,11 @@ pub(super) fn http_call(
         context,
         generation: host.generation,
         worker: host.worker.clone(),
+        cluster,
         request,
         timeout: Duration::from_millis(timeout.into()),
     };
-    tokio.spawn(callout.run(host.common.client.clone()));
+    tokio.spawn(callout.run(host.common.client.clone(), host.common.world.clone()));
     Ok(write_u32(guest, token_at, token)?)
 }
 

@@ -20,9 +20,13 @@ pub(super) fn log(guest: &mut Guest<'_>, level: u32, message: u32, size: u32) ->
     Ok(())
 }
 
-/// Writes a plugin's message to the host's log.
+/// Writes a plugin's message to the host's log, or tells it who watches in its place.
 pub(super) fn say(host: &mut Host, level: u32, text: &str) {
     host.note(text);
+    if let Some(witness) = &host.common.world.witness {
+        witness.log(Some(u8::try_from(level).unwrap_or(5)), text);
+        return;
+    }
     let (plugin, context) = (&host.common.name, host.current);
     match level {
         0 => tracing::trace!(target: "edgeweir::plugin", %plugin, context, "{text}"),
@@ -38,7 +42,9 @@ pub(super) fn say(host: &mut Host, level: u32, text: &str) {
 
 /// The lowest level that is written at all.
 pub(super) fn level(guest: &mut Guest<'_>, at: u32) -> Reply {
-    let level = if tracing::enabled!(target: "edgeweir::plugin", Level::TRACE) {
+    let level = if guest.data().common.world.witness.is_some() {
+        0
+    } else if tracing::enabled!(target: "edgeweir::plugin", Level::TRACE) {
         0
     } else if tracing::enabled!(target: "edgeweir::plugin", Level::DEBUG) {
         1
@@ -53,7 +59,8 @@ pub(super) fn level(guest: &mut Guest<'_>, at: u32) -> Reply {
 }
 
 pub(super) fn now(guest: &mut Guest<'_>, at: u32) -> Reply {
-    Ok(write(guest, at, &nanos(SystemTime::now()).to_le_bytes())?)
+    let now = nanos(guest.data().common.world.wall());
+    Ok(write(guest, at, &now.to_le_bytes())?)
 }
 
 /// Nanoseconds since 1970; 0 before, and the largest number after the year 2554.

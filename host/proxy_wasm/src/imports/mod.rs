@@ -25,7 +25,11 @@ macro_rules! link {
         let call = $calls.len();
         $calls.push($name);
         $linker.func_wrap("env", $name, move |mut caller: Caller<'_, Host>, $($arg: $ty),*| -> wasmtime::Result<u32> {
-            caller.data_mut().count(call);
+            let host = caller.data_mut();
+            host.count(call);
+            if let Some(status) = host.common.world.fault($name) {
+                return Ok(status);
+            }
             answer($path(&mut caller, $($arg),*))
         })?;
     )* };
@@ -46,6 +50,19 @@ pub(crate) fn link(
         .context("the WASI functions")?;
     // Emscripten tells its host of memory that grew; there is nothing to do.
     linker.func_wrap("env", "emscripten_notify_memory_growth", |_memory: u32| {})?;
+    // AssemblyScript's runtime: where an assertion failed (file and message are texts of its own), and a seed.
+    linker.func_wrap(
+        "env",
+        "abort",
+        |_message: u32, _file: u32, line: u32, column: u32| -> wasmtime::Result<()> {
+            Err(wasmtime::format_err!(
+                "the module called abort at {line}:{column}"
+            ))
+        },
+    )?;
+    linker.func_wrap("env", "seed", || {
+        getrandom::u64().map_or(0.5, |bits| (bits >> 11) as f64 / (1_u64 << 53) as f64)
+    })?;
     Ok(calls)
 }
 

@@ -1,7 +1,7 @@
 //! WASI preview 1 as far as a filter needs it: clocks, randomness, standard output to the log. No files, no
 //! arguments, and the plugin's own environment.
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use wasmtime::{Caller, ExternType, Linker, Module, Val, ValType};
 
@@ -110,9 +110,14 @@ pub(super) fn link(
             "clock_time_get",
             move |mut caller: Caller<'_, Host>, clock: u32, _by: u64, at: u32| {
                 caller.data_mut().count(call);
+                let world = &caller.data().common.world;
                 let now = match clock {
-                    0 => nanos(SystemTime::now()),
-                    1 => u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX),
+                    0 => nanos(world.wall()),
+                    1 => {
+                        let told = world.clock.as_ref().map(|clock| clock.monotonic());
+                        let since = told.unwrap_or_else(|| origin.elapsed());
+                        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+                    }
                     _ => return INVALID,
                 };
                 write(&mut caller, at, &now.to_le_bytes()).map_or(FAULT, |()| SUCCESS)

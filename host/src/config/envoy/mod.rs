@@ -34,7 +34,9 @@ pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Conf
         filters: BTreeMap::new(),
         notes: findings,
         held: Vec::new(),
+        stores: BTreeMap::new(),
         source,
+        taps: super::Taps::default(),
     };
     if options.refuses(&config.notes) {
         return Err(options.refusal(&config));
@@ -163,7 +165,7 @@ fn filters(
         while config
             .filters
             .get(&name)
-            .is_some_and(|there| !same(there, &made))
+            .is_some_and(|there| !super::same(there, &made))
         {
             count += 1;
             name = format!("{wanted}-{count}");
@@ -183,11 +185,6 @@ fn filters(
         }
     }
     Ok(names)
-}
-
-/// Whether one of them is enough for both.
-fn same(one: &Filter, other: &Filter) -> bool {
-    format!("{one:?}") == format!("{other:?}")
 }
 
 fn filter_of(
@@ -287,6 +284,7 @@ fn made(
                     action: way.action.clone(),
                     edits: way.edits.clone(),
                     filters: on(&way.disabled),
+                    spin: None,
                 };
                 (matched.clone(), way)
             })

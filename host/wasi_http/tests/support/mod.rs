@@ -25,7 +25,7 @@ pub fn filter() -> PathBuf {
 }
 
 /// Builds the component in a folder of the tests.
-fn build(folder: &str) -> PathBuf {
+pub fn build(folder: &str) -> PathBuf {
     let manifest = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"))
         .join(format!("tests/{folder}/Cargo.toml"));
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -62,6 +62,7 @@ pub fn plugin() -> Plugin {
         limits: Limits::default(),
         on_trap: OnTrap::Respond,
         allowed_outbound: Vec::new(),
+        stores: None,
     }
 }
 

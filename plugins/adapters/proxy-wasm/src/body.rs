@@ -133,6 +133,16 @@ impl Flow {
         }
     }
 
+    /// Whether the bytes that go on are others than came.
+    pub fn transforms(&self) -> bool {
+        self.body == Body::Transform
+    }
+
+    /// Whether they are looked at and go on as they came.
+    pub fn observes(&self) -> bool {
+        self.body == Body::Observe
+    }
+
     /// Whether a callback has nothing to do.
     pub fn passes(&self) -> bool {
         self.body == Body::Pass || (self.ended && !self.finishing)

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use edgeweir_filter::{Fields, RequestHead, ResponseHead};
 
-use crate::hostcalls::{self, Map, Status};
+use crate::hostcalls::{self, Map, Side, Status};
 
 /// The lines of a map as the host gave them, to compare with when writing back.
 #[derive(Default)]
@@ -241,6 +241,28 @@ pub fn write_response(head: &ResponseHead, received: &Received) -> Result<(), St
 /// Writes back what a filter changed of the trailers.
 pub fn write_trailers(fields: &Fields, received: &Received) -> Result<(), Status> {
     write(Map::ResponseTrailers, fields, received)
+}
+
+/// Takes back what of a filter's changes to a head was written: each changed name has the lines again that it came with.
+pub fn restore(side: Side, fields: &Fields, received: &Received) -> Result<(), Status> {
+    let map = match side {
+        Side::Request => Map::RequestHeaders,
+        Side::Response => Map::ResponseHeaders,
+    };
+    for name in fields.changed() {
+        match hostcalls::remove(map, name) {
+            Ok(()) | Err(Status::NOT_FOUND) => {}
+            Err(status) => return Err(status),
+        }
+        let lines = received.pairs();
+        for (_, value) in lines.filter(|(n, _)| n.eq_ignore_ascii_case(name)) {
+            hostcalls::add(map, name, &value)?;
+        }
+    }
+    for (name, value) in received.pairs().filter(|(name, _)| name.starts_with(b":")) {
+        hostcalls::replace(map, &name, &value)?;
+    }
+    Ok(())
 }
 
 fn write(map: Map, fields: &Fields, received: &Received) -> Result<(), Status> {

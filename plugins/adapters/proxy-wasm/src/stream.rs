@@ -206,6 +206,8 @@ impl Stream {
                 Level::Error,
                 &format!("a stream could not be continued (status {})", status.0),
             );
+            // It would wait for ever.
+            let _ = hostcalls::close_stream(side);
         }
     }
 
@@ -227,13 +229,14 @@ impl Stream {
                         &mut head.fields,
                         &received,
                     );
-                    self.written(heads::write_request(&head, &received));
+                    let written = heads::write_request(&head, &received);
+                    self.head_written(Side::Request, written, &head.fields, &received);
                     if self.root.wants_route {
                         self.sent = Some(Sent::new(head.path, head.authority));
                     }
                     return Outcome::Forward;
                 }
-                Step::Reply(reply) => return self.reply(reply),
+                Step::Reply(reply) => return self.reply(Side::Request, reply),
                 Step::Do(effect) => match self.perform(effect, now) {
                     None => {
                         self.request = Stage::Waiting(head, received);
@@ -263,10 +266,11 @@ impl Stream {
                     self.answered = true;
                     let body = (body, head.has_tail);
                     self.plan(Side::Response, body, head.end, &mut head.fields, &received);
-                    self.written(heads::write_response(&head, &received));
+                    let written = heads::write_response(&head, &received);
+                    self.head_written(Side::Response, written, &head.fields, &received);
                     return Outcome::Forward;
                 }
-                Step::Reply(reply) => return self.reply(reply),
+                Step::Reply(reply) => return self.reply(Side::Response, reply),
                 Step::Do(effect) => match self.perform(effect, now) {
                     None => {
                         self.response = Stage::Waiting(head, received);
@@ -361,8 +365,36 @@ impl Stream {
         }
     }
 
+    /// A head that goes on was written, or not: then a body that was to be changed goes on as it came under the head it
+    /// came with. A coded body without its `content-encoding` is of no use to anybody.
+    fn head_written(
+        &mut self,
+        side: Side,
+        written: Result<(), Status>,
+        fields: &Fields,
+        received: &Received,
+    ) {
+        if written.is_ok() {
+            return;
+        }
+        self.written(written);
+        let flow = match side {
+            Side::Request => &mut self.request_body,
+            Side::Response => &mut self.response_body,
+        };
+        if !flow.transforms() {
+            return;
+        }
+        *flow = Flow::passing(side);
+        self.begun = false;
+        if heads::restore(side, fields, received).is_err() {
+            let _ = hostcalls::close_stream(side);
+            self.replied = true;
+        }
+    }
+
     /// Answers the exchange here.
-    fn reply(&mut self, mut reply: Reply) -> Outcome {
+    fn reply(&mut self, side: Side, mut reply: Reply) -> Outcome {
         debug_assert!(!self.replied && !self.answered, "one response per exchange");
         if self.replied || self.answered {
             return Outcome::Forward;
@@ -387,6 +419,15 @@ impl Stream {
                 Level::Error,
                 &format!("a reply could not be sent (status {})", status.0),
             );
+            // It would wait for ever: an error without fields and body says less, but ends it.
+            let plain = match reply.head.status {
+                status @ 400.. => status,
+                _ => 500,
+            };
+            let none = heads::pairs(std::iter::empty());
+            if hostcalls::send_response(plain, "edgeweir", &[], &none).is_err() {
+                let _ = hostcalls::close_stream(side);
+            }
         }
         Outcome::Replied
     }
@@ -503,6 +544,18 @@ impl Stream {
 
     /// Some of a body's bytes could not be read or written: it must not end as if it were whole.
     fn broken(&mut self, side: Side, status: Status) -> Action {
+        if self.flow(side).0.observes() {
+            // Nothing of it was changed: it goes on, and the filter never learns of an end.
+            self.root.log(
+                Level::Warn,
+                &format!(
+                    "a body is no longer looked at: the host refused its bytes (status {})",
+                    status.0
+                ),
+            );
+            *self.flow(side).0 = Flow::passing(side);
+            return Action::Continue;
+        }
         self.root.log(
             Level::Error,
             &format!(
@@ -518,7 +571,7 @@ impl Stream {
     /// The filter gave a body up: what came of it so far must not pass for the whole.
     fn cut(&mut self, side: Side, status: u16) -> Action {
         if side == Side::Request && !self.answered {
-            self.reply(Reply::new(status, &[], ""));
+            self.reply(Side::Request, Reply::new(status, &[], ""));
         } else {
             self.flow(side).0.abort();
             self.replied = true;
@@ -534,6 +587,7 @@ impl Stream {
                     Level::Error,
                     &format!("a body could not be continued (status {})", status.0),
                 );
+                flow.abort();
             }
         }
     }

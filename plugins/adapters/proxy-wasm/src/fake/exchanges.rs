@@ -59,6 +59,9 @@ impl Exchange for Plan {
         Step::Forward(Body::Pass)
     }
     fn response(&mut self, head: &mut ResponseHead, _: &mut Cx<'_>) -> Step {
+        if self.1 == "/no-tail" {
+            head.fields.set("coded", "yes");
+        }
         head.has_tail = self.1 == "/transform";
         Step::Forward(match self.1.as_str() {
             "/transform" | "/given-up" | "/no-tail" => Body::Transform,
@@ -323,4 +326,73 @@ fn a_wait_is_resumed_once() {
         }
     }
     assert_eq!(done(), ["continue 0"]);
+}
+
+fn refuse(call: &'static str, times: u32) {
+    host(|host| host.refused = (call, times));
+}
+
+#[test]
+fn a_reply_that_is_refused_ends_as_an_error_or_a_reset() {
+    for (times, want) in [(1, "reply 500  false"), (2, "close 0")] {
+        HOST.take();
+        let root = Root::new(
+            Agenda::new(1),
+            "plan",
+            Chain::of(Plan(Rc::default(), String::new())),
+        );
+        host(|host| {
+            let lines = owned(&[(":method", "GET"), (":path", "/reply")]);
+            host.maps.insert(0, lines);
+        });
+        refuse("proxy_send_local_response", times);
+        let mut stream = Stream::new(2, Rc::new(root));
+        assert_eq!(stream.on_request(true), Action::Pause);
+        assert_eq!(done(), [want], "refused {times} times");
+    }
+}
+
+#[test]
+fn a_body_under_a_head_that_was_not_written_goes_on_as_it_came() {
+    let (mut play, _) = Play::of("/no-tail");
+    refuse("proxy_replace_header_map_value", 1);
+    let lines = [OK, ("content-length", "3"), ("coded", "no")];
+    assert_eq!(play.response(&lines), Action::Continue);
+    assert_eq!(
+        done(),
+        [
+            "remove content-length",
+            "remove coded",
+            "add coded: no",
+            "remove content-length",
+            "add content-length: 3",
+            "replace :status: 200",
+        ]
+    );
+    assert_eq!(play.body("abc", true), (Action::Continue, "abc".to_owned()));
+    assert_eq!(play.told(), [""; 0], "the filter sees nothing more of it");
+
+    let (mut play, _) = Play::of("/no-tail");
+    refuse("proxy_replace_header_map_value", 2);
+    play.response(&lines);
+    assert_eq!(done().last().map(String::as_str), Some("close 1"));
+}
+
+#[test]
+fn a_body_that_is_only_looked_at_goes_on_when_it_cannot_be_read() {
+    let (mut play, _) = Play::of("/observe");
+    play.response(&[OK]);
+    refuse("proxy_get_buffer_bytes", 1);
+    assert_eq!(play.body("ab", false).0, Action::Continue);
+    assert_eq!(play.body("cd", true).0, Action::Continue);
+    assert_eq!(play.told(), [""; 0], "no end of a part");
+}
+
+#[test]
+fn a_stream_that_cannot_be_continued_is_reset() {
+    let (mut play, _) = Play::of("/wait");
+    done();
+    refuse("proxy_continue_stream", 1);
+    play.stream.resume(edgeweir_filter::Answer::Waited);
+    assert_eq!(done(), ["close 0"]);
 }

@@ -24,6 +24,8 @@ struct Host {
     token: u32,
     /// Every hostcall, by name.
     calls: Vec<&'static str>,
+    /// The next calls of this name are refused, so many of them.
+    refused: (&'static str, u32),
 }
 
 thread_local! {
@@ -56,6 +58,15 @@ pub mod raw {
 
     fn called(name: &'static str) {
         host(|host| host.calls.push(name));
+    }
+
+    /// Whether this call is one of those a test wants refused.
+    fn refuses(name: &'static str) -> bool {
+        host(|host| {
+            let refuses = host.refused.0 == name && host.refused.1 > 0;
+            host.refused.1 -= u32::from(refuses);
+            refuses
+        })
     }
 
     fn note(what: String) -> u32 {
@@ -100,6 +111,9 @@ pub mod raw {
         size: *mut usize,
     ) -> u32 {
         called("proxy_get_buffer_bytes");
+        if refuses("proxy_get_buffer_bytes") {
+            return 2;
+        }
         note(format!("read {kind}"));
         let Some(all) = host(|host| host.buffers.get(&kind).cloned()) else {
             return 1;
@@ -159,6 +173,9 @@ pub mod raw {
         size: usize,
     ) -> u32 {
         called("proxy_replace_header_map_value");
+        if refuses("proxy_replace_header_map_value") {
+            return 2;
+        }
         let (name, value) = unsafe { (bytes(name, name_size), bytes(value, size)) };
         note(format!("replace {}: {}", text(&name), text(&value)))
     }
@@ -217,6 +234,9 @@ pub mod raw {
     }
     pub unsafe fn proxy_continue_stream(side: u32) -> u32 {
         called("proxy_continue_stream");
+        if refuses("proxy_continue_stream") {
+            return 2;
+        }
         note(format!("continue {side}"))
     }
     pub unsafe fn proxy_close_stream(side: u32) -> u32 {
@@ -235,6 +255,9 @@ pub mod raw {
         _: i32,
     ) -> u32 {
         called("proxy_send_local_response");
+        if refuses("proxy_send_local_response") {
+            return 2;
+        }
         let (body, fields) = unsafe { (bytes(body, body_size), bytes(fields, fields_size)) };
         let declared = text(&fields).contains("content-length");
         note(format!("reply {status} {} {declared}", text(&body)))

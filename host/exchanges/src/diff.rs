@@ -1,0 +1,419 @@
+//! `edgeweir diff`: the same exchanges through two sides, and every difference.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use edgeweir_host_launch::{Edge, Exit, Options, Running, Side};
+use serde_json::{Value, json};
+
+use crate::compare::{Difference, Ignored};
+use crate::generate::{Session, Step};
+use crate::har;
+use crate::pair::{Lane, Origins, answer_shown, shown};
+use crate::shrink;
+use crate::terminal::{progress, say};
+
+/// The exit code of a difference.
+pub const DIFFERS: u8 = 3;
+/// How many ways to differ are shrunk and shown.
+const SHOWN: usize = 12;
+
+/// Arguments of `diff`.
+#[derive(clap::Args, Debug)]
+pub struct Diff {
+    /// A configuration (.toml) or module (.wasm): in the host and in Envoy. Two: the first against the second, each as for
+    /// `bench`.
+    #[arg(required = true, num_args = 1..=2, value_name = "SIDE")]
+    pub sides: Vec<Side>,
+    /// The configuration, as JSON, of sides that are modules.
+    #[arg(long, value_name = "JSON")]
+    pub config: Option<String>,
+    /// Exchanges to make up.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub generate: u64,
+    /// What they are made from: the same seed makes the same exchanges.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Recorded exchanges (HAR) instead: their requests in order, with their responses as the origin's.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["generate", "seed"])]
+    pub replay: Option<PathBuf>,
+    /// The listener to ask; the first without it.
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
+    /// A field that may differ, besides those that are known to; may be repeated.
+    #[arg(long, value_name = "FIELD")]
+    pub ignore: Vec<String>,
+    /// Sessions at once.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub lanes: u16,
+    /// Envoy's program; else EDGEWEIR_ENVOY, else `envoy` of the PATH.
+    #[arg(long, value_name = "FILE")]
+    pub envoy: Option<PathBuf>,
+    /// What was found, as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// One way in which the sides differ.
+#[derive(Clone, Debug)]
+struct Way {
+    times: u64,
+    session: Session,
+    at: usize,
+    differences: Vec<Difference>,
+}
+
+/// What a run found.
+struct Found {
+    exchanges: u64,
+    sessions: u64,
+    ways: BTreeMap<String, Way>,
+    /// Seen once and not again when the session was repeated.
+    unsteady: u64,
+}
+
+/// Compares and says what differs.
+pub fn execute(arguments: &Diff) -> Result<()> {
+    let sides = match arguments.sides.as_slice() {
+        [Side::Host(file)] => vec![Side::Host(file.clone()), Side::Envoy(file.clone())],
+        [_] => bail!(
+            "one side has to be a configuration or a module, which is then run in the host and in Envoy"
+        ),
+        two => two.to_vec(),
+    };
+    if sides.iter().any(|side| matches!(side, Side::Url(_))) {
+        bail!(
+            "both sides need an origin that is told what to say: an address that runs already has its own"
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let origins = Arc::new(runtime.block_on(Origins::start())?);
+    let config: Option<Value> = arguments
+        .config
+        .as_deref()
+        .map(serde_json::from_str)
+        .transpose()?;
+    let start = |side: &Side, origin: SocketAddr| start(side, arguments, config.as_ref(), origin);
+    // From this thread, which lives as long as they have to.
+    let first = start(&sides[0], origins.first.address)?;
+    let second = start(&sides[1], origins.second.address)?;
+    let ignored = Arc::new(Ignored(
+        arguments
+            .ignore
+            .iter()
+            .map(|name| name.to_ascii_lowercase())
+            .collect(),
+    ));
+    let began = Instant::now();
+    let subjects = (first.address, second.address);
+    let found = runtime.block_on(async {
+        match &arguments.replay {
+            Some(file) => replayed(&har::read(file)?, subjects, &origins, &ignored).await,
+            None => generated(arguments, subjects, &origins, &ignored).await,
+        }
+    })?;
+    let took = began.elapsed().as_secs_f64();
+    if arguments.json {
+        say(&format!("{:#}\n", to_json(&found, &sides)));
+    } else {
+        say(&to_text(&found, &sides, took));
+    }
+    if found.ways.is_empty() {
+        return Ok(());
+    }
+    let times: u64 = found.ways.values().map(|way| way.times).sum();
+    let message = format!("{times} exchanges differ, in {} ways", found.ways.len());
+    Err(Exit::new(DIFFERS, message).into())
+}
+
+fn start(
+    side: &Side,
+    arguments: &Diff,
+    config: Option<&Value>,
+    origin: SocketAddr,
+) -> Result<Running> {
+    let options = Options {
+        workers: 1,
+        listener: arguments.listener.clone(),
+        envoy: arguments.envoy.clone(),
+        ..Options::default()
+    };
+    let edge = |file: &Path| {
+        let edge = if file.extension().is_some_and(|kind| kind == "wasm") {
+            Edge::of_module(file, config)?
+        } else {
+            Edge::read(file)?
+        };
+        Ok(edge.with_origin(origin).with_one_instance())
+    };
+    match side.start(edge, &options)? {
+        Some(running) => Ok(running),
+        None => bail!("{side} is not started here"),
+    }
+}
+
+async fn generated(
+    arguments: &Diff,
+    subjects: (SocketAddr, SocketAddr),
+    origins: &Arc<Origins>,
+    ignored: &Arc<Ignored>,
+) -> Result<Found> {
+    let bar = progress(arguments.generate, "exchanges");
+    let next = Arc::new(AtomicU64::new(0));
+    let sent = Arc::new(AtomicU64::new(0));
+    let mut lanes = tokio::task::JoinSet::new();
+    for _ in 0..arguments.lanes {
+        let (origins, ignored) = (origins.clone(), ignored.clone());
+        let (next, sent, bar) = (next.clone(), sent.clone(), bar.clone());
+        let (seed, wanted) = (arguments.seed, arguments.generate);
+        lanes.spawn(async move {
+            let mut lane = Lane::new(subjects.0, subjects.1);
+            let mut all = Vec::new();
+            while sent.load(Relaxed) < wanted {
+                let number = next.fetch_add(1, Relaxed);
+                // Neighbouring seeds of a run are not those of the next run's seed.
+                let session = Session::generate(
+                    seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                        .wrapping_add(number),
+                );
+                let placed = session.placed(&format!("s{number}"));
+                let outcome = lane.session(&origins, &placed, &ignored).await;
+                let steps = outcome
+                    .as_ref()
+                    .map_or(session.steps.len(), |(at, _)| at + 1)
+                    as u64;
+                sent.fetch_add(steps, Relaxed);
+                bar.inc(steps);
+                if number % 512 == 0 {
+                    origins.forget();
+                }
+                if let Some((at, differences)) = outcome {
+                    all.push((number, session, at, differences));
+                }
+            }
+            all
+        });
+    }
+    let mut differing = Vec::new();
+    while let Some(lane) = lanes.join_next().await {
+        differing.extend(lane?);
+    }
+    bar.finish_and_clear();
+    differing.sort_by_key(|(number, ..)| *number);
+    let mut found = Found {
+        exchanges: sent.load(Relaxed),
+        sessions: next.load(Relaxed),
+        ways: BTreeMap::new(),
+        unsteady: 0,
+    };
+    let mut lane = Lane::new(subjects.0, subjects.1);
+    let mut run = 0;
+    for (_, session, at, differences) in differing {
+        let way = way_of(&session.steps[at], &differences);
+        if let Some(known) = found.ways.get_mut(&way) {
+            known.times += 1;
+            continue;
+        }
+        // Seen once may be a matter of time: it counts when it can be seen again.
+        match again(&mut lane, origins, &session, ignored, &mut run).await {
+            Some((at, differences)) => {
+                let mut smallest = Way {
+                    times: 1,
+                    session,
+                    at,
+                    differences,
+                };
+                smallest.session.steps.truncate(at + 1);
+                if found.ways.len() < SHOWN {
+                    smallest = shrunk(smallest, &mut lane, origins, ignored, &mut run).await;
+                }
+                found.ways.insert(way, smallest);
+            }
+            None => found.unsteady += 1,
+        }
+    }
+    Ok(found)
+}
+
+/// What makes two findings the same: the kind of request, and what differs first.
+fn way_of(step: &Step, differences: &[Difference]) -> String {
+    let whats: Vec<&str> = differences
+        .iter()
+        .take(3)
+        .map(|difference| difference.what.as_str())
+        .collect();
+    format!("{}: {}", step.asked.method, whats.join(", "))
+}
+
+async fn again(
+    lane: &mut Lane,
+    origins: &Origins,
+    session: &Session,
+    ignored: &Ignored,
+    run: &mut u64,
+) -> Option<(usize, Vec<Difference>)> {
+    *run += 1;
+    let placed = session.placed(&format!("again{run}"));
+    lane.session(origins, &placed, ignored).await
+}
+
+async fn shrunk(
+    mut way: Way,
+    lane: &mut Lane,
+    origins: &Origins,
+    ignored: &Ignored,
+    run: &mut u64,
+) -> Way {
+    let what = way.differences[0].what.clone();
+    let mut tries = 0;
+    loop {
+        let mut any = false;
+        for less in shrink::smaller(&way.session) {
+            if tries >= shrink::TRIES {
+                return way;
+            }
+            tries += 1;
+            let outcome = again(lane, origins, &less, ignored, run).await;
+            if let Some((at, differences)) = outcome.filter(|(_, all)| all[0].what == what) {
+                way.session = less;
+                way.session.steps.truncate(at + 1);
+                (way.at, way.differences) = (at, differences);
+                any = true;
+                break;
+            }
+        }
+        if !any {
+            return way;
+        }
+    }
+}
+
+/// Recorded exchanges are one session, in which every step is compared.
+async fn replayed(
+    recorded: &[crate::message::Exchange],
+    subjects: (SocketAddr, SocketAddr),
+    origins: &Arc<Origins>,
+    ignored: &Ignored,
+) -> Result<Found> {
+    let bar = progress(recorded.len() as u64, "exchanges");
+    let mut lane = Lane::new(subjects.0, subjects.1);
+    let mut found = Found {
+        exchanges: recorded.len() as u64,
+        sessions: 1,
+        ways: BTreeMap::new(),
+        unsteady: 0,
+    };
+    for exchange in recorded {
+        let step = Step {
+            asked: exchange.asked.clone(),
+            script: exchange.answer.clone(),
+        };
+        let differences = lane.step(origins, &step, ignored).await;
+        origins.forget();
+        bar.inc(1);
+        if differences.is_empty() {
+            continue;
+        }
+        let way = way_of(&step, &differences);
+        let session = Session {
+            seed: 0,
+            steps: vec![step],
+        };
+        found
+            .ways
+            .entry(way)
+            .and_modify(|known| known.times += 1)
+            .or_insert(Way {
+                times: 1,
+                session,
+                at: 0,
+                differences,
+            });
+    }
+    bar.finish_and_clear();
+    Ok(found)
+}
+
+fn to_text(found: &Found, sides: &[Side], took: f64) -> String {
+    let times: u64 = found.ways.values().map(|way| way.times).sum();
+    let mut text = if found.ways.is_empty() {
+        format!(
+            "no difference in {} exchanges ({} sessions, {took:.1} s)\n",
+            found.exchanges, found.sessions
+        )
+    } else {
+        format!(
+            "{times} of {} exchanges differ, in {} ways ({} sessions, {took:.1} s)\n",
+            found.exchanges,
+            found.ways.len(),
+            found.sessions
+        )
+    };
+    text.push_str(&format!("first:  {}\nsecond: {}\n", sides[0], sides[1]));
+    if found.unsteady > 0 {
+        text.push_str(&format!(
+            "{} sessions differed once and not again when repeated: a matter of time\n",
+            found.unsteady
+        ));
+    }
+    for (number, (name, way)) in found.ways.iter().enumerate().take(SHOWN) {
+        text.push_str(&format!("\n{}. {name}: {} times\n", number + 1, way.times));
+        for (at, step) in way.session.steps.iter().enumerate() {
+            let mark = if at == way.at { ">" } else { " " };
+            text.push_str(&indented(&format!("{mark} "), &shown(&step.asked)));
+            text.push_str(&indented("      origin: ", &answer_shown(&step.script)));
+        }
+        for difference in &way.differences {
+            text.push_str(&format!(
+                "  {}\n    first:  {}\n    second: {}\n",
+                difference.what, difference.first, difference.second
+            ));
+        }
+    }
+    text
+}
+
+/// The first line after a mark, the others below it.
+fn indented(mark: &str, text: &str) -> String {
+    let below = " ".repeat(mark.chars().count() + 4);
+    let mut lines = text.lines();
+    let mut all = format!("  {mark}{}\n", lines.next().unwrap_or_default());
+    for line in lines {
+        all.push_str(&format!("{below}{line}\n"));
+    }
+    all
+}
+
+fn to_json(found: &Found, sides: &[Side]) -> Value {
+    let ways: Vec<Value> = found
+        .ways
+        .iter()
+        .map(|(name, way)| {
+            json!({
+                "way": name,
+                "times": way.times,
+                "seed": way.session.seed,
+                "requests": way.session.steps.iter().map(|step| shown(&step.asked)).collect::<Vec<_>>(),
+                "origin": way.session.steps.iter().map(|step| answer_shown(&step.script)).collect::<Vec<_>>(),
+                "differences": way.differences.iter().map(|difference| json!({
+                    "what": difference.what, "first": difference.first, "second": difference.second,
+                })).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    json!({
+        "first": sides[0].to_string(),
+        "second": sides[1].to_string(),
+        "exchanges": found.exchanges,
+        "sessions": found.sessions,
+        "unsteady": found.unsteady,
+        "ways": ways,
+    })
+}

@@ -1,0 +1,20 @@
+//! Exchanges recorded, replayed, generated and compared: `edgeweir record`, `replay`, `diff` and `explain`.
+#![forbid(unsafe_code)]
+
+mod client;
+pub mod compare;
+mod decode;
+pub mod diff;
+pub mod explain;
+pub mod generate;
+pub mod har;
+mod message;
+mod origin;
+mod pair;
+pub mod recorder;
+pub mod replay;
+mod shrink;
+mod terminal;
+
+pub use client::Client;
+pub use message::{Answer, Asked, Exchange, Fields};

@@ -1,0 +1,107 @@
+//! A request, its response, and both together.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Field lines in order, names in lower case.
+pub type Fields = Vec<(String, Vec<u8>)>;
+
+/// A request as a client sends it.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Asked {
+    /// The method.
+    pub method: String,
+    /// Whom it is for: `host` or `host:port`.
+    pub authority: String,
+    /// Path and query.
+    pub target: String,
+    /// Without Host and without framing.
+    pub fields: Fields,
+    /// The pieces the body is sent in.
+    pub body: Vec<Bytes>,
+    /// The trailer section.
+    pub trailers: Fields,
+}
+
+/// A response as a client receives it, or as an origin is to send it.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// All field lines but those of framing.
+    pub fields: Fields,
+    /// The pieces the body came in, or is to be sent in.
+    pub body: Vec<Bytes>,
+    /// The trailer section.
+    pub trailers: Fields,
+    /// The body did not reach its end.
+    pub cut: bool,
+    /// The body was too large to be kept: there was one, and it is not known.
+    pub left_out: bool,
+}
+
+/// A request and its response.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Exchange {
+    /// When the request began, milliseconds since 1970.
+    pub started_ms: u64,
+    /// How long it took, milliseconds.
+    pub took_ms: f64,
+    /// The request.
+    pub asked: Asked,
+    /// The response.
+    pub answer: Answer,
+}
+
+impl Asked {
+    /// A field's first value as text.
+    pub fn text(&self, name: &str) -> Option<String> {
+        text(&self.fields, name)
+    }
+}
+
+impl Answer {
+    /// A field's first value as text.
+    pub fn text(&self, name: &str) -> Option<String> {
+        text(&self.fields, name)
+    }
+
+    /// The body in one piece.
+    pub fn whole(&self) -> Vec<u8> {
+        self.body.concat()
+    }
+}
+
+fn text(fields: &Fields, name: &str) -> Option<String> {
+    let found = fields.iter().find(|(it, _)| it == name);
+    found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+}
+
+/// Fields of one connection (RFC 9110 §7.6.1) and of framing: of a message that is sent again they are made anew.
+pub fn of_the_connection(name: &str) -> bool {
+    matches!(
+        name,
+        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade"
+    )
+}
+
+/// Field lines from a map, in its order.
+pub fn fields_of(map: &HeaderMap) -> Fields {
+    map.iter()
+        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
+        .collect()
+}
+
+/// A map from field lines; lines that cannot be sent are left out.
+pub fn map_of(fields: &Fields) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(fields.len());
+    for (name, value) in fields {
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(name.as_bytes()),
+            HeaderValue::from_bytes(value),
+        ) {
+            map.append(name, value);
+        }
+    }
+    map
+}

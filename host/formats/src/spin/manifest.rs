@@ -1,0 +1,324 @@
+//! The manifest: triggers, components, variables, and what middleware inherits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::template::fill;
+use super::{Application, Component, Trigger};
+use crate::outbound::Outbound;
+use crate::route::Segments;
+use crate::section::{At, Notes, Section};
+use crate::yaml::Value;
+use crate::{Finding, tree};
+
+/// What middleware may inherit.
+const INHERITED: [&str; 7] = [
+    "allowed_outbound_hosts",
+    "environment",
+    "files",
+    "key_value_stores",
+    "sqlite_databases",
+    "variables",
+    "ai_models",
+];
+
+pub(super) fn read(text: &str, given: &BTreeMap<String, String>) -> (Application, Vec<Finding>) {
+    let root = match tree::parse(text) {
+        Ok(root) => root,
+        Err(finding) => return (Application::default(), vec![finding]),
+    };
+    let notes = Notes::default();
+    let at = At {
+        node: &root,
+        path: String::new(),
+        notes: &notes,
+    };
+    let application = application(&at, given).unwrap_or_default();
+    (application, notes.take())
+}
+
+fn application(at: &At<'_>, given: &BTreeMap<String, String>) -> Option<Application> {
+    let root = at.section();
+    if let Some(version) = root.need("spin_manifest_version")
+        && version.text().is_some_and(|it| it != "2")
+    {
+        version.error("only version 2 of the manifest is read; `spin doctor` upgrades the first");
+        root.let_go();
+        return None;
+    }
+    let mut found = Application::default();
+    if let Some(application) = root.need("application") {
+        let application = application.section();
+        found.name = application.text("name").unwrap_or_default();
+        application.without_effect(&["version", "description", "authors", "tool"]);
+        if let Some(trigger) = application.get("trigger") {
+            let trigger = trigger.section();
+            if let Some(http) = trigger.get("http") {
+                http.section().unsupported(&["base"]);
+            }
+        }
+    }
+    let values = variables(&root, given);
+    let mut parts = BTreeMap::new();
+    if let Some(components) = root.get("component") {
+        for (id, at) in components.entries() {
+            let part = Part::read(&at, &values);
+            parts.insert(id, part);
+        }
+    }
+    if let Some(triggers) = root.get("trigger") {
+        for (kind, at) in triggers.entries() {
+            if kind != "http" {
+                at.warn(format!(
+                    "triggers of type \"{kind}\" are not served: only http is"
+                ));
+                continue;
+            }
+            for at in at.items() {
+                found.triggers.extend(trigger(&at, &parts));
+            }
+        }
+    }
+    if found.triggers.is_empty() {
+        at.error("it has no [[trigger.http]] that could be served");
+    }
+    found
+        .triggers
+        .sort_by_key(|trigger| std::cmp::Reverse(trigger.pattern.rank()));
+    Some(found)
+}
+
+/// The values of all variables.
+fn variables(root: &Section<'_>, given: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    let Some(all) = root.get("variables") else {
+        return values;
+    };
+    for (name, at) in all.entries() {
+        let variable = at.section();
+        // Nothing here shows the value of a variable, secret or not.
+        let _ = variable.get("secret");
+        variable.without_effect(&["description"]);
+        let default = variable.text("default");
+        let required = variable.flag("required");
+        match given.get(&name).cloned().or(default) {
+            Some(value) => {
+                values.insert(name, value);
+            }
+            None if required => at.error(format!(
+                "the variable `{name}` is required: set SPIN_VARIABLE_{}",
+                name.to_ascii_uppercase()
+            )),
+            None => at.error(format!(
+                "the variable `{name}` is neither required nor has it a default"
+            )),
+        }
+    }
+    values
+}
+
+/// A component as it is written.
+struct Part<'a> {
+    component: Option<Component>,
+    at: At<'a>,
+}
+
+impl<'a> Part<'a> {
+    fn read(at: &At<'a>, values: &BTreeMap<String, String>) -> Self {
+        Self {
+            component: component(at, values),
+            at: at.clone(),
+        }
+    }
+}
+
+fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component> {
+    let fields = at.section();
+    fields.without_effect(&["description", "build", "tool", "targets", "exclude_files"]);
+    for name in ["sqlite_databases", "ai_models", "allowed_http_hosts"] {
+        if let Some(at) = fields.get(name)
+            && !at.items().is_empty()
+        {
+            at.warn(format!(
+                "`{name}` is not supported: a component that asks for it is refused"
+            ));
+        }
+    }
+    fields.unsupported(&[
+        "files",
+        "dependencies",
+        "dependencies_inherit_configuration",
+        "profile",
+    ]);
+    let filled = |at: &At<'_>| -> Option<String> {
+        match fill(&at.text()?, values) {
+            Ok(text) => Some(text),
+            Err(why) => {
+                at.error(why);
+                None
+            }
+        }
+    };
+    let texts = |name: &str| -> BTreeMap<String, String> {
+        let entries = fields.get(name).map_or_else(Vec::new, |at| at.entries());
+        entries
+            .into_iter()
+            .filter_map(|(name, at)| Some((name, filled(&at)?)))
+            .collect()
+    };
+    let (environment, variables) = (texts("environment"), texts("variables"));
+    let mut outbound = Vec::new();
+    for at in fields.items("allowed_outbound_hosts") {
+        let Some(text) = filled(&at) else { continue };
+        match Outbound::parse(&text) {
+            Ok(pattern) => {
+                if pattern.is_internal() {
+                    at.warn(
+                        "components do not reach each other by `self` or `.spin.internal` here",
+                    );
+                }
+                outbound.push(pattern);
+            }
+            Err(why) => at.error(why),
+        }
+    }
+    let mut key_value_stores = Vec::new();
+    for at in fields.items("key_value_stores") {
+        key_value_stores.push(at.placed(at.text()?));
+    }
+    let source = fields.need("source")?;
+    if let Value::Map(_) = source.node.value {
+        source.unsupported("sources are not fetched: name a file");
+        return None;
+    }
+    Some(Component {
+        id: at.placed(at.path.rsplit('.').next().unwrap_or_default().to_owned()),
+        source: source.placed(PathBuf::from(source.text()?)),
+        environment,
+        variables,
+        outbound,
+        key_value_stores,
+    })
+}
+
+fn trigger(at: &At<'_>, parts: &BTreeMap<String, Part<'_>>) -> Option<Trigger> {
+    let fields = at.section();
+    fields.without_effect(&["id"]);
+    if let Some(executor) = fields.get("executor") {
+        let executor_at = executor.section();
+        match executor_at.text("type").as_deref() {
+            None | Some("http" | "spin") => {}
+            _ => executor.unsupported("only components with wasi:http are run (no WAGI)"),
+        }
+    }
+    let named = |at: &At<'_>| -> Option<Component> {
+        if let Value::Map(_) = at.node.value {
+            at.unsupported("a component is written in [component.NAME]");
+            return None;
+        }
+        let name = at.text()?;
+        match parts.get(&name) {
+            Some(part) => part.component.clone(),
+            None => {
+                let there: Vec<_> = parts.keys().map(|it| format!("\"{it}\"")).collect();
+                at.error(format!(
+                    "there is no [component.{name}]; there are {}",
+                    there.join(", ")
+                ));
+                None
+            }
+        }
+    };
+    let mut component = None;
+    if let Some(at) = fields.need("component") {
+        component = named(&at);
+    }
+    let mut middleware = Vec::new();
+    if let Some(dependencies) = fields.get("dependencies") {
+        let dependencies = dependencies.section();
+        for at in dependencies.items("middleware") {
+            let layer = at.section();
+            let granted = inherited(&layer);
+            let Some(mut found) = layer.need("component").and_then(|at| named(&at)) else {
+                continue;
+            };
+            own_grants(&found, parts, &at);
+            if let Some(primary) = &component {
+                grant(&mut found, primary, &granted);
+            }
+            middleware.push(found);
+        }
+    }
+    let route = fields.need("route")?;
+    if let Value::Map(_) = route.node.value {
+        // `{ private = true }`: reached by other components alone.
+        let private = route.section();
+        if private.flag("private") {
+            route.warn(
+                "a private route is reached by no one here: components do not reach each other",
+            );
+        }
+        return None;
+    }
+    let text = route.text()?;
+    let pattern = Segments::parse(&text)
+        .map_err(|why| route.error(why))
+        .ok()?;
+    Some(Trigger {
+        route: route.placed(text),
+        pattern,
+        component: component?,
+        middleware,
+    })
+}
+
+/// Names of what a layer inherits.
+fn inherited(layer: &Section<'_>) -> BTreeSet<String> {
+    let Some(at) = layer.get("inherit_configuration") else {
+        return BTreeSet::new();
+    };
+    if let Value::Scalar { .. } = at.node.value {
+        return match at.flag() {
+            Some(true) => INHERITED.iter().map(|it| (*it).to_owned()).collect(),
+            _ => BTreeSet::new(),
+        };
+    }
+    let mut names = BTreeSet::new();
+    for at in at.items() {
+        let Some(name) = at.text() else { continue };
+        if !INHERITED.contains(&name.as_str()) {
+            at.error(format!(
+                "\"{name}\" cannot be inherited; {} can",
+                INHERITED.join(", ")
+            ));
+        }
+        names.insert(name);
+    }
+    names
+}
+
+/// What a layer is granted in its own table is not granted by Spin.
+fn own_grants(layer: &Component, parts: &BTreeMap<String, Part<'_>>, at: &At<'_>) {
+    let has = !layer.environment.is_empty()
+        || !layer.variables.is_empty()
+        || !layer.outbound.is_empty()
+        || !layer.key_value_stores.is_empty();
+    if has {
+        let place = parts.get(&layer.id.value).map_or(at, |part| &part.at);
+        place.warn(format!(
+            "as middleware, {} has what it inherits of the component behind it, and nothing of this",
+            layer.id.value
+        ));
+    }
+}
+
+fn grant(layer: &mut Component, primary: &Component, granted: &BTreeSet<String>) {
+    fn pick<T: Clone + Default>(granted: bool, value: &T) -> T {
+        if granted { value.clone() } else { T::default() }
+    }
+    let has = |name: &str| granted.contains(name);
+    layer.environment = pick(has("environment"), &primary.environment);
+    layer.variables = pick(has("variables"), &primary.variables);
+    layer.outbound = pick(has("allowed_outbound_hosts"), &primary.outbound);
+    layer.key_value_stores = pick(has("key_value_stores"), &primary.key_value_stores);
+}

@@ -1,0 +1,208 @@
+//! What is read of manifests, and what is said about them.
+
+use std::collections::BTreeMap;
+
+use edgeweir_host_formats::Level;
+use edgeweir_host_formats::spin;
+
+const BASE: &str = r#"spin_manifest_version = 2
+[application]
+name = "app"
+[variables]
+greeting = { default = "hello" }
+token = { required = true, secret = true }
+[[trigger.http]]
+route = "/..."
+component = "main"
+dependencies.middleware = [
+  { component = "limit", inherit_configuration = ["environment", "key_value_stores"] },
+  { component = "trim" },
+]
+[[trigger.http]]
+route = "/a/:id"
+component = "main"
+[component.main]
+source = "main.wasm"
+allowed_outbound_hosts = ["http://{{ greeting }}.test:80", "https://*.b.org"]
+key_value_stores = ["default"]
+environment = { A = "b" }
+variables = { said = "{{ greeting }}, {{ token }}" }
+[component.limit]
+source = "limit.wasm"
+[component.trim]
+source = "trim.wasm"
+"#;
+
+fn given() -> BTreeMap<String, String> {
+    let environment = [
+        ("SPIN_VARIABLE_TOKEN", "t0k"),
+        ("HOME", "/"),
+        ("SPIN_VARIABLE_OTHER", ""),
+    ];
+    spin::variables_of(
+        environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    )
+}
+
+#[test]
+fn a_manifest_is_read_whole() {
+    let (app, findings) = spin::read(BASE, &given());
+    assert_eq!(findings, []);
+    let routes: Vec<_> = app
+        .triggers
+        .iter()
+        .map(|it| it.route.value.as_str())
+        .collect();
+    assert_eq!(routes, ["/a/:id", "/..."], "the most particular first");
+    let all = &app.triggers[1];
+    assert_eq!(all.component.variables["said"], "hello, t0k");
+    assert!(all.component.outbound[0].allows("http", "hello.test", None));
+    let [limit, trim] = all.middleware.as_slice() else {
+        panic!("two layers")
+    };
+    assert_eq!(limit.environment, all.component.environment);
+    assert_eq!(limit.key_value_stores.len(), 1);
+    assert!(
+        limit.variables.is_empty() && limit.outbound.is_empty(),
+        "not inherited"
+    );
+    assert!(trim.environment.is_empty() && trim.key_value_stores.is_empty());
+    assert_eq!(app.triggers[0].middleware, []);
+}
+
+#[test]
+fn what_is_left_out_is_named() {
+    use Level::{Error, Unsupported, Warning};
+    for (name, from, to, level, path, words) in [
+        (
+            "version",
+            "= 2",
+            "= 1",
+            Error,
+            "spin_manifest_version",
+            "version 2",
+        ),
+        (
+            "component",
+            "component = \"trim\"",
+            "component = \"trym\"",
+            Error,
+            "middleware[1].component",
+            "there is no [component.trym]",
+        ),
+        (
+            "route",
+            "\"/...\"",
+            "\"/.../x\"",
+            Error,
+            "trigger.http[0].route",
+            "at its end only",
+        ),
+        (
+            "required",
+            "token = {",
+            "other = {",
+            Error,
+            "component.main.variables.said",
+            "no variable `token`",
+        ),
+        (
+            "inherited",
+            "\"environment\", ",
+            "\"env\", ",
+            Error,
+            "inherit_configuration[0]",
+            "cannot be inherited",
+        ),
+        (
+            "outbound",
+            "https://*.b.org",
+            "b.org",
+            Error,
+            "allowed_outbound_hosts[1]",
+            "scheme://host:port",
+        ),
+        (
+            "trigger",
+            "[component.trim]",
+            "[trigger.redis]\nx = 1\n[component.trim]",
+            Warning,
+            "trigger.redis",
+            "only http",
+        ),
+        (
+            "files",
+            "source = \"trim.wasm\"",
+            "source = \"trim.wasm\"\nfiles = [\"a\"]",
+            Unsupported,
+            "component.trim.files",
+            "not supported",
+        ),
+        (
+            "sqlite",
+            "source = \"trim.wasm\"",
+            "source = \"trim.wasm\"\nsqlite_databases = [\"default\"]",
+            Warning,
+            "component.trim.sqlite_databases",
+            "refused",
+        ),
+        (
+            "fetched",
+            "source = \"trim.wasm\"",
+            "source = { url = \"https://a\", digest = \"sha256:0\" }",
+            Unsupported,
+            "component.trim.source",
+            "not fetched",
+        ),
+        (
+            "unknown",
+            "source = \"trim.wasm\"",
+            "source = \"trim.wasm\"\nbogus = 1",
+            Warning,
+            "component.trim.bogus",
+            "ignored",
+        ),
+        (
+            "granted",
+            "source = \"trim.wasm\"",
+            "source = \"trim.wasm\"\nenvironment = { A = \"b\" }",
+            Warning,
+            "component.trim",
+            "what it inherits",
+        ),
+        (
+            "self",
+            "https://*.b.org",
+            "http://self",
+            Warning,
+            "allowed_outbound_hosts[1]",
+            "do not reach each other",
+        ),
+        (
+            "private",
+            "\"/a/:id\"",
+            "{ private = true }",
+            Warning,
+            "trigger.http[1].route",
+            "private",
+        ),
+    ] {
+        let text = BASE.replacen(from, to, 1);
+        let (_, findings) = spin::read(&text, &given());
+        let one = findings
+            .iter()
+            .find(|it| it.path.ends_with(path) && it.message.contains(words));
+        let one = one.unwrap_or_else(|| panic!("{name}: {findings:#?}"));
+        assert_eq!(one.level, level, "{name}");
+        assert!(one.place(&text).is_some(), "{name}");
+    }
+    let (_, findings) = spin::read(BASE, &BTreeMap::new());
+    assert!(
+        findings
+            .iter()
+            .any(|it| it.message.contains("set SPIN_VARIABLE_TOKEN")),
+        "{findings:?}"
+    );
+}

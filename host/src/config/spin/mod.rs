@@ -1,0 +1,197 @@
+//! A Spin manifest as a configuration of this host.
+//!
+//! A component is a filter; as middleware it is one for each component behind it, with what it inherits of that one. The
+//! component of a route stands at the end of its chain and has nothing behind it.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use edgeweir_host_formats::action::{Action, Edits, Respond};
+use edgeweir_host_formats::route::{HostPattern, Match, PathMatch, VirtualHost};
+use edgeweir_host_formats::spin::{self, Application, Component, Store};
+use edgeweir_host_formats::{Finding, Level};
+use http::StatusCode;
+use toml::Spanned;
+
+use super::{
+    Address, Config, ConfigError, Filter, Grants, Limits, Listener, Options, Source, State, Way,
+    Ways,
+};
+
+/// Where `spin up` listens.
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3000);
+/// The store there always is.
+const DEFAULT: &str = "default";
+
+/// Reads a manifest, and the runtime configuration if there is one.
+pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Config, ConfigError> {
+    // What does not come as text is no value of a variable.
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let mut given = spin::variables_of(environment);
+    given.extend(options.variables.iter().cloned());
+    let (application, findings) = spin::read(&text, &given);
+    let source = Source {
+        file: file.to_owned(),
+        text,
+    };
+    let mut config = Config {
+        admin: None,
+        limits: Limits::default(),
+        state: State::default(),
+        listeners: Vec::new(),
+        upstreams: BTreeMap::new(),
+        filters: BTreeMap::new(),
+        taps: super::Taps::default(),
+        notes: findings,
+        held: Vec::new(),
+        stores: BTreeMap::new(),
+        source,
+    };
+    if let Some(file) = &options.runtime_config {
+        config.stores = stores(file, options)?;
+    }
+    if options.refuses(&config.notes) {
+        return Err(options.refusal(&config));
+    }
+    translate(&application, &mut config, options);
+    if options.refuses(&config.notes) {
+        return Err(options.refusal(&config));
+    }
+    Ok(config)
+}
+
+/// The stores of a runtime configuration; their files are beside it.
+fn stores(file: &Path, options: &Options) -> Result<BTreeMap<String, Store>, ConfigError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| ConfigError::file(file, format!("cannot be read: {error}")))?;
+    let (mut stores, findings) = spin::read_runtime(&text);
+    let source = Source {
+        file: file.to_owned(),
+        text,
+    };
+    for finding in &findings {
+        if options.is_fatal(finding) {
+            let (span, path) = (finding.span.clone(), &finding.path);
+            return Err(ConfigError::at(
+                &source,
+                span,
+                path,
+                finding.message.clone(),
+            ));
+        }
+        tracing::warn!("{}: {}: {}", file.display(), finding.path, finding.message);
+    }
+    for store in stores.values_mut() {
+        if let Store::File(Some(path)) = store
+            && path.is_relative()
+        {
+            *path = file.parent().unwrap_or(Path::new("")).join(&*path);
+        }
+    }
+    Ok(stores)
+}
+
+fn translate(application: &Application, config: &mut Config, options: &Options) {
+    let mut routes = Vec::new();
+    for trigger in &application.triggers {
+        let mut filters = Vec::new();
+        for layer in &trigger.middleware {
+            let behind = Some(&trigger.component);
+            filters.push(add(config, layer, behind));
+        }
+        filters.push(add(config, &trigger.component, None));
+        let way = Way {
+            name: trigger.route.value.clone(),
+            // Reached only by a component that hands its request on, though nothing is behind it.
+            action: Action::Respond(Respond {
+                status: StatusCode::NOT_FOUND,
+                body: String::new(),
+            }),
+            edits: Edits::default(),
+            filters,
+            spin: Some(trigger.route.value.clone()),
+        };
+        let wanted = Match {
+            path: PathMatch::Segments(trigger.pattern.clone()),
+            ..Match::default()
+        };
+        routes.push((wanted, way));
+    }
+    let name = match application.name.as_str() {
+        "" => "spin",
+        name => name,
+    };
+    let unplaced = |value| Spanned::new(0..0, value);
+    config.listeners.push(Listener {
+        name: unplaced(name.to_owned()),
+        listen: Spanned::new(0..0, Address(options.listen.unwrap_or(LISTEN))),
+        upstream: None,
+        filters: Vec::new(),
+        routes: Vec::new(),
+        forwarded_for: false,
+        ways: Ways {
+            virtual_hosts: vec![VirtualHost {
+                name: name.to_owned(),
+                domains: vec![HostPattern::Any],
+                routes,
+            }],
+            ignore_port: false,
+            filters: Vec::new(),
+        },
+    });
+}
+
+/// Adds a component as a filter and gives its name.
+fn add(config: &mut Config, component: &Component, behind: Option<&Component>) -> Spanned<String> {
+    let folder = config.source.file.parent().unwrap_or(Path::new(""));
+    // As Spin: a source is relative to the manifest, wherever one stands.
+    let module: PathBuf = folder.join(&component.source.value);
+    let mut filter = Filter::of(module);
+    filter.module = Spanned::new(component.source.span.clone(), filter.module.into_inner());
+    let place = || component.id.span.clone();
+    if !component.environment.is_empty() {
+        filter.environment = Some(Spanned::new(place(), component.environment.clone()));
+    }
+    if !component.variables.is_empty() {
+        filter.variables = Some(Spanned::new(place(), component.variables.clone()));
+    }
+    filter.grants = Some(Grants {
+        outbound: component.outbound.clone(),
+        stores: component
+            .key_value_stores
+            .iter()
+            .map(|label| label.value.clone())
+            .collect(),
+    });
+    for label in &component.key_value_stores {
+        if label.value != DEFAULT && !config.stores.contains_key(&label.value) {
+            let finding = Finding {
+                level: Level::Error,
+                code: "missing-store",
+                path: format!("component.{}.key_value_stores", component.id.value),
+                span: label.span.clone(),
+                message: format!(
+                    "there is no store \"{}\": `--runtime-config-file` names a file with a [key_value_store.{}]",
+                    label.value, label.value
+                ),
+            };
+            if !config.notes.contains(&finding) {
+                config.notes.push(finding);
+            }
+        }
+    }
+    let id = &component.id.value;
+    let mut name = id.clone();
+    if let Some(behind) = behind
+        && config
+            .filters
+            .get(id)
+            .is_some_and(|there| !super::same(there, &filter))
+    {
+        name = format!("{id}@{}", behind.id.value);
+    }
+    config.filters.insert(name.clone(), filter);
+    Spanned::new(place(), name)
+}

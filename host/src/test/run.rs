@@ -1,0 +1,304 @@
+//! All cases of a run: at once where they can be, reported in their order.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use edgeweir_host_cases::judge::{Reach, Verdict, judge};
+use edgeweir_host_cases::model::{Case, File, Filter};
+use edgeweir_host_cases::report::{End, Outcome, Run, Tortured};
+use edgeweir_host_cases::seen::Seen;
+use edgeweir_host_cases::torture::{self, Fault};
+use edgeweir_host_cases::{content, parse};
+
+use super::local::{Local, Ran};
+use super::{On, Test, envoy, files};
+use crate::load::Abi;
+
+/// Reads and runs everything; with it the files it depends on.
+pub fn all(arguments: &Test) -> anyhow::Result<(Run, Vec<PathBuf>)> {
+    let began = Instant::now();
+    let mut run = Run {
+        on: match arguments.on {
+            On::Host => "host".to_owned(),
+            On::Envoy => "envoy".to_owned(),
+        },
+        ..Run::default()
+    };
+    let paths = files(&arguments.paths)?;
+    let mut read: Vec<File> = Vec::new();
+    for path in &paths {
+        match parse::read(path) {
+            Ok(file) => read.push(file),
+            Err(problem) => run.problems.push(problem.to_string()),
+        }
+    }
+    let wanted = |case: &Case| {
+        let filter = arguments.filter.as_deref().unwrap_or_default();
+        case.name.contains(filter)
+    };
+    let cases: Vec<(&Path, &Case)> = read
+        .iter()
+        .flat_map(|file| file.cases.iter().map(|case| (&*file.source.file, case)))
+        .filter(|(_, case)| wanted(case))
+        .collect();
+    if cases.is_empty() && run.problems.is_empty() {
+        run.problems.push(match arguments.filter.as_deref() {
+            Some(filter) => format!("no case has {filter:?} in its name"),
+            None => "no file named *.test.toml was found".to_owned(),
+        });
+    }
+    let mut dependencies = paths;
+    for (_, case) in &cases {
+        dependencies.extend(case.filters.iter().map(|filter| filter.module.clone()));
+    }
+    dependencies.sort();
+    dependencies.dedup();
+    let host = Host::new(arguments, &cases)?;
+    run.outcomes = at_once(arguments, &cases, &host);
+    run.took = began.elapsed();
+    Ok((run, dependencies))
+}
+
+/// Where the cases run.
+enum Host {
+    Local(Local),
+    Envoy(PathBuf),
+}
+
+impl Host {
+    fn new(arguments: &Test, cases: &[(&Path, &Case)]) -> anyhow::Result<Self> {
+        match arguments.on {
+            On::Host => {
+                let fuel = cases.iter().any(|(_, case)| case.budget.fuel.is_some());
+                let cache = arguments.cache_dir.clone().or_else(crate::load::user_cache);
+                let local = Local::new(fuel, cache)?;
+                for (_, case) in cases {
+                    for filter in &case.filters {
+                        // Compiled once, before cases wait for it; what is wrong with it each of them says.
+                        let _ = local.compile(&filter.module);
+                    }
+                }
+                Ok(Self::Local(local))
+            }
+            On::Envoy => envoy::find(arguments.envoy.as_deref()).map(Self::Envoy),
+        }
+    }
+}
+
+fn at_once(arguments: &Test, cases: &[(&Path, &Case)], host: &Host) -> Vec<Outcome> {
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let outcomes: Mutex<Vec<(usize, Outcome)>> = Mutex::default();
+    let threads = match arguments.threads {
+        Some(threads) => usize::from(threads),
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let progress = std::io::stderr().is_terminal();
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(cases.len()) {
+            scope.spawn(|| {
+                while let Some((file, case)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let at = cases
+                        .iter()
+                        .position(|(_, other)| std::ptr::eq(*other, *case))
+                        .unwrap_or(usize::MAX);
+                    let began = Instant::now();
+                    let end = one(arguments, case, host);
+                    let outcome = Outcome {
+                        file: file.to_path_buf(),
+                        name: case.name.clone(),
+                        line: case.line,
+                        end,
+                        took: began.elapsed(),
+                    };
+                    let finished = done.fetch_add(1, Ordering::Relaxed) + 1;
+                    if progress {
+                        let _ = write!(
+                            std::io::stderr(),
+                            "\r\x1b[K{finished} of {} cases",
+                            cases.len()
+                        );
+                    }
+                    let mut all = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+                    all.push((at, outcome));
+                }
+            });
+        }
+    });
+    if progress {
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    }
+    let mut all = outcomes
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    all.sort_by_key(|(at, _)| *at);
+    all.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+fn one(arguments: &Test, case: &Case, host: &Host) -> End {
+    match host {
+        Host::Envoy(program) => {
+            if let Some(why) = envoy::refuses(case) {
+                return End::Skipped(why);
+            }
+            // Split once: at each point of a body an Envoy would have to be started.
+            let split = case.splits() / 2;
+            match envoy::run(program, case, split.max(1)) {
+                Ok(seen) => judged(case, &seen, Reach::ENVOY, None),
+                Err(error) => End::Broken(format!("{error:#}")),
+            }
+        }
+        Host::Local(local) => {
+            if let Some(fault) = &arguments.torture_at {
+                return under(local, case, fault);
+            }
+            let end = plainly(local, case);
+            match end {
+                End::Judged {
+                    verdict,
+                    cost,
+                    splits,
+                    split,
+                    ..
+                } if arguments.torture && case.torture && verdict.failures.is_empty() => {
+                    End::Judged {
+                        torture: Some(tortured(local, case, arguments.torture_most as usize)),
+                        verdict,
+                        cost,
+                        splits,
+                        split,
+                    }
+                }
+                end => end,
+            }
+        }
+    }
+}
+
+fn judged(case: &Case, seen: &Seen, reach: Reach, split: Option<usize>) -> End {
+    End::Judged {
+        verdict: judge(case, seen, reach),
+        cost: seen.cost,
+        splits: 1,
+        split,
+        torture: None,
+    }
+}
+
+fn reach(case: &Case) -> Reach {
+    let is_module = |filter: &Filter| Abi::of(&filter.module).is_ok_and(|it| it == Abi::ProxyWasm);
+    match case.filters.iter().any(is_module) {
+        true => Reach::MODULES,
+        false => Reach::COMPONENTS,
+    }
+}
+
+/// A case as it is, at each split until one fails.
+fn plainly(local: &Local, case: &Case) -> End {
+    let splits = case.splits().min(content::SPLITS);
+    let mut held = 0;
+    for split in 1..=splits {
+        let ran = match local.run(case, split, None) {
+            Ok(ran) => ran,
+            Err(error) => return End::Broken(format!("{error:#}")),
+        };
+        let mut verdict = judge(case, &ran.seen, reach(case));
+        held += verdict.held;
+        verdict.held = held;
+        if split == splits || !verdict.failures.is_empty() {
+            return End::Judged {
+                split: (splits > 1 && !verdict.failures.is_empty()).then_some(split),
+                verdict,
+                cost: ran.seen.cost,
+                splits,
+                torture: None,
+            };
+        }
+    }
+    End::Broken("it has no split".to_owned())
+}
+
+/// The split a body that is split at each point has under faults.
+fn middle(case: &Case) -> usize {
+    (case.splits() / 2).max(1)
+}
+
+fn tortured(local: &Local, case: &Case, most: usize) -> Tortured {
+    let mut tortured = Tortured::default();
+    let plain = match local.run(case, middle(case), None) {
+        Ok(plain) => plain,
+        Err(error) => {
+            tortured
+                .broke
+                .push(("nothing".to_owned(), format!("{error:#}")));
+            return tortured;
+        }
+    };
+    let mut faults = faults(&plain);
+    if faults.len() > most {
+        let all = faults.len();
+        faults = (0..most)
+            .filter_map(|at| faults.get(at * all / most).cloned())
+            .collect();
+    }
+    for fault in faults {
+        tortured.faults += 1;
+        let outcome = match local.run(case, middle(case), Some(&fault)) {
+            Ok(ran) => torture::judge(case, &fault, &plain.seen, &ran.seen),
+            Err(error) => Err(format!("{error:#}")),
+        };
+        match outcome {
+            Ok(fate) => tortured.fates[fate as usize] += 1,
+            Err(how) => tortured.broke.push((fault.to_string(), how)),
+        }
+    }
+    tortured
+}
+
+fn faults(plain: &Ran) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (call, count) in &plain.calls {
+        for nth in 1..=*count {
+            for status in torture::statuses(call) {
+                faults.push(Fault {
+                    call: (*call).to_owned(),
+                    nth,
+                    status: *status,
+                });
+            }
+        }
+    }
+    faults
+}
+
+/// A case under one fault.
+fn under(local: &Local, case: &Case, fault: &Fault) -> End {
+    let ran = local
+        .run(case, middle(case), None)
+        .and_then(|plain| Ok((plain, local.run(case, middle(case), Some(fault))?)));
+    let (plain, ran) = match ran {
+        Ok(ran) => ran,
+        Err(error) => return End::Broken(format!("{error:#}")),
+    };
+    if !ran.hit {
+        let count = plain.calls.get(fault.call.as_str()).copied().unwrap_or(0);
+        return End::Skipped(format!("`{}` is called {count} times", fault.call));
+    }
+    let mut tortured = Tortured {
+        faults: 1,
+        ..Tortured::default()
+    };
+    match torture::judge(case, fault, &plain.seen, &ran.seen) {
+        Ok(fate) => tortured.fates[fate as usize] += 1,
+        Err(how) => tortured.broke.push((fault.to_string(), how)),
+    }
+    End::Judged {
+        verdict: Verdict::default(),
+        cost: ran.seen.cost,
+        splits: 1,
+        split: None,
+        torture: Some(tortured),
+    }
+}
