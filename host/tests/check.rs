@@ -240,6 +240,24 @@ fn each_finding_has_a_file_that_shows_it() {
     }
 }
 
+/// The page's file gives the page's words.
+#[test]
+fn the_page_shows_what_is_said() {
+    let page = include_str!("../docs/check.md");
+    let block = |from: &str| {
+        let after = page.split_once(from).expect("a block").1;
+        after.split_once("```").expect("its end").0.to_owned()
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("chain.toml");
+    std::fs::write(&file, block("```toml\n")).expect("writes");
+    let output = check(&file, &["--no-load"]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = [output.stdout, output.stderr].concat();
+    let told = String::from_utf8_lossy(&told).replace(&file.display().to_string(), "chain.toml");
+    assert_eq!(told, block("$ edgeweir check chain.toml --no-load\n"));
+}
+
 #[test]
 fn the_examples_are_good() {
     for file in [
