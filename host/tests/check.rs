@@ -163,7 +163,7 @@ fn each_finding_has_a_file_that_shows_it() {
         (
             "ignored",
             1,
-            21,
+            20,
             "yaml",
             envoy.replace("stat_prefix: edge", "stat_prefix: edge\n          bogus: 1"),
         ),

@@ -178,8 +178,8 @@ fn a_module_that_is_missing_or_no_wasm_is_said_at_load() {
     // A path is also tried beside the file that names it.
     assert!(!said.contains("cannot be read"), "{said}");
     std::fs::write(folder.path().join("core.wasm"), b"\0asm\x01\0\0\0").unwrap();
-    let said = with("core.wasm", "environment = { A = \"b\" }\n");
-    assert!(said.contains("`environment` is for components"), "{said}");
+    let said = with("core.wasm", "variables = { a = \"b\" }\n");
+    assert!(said.contains("`variables` is for components"), "{said}");
     let said = with("core.wasm", "");
     assert!(
         said.contains("core.wasm") && said.contains("in `filter.a`"),
