@@ -331,6 +331,8 @@ impl Build<'_> {
                     })
                     .collect(),
                 Action::Redirect(_) => vec!["a redirect".to_owned()],
+                // A Spin component answers by itself.
+                Action::Respond(_) if way.spin.is_some() => vec!["itself".to_owned()],
                 Action::Respond(_) => vec!["an answer".to_owned()],
             };
             for end in to {

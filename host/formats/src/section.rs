@@ -15,6 +15,12 @@ impl Notes {
         self.0.borrow_mut().push(finding);
     }
 
+    /// Whether something was found that cannot be used.
+    pub(crate) fn broken(&self) -> bool {
+        let found = self.0.borrow();
+        found.iter().any(|it| it.level >= Level::Unsupported)
+    }
+
     pub(crate) fn take(self) -> Vec<Finding> {
         self.0.into_inner()
     }

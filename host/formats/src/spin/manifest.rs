@@ -79,7 +79,8 @@ fn application(at: &At<'_>, given: &BTreeMap<String, String>) -> Option<Applicat
             }
         }
     }
-    if found.triggers.is_empty() {
+    // Where a trigger was refused, that is what there is to say.
+    if found.triggers.is_empty() && !at.notes.broken() {
         at.error("it has no [[trigger.http]] that could be served");
     }
     found
