@@ -89,7 +89,10 @@ impl Admin {
         match path {
             "/" => dashboard(),
             "/stats.json" => typed("application/json", stats_json(&self.live.now()).to_string()),
-            "/history.json" => typed("application/json", history_json(&self.live.now()).to_string()),
+            "/history.json" => typed(
+                "application/json",
+                history_json(&self.live.now()).to_string(),
+            ),
             "/baseline.json" => typed("application/json", monitor::baseline(&self.live.now())),
             // The version is what makes Prometheus read it as text format 0.0.4.
             "/metrics" => typed(

@@ -39,6 +39,7 @@ pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Conf
     let mut config = Config {
         admin: None,
         limits: Limits::default(),
+        monitor: crate::monitor::Settings::default(),
         state: State::default(),
         listeners: Vec::new(),
         upstreams: BTreeMap::new(),
@@ -124,22 +125,21 @@ fn translate(application: &Application, config: &mut Config, options: &Options) 
         name => name,
     };
     let unplaced = |value| Spanned::new(0..0, value);
+    let listen = Spanned::new(0..0, Address(options.listen.unwrap_or(LISTEN)));
+    let name = unplaced(name.to_owned());
     config.listeners.push(Listener {
-        name: unplaced(name.to_owned()),
-        listen: Spanned::new(0..0, Address(options.listen.unwrap_or(LISTEN))),
         upstream: None,
-        filters: Vec::new(),
-        routes: Vec::new(),
         forwarded_for: false,
         ways: Ways {
             virtual_hosts: vec![VirtualHost {
-                name: name.to_owned(),
+                name: name.get_ref().clone(),
                 domains: vec![HostPattern::Any],
                 routes,
             }],
             ignore_port: false,
             filters: Vec::new(),
         },
+        ..Listener::plain(name, listen, unplaced(String::new()), Vec::new())
     });
 }
 
