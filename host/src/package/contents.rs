@@ -165,15 +165,10 @@ impl Wasm {
     }
 
     fn label(&self) -> anyhow::Result<Label> {
-        let schema = self.found.schema.as_ref();
-        let description = schema
-            .and_then(|schema| schema.get("description"))
-            .and_then(serde_json::Value::as_str)
-            .and_then(|text| text.lines().next());
         Ok(Label {
             title: self.name().to_owned(),
             version: self.found.version.clone().unwrap_or_default(),
-            description: description.unwrap_or_default().to_owned(),
+            description: String::new(),
             created: created()?,
         })
     }
