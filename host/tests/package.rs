@@ -118,6 +118,30 @@ fn an_application_for_spin_is_its_manifest_composed() {
     let manifest = manifest.to_string_lossy();
     let text = said(&package(folder.path(), &[&manifest]));
     assert!(text.contains("edgeweir-example:0.1.0  spin "), "{text}");
+    // The index names the manifest, the manifest the layers: the first is the component.
+    let images = folder.path().join("target/images");
+    let json = |file: &Path| -> Value {
+        serde_json::from_slice(&fs::read(file).expect("a file")).expect("JSON")
+    };
+    let blob = |descriptor: &Value| {
+        let digest = descriptor["digest"].as_str().expect("a digest");
+        let hex = digest.strip_prefix("sha256:").expect("SHA-256");
+        images.join("blobs/sha256").join(hex)
+    };
+    let index = json(&images.join("index.json"));
+    let manifest = json(&blob(&index["manifests"][0]));
+    fs::copy(blob(&manifest["layers"][0]), folder.path().join("app.wasm")).expect("copies");
+    let config = "[state]\ncache_dir = \"cache\"\n\
+        [[listener]]\nname = \"main\"\nlisten = \"127.0.0.1:0\"\nupstream = \"none\"\nfilters = [\"app\"]\n\
+        [upstream.none]\naddress = \"127.0.0.1:9\"\n\
+        [filter.app]\nmodule = \"app.wasm\"\nenvironment = { EDGEWEIR_ORIGIN = \"http://127.0.0.1:9\" }\n";
+    fs::write(folder.path().join("app.toml"), config).expect("writes");
+    let checked = Command::new(env!("CARGO_BIN_EXE_edgeweir"))
+        .args(["run", "--check", "app.toml"])
+        .current_dir(folder.path())
+        .output()
+        .expect("runs");
+    assert!(said(&checked).contains("good"), "{}", complaint(&checked));
     assert!(
         text.contains("note: compress is composed into gateway and has its"),
         "{text}"
