@@ -25,12 +25,14 @@ pub enum Verdict {
 }
 
 /// RFC 9111 §4: "When presented with a request, a cache MUST NOT reuse a stored response unless: …" the stored response
-/// is fresh, or allowed to be served stale, and no directive asks for validation.
+/// is fresh, or allowed to be served stale, and no directive asks for validation. `saving`: seconds that the operator allows
+/// while the machine is short.
 pub fn judge(
     stored: &Stored,
     asked: &RequestDirectives,
     request: &Fields,
     standing: Standing,
+    saving: u32,
     now: Timestamp,
 ) -> Verdict {
     if standing == Standing::Gone {
@@ -58,11 +60,11 @@ pub fn judge(
     // RFC 9111 §4.2: response_is_fresh = (freshness_lifetime > current_age)
     if left <= 0 {
         // RFC 5861 §3: "caches MAY serve the response in which it appears after it becomes stale, up to the indicated
-        // number of seconds"; not to a client that says how old it takes it.
-        while_revalidated = asked.max_age.is_none()
-            && asked.min_fresh.is_none()
-            && stored.conditions.while_revalidate > 0
-            && stored.within(left, stored.conditions.while_revalidate);
+        // number of seconds"; not to a client that says how old it takes it. RFC 9111 §4.2.4 leaves more to "configuration
+        // in accordance with an out-of-band contract".
+        let window = stored.conditions.while_revalidate.max(saving);
+        while_revalidated =
+            asked.max_age.is_none() && asked.min_fresh.is_none() && stored.within(left, window);
         let taken = match asked.max_stale {
             MaxStale::Not => false,
             MaxStale::Any => true,
@@ -318,6 +320,7 @@ mod tests {
                     &asked,
                     &request,
                     Standing::Valid,
+                    0,
                     Timestamp::from_secs(0)
                 ),
                 want,

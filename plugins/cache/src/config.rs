@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use edgeweir_filter::{ConfigError, bounded};
+use edgeweir_filter::{ConfigError, Emergency, bounded};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -85,6 +85,10 @@ pub struct Config {
     /// `stale-if-error` says otherwise. 0 (never) to 2592000 (30 days). Default 86400.
     #[schemars(range(max = 2592000))]
     pub unreached_seconds: u64,
+    /// Seconds that a stale response is used, and refreshed behind the client, at the emergency levels 1, 2 and 3, where
+    /// nothing forbids it. 0 (no longer than the response says) to 86400 (a day), rising. Default `[0, 0, 0]`.
+    #[schemars(inner(range(max = 86400)))]
+    pub emergency_stale_seconds: [u64; 3],
     /// Percent of a lifetime, at its end, in which a hot response is refreshed in the background. 0 (never) to 50.
     #[schemars(range(max = 50))]
     pub refresh_ahead_percent: Option<u64>,
@@ -172,6 +176,7 @@ impl Default for Config {
             heuristic_error_max_seconds: 60,
             keep_stale_seconds: None,
             unreached_seconds: 86_400,
+            emergency_stale_seconds: [0; 3],
             refresh_ahead_percent: None,
             refresh_ahead_hits: 3,
             uncacheable_seconds: 60,
@@ -247,6 +252,8 @@ pub struct Settings {
     pub admin: AdminSettings,
     /// Seconds kept past freshness.
     pub keep_stale: u32,
+    /// Seconds that what is stale is used at each emergency level from 1.
+    emergency_stale: [u32; 3],
     /// Percent of a lifetime cut at random at most.
     pub jitter: u8,
     /// Variants under one key at most.
@@ -349,6 +356,7 @@ impl TryFrom<Config> for Settings {
                 2_592_000,
             )?,
             unreached: bounded("unreached_seconds", config.unreached_seconds, 0, 2_592_000)?,
+            emergency_stale: emergency_stale(config.emergency_stale_seconds)?,
             refresh_ahead: bounded(
                 "refresh_ahead_percent",
                 config
@@ -390,6 +398,32 @@ impl TryFrom<Config> for Settings {
             rules: Rules::new(config.rules)?,
         })
     }
+}
+
+impl Settings {
+    /// Whether an emergency changes anything.
+    pub fn heeds_emergencies(&self) -> bool {
+        self.emergency_stale.iter().any(|seconds| *seconds > 0)
+    }
+
+    /// Seconds that what is stale is used at this level, whatever the response says.
+    pub fn saving(&self, emergency: Emergency) -> u32 {
+        let step = usize::from(emergency.level()).checked_sub(1);
+        let seconds = step.and_then(|step| self.emergency_stale.get(step));
+        seconds.copied().unwrap_or(0)
+    }
+}
+
+/// None less than the one before it.
+fn emergency_stale(seconds: [u64; 3]) -> Result<[u32; 3], ConfigError> {
+    const FIELD: &str = "emergency_stale_seconds";
+    let [one, two, three] = seconds.map(|seconds| bounded(FIELD, seconds, 0, 86_400));
+    let all = [one?, two?, three?];
+    if all.is_sorted() {
+        return Ok(all);
+    }
+    let message = format!("{all:?} falls from one level to the next; want rising");
+    Err(ConfigError::new(FIELD, message))
 }
 
 impl KeySettings {
@@ -573,6 +607,16 @@ mod tests {
                 "rule ttl",
                 r#"{"rules": [{"ttl_by_status": {"404": 99999999}}]}"#,
                 &["rules[0].ttl_by_status.404", "99999999"],
+            ),
+            (
+                "emergency",
+                r#"{"emergency_stale_seconds": [10, 5, 60]}"#,
+                &["emergency_stale_seconds", "10, 5", "rising"],
+            ),
+            (
+                "emergency's bound",
+                r#"{"emergency_stale_seconds": [0, 0, 86401]}"#,
+                &["emergency_stale_seconds", "86401", "86400"],
             ),
             ("garbage", "{", &["configuration"]),
         ] {

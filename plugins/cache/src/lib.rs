@@ -110,6 +110,7 @@ impl Filter for Cache {
         Wants {
             peer: settings.prefetches > 0,
             route: settings.background.enabled,
+            emergency: settings.heeds_emergencies(),
             shared_bytes: if settings.shared {
                 settings.l2_bytes
             } else {

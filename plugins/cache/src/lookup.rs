@@ -507,7 +507,9 @@ impl CacheExchange {
         head: &mut RequestHead,
         cx: &mut Cx<'_>,
     ) -> Step {
-        match answer::judge(&stored, &lookup.asked, &lookup.request, standing, cx.now) {
+        let saving = self.core.settings.saving(head.emergency);
+        let (asked, request) = (&lookup.asked, &lookup.request);
+        match answer::judge(&stored, asked, request, standing, saving, cx.now) {
             Verdict::Reuse => {
                 self.adopt(&mut lookup, &stored, false, cx);
                 self.refresh_ahead(&lookup, &stored, &place, head, cx);

@@ -52,6 +52,38 @@ fn a_stale_response_is_used_while_it_is_refreshed() {
 }
 
 #[test]
+fn an_emergency_uses_what_is_stale_as_long_as_the_operator_says() {
+    const CONFIG: &str = r#"{"emergency_stale_seconds": [0, 30, 600]}"#;
+    for (name, control, level, after, used) in [
+        ("no emergency", "max-age=10", 0, 15, false),
+        ("a level without", "max-age=10", 1, 15, false),
+        ("within its seconds", "max-age=10", 2, 40, true),
+        ("past them", "max-age=10", 2, 41, false),
+        ("the worst level", "max-age=10", 3, 600, true),
+        ("forbidden", "max-age=10, must-revalidate", 3, 15, false),
+        (
+            "the response allows more",
+            "max-age=10, stale-while-revalidate=50",
+            2,
+            55,
+            true,
+        ),
+    ] {
+        let mut edge = edge(CONFIG);
+        let fields = [("cache-control", control), ("etag", "\"1\"")];
+        edge.answers(200, &fields, &[b"old"]).run();
+        passes(&mut edge, after);
+        edge.answers(200, FRESH, &[b"new"]);
+        let seen = edge.request(&["GET", "/"], &[]).emergency(level).run();
+        let want = if used { "old" } else { "new" };
+        assert_eq!(seen.body_text(), want, "{name}: {}", said(&seen));
+        // What was used is refreshed behind the client.
+        assert_eq!(seen.fetches.len(), usize::from(used), "{name}");
+        assert_eq!(get(&mut edge, &[]).body_text(), "new", "{name}");
+    }
+}
+
+#[test]
 fn a_refresh_that_says_not_modified_freshens() {
     let mut edge = edge("{}");
     edge.answers(200, &[STALE_OK, ("etag", "\"1\"")], &[b"old"])
