@@ -353,8 +353,8 @@ mod tests {
         let late = [&get[..], PREFACE].concat();
         assert_eq!(
             play(&late).1,
-            Some(Malformed::Version),
-            "but only at the beginning"
+            Some(Malformed::RequestLine),
+            "but only at the beginning: `*` is a target of OPTIONS alone"
         );
         let long = [
             b"GET / HTTP/1.1\r\nHost: a\r\nx: ",

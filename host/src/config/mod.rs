@@ -405,6 +405,24 @@ impl TryFrom<String> for Authority {
 }
 
 impl Config {
+    /// One with nothing in it but what was said of its source.
+    fn bare(source: Source, notes: Vec<Finding>) -> Self {
+        Self {
+            admin: None,
+            limits: Limits::default(),
+            monitor: crate::monitor::Settings::default(),
+            state: State::default(),
+            listeners: Vec::new(),
+            upstreams: BTreeMap::new(),
+            filters: BTreeMap::new(),
+            notes,
+            held: Vec::new(),
+            stores: BTreeMap::new(),
+            source,
+            taps: Taps::default(),
+        }
+    }
+
     /// Reads and checks a file: `edgeweir.toml`, an Envoy bootstrap (YAML or JSON) or a Spin manifest.
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
         Self::read_with(file, &Options::default())

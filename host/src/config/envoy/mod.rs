@@ -14,8 +14,8 @@ use edgeweir_host_formats::{Finding, Level, Placed};
 use toml::Spanned;
 
 use super::{
-    Address, Admin, Authority, Config, ConfigError, Filter, Limits, Listener, ListenerTls, OnTrap,
-    Options, Raw, Source, State, Upstream, UpstreamTls, Way, Ways, Within,
+    Address, Admin, Authority, Config, ConfigError, Filter, Listener, ListenerTls, OnTrap, Options,
+    Raw, Source, Upstream, UpstreamTls, Way, Ways, Within,
 };
 
 /// Reads a bootstrap.
@@ -25,20 +25,7 @@ pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Conf
         file: file.to_owned(),
         text,
     };
-    let mut config = Config {
-        admin: None,
-        limits: Limits::default(),
-        monitor: crate::monitor::Settings::default(),
-        state: State::default(),
-        listeners: Vec::new(),
-        upstreams: BTreeMap::new(),
-        filters: BTreeMap::new(),
-        notes: findings,
-        held: Vec::new(),
-        stores: BTreeMap::new(),
-        source,
-        taps: super::Taps::default(),
-    };
+    let mut config = Config::bare(source, findings);
     if options.refuses(&config.notes) {
         return Err(options.refusal(&config));
     }

@@ -14,10 +14,7 @@ use edgeweir_host_formats::{Finding, Level};
 use http::StatusCode;
 use toml::Spanned;
 
-use super::{
-    Address, Config, ConfigError, Filter, Grants, Limits, Listener, Options, Source, State, Way,
-    Ways,
-};
+use super::{Address, Config, ConfigError, Filter, Grants, Listener, Options, Source, Way, Ways};
 
 /// Where `spin up` listens.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3000);
@@ -36,20 +33,7 @@ pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Conf
         file: file.to_owned(),
         text,
     };
-    let mut config = Config {
-        admin: None,
-        limits: Limits::default(),
-        monitor: crate::monitor::Settings::default(),
-        state: State::default(),
-        listeners: Vec::new(),
-        upstreams: BTreeMap::new(),
-        filters: BTreeMap::new(),
-        taps: super::Taps::default(),
-        notes: findings,
-        held: Vec::new(),
-        stores: BTreeMap::new(),
-        source,
-    };
+    let mut config = Config::bare(source, findings);
     if let Some(file) = &options.runtime_config {
         config.stores = stores(file, options)?;
     }
