@@ -150,9 +150,12 @@ pub fn judge(case: &Case, fault: &Fault, plain: &Seen, seen: &Seen) -> Result<Fa
     Ok(worst)
 }
 
+/// A status and a body.
+type Given = (u16, Vec<u8>);
+
 /// Answers given to the same request before: one that is stored may be given again.
 #[derive(Default)]
-struct Known(Vec<(String, Vec<(u16, Vec<u8>)>)>);
+struct Known(Vec<(String, Vec<Given>)>);
 
 impl Known {
     fn key(step: &Step) -> String {

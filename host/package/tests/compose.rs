@@ -37,7 +37,8 @@ fn what_is_composed_is_one_component_that_holds_all() {
 #[test]
 fn what_does_not_fit_is_named() {
     let gateway = part("gateway.wasi-http");
-    let error = compose(&[gateway.clone()], &gateway).expect_err("a gateway wraps nothing");
+    let error =
+        compose(std::slice::from_ref(&gateway), &gateway).expect_err("a gateway wraps nothing");
     assert!(
         error
             .to_string()

@@ -122,7 +122,7 @@ fn a_wasm_artifact_is_the_file_itself() {
             "application/vnd.wasm.config.v0+json"
         );
         assert_eq!(manifest["layers"][0]["mediaType"], "application/wasm");
-        assert_eq!(layers, [wasm.clone()]);
+        assert_eq!(layers, std::slice::from_ref(&wasm));
         assert_eq!(config["architecture"], "wasm");
         assert_eq!(config["os"], os);
         assert_eq!(config["layerDigests"][0], Digest::of(&wasm).to_string());

@@ -43,7 +43,7 @@ pub enum Kept {
 pub(crate) enum Stores {
     Memory(Mutex<Memory>),
     File(Arc<File>),
-    Redis(Remote),
+    Redis(Box<Remote>),
 }
 
 #[derive(Default)]
@@ -65,7 +65,9 @@ impl Stores {
     pub(crate) fn open(kept: &Kept) -> anyhow::Result<Arc<Self>> {
         let path = match kept {
             Kept::Memory => return Ok(Arc::new(Self::Memory(Mutex::default()))),
-            Kept::Redis(address) => return Ok(Arc::new(Self::Redis(Remote::new(address)?))),
+            Kept::Redis(address) => {
+                return Ok(Arc::new(Self::Redis(Box::new(Remote::new(address)?))));
+            }
             Kept::File(path) => path,
         };
         if let Some(folder) = path.parent().filter(|it| !it.as_os_str().is_empty()) {

@@ -42,9 +42,9 @@ pub(super) fn say(host: &mut Host, level: u32, text: &str) {
 
 /// The lowest level that is written at all.
 pub(super) fn level(guest: &mut Guest<'_>, at: u32) -> Reply {
-    let level = if guest.data().common.world.witness.is_some() {
-        0
-    } else if tracing::enabled!(target: "edgeweir::plugin", Level::TRACE) {
+    let level = if guest.data().common.world.witness.is_some()
+        || tracing::enabled!(target: "edgeweir::plugin", Level::TRACE)
+    {
         0
     } else if tracing::enabled!(target: "edgeweir::plugin", Level::DEBUG) {
         1
