@@ -641,6 +641,17 @@ impl Host {
     fn say_what_stays(&self, next: &Config) {
         let now = &self.config;
         let admin = |config: &Config| config.admin.as_ref().map(|it| it.listen.get_ref().0);
+        let token = |config: &Config| config.admin_token().ok().flatten();
+        // As it is made from the configuration: places in the file say nothing.
+        let monitor = |config: &Config| {
+            let told = &config.monitor;
+            let settings = told.settings(config).ok();
+            let interval = told.interval_ms.get();
+            format!(
+                "{:?}",
+                (told.enabled, interval, told.accept_field, settings)
+            )
+        };
         for (field, same) in [
             ("limits.fuel", now.limits.fuel == next.limits.fuel),
             (
@@ -649,6 +660,8 @@ impl Host {
             ),
             ("state.store", now.state.store == next.state.store),
             ("admin.listen", admin(now) == admin(next)),
+            ("admin.token", token(now) == token(next)),
+            ("monitor", monitor(now) == monitor(next)),
         ] {
             if !same {
                 tracing::warn!(field, "changed, and takes effect with the next start only");
