@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use edgeweir_host_formats::{Finding, Level};
+use edgeweir_host_launch::Exit;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, ConfigError, Options};
@@ -228,12 +229,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Inspect(inspect) => self::inspect(&inspect),
         Command::Check(check) => {
-            let told = tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()
-                .context("the runtime cannot start")?
-                .block_on(crate::check::execute(&check))?;
-            say(&told);
+            say(&serving(crate::check::execute(&check))?);
             Ok(())
         }
         Command::Warm(warm) => client(edgeweir_host_client::warm::execute(&warm)),
@@ -246,27 +242,28 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
         }),
         Command::Test(test) => match crate::test::execute(&test) {
             0 => Ok(()),
-            code => std::process::exit(i32::from(code)),
+            code => Err(Exit::said(code).into()),
         },
         Command::Bench(bench) => edgeweir_host_bench::command::execute(&bench),
         Command::Diff(diff) => edgeweir_host_exchanges::diff::execute(&diff),
         Command::Replay(replay) => edgeweir_host_exchanges::replay::execute(&replay),
         Command::Explain(explain) => edgeweir_host_exchanges::explain::execute(&explain),
-        Command::Record(record) => tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .context("the runtime cannot start")?
-            .block_on(crate::record::execute(&record)),
+        Command::Record(record) => serving(crate::record::execute(&record)),
         Command::Package(package) => {
             say(&crate::package::execute(&package)?);
             Ok(())
         }
-        Command::Run(run) => tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .context("the runtime cannot start")?
-            .block_on(self::run(run)),
+        Command::Run(run) => serving(self::run(run)),
     }
+}
+
+/// Runs a command that serves.
+fn serving<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot start")?
+        .block_on(command)
 }
 
 /// Runs a command that asks an edge; where the edge said no, the exit code is 1, and it said why.
@@ -275,10 +272,10 @@ fn client(command: impl Future<Output = anyhow::Result<bool>>) -> anyhow::Result
         .enable_all()
         .build()
         .context("the runtime cannot start")?;
-    if !runtime.block_on(command)? {
-        std::process::exit(1);
+    match runtime.block_on(command)? {
+        true => Ok(()),
+        false => Err(Exit::said(1).into()),
     }
-    Ok(())
 }
 
 fn inspect(arguments: &Inspect) -> anyhow::Result<()> {

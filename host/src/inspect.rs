@@ -55,12 +55,19 @@ pub struct Inspected {
 impl Inspected {
     /// Reads a file; an error says what it is not.
     pub fn read(file: &Path) -> anyhow::Result<Self> {
+        Self::with_bytes(file).map(|(found, _)| found)
+    }
+
+    /// Reads a file, and gives its bytes besides.
+    pub fn with_bytes(file: &Path) -> anyhow::Result<(Self, Vec<u8>)> {
         let bytes =
             std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
         if !bytes.starts_with(b"\0asm") {
             return Err(anyhow!("{} is not Wasm", file.display()));
         }
-        Self::parse(&bytes).with_context(|| format!("{} is damaged", file.display()))
+        let found =
+            Self::parse(&bytes).with_context(|| format!("{} is damaged", file.display()))?;
+        Ok((found, bytes))
     }
 
     /// Reads a module or component.

@@ -12,7 +12,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => match error.downcast_ref::<Exit>() {
             Some(exit) => {
-                eprintln!("{exit}");
+                let text = exit.to_string();
+                if !text.is_empty() {
+                    eprintln!("{text}");
+                }
                 ExitCode::from(exit.code)
             }
             None => {

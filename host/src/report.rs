@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use edgeweir_host_chain::MeterSnapshot;
+use edgeweir_host_monitor::{Unit, shown};
 
 use crate::host::State;
 
@@ -143,12 +144,7 @@ fn micros(time: Duration) -> String {
 
 /// A size as people read it, in powers of 1,024.
 pub fn bytes(count: u64) -> String {
-    match count {
-        0..1_024 => format!("{count} B"),
-        1_024..1_048_576 => format!("{:.1} KiB", count as f64 / 1_024.0),
-        1_048_576..1_073_741_824 => format!("{:.1} MiB", count as f64 / 1_048_576.0),
-        _ => format!("{:.2} GiB", count as f64 / 1_073_741_824.0),
-    }
+    shown(Unit::Bytes, count as f64)
 }
 
 #[cfg(test)]

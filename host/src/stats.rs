@@ -5,6 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
+use edgeweir_host_chain::distribution;
+
 /// Upper bounds of the latency histogram on `/metrics`, microseconds.
 pub const BUCKETS_US: [u64; 16] = [
     250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
@@ -219,40 +221,18 @@ fn reused(cache_status: &str) -> Option<bool> {
 
 /// The times below which the given shares of the counted exchanges ended.
 fn percentiles<const N: usize>(counts: &[u64], shares: [f64; N]) -> Option<[Duration; N]> {
-    let all: u64 = counts.iter().sum();
-    if all == 0 {
-        return None;
-    }
-    Some(shares.map(|share| {
-        let rank = ((all as f64 * share).ceil() as u64).max(1);
-        let mut seen = 0;
-        let at = counts.iter().position(|count| {
-            seen += count;
-            seen >= rank
-        });
-        Duration::from_micros(fine_bound(at.unwrap_or(counts.len() - 1)))
-    }))
+    let counted = counts.iter().enumerate();
+    let counted = counted.map(|(index, count)| (fine_bound(index), *count));
+    distribution::percentiles(counted, shares).map(|found| found.map(Duration::from_micros))
 }
 
-/// Small values have a place each; beyond, every power of two is divided in [`STEPS`].
 fn fine_index(us: u64) -> usize {
-    if us < STEPS {
-        return us as usize;
-    }
-    let power = u64::from(us.ilog2());
-    let step = (us >> (power - 4)) - STEPS;
-    (((power - 3) * STEPS + step) as usize).min(FINE - 1)
+    (distribution::place(us, STEPS) as usize).min(FINE - 1)
 }
 
 /// The largest value counted at an index.
 fn fine_bound(index: usize) -> u64 {
-    let index = index as u64;
-    if index < STEPS {
-        return index;
-    }
-    let power = index / STEPS + 3;
-    let step = index % STEPS;
-    ((STEPS + step + 1) << (power - 4)) - 1
+    distribution::bound(index as u64, STEPS)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

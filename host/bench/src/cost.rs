@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use edgeweir_host_chain::distribution;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -159,17 +160,10 @@ fn times_between(call: &Value, earlier: Option<&Value>) -> BTreeMap<u64, u64> {
     times
 }
 
+/// 0 where nothing was counted.
 fn percentile(times: &BTreeMap<u64, u64>, share: f64) -> u64 {
-    let all: u64 = times.values().sum();
-    let rank = ((all as f64 * share).ceil() as u64).max(1);
-    let mut seen = 0;
-    for (bound, count) in times {
-        seen += count;
-        if seen >= rank {
-            return *bound;
-        }
-    }
-    0
+    let counted = times.iter().map(|(bound, count)| (*bound, *count));
+    distribution::percentiles(counted, [share]).map_or(0, |[found]| found)
 }
 
 fn find<'v>(list: &'v Value, field: &str, wanted: &Value) -> Option<&'v Value> {

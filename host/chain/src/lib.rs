@@ -3,6 +3,7 @@
 //! A layer knows nothing of its neighbours' ABI: it gets a request and [`Next`], and returns a response.
 #![forbid(unsafe_code)]
 
+pub mod distribution;
 mod meter;
 mod timeline;
 mod world;

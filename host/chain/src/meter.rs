@@ -5,6 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::distribution;
+
 /// Counts of one plugin, shared by all its instances. Cheap enough to be always on.
 #[derive(Default, Debug)]
 pub struct Meter {
@@ -73,28 +75,16 @@ impl Default for Times {
 
 impl Times {
     fn add(&mut self, ns: u64) {
-        let place = if ns < STEPS {
-            ns
-        } else {
-            let power = u64::from(ns.ilog2());
-            (power - 2) * STEPS + (ns >> (power - 3)) - STEPS
-        };
+        let place = distribution::place(ns, STEPS);
         let place = usize::try_from(place).unwrap_or(usize::MAX).min(PLACES - 1);
         self.0[place] = self.0[place].saturating_add(1);
     }
 
     fn counted(&self) -> Vec<(u64, u64)> {
-        let bound = |place: u64| {
-            if place < STEPS {
-                return place;
-            }
-            let power = place / STEPS + 2;
-            ((STEPS + place % STEPS + 1) << (power - 3)) - 1
-        };
         (0..)
             .zip(self.0.iter())
             .filter(|(_, count)| **count > 0)
-            .map(|(place, count)| (bound(place), u64::from(*count)))
+            .map(|(place, count)| (distribution::bound(place, STEPS), u64::from(*count)))
             .collect()
     }
 }
@@ -195,16 +185,13 @@ impl Meter {
 
     /// A copy of everything, for reports.
     pub fn snapshot(&self) -> MeterSnapshot {
-        let calls = lock(&self.calls);
+        let (calls, times) = lock(&self.calls)
+            .iter()
+            .map(|(name, (stat, times))| ((*name, *stat), (*name, times.counted())))
+            .unzip();
         MeterSnapshot {
-            calls: calls
-                .iter()
-                .map(|(name, (stat, _))| (*name, *stat))
-                .collect(),
-            times: calls
-                .iter()
-                .map(|(name, (_, times))| (*name, times.counted()))
-                .collect(),
+            calls,
+            times,
             host_calls: lock(&self.host_calls).clone(),
             counters: lock(&self.counters).clone(),
             bytes_copied: self.bytes_copied.load(Ordering::Relaxed),

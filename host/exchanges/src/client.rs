@@ -4,23 +4,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
-use http_body::Frame;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Channel, Empty, Full};
+use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::message::{Answer, Asked, fields_of, map_of};
+use crate::message::{Answer, Asked, Body, fields_of, in_pieces, map_of};
 
 /// The longest an exchange may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The most of a body that is kept, bytes; more is an error.
 const MOST: usize = 64 << 20;
-
-type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
 /// One connection, opened when it is needed and again when it was closed.
 pub struct Client {
@@ -113,22 +108,7 @@ fn request(asked: &Asked, target: SocketAddr) -> Result<Request<Body>> {
     let body: Body = match asked.body.as_slice() {
         [] if asked.trailers.is_empty() => Empty::new().boxed_unsync(),
         [one] if asked.trailers.is_empty() => Full::new(one.clone()).boxed_unsync(),
-        pieces => {
-            let (mut sender, body) = Channel::new(1);
-            let pieces = pieces.to_vec();
-            let trailers = map_of(&asked.trailers);
-            tokio::spawn(async move {
-                for piece in pieces {
-                    if sender.send(Frame::data(piece)).await.is_err() {
-                        return;
-                    }
-                }
-                if !trailers.is_empty() {
-                    let _ = sender.send(Frame::trailers(trailers)).await;
-                }
-            });
-            body.boxed_unsync()
-        }
+        pieces => in_pieces(pieces, map_of(&asked.trailers)),
     };
     let mut request = Request::new(body);
     *request.method_mut() = Method::from_bytes(asked.method.as_bytes()).context("the method")?;

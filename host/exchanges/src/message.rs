@@ -1,7 +1,12 @@
 //! A request, its response, and both together.
 
+use std::convert::Infallible;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Channel};
 
 /// Field lines in order, names in lower case.
 pub type Fields = Vec<(String, Vec<u8>)>;
@@ -83,6 +88,26 @@ pub fn of_the_connection(name: &str) -> bool {
         name,
         "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade"
     )
+}
+
+/// A body as it is sent.
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// A body in pieces, each sent when the one before it was taken, and trailers behind it. To be called in a runtime.
+pub fn in_pieces(pieces: &[Bytes], trailers: HeaderMap) -> Body {
+    let (mut sender, body) = Channel::new(1);
+    let pieces = pieces.to_vec();
+    tokio::spawn(async move {
+        for piece in pieces {
+            if sender.send(Frame::data(piece)).await.is_err() {
+                return;
+            }
+        }
+        if !trailers.is_empty() {
+            let _ = sender.send(Frame::trailers(trailers)).await;
+        }
+    });
+    body.boxed_unsync()
 }
 
 /// Field lines from a map, in its order.

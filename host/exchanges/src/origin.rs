@@ -9,21 +9,17 @@ use anyhow::Result;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
-use http_body::Frame;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Channel, Empty, Full};
+use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
 
-use crate::message::{Answer, Asked, fields_of, map_of};
+use crate::message::{Answer, Asked, Body, fields_of, in_pieces, map_of};
 
 /// By this field of a request the origin knows which exchange it belongs to.
 pub const NUMBER: HeaderName = HeaderName::from_static("x-exchange");
-
-type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// What to answer, by the number of the exchange.
 pub type Scripts = Arc<RwLock<HashMap<u64, Arc<Answer>>>>;
@@ -165,25 +161,14 @@ fn scripted(script: &Answer, asked: &Asked) -> Response<Body> {
                 Full::new(one.clone()).boxed_unsync()
             }
             pieces => {
-                let (mut sender, body) = Channel::new(1);
-                let (pieces, trailers) = (pieces.to_vec(), map_of(&script.trailers));
+                let trailers = map_of(&script.trailers);
                 if !trailers.is_empty() {
                     let names: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
                     if let Ok(names) = HeaderValue::from_str(&names.join(", ")) {
                         fields.insert(header::TRAILER, names);
                     }
                 }
-                tokio::spawn(async move {
-                    for piece in pieces {
-                        if sender.send(Frame::data(piece)).await.is_err() {
-                            return;
-                        }
-                    }
-                    if !trailers.is_empty() {
-                        let _ = sender.send(Frame::trailers(trailers)).await;
-                    }
-                });
-                body.boxed_unsync()
+                in_pieces(pieces, trailers)
             }
         }
     };

@@ -19,7 +19,7 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
         }
         return Ok(given.to_owned());
     }
-    if let Some(named) = std::env::var_os("EDGEWEIR_ENVOY") {
+    if let Some(named) = std::env::var_os("EDGEWEIR_ENVOY").filter(|named| !named.is_empty()) {
         let named = PathBuf::from(named);
         if !named.is_file() {
             bail!("EDGEWEIR_ENVOY is {}, which is no file", named.display());

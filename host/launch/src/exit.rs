@@ -15,6 +15,11 @@ impl Exit {
     pub fn new(code: u8, message: String) -> Self {
         Self { code, message }
     }
+
+    /// A code alone: all there is to say was said.
+    pub fn said(code: u8) -> Self {
+        Self::new(code, String::new())
+    }
 }
 
 impl fmt::Display for Exit {

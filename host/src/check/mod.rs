@@ -100,7 +100,7 @@ fn looked_at(config: &Config, options: &Options) -> Vec<Found> {
         }
     }
     findings.extend(facts::unreadable(config));
-    findings.extend(routes(config));
+    findings.extend(routes(config, &filters));
     for finding in &mut findings {
         if finding.level == Level::Unsupported && options.lenient {
             finding.level = Level::Warning;
@@ -113,7 +113,7 @@ fn looked_at(config: &Config, options: &Options) -> Vec<Found> {
 }
 
 /// Routes that nothing reaches, and upstreams that nothing goes to.
-fn routes(config: &Config) -> Vec<Finding> {
+fn routes(config: &Config, filters: &[lint::Facts]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut used = std::collections::BTreeSet::new();
     for (index, listener) in config.listeners.iter().enumerate() {
@@ -148,7 +148,6 @@ fn routes(config: &Config) -> Vec<Finding> {
     }
     let reached = |name: &str| {
         // A module may send requests to it.
-        let (filters, _) = facts::of(config);
         filters
             .iter()
             .any(|facts| !facts.component && facts.config.to_string().contains(name))

@@ -189,10 +189,11 @@ impl Watch {
     }
 
     fn survey(&self, state: &State, now: Duration) {
-        let mut filters: Vec<FilterSeen> = state.filters.iter().map(seen::filter).collect();
+        let (mut filters, times): (Vec<FilterSeen>, Vec<_>) =
+            state.filters.iter().map(seen::filter).unzip();
         let mut inner = self.inner();
         let inner = &mut *inner;
-        inner.filters.add(&mut filters, state);
+        inner.filters.add(&mut filters, times);
         let process = inner.probe.process();
         let cost = inner
             .filters

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 
-use edgeweir_host_chain::MeterSnapshot;
+use edgeweir_host_chain::{MeterSnapshot, distribution};
 use edgeweir_host_monitor::{FilterSeen, Load};
 
 use crate::host::State;
@@ -43,11 +43,9 @@ pub fn load(state: &State) -> Load {
 /// nothing itself.
 pub fn saved(seen: &MeterSnapshot) -> u64 {
     let sum = |direction: &str| -> Option<u64> {
+        let suffixes = ["compress", "minify"].map(|it| format!("{it}.bytes_{direction}"));
         let counters = seen.counters.iter();
-        let own = counters.filter(|(name, _)| {
-            name.ends_with(&format!("compress.bytes_{direction}"))
-                || name.ends_with(&format!("minify.bytes_{direction}"))
-        });
+        let own = counters.filter(|(name, _)| suffixes.iter().any(|it| name.ends_with(it)));
         own.map(|(_, count)| *count).reduce(u64::saturating_add)
     };
     match (sum("in"), sum("out")) {
@@ -57,11 +55,15 @@ pub fn saved(seen: &MeterSnapshot) -> u64 {
     }
 }
 
-/// A filter as it is now.
-pub fn filter(loaded: &Loaded) -> FilterSeen {
+/// A filter as it is now, and the times of its calls.
+pub fn filter(loaded: &Loaded) -> (FilterSeen, Times) {
     let seen = loaded.layer.meter().map(|meter| meter.snapshot());
     let seen = seen.unwrap_or_default();
-    FilterSeen {
+    let mut times = Times::new();
+    for (bound, count) in seen.times.values().flatten() {
+        *times.entry(*bound).or_default() += count;
+    }
+    let filter = FilterSeen {
         name: loaded.name.clone(),
         exchanges: seen.exchanges,
         busy_ns: seen.calls.values().map(|call| call.wall_ns).sum(),
@@ -72,7 +74,8 @@ pub fn filter(loaded: &Loaded) -> FilterSeen {
         traps: seen.traps,
         recent: None,
         counters: seen.counters,
-    }
+    };
+    (filter, times)
 }
 
 /// What filters and host did at the last few surveys.
@@ -84,7 +87,7 @@ pub struct Recent {
 }
 
 /// Counts of calls by the longest time they took, nanoseconds; all callbacks together.
-type Times = BTreeMap<u64, u64>;
+pub type Times = BTreeMap<u64, u64>;
 
 struct At {
     exchanges: u64,
@@ -94,12 +97,11 @@ struct At {
 
 impl Recent {
     /// Adds what is now, and fills in what each filter did since the oldest survey that is kept.
-    pub fn add(&mut self, filters: &mut [FilterSeen], state: &State) {
+    pub fn add(&mut self, filters: &mut [FilterSeen], times: Vec<Times>) {
         self.filters
             .retain(|name, _| filters.iter().any(|filter| filter.name == *name));
         self.percentiles.clear();
-        for (filter, loaded) in filters.iter_mut().zip(&state.filters) {
-            let times = times(loaded);
+        for (filter, times) in filters.iter_mut().zip(times) {
             let past = self.filters.entry(filter.name.clone()).or_default();
             // Loaded anew: what was before is another's.
             if past
@@ -152,34 +154,13 @@ impl Recent {
     }
 }
 
-fn times(loaded: &Loaded) -> Times {
-    let mut all = Times::new();
-    let seen = loaded.layer.meter().map(|meter| meter.snapshot().times);
-    for (bound, count) in seen.iter().flat_map(|seen| seen.values().flatten()) {
-        *all.entry(*bound).or_default() += count;
-    }
-    all
-}
-
 /// The times within which the given shares of calls ended, of those in `now` and not yet in `before`; `None` for none.
 fn percentiles<const N: usize>(now: &Times, before: &Times, shares: [f64; N]) -> Option<[u64; N]> {
     let since = now.iter().map(|(bound, count)| {
         let old = before.get(bound).copied().unwrap_or(0);
         (*bound, count.saturating_sub(old))
     });
-    let all: u64 = since.clone().map(|(_, count)| count).sum();
-    if all == 0 {
-        return None;
-    }
-    Some(shares.map(|share| {
-        let rank = ((all as f64 * share).ceil() as u64).max(1);
-        let mut seen = 0;
-        let found = since.clone().find(|(_, count)| {
-            seen += count;
-            seen >= rank
-        });
-        found.map_or(0, |(bound, _)| bound)
-    }))
+    distribution::percentiles(since, shares)
 }
 
 #[cfg(test)]

@@ -120,9 +120,7 @@ impl Contents {
 
 impl Wasm {
     fn read(file: &Path) -> anyhow::Result<Self> {
-        let found = Inspected::read(file)?;
-        let bytes =
-            std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+        let (found, bytes) = Inspected::with_bytes(file)?;
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let name = name.strip_suffix(".wasm").unwrap_or(&name);
         let (stem, kind) = name.split_once('.').unwrap_or((name, ""));

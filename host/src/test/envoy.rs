@@ -63,21 +63,6 @@ pub fn refuses(case: &Case) -> Option<String> {
     None
 }
 
-/// Envoy: `--envoy`, else EDGEWEIR_ENVOY, else the one on the PATH.
-pub fn find(given: Option<&Path>) -> anyhow::Result<PathBuf> {
-    if let Some(given) = given {
-        return Ok(given.to_owned());
-    }
-    if let Some(set) = std::env::var_os("EDGEWEIR_ENVOY").filter(|set| !set.is_empty()) {
-        return Ok(set.into());
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .map(|folder| folder.join("envoy"))
-        .find(|file| file.is_file());
-    found.context("no Envoy: name one with --envoy or EDGEWEIR_ENVOY, or have `envoy` on the PATH")
-}
-
 /// Whether two cases can share an Envoy: the modules are compiled once for both, and nothing of one is seen by the other.
 pub fn shares(one: &Case, other: &Case) -> bool {
     let modules =

@@ -12,6 +12,7 @@ use edgeweir_host_cases::report::{End, Outcome, Run, Tortured};
 use edgeweir_host_cases::seen::Seen;
 use edgeweir_host_cases::torture::{self, Fault};
 use edgeweir_host_cases::{content, parse};
+use edgeweir_host_launch::find_envoy;
 
 use super::local::{Local, Ran};
 use super::{On, Test, envoy, files};
@@ -87,7 +88,7 @@ impl Host {
                 }
                 Ok(host)
             }
-            On::Envoy => envoy::find(arguments.envoy.as_deref()).map(Self::Envoy),
+            On::Envoy => find_envoy(arguments.envoy.as_deref()).map(Self::Envoy),
         }
     }
 

@@ -7,18 +7,18 @@ use async_trait::async_trait;
 use edgeweir_host_chain::{Error, Layer, Meter, Next, Request, Response, Unreached, full};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Method, StatusCode};
-use http_body_util::BodyExt as _;
+use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
-use crate::OnTrap;
 use crate::body::Reclaimable;
 use crate::component::Loaded;
 use crate::context::Guest;
 use crate::exchange::{Exchange, check_head};
 use crate::instance::{Fresh, GRACE};
 use crate::pool::{Job, Pool};
+use crate::{Limits, OnTrap, Plugin};
 
 /// Why there is no response of the guest.
 pub(crate) enum Failure {
@@ -43,19 +43,6 @@ impl Component {
         let pool = Pool::new(loaded.clone(), first, pre);
         Self { loaded, pool }
     }
-
-    /// What the client gets where the guest failed it.
-    async fn without_guest(&self, saved: Option<Saved>) -> Result<Response, Error> {
-        if let Some(saved) = saved
-            && let Some((request, next)) = saved.reclaim()
-        {
-            return next.run(request).await;
-        }
-        Ok(plain(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "a filter failed\n",
-        ))
-    }
 }
 
 impl Drop for Component {
@@ -64,12 +51,42 @@ impl Drop for Component {
     }
 }
 
+/// A request on its way into a guest, of whichever version.
+pub(crate) struct Entered {
+    pub(crate) request: http::Request<Reclaimable>,
+    pub(crate) exchange: Arc<Exchange>,
+    /// What is there should the guest fail.
+    pub(crate) saved: Option<Saved>,
+}
+
 /// A request kept for the case that the guest traps.
-struct Saved {
+pub(crate) struct Saved {
     parts: http::request::Parts,
     body: Reclaimable,
     next: Next,
     exchange: Arc<Exchange>,
+}
+
+impl Entered {
+    /// Begins the exchange of a request; it is kept where a guest that traps is passed by.
+    pub(crate) fn new(request: Request, next: Next, plugin: &Plugin) -> Self {
+        let (parts, body) = request.into_parts();
+        let kept = (plugin.on_trap == OnTrap::PassThrough).then(|| (parts.clone(), next.clone()));
+        let body = Reclaimable::new(body, plugin.limits.timeout);
+        let (exchange, parts) = Exchange::begin(parts, next);
+        let exchange = Arc::new(exchange);
+        let saved = kept.map(|(parts, next)| Saved {
+            parts,
+            body: body.clone(),
+            next,
+            exchange: exchange.clone(),
+        });
+        Self {
+            request: http::Request::from_parts(parts, body),
+            exchange,
+            saved,
+        }
+    }
 }
 
 impl Saved {
@@ -82,6 +99,42 @@ impl Saved {
             self.next,
         ))
     }
+}
+
+/// The answer to a request that no guest is asked.
+pub(crate) fn refusal(request: &Request, limits: &Limits) -> Option<Response> {
+    if check_head(request.headers(), limits.headers, limits.header_bytes).is_err() {
+        return Some(plain(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "the request's header section is too large\n",
+        ));
+    }
+    // A tunnel is no exchange a filter could see into.
+    (request.method() == Method::CONNECT)
+        .then(|| plain(StatusCode::NOT_IMPLEMENTED, "CONNECT is not supported\n"))
+}
+
+/// What the client gets where the guest failed it.
+pub(crate) async fn without_guest(saved: Option<Saved>) -> Result<Response, Error> {
+    if let Some(saved) = saved
+        && let Some((request, next)) = saved.reclaim()
+    {
+        return next.run(request).await;
+    }
+    Ok(plain(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "a filter failed\n",
+    ))
+}
+
+/// What it gets where the guest took too long.
+pub(crate) fn too_late() -> Response {
+    let mut response = plain(
+        StatusCode::GATEWAY_TIMEOUT,
+        "a filter did not answer in time\n",
+    );
+    response.extensions_mut().insert(Unreached::Timeout);
+    response
 }
 
 #[async_trait]
@@ -98,33 +151,17 @@ impl Layer for Component {
         let plugin = &self.loaded.plugin;
         let limits = &plugin.limits;
         self.loaded.meter.exchanges.fetch_add(1, Ordering::Relaxed);
-        if check_head(request.headers(), limits.headers, limits.header_bytes).is_err() {
-            return Ok(plain(
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "the request's header section is too large\n",
-            ));
+        if let Some(refusal) = refusal(&request, limits) {
+            return Ok(refusal);
         }
-        // A tunnel is no exchange a filter could see into.
-        if request.method() == Method::CONNECT {
-            return Ok(plain(
-                StatusCode::NOT_IMPLEMENTED,
-                "CONNECT is not supported\n",
-            ));
-        }
-        let (parts, body) = request.into_parts();
-        let saved = (plugin.on_trap == OnTrap::PassThrough).then(|| (parts.clone(), next.clone()));
-        let body = Reclaimable::new(body, limits.timeout);
-        let (exchange, parts) = Exchange::begin(parts, next);
-        let exchange = Arc::new(exchange);
-        let saved = saved.map(|(parts, next)| Saved {
-            parts,
-            body: body.clone(),
-            next,
-            exchange: exchange.clone(),
-        });
+        let Entered {
+            request,
+            exchange,
+            saved,
+        } = Entered::new(request, next, plugin);
         let (reply, response) = oneshot::channel();
         let deadline = Instant::now() + limits.timeout;
-        let request = http::Request::from_parts(parts, body.boxed_unsync());
+        let request = request.map(BodyExt::boxed_unsync);
         let outcome = match self.pool.push(Job {
             request,
             exchange,
@@ -135,7 +172,7 @@ impl Layer for Component {
             Ok(()) => match tokio::time::timeout_at(deadline + GRACE, response).await {
                 Ok(Ok(outcome)) => outcome,
                 // The sender went with its store: the guest trapped.
-                Ok(Err(_)) => return self.without_guest(saved).await,
+                Ok(Err(_)) => return without_guest(saved).await,
                 Err(_) => Err(Failure::Timeout),
             },
             Err(failure) => Err(failure),
@@ -143,17 +180,10 @@ impl Layer for Component {
         match outcome {
             Ok(response) => Ok(response),
             Err(Failure::Guest(error)) => Err(error),
-            Err(Failure::Timeout) => {
-                let mut response = plain(
-                    StatusCode::GATEWAY_TIMEOUT,
-                    "a filter did not answer in time\n",
-                );
-                response.extensions_mut().insert(Unreached::Timeout);
-                Ok(response)
-            }
+            Err(Failure::Timeout) => Ok(too_late()),
             Err(Failure::Unavailable(why)) => {
                 tracing::warn!(plugin = %plugin.name, "a request had no instance: {why}");
-                self.without_guest(saved).await
+                without_guest(saved).await
             }
             Err(Failure::Overloaded) => {
                 let mut response = plain(

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use edgeweir_host_chain::{self as chain, Error, Layer, Meter, Next, Request, Response, Unreached};
-use http::{Method, StatusCode};
+use edgeweir_host_chain::{self as chain, Error, Layer, Meter, Next, Request, Response};
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::sync::{Semaphore, oneshot};
@@ -22,13 +22,10 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::bindings::{Proxy as Bound, ProxyPre};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
-use crate::OnTrap;
-use crate::body::Reclaimable;
 use crate::component::Loaded;
 use crate::context::Guest;
-use crate::exchange::{Exchange, check_head};
 use crate::instance::{GRACE, Instance};
-use crate::layer::plain;
+use crate::layer::{Entered, plain, refusal, too_late, without_guest};
 use crate::runtime::TICK;
 
 /// A component of the old kind in a chain.
@@ -81,21 +78,6 @@ impl Proxy {
         loaded.meter.instances.fetch_add(1, Ordering::Relaxed);
         Ok((store, bound, slice))
     }
-
-    /// What the client gets where the guest failed it.
-    async fn without_guest(&self, saved: Option<Saved>) -> Result<Response, Error> {
-        if let Some(saved) = saved
-            && saved.exchange.may_resend()
-            && let Some(body) = saved.body.reclaim()
-        {
-            let request = http::Request::from_parts(saved.parts, body);
-            return saved.next.run(request).await;
-        }
-        Ok(plain(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "a filter failed\n",
-        ))
-    }
 }
 
 /// How long a guest has been computing.
@@ -104,14 +86,6 @@ struct Slice {
     ticks: AtomicU64,
     interrupted: AtomicBool,
     busy_ns: AtomicU64,
-}
-
-/// A request kept for the case that the guest traps.
-struct Saved {
-    parts: http::request::Parts,
-    body: Reclaimable,
-    next: Next,
-    exchange: Arc<Exchange>,
 }
 
 #[async_trait]
@@ -128,17 +102,8 @@ impl Layer for Proxy {
         let plugin = &self.loaded.plugin;
         let limits = &plugin.limits;
         self.loaded.meter.exchanges.fetch_add(1, Ordering::Relaxed);
-        if check_head(request.headers(), limits.headers, limits.header_bytes).is_err() {
-            return Ok(plain(
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "the request's header section is too large\n",
-            ));
-        }
-        if request.method() == Method::CONNECT {
-            return Ok(plain(
-                StatusCode::NOT_IMPLEMENTED,
-                "CONNECT is not supported\n",
-            ));
+        if let Some(refusal) = refusal(&request, limits) {
+            return Ok(refusal);
         }
         let deadline = Instant::now() + limits.timeout;
         let taking = self.room.clone().acquire_owned();
@@ -148,27 +113,20 @@ impl Layer for Proxy {
                 "too many requests wait for a filter\n",
             ));
         };
-        let (parts, body) = request.into_parts();
-        let kept = (plugin.on_trap == OnTrap::PassThrough).then(|| (parts.clone(), next.clone()));
-        let body = Reclaimable::new(body, limits.timeout);
-        let (exchange, parts) = Exchange::begin(parts, next);
-        let exchange = Arc::new(exchange);
-        let saved = kept.map(|(parts, next)| Saved {
-            parts,
-            body: body.clone(),
-            next,
-            exchange: exchange.clone(),
-        });
+        let Entered {
+            request,
+            exchange,
+            saved,
+        } = Entered::new(request, next, plugin);
         let (mut store, bound, slice) = match self.instantiate().await {
             Ok(made) => made,
             Err(error) => {
                 tracing::warn!(plugin = %plugin.name, "a request had no instance: {error:?}");
-                return self.without_guest(saved).await;
+                return without_guest(saved).await;
             }
         };
         store.data_mut().hooks.next = Some(exchange.clone());
         let (sender, answer) = oneshot::channel();
-        let request = http::Request::from_parts(parts, body);
         let given = {
             let mut http = store.data_mut().http();
             let request = http.new_incoming_request(Scheme::Http, request);
@@ -227,15 +185,8 @@ impl Layer for Proxy {
             }
             Ok(Ok(Err(code))) => Err(format!("the filter answered with {code:?}").into()),
             // The sender went with the store: the guest trapped, or ended without an answer.
-            Ok(Err(_)) => self.without_guest(saved).await,
-            Err(_) => {
-                let mut response = plain(
-                    StatusCode::GATEWAY_TIMEOUT,
-                    "a filter did not answer in time\n",
-                );
-                response.extensions_mut().insert(Unreached::Timeout);
-                Ok(response)
-            }
+            Ok(Err(_)) => without_guest(saved).await,
+            Err(_) => Ok(too_late()),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One frame: what is there, at a glance, in whatever room there is.
 
+use edgeweir_host_monitor::{Unit, shown};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize as _};
@@ -317,15 +318,7 @@ fn percent(value: f64) -> String {
 }
 
 fn bytes(value: f64) -> String {
-    let mut value = value;
-    for unit in ["B", "KiB", "MiB"] {
-        if value < 1024.0 {
-            let digits = usize::from(unit != "B");
-            return format!("{value:.digits$} {unit}");
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.2} GiB")
+    shown(Unit::Bytes, value)
 }
 
 fn micros(us: f64) -> String {
