@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use edgeweir_host_chain::{Layer, Meter};
+use edgeweir_host_formats::component;
 use edgeweir_host_formats::spin::Store;
 use edgeweir_host_proxy_wasm as proxy_wasm;
 use edgeweir_host_wasi_http as wasi_http;
@@ -389,28 +390,11 @@ fn of_the_other_abi(filter: &Filter, abi: Abi) -> Option<(Range<usize>, &'static
         .find_map(|(span, field)| span.map(|span| (span, field)))
 }
 
-/// The environment variable a component reads its JSON from: `EDGEWEIR_` and its name in capitals.
-///
-/// The name is the one it carries itself (custom section `edgeweir:name`); else the file's, up to the first dot.
+/// The environment variable a component reads its configuration from.
 pub(crate) fn configuration_variable(file: &Path) -> String {
-    let own = Inspected::read(file)
-        .ok()
-        .and_then(|inspected| inspected.name);
-    let name = own.unwrap_or_else(|| {
-        let stem = file.file_name().unwrap_or_default().to_string_lossy();
-        stem.split('.').next().unwrap_or_default().to_owned()
-    });
-    let capitals: String = name
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() {
-                c.to_ascii_uppercase()
-            } else {
-                '_'
-            }
-        })
-        .collect();
-    format!("EDGEWEIR_{capitals}")
+    let wasm = std::fs::read(file).unwrap_or_default();
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    component::configuration_variable(&wasm, &name)
 }
 
 /// Where compiled modules are kept; `None` when there is no home to keep them in.

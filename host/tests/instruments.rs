@@ -84,6 +84,77 @@ fn configuration(folder: &Path, origin: SocketAddr) -> PathBuf {
     file
 }
 
+/// What stands for `wasmtime serve`: it says where it listens as that does, and answers 200 if it was started as that has to
+/// be, else 500 with what it was given.
+#[cfg(unix)]
+const SERVE: &str = r#"#!/usr/bin/env python3
+import http.server, os, sys, urllib.request
+given = sys.argv[1:]
+env = dict(each[6:].split("=", 1) for each in given if each.startswith("--env="))
+right = (given[:3] == ["serve", "--addr", "127.0.0.1:0"] and env.get("EDGEWEIR_LIMIT") == '{"a":1}'
+    and open(given[-1], "rb").read(8) == b"\0asm\x0d\0\x01\0" and os.environ["TOKIO_WORKER_THREADS"] == "1")
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        asked = urllib.request.urlopen(env["EDGEWEIR_ORIGIN"] + self.path).read() if right else repr(given).encode()
+        self.send_response(200 if right else 500)
+        self.send_header("content-length", str(len(asked)))
+        self.end_headers()
+        self.wfile.write(asked)
+    def log_message(self, *_):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(f"Serving HTTP on http://127.0.0.1:{server.server_port}/", file=sys.stderr, flush=True)
+server.serve_forever()
+"#;
+
+#[cfg(unix)]
+#[test]
+fn bench_starts_wasmtime_with_the_component_its_settings_and_the_origin() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("wasmtime");
+    std::fs::write(&program, SERVE).expect("a program");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("a program");
+    std::fs::write(folder.path().join("limit.wasm"), b"\0asm\x0d\0\x01\0").expect("a component");
+    let short = ["--rounds", "6", "--seconds", "0.1", "--warm-up", "0.1"];
+    let output = edgeweir(folder.path())
+        .env("EDGEWEIR_WASMTIME", &program)
+        .args(["bench", "wasmtime:limit.wasm", "--config", "{\"a\":1}"])
+        .args(["--path", "/1k", "-c", "2", "--json"])
+        .args(short)
+        .output()
+        .expect("edgeweir runs");
+    assert!(output.status.success(), "{}", out(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let side = &report["sides"][0];
+    assert_eq!(side["name"], "wasmtime:limit.wasm");
+    let statuses = side["statuses"].as_object().expect("statuses");
+    assert_eq!(statuses.keys().collect::<Vec<_>>(), ["200"], "{statuses:?}");
+    let round = &side["rounds"][5];
+    assert_eq!(round["bytes"], 1_024.0);
+    assert!(round["cpu"].as_f64().is_some_and(|us| us > 0.0), "{round}");
+    assert!(
+        round["resident"]
+            .as_u64()
+            .is_some_and(|bytes| bytes > 1 << 20),
+        "{round}"
+    );
+    // What cannot be run there is said before anything is.
+    std::fs::write(folder.path().join("limit.wasm"), b"\0asm\x01\0\0\0").expect("a module");
+    let output = edgeweir(folder.path())
+        .env("EDGEWEIR_WASMTIME", &program)
+        .args(["bench", "wasmtime:limit.wasm"])
+        .output()
+        .expect("edgeweir runs");
+    assert!(!output.status.success());
+    assert!(
+        out(&output).contains("wasmtime serve runs components only"),
+        "{}",
+        out(&output)
+    );
+}
+
 #[test]
 fn bench_measures_reports_and_judges() {
     let folder = tempfile::tempdir().expect("a folder");

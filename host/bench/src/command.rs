@@ -23,8 +23,8 @@ pub const REGRESSED: u8 = 3;
 /// Arguments of `bench`.
 #[derive(clap::Args, Debug)]
 pub struct Bench {
-    /// What is measured, or A and B to compare: a configuration (.toml), a module or component (.wasm), either in Envoy
-    /// with `envoy:` before it, or something that runs already (http://127.0.0.1:10000).
+    /// What is measured, or A and B to compare: a configuration (.toml), a module or component (.wasm), either with
+    /// `envoy:` or `wasmtime:` before it to run it there, or something that runs already (http://127.0.0.1:10000).
     #[arg(required = true, num_args = 1..=2, value_name = "SIDE")]
     pub sides: Vec<Side>,
     /// The configuration, as JSON, of sides that are modules.

@@ -88,7 +88,8 @@ pub fn measure(
                 (Some(before), Some(after)) => after.saturating_sub(before),
                 _ => Duration::ZERO,
             };
-            rounds[at].push(round(since, &tally, used));
+            let resident = subject.child.as_ref().and_then(Running::resident);
+            rounds[at].push(round(since, &tally, used, resident.unwrap_or_default()));
             match &mut tallies[at] {
                 Some(all) => all.add(&tally),
                 slot => *slot = Some(tally),
@@ -112,13 +113,12 @@ pub fn measure(
             errors: tally.errors,
             unsent: tally.unsent,
             filters: cost::between(&before, &after),
-            resident: after["process"]["resident"].as_u64().unwrap_or_default(),
         });
     }
     Ok(reports)
 }
 
-fn round(since: Duration, tally: &Tally, cpu: Duration) -> Round {
+fn round(since: Duration, tally: &Tally, cpu: Duration, resident: u64) -> Round {
     let responses = tally.responses().max(1) as f64;
     let at = |percentile| tally.latency.value_at_percentile(percentile) as f64 / 1e3;
     Round {
@@ -129,6 +129,7 @@ fn round(since: Duration, tally: &Tally, cpu: Duration) -> Round {
         p99: at(99.0),
         cpu: cpu.as_secs_f64() * 1e6 / responses,
         bytes: tally.bytes as f64 / responses,
+        resident,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use edgeweir_host_monitor::Trend;
 use serde::{Deserialize, Serialize};
 
 use crate::cost::{FilterCost, bottleneck};
@@ -40,10 +41,33 @@ pub struct SideReport {
     pub unsent: u64,
     /// What its filters cost; empty where the side does not say.
     pub filters: Vec<FilterCost>,
-    /// Resident memory at the end, bytes; 0 where it is not known.
-    #[serde(default)]
-    pub resident: u64,
 }
+
+impl SideReport {
+    /// Resident memory at the end, bytes; `None` where it is not known.
+    pub fn resident(&self) -> Option<u64> {
+        let last = self.rounds.last()?.resident;
+        (last > 0).then_some(last)
+    }
+
+    /// How resident memory grew in the second half of the rounds, bytes a second; `None` for fewer than
+    /// 12 rounds or half a minute in it, from which nothing can be said of an hour.
+    pub fn growth(&self) -> Option<f64> {
+        let second = self.rounds.get(self.rounds.len() / 2..)?;
+        let lasted = second.last()?.at - second.first()?.at;
+        if lasted < LEAST_GROWTH_SECONDS || self.resident().is_none() {
+            return None;
+        }
+        let points: Vec<(f64, f64)> = second
+            .iter()
+            .map(|round| (round.at, round.resident as f64))
+            .collect();
+        Trend::of(&points).map(|trend| trend.per_second)
+    }
+}
+
+/// The shortest second half that growth is read from, seconds.
+const LEAST_GROWTH_SECONDS: f64 = 30.0;
 
 /// The figures of one round.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
@@ -62,6 +86,9 @@ pub struct Round {
     pub cpu: f64,
     /// Bytes of a response's body, on average.
     pub bytes: f64,
+    /// Resident memory of the process after it, bytes; 0 where it is not known.
+    #[serde(default)]
+    pub resident: u64,
 }
 
 /// A figure of a round.
@@ -280,14 +307,20 @@ impl Report {
             bytes.push(format!("{:.0}", median(&all)));
         }
         rows.push(bytes);
-        if self.sides.iter().any(|side| side.resident > 0) {
-            let mut row = vec!["resident MiB".to_owned()];
-            row.extend(self.sides.iter().map(|side| match side.resident {
-                0 => "–".to_owned(),
-                bytes => format!("{:.0}", bytes as f64 / 1_048_576.0),
-            }));
-            rows.push(row);
-        }
+        let mut memory = |name: &str, of: &dyn Fn(&SideReport) -> Option<String>| {
+            let shown: Vec<Option<String>> = self.sides.iter().map(of).collect();
+            if shown.iter().any(Option::is_some) {
+                let cells = shown.into_iter().map(|cell| cell.unwrap_or("–".to_owned()));
+                rows.push(std::iter::once(name.to_owned()).chain(cells).collect());
+            }
+        };
+        const MIB: f64 = 1_048_576.0;
+        memory("resident MiB", &|side| {
+            Some(format!("{:.0}", side.resident()? as f64 / MIB))
+        });
+        memory("grows MiB/hour", &|side| {
+            Some(format!("{:+.1}", side.growth()? * 3_600.0 / MIB))
+        });
         text.push_str(&aligned(&rows));
         for (side, letter) in self.sides.iter().zip(["A", "B"]) {
             if !side.filters.is_empty() {
@@ -423,6 +456,7 @@ pub(crate) mod tests {
                     p99: 4_000.0 * wobble,
                     cpu: 70.0 * times * wobble,
                     bytes: 1_024.0,
+                    resident: 0,
                 }
             })
             .collect();
@@ -469,7 +503,6 @@ pub(crate) mod tests {
                     calls: vec![call("proxy_on_request_headers", 20.0)],
                 },
             ],
-            resident: 0,
         }
     }
 
@@ -526,6 +559,29 @@ pub(crate) mod tests {
             warnings[1].starts_with("B: 3 requests were due and never sent"),
             "{warnings:?}"
         );
+    }
+
+    #[test]
+    fn growth_is_of_the_second_half_and_of_no_less_than_half_a_minute() {
+        let mut report = report();
+        let one = report.sides[0].rounds[0];
+        let grown = |report: &mut Report, rounds: u32, every: f64| {
+            // It fills up in the first half and grows by a MiB every ten seconds in the second.
+            report.sides[0].rounds = (0..rounds)
+                .map(|number| Round {
+                    at: f64::from(number) * every,
+                    resident: (100 << 20) + (u64::from(number.max(rounds / 2)) << 20),
+                    ..one
+                })
+                .collect();
+            report.sides[0].growth()
+        };
+        assert_eq!(grown(&mut report, 24, 2.0), None);
+        assert_eq!(grown(&mut report, 8, 60.0), None);
+        assert_eq!(grown(&mut report, 24, 10.0), Some(104_857.6));
+        let text = report.text();
+        let growth = text.lines().find(|line| line.starts_with("grows MiB/hour"));
+        assert!(growth.is_some_and(|line| line.contains("+360.0")), "{text}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+pub mod component;
 pub mod envoy;
 mod finding;
 pub mod lint;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::edge::Edge;
-use crate::{cpu_time, envoy, get, this_program};
+use crate::{cpu_time, envoy, get, resident, this_program, wasmtime};
 
 /// The first start of a module on a machine compiles it.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -35,8 +35,8 @@ pub struct Options {
 pub struct Running {
     /// The listener of interest.
     pub address: SocketAddr,
-    /// Its admin pages.
-    pub admin: SocketAddr,
+    /// Its admin pages; wasmtime has none.
+    pub admin: Option<SocketAddr>,
     child: Child,
     folder: TempDir,
 }
@@ -45,6 +45,11 @@ impl Running {
     /// CPU time of all its threads since its start.
     pub fn cpu(&self) -> Result<Duration> {
         cpu_time(self.child.id())
+    }
+
+    /// Its resident memory, bytes; `None` where the system does not say.
+    pub fn resident(&self) -> Option<u64> {
+        resident(self.child.id())
     }
 
     /// The file its messages go to.
@@ -59,7 +64,8 @@ impl Running {
 
     /// `/stats.json` of a host.
     pub fn stats(&self) -> Result<Value> {
-        let text = get(self.admin, "/stats.json")?;
+        let admin = self.admin.context("it has no admin pages")?;
+        let text = get(admin, "/stats.json")?;
         serde_json::from_str(&text).context("/stats.json is no JSON")
     }
 }
@@ -108,7 +114,7 @@ pub fn start_host(edge: &Edge, options: &Options) -> Result<Running> {
         .context("the host does not say where it listens")?;
     Ok(Running {
         address,
-        admin,
+        admin: Some(admin),
         child: child.take(),
         folder,
     })
@@ -171,27 +177,81 @@ pub fn start_envoy(edge: &Edge, options: &Options) -> Result<Running> {
         .stdin(Stdio::null())
         .stdout(out.try_clone()?)
         .stderr(out);
-    let child = command
-        .spawn()
-        .with_context(|| format!("starting {}", program.display()))?;
-    let mut child = Guard(Some(child));
+    let mut child = Guard(Some(
+        command
+            .spawn()
+            .with_context(|| format!("starting {}", program.display()))?,
+    ));
+    let (admin, address) = wait("Envoy", &mut child, &log, || serving(&admin))?;
+    Ok(Running {
+        address,
+        admin: Some(admin),
+        child: child.take(),
+        folder,
+    })
+}
+
+/// Starts a `wasmtime serve` with the components of a configuration and waits until it serves.
+pub fn start_wasmtime(edge: &Edge, options: &Options) -> Result<Running> {
+    let program = wasmtime::find()?;
+    let served = wasmtime::composed(edge, options.listener.as_deref())?;
+    let folder = folder()?;
+    let component = folder.path().join("composed.wasm");
+    let log = folder.path().join("log");
+    fs::write(&component, served.wasm).context("writing the component")?;
+    let out = fs::File::create(&log)?;
+    let mut command = Command::new(&program);
+    command
+        .args(["serve", "--addr", "127.0.0.1:0"])
+        .args(["-Scli", "-Sp3", "-Wcomponent-model-async"])
+        .args(
+            served
+                .environment
+                .iter()
+                .map(|(name, value)| format!("--env={name}={value}")),
+        )
+        .arg(&component)
+        .stdin(Stdio::null())
+        .stdout(out.try_clone()?)
+        .stderr(out);
+    if options.workers > 0 {
+        command.env("TOKIO_WORKER_THREADS", options.workers.to_string());
+    }
+    let mut child = Guard(Some(
+        command
+            .spawn()
+            .with_context(|| format!("starting {}", program.display()))?,
+    ));
+    let address = wait("wasmtime", &mut child, &log, || {
+        wasmtime::address_in(&fs::read_to_string(&log).ok()?)
+    })?;
+    Ok(Running {
+        address,
+        admin: None,
+        child: child.take(),
+        folder,
+    })
+}
+
+/// Asks until there is an answer, the child ends or patience does.
+fn wait<T>(
+    name: &str,
+    child: &mut Guard,
+    log: &Path,
+    mut ready: impl FnMut() -> Option<T>,
+) -> Result<T> {
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(status) = child.get().try_wait()? {
-            bail!("Envoy ended with {status}: {}", tail(&log));
+            bail!("{name} ended with {status}: {}", tail(log));
         }
-        if let Some((admin, address)) = serving(&admin) {
-            return Ok(Running {
-                address,
-                admin,
-                child: child.take(),
-                folder,
-            });
+        if let Some(found) = ready() {
+            return Ok(found);
         }
         if Instant::now() > until {
             bail!(
-                "Envoy does not serve after {PATIENCE:?}; its log: {}",
-                tail(&log)
+                "{name} does not serve after {PATIENCE:?}; its log: {}",
+                tail(log)
             );
         }
         std::thread::sleep(Duration::from_millis(25));

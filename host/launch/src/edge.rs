@@ -1,13 +1,17 @@
 //! A configuration as a child process gets it: free ports, another origin, everything else as written.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use edgeweir_host_formats::component;
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use crate::envoy::is_component;
+/// The variable by which a gateway knows its origin.
+const GATEWAYS_ORIGIN: &str = "EDGEWEIR_ORIGIN";
 
 /// A configuration of the host that is about to be started somewhere else.
 #[derive(Clone, Debug)]
@@ -58,6 +62,11 @@ impl Edge {
             })?;
             filter.insert("config".into(), config);
         }
+        if matches!(is_component(module), Ok(true)) {
+            // A gateway has one of its own; the address is put in with the origin.
+            let origin = Table::from_iter([(GATEWAYS_ORIGIN.to_owned(), Value::from(""))]);
+            filter.insert("environment".into(), origin.into());
+        }
         let mut listener = Table::new();
         listener.insert("name".into(), "main".into());
         listener.insert("listen".into(), "127.0.0.1:0".into());
@@ -81,7 +90,8 @@ impl Edge {
         &self.file
     }
 
-    /// Puts one origin behind every upstream, by address alone: time-outs, TLS and endpoints of the real one are not its.
+    /// Puts one origin behind every upstream and gateway, by address alone: time-outs, TLS and endpoints of the real one are
+    /// not its.
     pub fn with_origin(mut self, origin: SocketAddr) -> Self {
         let mut names: Vec<String> = self
             .table
@@ -100,6 +110,19 @@ impl Edge {
         });
         let upstreams = Table::from_iter(upstreams);
         self.table.insert("upstream".into(), upstreams.into());
+        let filters = self.table.get_mut("filter").and_then(Value::as_table_mut);
+        for (_, filter) in filters.into_iter().flat_map(|all| all.iter_mut()) {
+            let Some(filter) = filter.as_table_mut() else {
+                continue;
+            };
+            if let Some(environment) = filter.get_mut("environment").and_then(Value::as_table_mut)
+                && environment.contains_key(GATEWAYS_ORIGIN)
+            {
+                environment.insert(GATEWAYS_ORIGIN.into(), format!("http://{origin}").into());
+                let may_reach = Value::Array(vec![origin.to_string().into()]);
+                filter.insert("allowed_outbound".into(), may_reach);
+            }
+        }
         self
     }
 
@@ -234,6 +257,24 @@ pub(crate) fn text(table: &Table, field: &str) -> Option<String> {
     table.get(field).and_then(Value::as_str).map(str::to_owned)
 }
 
+/// A filter's configuration as the text its module reads.
+pub(crate) fn settings(filter: &Table) -> Result<Option<String>> {
+    Ok(match filter.get("config") {
+        None => None,
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(value) => Some(serde_json::to_string(value)?),
+    })
+}
+
+/// Whether a `.wasm` file is a component.
+pub(crate) fn is_component(file: &Path) -> Result<bool> {
+    let mut start = [0; 8];
+    File::open(file)
+        .and_then(|mut file| file.read_exact(&mut start))
+        .with_context(|| format!("{} cannot be read", file.display()))?;
+    Ok(component::is_component(&start))
+}
+
 fn tables_mut<'t>(table: &'t mut Table, field: &str) -> impl Iterator<Item = &'t mut Table> {
     table
         .get_mut(field)
@@ -297,6 +338,18 @@ config = { max_object_bytes = 7 }
         );
         let module = table["filter"]["cache"]["module"].as_str().expect("a path");
         assert!(Path::new(module).is_absolute(), "{module}");
+    }
+
+    #[test]
+    fn a_gateway_asks_the_origin_too() {
+        let toml = "[filter.app]\nmodule = \"g.wasm\"\nallowed_outbound = [\"a:1\"]\nenvironment = { EDGEWEIR_ORIGIN = \"http://a:1\" }\n";
+        let edge = edge(toml).with_origin(([127, 0, 0, 1], 81).into());
+        let filter = edge.named("filter", "app").expect("a filter");
+        assert_eq!(
+            filter["environment"]["EDGEWEIR_ORIGIN"].as_str(),
+            Some("http://127.0.0.1:81")
+        );
+        assert_eq!(filter["allowed_outbound"][0].as_str(), Some("127.0.0.1:81"));
     }
 
     #[test]

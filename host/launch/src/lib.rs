@@ -1,15 +1,16 @@
-//! Starts a host, or an Envoy with the same filters, as a child process on free ports: for commands that compare,
+//! Starts a host, or an Envoy or a wasmtime with the same filters, as a child process on free ports: for commands that compare,
 //! measure and ask.
 //!
 //! What is measured is a process of its own, so that its CPU time is its alone.
 #![forbid(unsafe_code)]
 
 mod child;
-mod cpu;
 mod edge;
 mod envoy;
 mod exit;
 mod http;
+mod process;
+mod wasmtime;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,12 +18,12 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Result, bail};
 
-pub use child::{Options, Running, start_envoy, start_host};
-pub use cpu::cpu_time;
+pub use child::{Options, Running, start_envoy, start_host, start_wasmtime};
 pub use edge::Edge;
 pub use envoy::{bootstrap, find as find_envoy};
 pub use exit::Exit;
 pub use http::get;
+pub use process::{cpu_time, resident};
 
 /// Something that serves: what a command is pointed at.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,6 +32,8 @@ pub enum Side {
     Host(PathBuf),
     /// The same, in an Envoy.
     Envoy(PathBuf),
+    /// Components, composed, in a `wasmtime serve`.
+    Wasmtime(PathBuf),
     /// Something that runs already.
     Url(SocketAddr),
 }
@@ -38,19 +41,22 @@ pub enum Side {
 impl FromStr for Side {
     type Err = String;
 
-    /// `edge.toml`, `cache.wasm`, `envoy:edge.toml`, `envoy:cache.wasm` or `http://127.0.0.1:10000`.
+    /// `edge.toml`, `cache.wasm`, either with `envoy:` or `wasmtime:` before it, or `http://127.0.0.1:10000`.
     fn from_str(text: &str) -> Result<Self, String> {
         let file = |text: &str| {
             let known = text.ends_with(".toml") || text.ends_with(".wasm");
             known.then(|| PathBuf::from(text)).ok_or_else(|| {
                 format!(
                     "\"{text}\" is none of: a configuration (.toml), a module or component (.wasm), either with envoy: \
-                     before it, an address (http://127.0.0.1:10000)"
+                     or wasmtime: before it, an address (http://127.0.0.1:10000)"
                 )
             })
         };
         if let Some(rest) = text.strip_prefix("envoy:") {
             return file(rest).map(Self::Envoy);
+        }
+        if let Some(rest) = text.strip_prefix("wasmtime:") {
+            return file(rest).map(Self::Wasmtime);
         }
         match text.strip_prefix("http://") {
             Some(rest) => address(rest.trim_end_matches('/')).map(Self::Url),
@@ -64,6 +70,7 @@ impl std::fmt::Display for Side {
         match self {
             Self::Host(file) => write!(f, "{}", file.display()),
             Self::Envoy(file) => write!(f, "envoy:{}", file.display()),
+            Self::Wasmtime(file) => write!(f, "wasmtime:{}", file.display()),
             Self::Url(address) => write!(f, "http://{address}"),
         }
     }
@@ -98,6 +105,7 @@ impl Side {
             Self::Url(_) => Ok(None),
             Self::Host(file) => start_host(&edge(file)?, options).map(Some),
             Self::Envoy(file) => start_envoy(&edge(file)?, options).map(Some),
+            Self::Wasmtime(file) => start_wasmtime(&edge(file)?, options).map(Some),
         }
         .with_context(|| format!("{self} does not start"))
     }
@@ -125,6 +133,7 @@ mod tests {
             ("a.toml", Ok(Side::Host("a.toml".into()))),
             ("x/cache.wasm", Ok(Side::Host("x/cache.wasm".into()))),
             ("envoy:a.toml", Ok(Side::Envoy("a.toml".into()))),
+            ("wasmtime:a.wasm", Ok(Side::Wasmtime("a.wasm".into()))),
             (
                 "http://127.0.0.1:81/",
                 Ok(Side::Url(([127, 0, 0, 1], 81).into())),

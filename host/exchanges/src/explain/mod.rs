@@ -78,7 +78,7 @@ pub fn execute(arguments: &Explain) -> Result<()> {
         )?,
     };
     let admin = match (&child, &arguments.admin) {
-        (Some(child), _) => Some(child.admin),
+        (Some(child), _) => child.admin,
         (None, Some(Side::Url(address))) => Some(*address),
         (None, Some(_)) => bail!("--admin is an address, such as http://127.0.0.1:9901"),
         (None, None) => None,

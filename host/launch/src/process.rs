@@ -1,6 +1,7 @@
-//! CPU time of a process, from `/proc`.
+//! CPU time and memory of a process, from `/proc`.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -25,16 +26,33 @@ pub fn cpu_time(process: u32) -> Result<Duration> {
         all = ticked;
     }
     for task in fs::read_dir(format!("/proc/{process}/task"))?.flatten() {
-        // A thread may have ended since it was listed.
-        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        for child in children
-            .split_whitespace()
-            .filter_map(|child| child.parse().ok())
-        {
+        for child in children(&task.path()) {
             all += cpu_time(child).unwrap_or_default();
         }
     }
     Ok(all)
+}
+
+/// Resident memory of a process and of those it started, bytes; `None` where the system does not say.
+pub fn resident(process: u32) -> Option<u64> {
+    // "VmRSS:    12345 kB" (proc_pid_status(5)).
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    let children = tasks.flatten().flat_map(|task| children(&task.path()));
+    Some(kib * 1024 + children.filter_map(resident).sum::<u64>())
+}
+
+/// The processes a thread started.
+fn children(task: &Path) -> Vec<u32> {
+    // A thread may have ended since it was listed.
+    let text = fs::read_to_string(task.join("children")).unwrap_or_default();
+    text.split_whitespace()
+        .filter_map(|child| child.parse().ok())
+        .collect()
 }
 
 /// The first field of `schedstat`: time on the CPU in nanoseconds (Documentation/scheduler/sched-stats).
@@ -61,6 +79,16 @@ mod tests {
         let stat = "42 (a ) b) S 1 42 42 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 3 0 1 1 1";
         assert_eq!(ticks(stat), Some(Duration::from_secs(3)));
         assert_eq!(ticks("42 (x"), None);
+    }
+
+    #[test]
+    fn this_process_has_memory() {
+        let before = resident(std::process::id()).expect("/proc");
+        let held = std::hint::black_box(vec![1_u8; 64 << 20]);
+        let after = resident(std::process::id()).expect("/proc");
+        assert!(after > before + (32 << 20), "{before} {after}");
+        drop(held);
+        assert_eq!(resident(u32::MAX), None);
     }
 
     #[test]

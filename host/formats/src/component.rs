@@ -1,0 +1,72 @@
+//! What a component's file says before anything runs it: that it is one, and where it looks for its configuration.
+
+use wasmparser::{Parser, Payload};
+
+/// The custom section in which a filter carries its name.
+const NAME: &str = "edgeweir:name";
+
+/// Whether a `.wasm` file is a component: by the layer field after the magic number.
+pub fn is_component(wasm: &[u8]) -> bool {
+    wasm.get(6).is_some_and(|layer| *layer != 0)
+}
+
+/// The environment variable a component reads its JSON from: `EDGEWEIR_` and its name in capitals.
+///
+/// The name is the one it carries itself (custom section `edgeweir:name`); else its file's, up to the first dot.
+pub fn configuration_variable(wasm: &[u8], file_name: &str) -> String {
+    let name = own_name(wasm)
+        .unwrap_or_else(|| file_name.split('.').next().unwrap_or_default().to_owned());
+    let capitals = name.chars().map(|c| match c {
+        c if c.is_ascii_alphanumeric() => c.to_ascii_uppercase(),
+        _ => '_',
+    });
+    format!("EDGEWEIR_{}", capitals.collect::<String>())
+}
+
+fn own_name(wasm: &[u8]) -> Option<String> {
+    let payloads = Parser::new(0).parse_all(wasm).map_while(Result::ok);
+    payloads
+        .filter_map(|payload| match payload {
+            Payload::CustomSection(section) if section.name() == NAME => {
+                Some(String::from_utf8_lossy(section.data()).trim().to_owned())
+            }
+            _ => None,
+        })
+        .last()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+
+    #[test]
+    fn the_layer_tells_components_from_modules() {
+        assert!(is_component(COMPONENT));
+        assert!(!is_component(b"\0asm\x01\0\0\0"));
+        assert!(!is_component(b"\0asm"));
+    }
+
+    #[test]
+    fn the_name_a_filter_carries_is_before_its_files() {
+        assert_eq!(
+            configuration_variable(COMPONENT, "my-limit.wasi-http.wasm"),
+            "EDGEWEIR_MY_LIMIT"
+        );
+        let mut named = COMPONENT.to_vec();
+        named.extend([0, 19, 13]);
+        named.extend_from_slice(b"edgeweir:namelimit");
+        assert_eq!(
+            configuration_variable(&named, "other.wasm"),
+            "EDGEWEIR_LIMIT"
+        );
+    }
+
+    #[test]
+    fn a_damaged_file_goes_by_its_own_name() {
+        let mut cut = COMPONENT.to_vec();
+        cut.extend([0, 200, 13]);
+        assert_eq!(configuration_variable(&cut, "cut.wasm"), "EDGEWEIR_CUT");
+    }
+}
