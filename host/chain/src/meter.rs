@@ -167,6 +167,16 @@ impl Meter {
         }
     }
 
+    /// Adds to a metric, where it is there or fewer than `most` are.
+    pub fn add_counter_within(&self, name: &str, value: u64, most: usize) {
+        let mut counters = lock(&self.counters);
+        if let Some(slot) = counters.get_mut(name) {
+            *slot = slot.saturating_add(value);
+        } else if counters.len() < most {
+            counters.insert(name.to_owned(), value);
+        }
+    }
+
     /// Counts a trap and keeps its message.
     pub fn trap(&self, callback: &'static str, message: String) {
         self.traps.fetch_add(1, Ordering::Relaxed);

@@ -14,7 +14,7 @@ use crate::component::Loaded;
 use crate::exchange::Exchange;
 use crate::hooks::Hooks;
 use crate::instance::Instance;
-use crate::output::Output;
+use crate::output::{COUNTERS_ASKED, Output};
 
 /// Resources of one instance; a request takes about ten.
 const MAX_RESOURCES: usize = 16_384;
@@ -69,12 +69,18 @@ impl Guest {
     pub(crate) fn new(loaded: Arc<Loaded>, instance: Arc<Instance>) -> Self {
         let plugin = &loaded.plugin;
         let mut wasi = WasiCtx::builder();
-        let output = |stream| Output::new(&plugin.name, stream, loaded.world.witness.clone());
+        let output = |stream| {
+            let witness = loaded.world.witness.clone();
+            Output::new(&plugin.name, stream, witness, loaded.meter.clone())
+        };
         wasi.stdout(output("stdout"));
         wasi.stderr(output("stderr"));
         if let Some(clock) = &loaded.world.clock {
             wasi.wall_clock(Told(Arc::clone(clock)));
             wasi.monotonic_clock(Told(Arc::clone(clock)));
+        } else {
+            // A guest holds its counts for a moment, which a clock that is told may never reach.
+            wasi.env(COUNTERS_ASKED, "1");
         }
         wasi.allow_tcp(false)
             .allow_udp(false)

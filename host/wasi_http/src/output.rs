@@ -1,16 +1,25 @@
-//! A guest's standard output and error as log lines with the plugin's name.
+//! A guest's standard output and error as log lines with the plugin's name, and the counters among them.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use edgeweir_host_chain::Witness;
+use edgeweir_host_chain::{Meter, Witness};
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 
 /// A longer line is logged in pieces of this many bytes.
 const MAX_LINE: usize = 8192;
+
+/// The environment variable by which a guest is asked for counters.
+pub(crate) const COUNTERS_ASKED: &str = "EDGEWEIR_COUNTERS";
+/// What a line of counters begins with: names with what was added to them follow, `name=12`.
+const COUNTERS: &str = "edgeweir-counters ";
+/// Counters a guest may have; what it counts beside them is left out.
+const MOST_COUNTERS: usize = 256;
+/// The longest name a counter may have, bytes.
+const LONGEST_NAME: usize = 128;
 
 /// One of the two streams of one instance.
 #[derive(Clone)]
@@ -19,6 +28,7 @@ pub(crate) struct Output {
     stream: &'static str,
     line: Arc<Mutex<Vec<u8>>>,
     witness: Option<Arc<dyn Witness>>,
+    meter: Arc<Meter>,
 }
 
 impl Output {
@@ -26,12 +36,14 @@ impl Output {
         plugin: &str,
         stream: &'static str,
         witness: Option<Arc<dyn Witness>>,
+        meter: Arc<Meter>,
     ) -> Self {
         Self {
             plugin: plugin.into(),
             stream,
             line: Arc::default(),
             witness,
+            meter,
         }
     }
 
@@ -53,13 +65,33 @@ impl Output {
         if !line.is_empty() {
             // Control characters would let a guest forge lines of the host's log.
             let text = String::from_utf8_lossy(line).replace(|c: char| c.is_control(), " ");
-            match &self.witness {
-                Some(witness) => witness.log(None, &text),
-                None => {
+            match (text.strip_prefix(COUNTERS), &self.witness) {
+                (Some(counts), _) => self.count(counts),
+                (None, Some(witness)) => witness.log(None, &text),
+                (None, None) => {
                     tracing::info!(target: "edgeweir::guest", plugin = %self.plugin, stream = self.stream, "{text}");
                 }
             }
             line.clear();
+        }
+    }
+}
+
+impl Output {
+    fn count(&self, counts: &str) {
+        let well_named = |name: &str| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+            name.len() <= LONGEST_NAME && name.bytes().all(plain)
+        };
+        for (name, by) in counts
+            .split_ascii_whitespace()
+            .filter_map(|count| count.split_once('='))
+        {
+            if let Ok(by) = by.parse()
+                && well_named(name)
+            {
+                self.meter.add_counter_within(name, by, MOST_COUNTERS);
+            }
         }
     }
 }
@@ -139,7 +171,7 @@ mod tests {
             .with_writer(move || writer.clone())
             .finish();
         tracing::subscriber::with_default(subscriber, || {
-            let output = Output::new("cache", "stderr", None);
+            let output = Output::new("cache", "stderr", None, Arc::default());
             let stream = output.clone();
             stream.write(b"one ");
             stream.write(b"line\nanother \x1b[2J\r\n\nthe last");
@@ -156,5 +188,26 @@ mod tests {
             );
         }
         assert!(!log.contains('\x1b'));
+    }
+
+    #[test]
+    fn counters_are_no_log_lines_and_have_a_bound() {
+        let meter = Arc::new(Meter::default());
+        let output = Output::new("cache", "stderr", None, Arc::clone(&meter));
+        output.write(b"edgeweir-counters edgeweir.cache.hit=2 edgeweir.cache.miss=1\n");
+        output.write(b"edgeweir-counters edgeweir.cache.hit=3 no x=-1 <b>=1 y=\n");
+        let counters = meter.snapshot().counters;
+        let want = [("edgeweir.cache.hit", 5), ("edgeweir.cache.miss", 1)];
+        assert_eq!(
+            counters,
+            want.map(|(name, count)| (name.to_owned(), count)).into()
+        );
+        for name in 0..2 * MOST_COUNTERS {
+            output.write(format!("edgeweir-counters n{name}=1\n").as_bytes());
+        }
+        output.write(b"edgeweir-counters edgeweir.cache.hit=1\n");
+        let counters = meter.snapshot().counters;
+        assert_eq!(counters.len(), MOST_COUNTERS);
+        assert_eq!(counters["edgeweir.cache.hit"], 6);
     }
 }

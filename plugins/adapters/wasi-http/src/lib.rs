@@ -33,7 +33,8 @@
 //! No answer from the next handler becomes a 502 or 504 with problem details and passes through the filter like a
 //! response of the origin's.
 //!
-//! WASI has no metrics: counters end here. Log lines of level info and above go to standard error, at most 50 a second.
+//! WASI has no metrics: a host gets counters as lines on standard error if it asks for them (`counters`). Log lines of
+//! level info and above go to standard error, at most 50 a second.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -45,6 +46,7 @@
 pub mod bindings;
 mod body;
 pub mod cells;
+mod counters;
 mod effects;
 mod exchange;
 mod fetch;

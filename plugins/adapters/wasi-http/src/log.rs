@@ -5,6 +5,8 @@ use std::io::Write;
 
 use edgeweir_filter::{Level, Record, Timestamp};
 
+use crate::counters;
+
 /// Lines a second at most, so that traffic can't fill a disk.
 const LINES_PER_SECOND: u32 = 50;
 
@@ -58,9 +60,9 @@ pub(crate) fn line(now: Timestamp, filter: &str, level: Level, text: &str) {
     write(&format!("edgeweir {filter} {level}: {text}\n"));
 }
 
-/// Publishes what a call left behind, but for its effects. WASI has no metrics, so counters end here.
+/// Publishes what a call left behind, but for its effects.
 pub(crate) fn publish(now: Timestamp, filter: &str, record: &mut Record) {
-    record.counts.clear();
+    counters::add(record.counts.drain(..));
     for (level, text) in record.logs.drain(..) {
         if level >= Level::Info {
             line(now, filter, level, &text);
@@ -69,7 +71,7 @@ pub(crate) fn publish(now: Timestamp, filter: &str, record: &mut Record) {
 }
 
 /// `eprintln!` panics when standard error is closed.
-fn write(text: &str) {
+pub(crate) fn write(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 

@@ -1,8 +1,11 @@
 //! `edgeweir warm` and `edgeweir purge`, as an operator runs them, against an edge on any host.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output};
 
 use edgeweir_scenarios::hosts::edgeweir::binary;
+use edgeweir_scenarios::hosts::{folder, modules};
 use edgeweir_scenarios::{Host, Origin, Setup, cache, on_each_host};
 use serde_json::json;
 
@@ -56,3 +59,47 @@ on_each_host!(
         }
     }
 );
+
+/// Answers every request with a page that may be stored.
+fn storable() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let reader = BufReader::new(stream.try_clone().expect("a stream"));
+                for line in reader.lines().map_while(Result::ok) {
+                    let page = "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 4\r\n\r\npage";
+                    if line.is_empty() && stream.write_all(page.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// A component says as much as a module: its counters reach the host too.
+#[test]
+fn explain_knows_the_counters_of_modules_and_of_components() {
+    let origin = storable();
+    for (host, kind) in [
+        (Host::ProxyWasm, "proxy-wasm"),
+        (Host::WasiHttp, "wasi-http"),
+    ] {
+        let module = modules()
+            .expect("the modules")
+            .join(format!("cache.{kind}.wasm"));
+        let config = folder(host).expect("a folder").join("edgeweir.toml");
+        let text = format!(
+            "[[listener]]\nname = \"main\"\nlisten = \"127.0.0.1:0\"\nupstream = \"origin\"\nfilters = [\"cache\"]\n\
+             [upstream.origin]\naddress = \"{origin}\"\n[filter.cache]\nmodule = {:?}\n",
+            module.display().to_string()
+        );
+        std::fs::write(&config, text).expect("a configuration");
+        let config = config.display().to_string();
+        let output = edgeweir(&["explain", "--config", &config, "http://edge.test/page"]);
+        says(&output, "the stored response was fresh [hit]");
+    }
+}
