@@ -17,25 +17,25 @@ use wasmtime_wasi_http::{Error, WasiBody};
 use crate::instance::{GRACE, Instance, Live};
 
 /// Notices when nothing comes for too long. Counts only while someone waits for more.
-struct Patience {
+pub(crate) struct Patience {
     most: Duration,
     left: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patience {
-    fn new(most: Duration) -> Self {
+    pub(crate) fn new(most: Duration) -> Self {
         Self { most, left: None }
     }
 
     /// Something came.
-    fn renew(&mut self) {
+    pub(crate) fn renew(&mut self) {
         if let Some(left) = &mut self.left {
             left.as_mut().reset(Instant::now() + self.most);
         }
     }
 
     /// Nothing came; ready when that has been so for too long.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let most = self.most;
         self.left
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(most)))

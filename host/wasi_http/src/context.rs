@@ -106,6 +106,7 @@ impl Guest {
                 &plugin.allowed_outbound,
                 limits.timeout,
                 loaded.world.clone(),
+                loaded.runtime.client.clone(),
             ),
             limiter: Limiter {
                 meter: loaded.meter.clone(),

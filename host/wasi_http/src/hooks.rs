@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client::Client;
 use crate::exchange::Exchange;
 use edgeweir_host_chain::{Clusters, Unreached, World};
 use edgeweir_host_formats::outbound::Outbound;
@@ -14,6 +15,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks, default
 pub(crate) struct Hooks {
     allowed: Arc<[Outbound]>,
     world: World,
+    client: Client,
     timeout: Duration,
     /// A request for the next layer is being converted: it gets its `host` from the exchange, not from here.
     pub(crate) to_next: bool,
@@ -24,8 +26,14 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
-    pub(crate) fn new(allowed: &[Outbound], timeout: Duration, world: World) -> Self {
+    pub(crate) fn new(
+        allowed: &[Outbound],
+        timeout: Duration,
+        world: World,
+        client: Client,
+    ) -> Self {
         Self {
+            client,
             allowed: allowed.into(),
             world,
             timeout,
@@ -70,10 +78,15 @@ impl WasiHttpHooks for Hooks {
         if let Some(clusters) = self.world.clusters.clone() {
             return Box::new(staged(clusters, request, options));
         }
+        let client = self.client.clone();
         Box::new(async move {
             if !allowed {
                 tracing::warn!(uri = %request.uri(), "outbound request denied: not in allowed_outbound");
                 return Err(Error::HttpRequestDenied);
+            }
+            if request.uri().scheme() != Some(&Scheme::HTTPS) {
+                let response = client.send(request, options).await?;
+                return Ok((response, Box::new(async { Ok(()) }) as Io));
             }
             let (response, io) = default_send_request(request, Some(options)).await?;
             Ok((response.map(|body| body.boxed_unsync()), Box::new(io) as Io))

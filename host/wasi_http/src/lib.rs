@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod body;
+mod client;
 mod component;
 mod context;
 mod exchange;

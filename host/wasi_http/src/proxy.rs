@@ -157,7 +157,10 @@ impl Layer for Proxy {
                 .await
             };
             let busy = Duration::from_nanos(slice.busy_ns.load(Ordering::Relaxed));
-            let fuel = store.get_fuel().map_or(0, |left| u64::MAX - left);
+            let fuel = match loaded.runtime.fuel {
+                true => store.get_fuel().map_or(0, |left| u64::MAX - left),
+                false => 0,
+            };
             loaded.meter.call("handle", busy, fuel);
             store.data_mut().flush();
             if let Err(error) = ended {

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use wasmtime::component::Linker;
 use wasmtime::{Cache, CacheConfig, Config, Engine};
 
+use crate::client::Client;
 use crate::context::Guest;
 use crate::stores::{Kept, LABEL, Stores};
 
@@ -35,6 +36,7 @@ pub struct Runtime {
     pub(crate) linker: Arc<Linker<Guest>>,
     pub(crate) stores: BTreeMap<String, Arc<Stores>>,
     pub(crate) fuel: bool,
+    pub(crate) client: Client,
 }
 
 impl Runtime {
@@ -78,6 +80,7 @@ impl Runtime {
             linker: Arc::new(linker),
             stores,
             fuel: options.fuel,
+            client: Client::new(),
         }))
     }
 
@@ -91,6 +94,7 @@ impl Runtime {
             linker: Arc::clone(&self.linker),
             stores: BTreeMap::from([(LABEL.to_owned(), Stores::open(&Kept::Memory)?)]),
             fuel: self.fuel,
+            client: self.client.clone(),
         }))
     }
 

@@ -1,0 +1,282 @@
+//! Requests of guests to the network in the clear, over connections that are kept for the next one.
+
+use std::error::Error as _;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, Version};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
+use hyper_util::client::legacy::{self, ResponseFuture};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
+
+use crate::body::Patience;
+
+/// How long a connection is kept: less than the five seconds after which common servers (Node.js) close theirs.
+const KEPT: Duration = Duration::from_secs(4);
+/// Connections kept for each authority.
+const KEPT_EACH: usize = 64;
+
+/// Where nobody set a limit; far enough, and no clock overflows by it.
+const UNBOUNDED: Duration = Duration::from_secs(86_400);
+
+/// Sends requests, and keeps connections.
+#[derive(Clone)]
+pub(crate) struct Client(legacy::Client<HttpConnector, WasiBody>);
+
+impl Client {
+    pub(crate) fn new() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        Self(
+            legacy::Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(KEPT)
+                .pool_max_idle_per_host(KEPT_EACH)
+                .build(connector),
+        )
+    }
+
+    /// Sends a request and gives the response's head with a body that reads on.
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<WasiBody>,
+        options: RequestOptions,
+    ) -> Result<Response<WasiBody>, Error> {
+        *request.version_mut() = Version::HTTP_11;
+        let again = repeatable(&request);
+        let response = match (self.once(request, &options).await, again) {
+            // RFC 9112 §9.3.1: "a user agent MAY [...] retry any idempotent request" that a connection closed on: the server may
+            // have closed a kept one while the request was on its way.
+            (Err(Error::ConnectionTerminated), Some(again)) => self.once(again, &options).await?,
+            (response, _) => response?,
+        };
+        let idle = options.between_bytes_timeout.unwrap_or(UNBOUNDED);
+        Ok(response.map(|incoming| {
+            let patience = Patience::new(idle);
+            FromNetwork { incoming, patience }.boxed_unsync()
+        }))
+    }
+
+    async fn once(
+        &self,
+        mut request: Request<WasiBody>,
+        options: &RequestOptions,
+    ) -> Result<Response<Incoming>, Error> {
+        let mut connection = capture_connection(&mut request);
+        let mut answer = pin!(self.0.request(request));
+        let connected = async {
+            let _ = connection.wait_for_connection_metadata().await;
+        };
+        let most = |limit: Option<Duration>| limit.unwrap_or(UNBOUNDED);
+        tokio::select! {
+            biased;
+            answered = answer.as_mut() => return answered.map_err(mapped),
+            () = connected => {}
+            () = tokio::time::sleep(most(options.connect_timeout)) => return Err(Error::ConnectionTimeout),
+        }
+        match tokio::time::timeout(
+            most(options.first_byte_timeout),
+            answer as Pin<&mut ResponseFuture>,
+        )
+        .await
+        {
+            Ok(answered) => answered.map_err(mapped),
+            Err(_) => Err(Error::ConnectionReadTimeout),
+        }
+    }
+}
+
+/// The same request again, where sending it twice does what sending it once does (RFC 9110 §9.2.2) and there is no body, which
+/// could not be had again.
+fn repeatable(request: &Request<WasiBody>) -> Option<Request<WasiBody>> {
+    let idempotent = [
+        Method::GET,
+        Method::HEAD,
+        Method::OPTIONS,
+        Method::PUT,
+        Method::DELETE,
+    ];
+    if !idempotent.contains(request.method()) || !request.body().is_end_stream() {
+        return None;
+    }
+    let none = Empty::<Bytes>::new().map_err(|never| match never {});
+    let mut again = Request::new(none.boxed_unsync());
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    *again.version_mut() = request.version();
+    Some(again)
+}
+
+fn mapped(error: legacy::Error) -> Error {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(cause) = cause
+            .downcast_ref::<io::Error>()
+            .filter(|_| error.is_connect())
+        {
+            return Error::Connect(match cause.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => io::Error::new(cause.kind(), cause.to_string()),
+            });
+        }
+        if let Some(cause) = cause.downcast_ref::<hyper::Error>() {
+            return if cause.is_timeout() {
+                Error::HttpResponseTimeout
+            } else if cause.is_parse() || cause.is_user() {
+                Error::HttpProtocolError
+            } else {
+                Error::ConnectionTerminated
+            };
+        }
+        source = cause.source();
+    }
+    match error.is_connect() {
+        true => Error::ConnectionRefused,
+        false => Error::ConnectionTerminated,
+    }
+}
+
+/// A response's body from the network.
+struct FromNetwork {
+    incoming: Incoming,
+    patience: Patience,
+}
+
+impl Body for FromNetwork {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            ready!(self.patience.poll(cx));
+            return Poll::Ready(Some(Err(Error::ConnectionReadTimeout)));
+        };
+        self.patience.renew();
+        Poll::Ready(frame.map(|frame| frame.map_err(|_| Error::HttpResponseIncomplete)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn request(address: SocketAddr, method: Method) -> Request<WasiBody> {
+        let none = Empty::<Bytes>::new().map_err(|never| match never {});
+        Request::builder()
+            .method(method)
+            .uri(format!("http://{address}/"))
+            .body(none.boxed_unsync())
+            .expect("a request")
+    }
+
+    /// Answers as many requests on each connection as are listed, in turn, and closes it without a word at the one after.
+    async fn origin(each: &'static [usize]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            for (number, answers) in each.iter().enumerate() {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                for _ in 0..*answers {
+                    head(&mut stream).await;
+                    let answer = format!(
+                        "HTTP/1.1 200 OK\r\nx-connection: {number}\r\ncontent-length: 1\r\n\r\nx"
+                    );
+                    stream.write_all(answer.as_bytes()).await.expect("written");
+                }
+                head(&mut stream).await;
+            }
+        });
+        address
+    }
+
+    /// Reads to the end of a head, or of the connection.
+    async fn head(stream: &mut TcpStream) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            match stream.read_u8().await {
+                Ok(byte) => head.push(byte),
+                Err(_) => return,
+            }
+        }
+    }
+
+    async fn sent(client: &Client, request: Request<WasiBody>) -> Result<String, Error> {
+        let options = RequestOptions::default();
+        let response = client.send(request, options).await?;
+        let on = response.headers()["x-connection"]
+            .to_str()
+            .expect("text")
+            .to_owned();
+        response.into_body().collect().await?;
+        Ok(on)
+    }
+
+    #[tokio::test]
+    async fn a_connection_serves_many_requests() {
+        let address = origin(&[3]).await;
+        let client = Client::new();
+        for _ in 0..3 {
+            let on = sent(&client, request(address, Method::GET)).await;
+            assert_eq!(on.expect("a response"), "0");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_can_be_sent_twice_is_when_a_connection_ends_without_an_answer() {
+        let address = origin(&[0, 1]).await;
+        let on = sent(&Client::new(), request(address, Method::GET)).await;
+        assert_eq!(on.expect("a response"), "1");
+        let address = origin(&[0, 1]).await;
+        let error = sent(&Client::new(), request(address, Method::POST)).await;
+        assert!(
+            matches!(error, Err(Error::ConnectionTerminated)),
+            "{error:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn nobody_there_and_nobody_who_answers_are_told_apart() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let options = RequestOptions {
+            first_byte_timeout: Some(Duration::from_millis(50)),
+            ..RequestOptions::default()
+        };
+        let silent = Client::new()
+            .send(request(address, Method::GET), options)
+            .await;
+        assert!(matches!(silent, Err(Error::ConnectionReadTimeout)));
+        drop(listener);
+        let refused = Client::new()
+            .send(request(address, Method::GET), options)
+            .await;
+        let Err(Error::Connect(why)) = refused else {
+            panic!("no refusal");
+        };
+        assert_eq!(why.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
