@@ -9,8 +9,8 @@ pub enum Proxy {
     Native(Vec<Value>),
     /// Envoy with our modules, by name and configuration.
     Envoy(Vec<(&'static str, Value)>),
-    /// Envoy with our modules, and an `edgeweir store` in memory beside it as the cluster `store`.
-    Stored(Vec<(&'static str, Value)>),
+    /// Envoy with our modules, and an `edgeweir store` beside it as the cluster `store`.
+    Stored(Vec<(&'static str, Value)>, Keeps),
     /// The host with our modules.
     Modules(Vec<(&'static str, Value)>),
     /// The host with our components.
@@ -19,6 +19,17 @@ pub enum Proxy {
     Nginx(Nginx),
     /// Varnish.
     Varnish,
+    /// No proxy: each decision is a round trip to Redis.
+    Redis,
+}
+
+/// What an `edgeweir store` keeps its state in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keeps {
+    /// Its own memory.
+    Memory,
+    /// A Redis.
+    Redis,
 }
 
 /// What nginx does.
@@ -43,6 +54,7 @@ impl Proxy {
         match self {
             Self::Nginx(_) => Some("nginx"),
             Self::Varnish => Some("varnishd"),
+            Self::Redis | Self::Stored(_, Keeps::Redis) => Some("redis-benchmark"),
             _ => None,
         }
     }
@@ -185,12 +197,14 @@ pub fn all() -> Vec<Case> {
     let mut global = limit();
     global["store"] = json!({ "to": "store", "timeout_ms": 1000 });
     global["rules"][0]["scope"] = json!("global");
-    let global = Proxy::Stored(vec![("ratelimit", global)]);
-    all.push(small.case(
-        "Envoy, ours, one limit for all machines",
-        global,
-        "ratelimit:",
-    ));
+    for (name, keeps) in [
+        ("Envoy, ours, one limit for all machines", Keeps::Memory),
+        ("Envoy, ours, one limit for all, in Redis", Keeps::Redis),
+    ] {
+        let global = Proxy::Stored(vec![("ratelimit", global.clone())], keeps);
+        all.push(small.case(name, global, "ratelimit:"));
+    }
+    all.push(small.case("Redis alone, a round trip each", Proxy::Redis, ""));
     all.push(small.case("nginx, limit_req", Proxy::Nginx(Nginx::Limit), ""));
     refused(Load("1 KiB refused", "/1k", ""), &mut all);
     for load in [

@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::proxy::Running;
-use super::{Case, Turn};
+use super::{Case, Proxy, Turn, redis};
 
 /// Asks until the response shows what is to be measured (a cache needs a first request); returns the body's bytes.
 pub fn check(address: SocketAddr, case: &Case) -> Result<usize> {
+    if matches!(case.proxy, Proxy::Redis) {
+        return Ok(0);
+    }
     let until = Instant::now() + Duration::from_secs(5);
     loop {
         let mut stream = TcpStream::connect(address).context("connecting")?;
@@ -74,6 +77,9 @@ pub fn turn(
     connections: u32,
     time: Duration,
 ) -> Result<Turn> {
+    if matches!(case.proxy, Proxy::Redis) {
+        return redis::turn(proxy, connections, time);
+    }
     let before = proxy.cpu()?;
     let mut command = Command::new(wrk);
     command

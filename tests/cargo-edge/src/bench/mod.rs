@@ -9,6 +9,7 @@ mod cases;
 mod load;
 mod others;
 mod proxy;
+mod redis;
 mod report;
 
 use std::fs;
@@ -25,7 +26,7 @@ use crate::process::Helper;
 use crate::workspace::{cargo, edge_dir, target_dir};
 use crate::{build, demo, process, tools};
 
-pub use cases::{Case, Nginx, Proxy, Reference};
+pub use cases::{Case, Keeps, Nginx, Proxy, Reference};
 pub use proxy::inline_toml;
 
 /// What is measured, and for how long.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use super::{Proxy, others};
+use super::{Keeps, Proxy, others, redis};
 use crate::process::{self, Helper};
 use crate::workspace::{edge_dir, root, target_dir};
 use crate::{envoy, tools};
@@ -67,8 +67,8 @@ pub fn start(proxy: &Proxy, origin: SocketAddr, host: &Path, number: usize) -> R
             let bootstrap = envoy::bootstrap(modules(filters), origin, false);
             start_envoy(&bootstrap, &folder, &log)
         }
-        Proxy::Stored(filters) => {
-            let store = start_store(host, &folder.join("store.log"))?;
+        Proxy::Stored(filters, keeps) => {
+            let store = start_store(host, *keeps, &folder)?;
             let mut bootstrap = envoy::bootstrap(modules(filters), origin, false);
             let clusters = &mut bootstrap["static_resources"]["clusters"];
             let mut cluster = clusters[0].clone();
@@ -88,6 +88,7 @@ pub fn start(proxy: &Proxy, origin: SocketAddr, host: &Path, number: usize) -> R
         Proxy::Components(filters) => start_host(host, filters, "wasi-http", origin, &folder, &log),
         Proxy::Nginx(does) => others::nginx(*does, origin, &folder, &log),
         Proxy::Varnish => others::varnish(origin, &folder, &log),
+        Proxy::Redis => redis::start(&folder, &log),
     }
 }
 
@@ -97,14 +98,25 @@ fn modules(filters: &[(&'static str, Value)]) -> Vec<Value> {
     filters.collect()
 }
 
-fn start_store(host: &Path, log: &Path) -> Result<Running> {
+fn start_store(host: &Path, keeps: Keeps, folder: &Path) -> Result<Running> {
+    let beside = match keeps {
+        Keeps::Memory => None,
+        Keeps::Redis => Some(redis::start(folder, &folder.join("redis.log"))?),
+    };
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let mut command = Command::new(host);
-    command.args(["store", "--memory", "--listen", &address.to_string()]);
-    let process = spawn(command, log)?;
-    wait(process, log, || {
+    command.args(["store", "--listen", &address.to_string()]);
+    match &beside {
+        None => command.arg("--memory"),
+        Some(redis) => command.args(["--redis", &format!("redis://{}", redis.address)]),
+    };
+    let log = folder.join("store.log");
+    let process = spawn(command, &log)?;
+    let mut running = wait(process, &log, || {
         TcpStream::connect(address).ok().map(|_| address)
-    })
+    })?;
+    running._beside = beside.map(Box::new);
+    Ok(running)
 }
 
 fn start_envoy(bootstrap: &Value, folder: &Path, log: &Path) -> Result<Running> {
