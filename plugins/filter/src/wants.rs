@@ -11,9 +11,12 @@ pub struct Wants {
     pub emergency: bool,
     /// Decisions need [`Effect::Update`](crate::Effect::Update) to be exact; an adapter that can't says so at load.
     pub exact_updates: bool,
+    /// It reads nothing of a request's head but [`peer`](Self::peer) and [`emergency`](Self::emergency), and changes nothing of
+    /// the request: an adapter may show an empty head.
+    pub blind_request: bool,
     /// It reads nothing of a response's head and only sets fields of it, and leaves the body alone: an adapter may show an
     /// empty head with the status 0.
-    pub blind: bool,
+    pub blind_response: bool,
     /// Bytes of values that [`Effect::Store`](crate::Effect::Store) is to have room for; 0 when none is ever stored.
     pub shared_bytes: usize,
 }
@@ -26,7 +29,8 @@ impl Wants {
             route: self.route || other.route,
             emergency: self.emergency || other.emergency,
             exact_updates: self.exact_updates || other.exact_updates,
-            blind: self.blind && other.blind,
+            blind_request: self.blind_request && other.blind_request,
+            blind_response: self.blind_response && other.blind_response,
             shared_bytes: self.shared_bytes.saturating_add(other.shared_bytes),
         }
     }

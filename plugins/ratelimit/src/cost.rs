@@ -77,6 +77,11 @@ impl Cost {
         matches!(self, Self::Said(said) if said.response.is_some())
     }
 
+    /// Whether it reads a request's fields.
+    pub fn is_of_request(&self) -> bool {
+        matches!(self, Self::Said(said) if said.request.is_some())
+    }
+
     /// What is taken before a request goes on.
     pub fn before(&self, fields: &Fields) -> u32 {
         match self {

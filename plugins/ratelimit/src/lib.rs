@@ -73,7 +73,8 @@ impl Filter for RateLimit {
             peer: rules.wants_address(),
             emergency: rules.wants_emergency(),
             exact_updates: rules.shares_state(),
-            blind: !rules.reads_responses(),
+            blind_request: !rules.reads_requests(),
+            blind_response: !rules.reads_responses(),
             ..Wants::default()
         }
     }

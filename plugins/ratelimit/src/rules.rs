@@ -146,6 +146,17 @@ impl Rules {
         self.rules.iter().any(shares)
     }
 
+    /// Whether any rule looks at a request, beside its client's address and the emergency level.
+    pub fn reads_requests(&self) -> bool {
+        let reads = |rule: &Rc<Ready>| {
+            !rule.paths.is_empty()
+                || !rule.methods.is_empty()
+                || rule.cost.is_of_request()
+                || rule.looks_at(|part| !part.is_of_address())
+        };
+        self.client.trusted_hops > 0 || self.rules.iter().any(reads)
+    }
+
     /// Whether any rule looks at responses.
     pub fn reads_responses(&self) -> bool {
         let reads = |rule: &Rc<Ready>| {

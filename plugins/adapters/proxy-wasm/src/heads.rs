@@ -1,7 +1,9 @@
 //! Heads of messages: read whole in one hostcall, written back by the names that changed.
 
+use std::ops::Range;
+
 use bytes::Bytes;
-use edgeweir_filter::{Fields, RequestHead, ResponseHead};
+use edgeweir_filter::{Emergency, Fields, RequestHead, ResponseHead};
 
 use crate::hostcalls::{self, Map, Side, Status};
 
@@ -18,8 +20,8 @@ impl Received {
         hostcalls::map(map).map(|raw| Self { raw, unread: false })
     }
 
-    /// Pairs of name and value, pseudo-fields included; cut short where the serialisation is broken.
-    fn pairs(&self) -> impl Iterator<Item = (Bytes, Bytes)> {
+    /// Where names and values are, pseudo-fields included; cut short where the serialisation is broken.
+    fn places(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
         let raw = &self.raw;
         let count = number(raw, 0).unwrap_or(0);
         let mut at = count.checked_mul(8).and_then(|sizes| sizes.checked_add(4));
@@ -30,8 +32,22 @@ impl Received {
             let value_at = name_at.checked_add(name_size)?.checked_add(1)?;
             let end = value_at.checked_add(value_size)?;
             at = end.checked_add(1);
-            (end < raw.len()).then(|| (raw.slice(name_at..value_at - 1), raw.slice(value_at..end)))
+            (end < raw.len()).then_some((name_at..value_at - 1, value_at..end))
         })
+    }
+
+    /// Pairs of name and value.
+    fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let part = |place| self.raw.get(place).unwrap_or_default();
+        self.places()
+            .map(move |(name, value)| (part(name), part(value)))
+    }
+
+    /// The same, to keep.
+    fn owned(&self) -> impl Iterator<Item = (Bytes, Bytes)> {
+        let part = |place| self.raw.slice(place);
+        self.places()
+            .map(move |(name, value)| (part(name), part(value)))
     }
 
     /// How many lines of a name there are; of what was not read, that there may be several.
@@ -47,15 +63,15 @@ impl Received {
     /// The field lines, pseudo-fields left out.
     pub fn fields(&self) -> Fields {
         Fields::received(
-            self.pairs()
+            self.owned()
                 .filter(|(name, _)| !name.starts_with(b":"))
                 .collect::<Vec<_>>(),
         )
     }
 
-    fn pseudo(&self, name: &[u8]) -> Option<Bytes> {
+    fn pseudo(&self, name: &[u8]) -> Option<&[u8]> {
         self.pairs()
-            .find(|(n, _)| n == name)
+            .find(|(n, _)| *n == name)
             .map(|(_, value)| value)
     }
 }
@@ -94,7 +110,7 @@ pub fn request(end: bool, wants_peer: bool) -> Result<(RequestHead, Received), S
         ..RequestHead::default()
     };
     let mut lines = Vec::with_capacity(number(&received.raw, 0).unwrap_or(0).min(128));
-    for (name, value) in received.pairs() {
+    for (name, value) in received.owned() {
         match &name[..] {
             b":method" => head.method = value,
             b":scheme" => head.scheme = value,
@@ -105,12 +121,14 @@ pub fn request(end: bool, wants_peer: bool) -> Result<(RequestHead, Received), S
         }
     }
     head.fields = Fields::received(lines);
-    if wants_peer {
-        head.peer = hostcalls::property("source\0address")
-            .ok()
-            .and_then(|address| without_port(&address));
-    }
+    head.peer = wants_peer.then(peer).flatten();
     Ok((head, received))
+}
+
+/// The address of the client's end of the connection.
+fn peer() -> Option<Bytes> {
+    let address = hostcalls::property("source\0address").ok()?;
+    without_port(&address)
 }
 
 /// `192.0.2.1:80` → `192.0.2.1`, `[2001:db8::1]:80` → `2001:db8::1`; `None` for what is no such address (a pipe's).
@@ -152,8 +170,33 @@ pub fn call_response(end: bool) -> Result<ResponseHead, Status> {
     read_response(Map::CallResponseHeaders, end).map(|(head, _)| head)
 }
 
+/// A request's head for a filter that reads nothing of it: there is no more in it than is asked for here. Of the field that
+/// raises the emergency level the first line counts.
+pub fn unread_request(end: bool, wants_peer: bool, emergency: bool) -> (RequestHead, Received) {
+    let mut head = RequestHead {
+        end,
+        peer: wants_peer.then(peer).flatten(),
+        ..RequestHead::default()
+    };
+    if emergency
+        && let Ok(said) = hostcalls::value(Map::RequestHeaders, Emergency::FIELD.as_bytes())
+        && !said.is_empty()
+    {
+        let line = (
+            Bytes::from_static(Emergency::FIELD.as_bytes()),
+            Bytes::from(said),
+        );
+        head.fields = Fields::received(vec![line]);
+    }
+    let received = Received {
+        unread: true,
+        ..Received::default()
+    };
+    (head, received)
+}
+
 /// A response's head for a filter that only sets fields of it: nothing is read.
-pub fn unread(end: bool) -> (ResponseHead, Received) {
+pub fn unread_response(end: bool) -> (ResponseHead, Received) {
     let head = ResponseHead {
         end,
         ..ResponseHead::default()
@@ -172,7 +215,7 @@ fn read_response(map: Map, end: bool) -> Result<(ResponseHead, Received), Status
         ..ResponseHead::default()
     };
     let mut lines = Vec::with_capacity(number(&received.raw, 0).unwrap_or(0).min(128));
-    for (name, value) in received.pairs() {
+    for (name, value) in received.owned() {
         match &name[..] {
             b":status" => head.status = status(&value).unwrap_or(0),
             [b':', ..] => {}
@@ -226,7 +269,7 @@ pub fn write_request(head: &RequestHead, received: &Received) -> Result<(), Stat
 /// Writes back what a filter changed of the response's head.
 pub fn write_response(head: &ResponseHead, received: &Received) -> Result<(), Status> {
     let result = write(Map::ResponseHeaders, &head.fields, received);
-    let before = received.pseudo(b":status").and_then(|value| status(&value));
+    let before = received.pseudo(b":status").and_then(status);
     if before != Some(head.status) && (100..1000).contains(&head.status) {
         return hostcalls::replace(
             Map::ResponseHeaders,
@@ -256,11 +299,11 @@ pub fn restore(side: Side, fields: &Fields, received: &Received) -> Result<(), S
         }
         let lines = received.pairs();
         for (_, value) in lines.filter(|(n, _)| n.eq_ignore_ascii_case(name)) {
-            hostcalls::add(map, name, &value)?;
+            hostcalls::add(map, name, value)?;
         }
     }
     for (name, value) in received.pairs().filter(|(name, _)| name.starts_with(b":")) {
-        hostcalls::replace(map, &name, &value)?;
+        hostcalls::replace(map, name, value)?;
     }
     Ok(())
 }
@@ -304,7 +347,7 @@ mod tests {
         let back: Vec<_> = received.pairs().collect();
         assert_eq!(back.len(), 3);
         for ((name, value), (n, v)) in lines.iter().zip(&back) {
-            assert_eq!((*name, *value), (&n[..], &v[..]));
+            assert_eq!((name, value), (n, v));
         }
     }
 

@@ -68,6 +68,13 @@ mod raw {
             size: usize,
         ) -> u32;
         pub fn proxy_get_header_map_pairs(kind: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+        pub fn proxy_get_header_map_value(
+            kind: u32,
+            name: *const u8,
+            name_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
         pub fn proxy_replace_header_map_value(
             kind: u32,
             name: *const u8,
@@ -150,6 +157,7 @@ mod raw {
         proxy_get_buffer_bytes(a: u32, b: usize, c: usize, d: *mut *mut u8, e: *mut usize);
         proxy_set_buffer_bytes(a: u32, b: usize, c: usize, d: *const u8, e: usize);
         proxy_get_header_map_pairs(a: u32, b: *mut *mut u8, c: *mut usize);
+        proxy_get_header_map_value(a: u32, b: *const u8, c: usize, d: *mut *mut u8, e: *mut usize);
         proxy_replace_header_map_value(a: u32, b: *const u8, c: usize, d: *const u8, e: usize);
         proxy_add_header_map_value(a: u32, b: *const u8, c: usize, d: *const u8, e: usize);
         proxy_remove_header_map_value(a: u32, b: *const u8, c: usize);
@@ -254,6 +262,14 @@ pub fn map(kind: Map) -> Result<Bytes, Status> {
     // SAFETY: see `now`.
     filled(|data, size| unsafe { raw::proxy_get_header_map_pairs(kind as u32, data, size) })
         .map(Bytes::from)
+}
+
+/// The first line of a field.
+pub fn value(kind: Map, name: &[u8]) -> Result<Vec<u8>, Status> {
+    // SAFETY: see `log` and `now`.
+    filled(|data, size| unsafe {
+        raw::proxy_get_header_map_value(kind as u32, name.as_ptr(), name.len(), data, size)
+    })
 }
 
 /// Replaces a field with one line.

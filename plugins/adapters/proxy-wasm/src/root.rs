@@ -46,8 +46,10 @@ pub struct Root {
     pub wants_peer: bool,
     /// The emergency level as last read, and when; nothing for a filter that does not want it.
     emergency: Option<Cell<(Emergency, Timestamp)>>,
+    /// Whether requests' heads are not read.
+    pub blind_request: bool,
     /// Whether responses' heads are not read.
-    pub blind: bool,
+    pub blind_response: bool,
     /// Whether responses say that the request was sent elsewhere.
     pub wants_route: bool,
     /// What is known of where requests go.
@@ -74,7 +76,8 @@ impl Root {
             wants_peer: wants.peer,
             emergency: wants.emergency.then(Cell::default),
             wants_route: wants.route,
-            blind: wants.blind,
+            blind_request: wants.blind_request,
+            blind_response: wants.blind_response,
             chain,
             name,
             objects: RefCell::new(Objects::new(

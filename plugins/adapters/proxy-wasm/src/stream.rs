@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use edgeweir_filter::{
     Answer, Body, ChainExchange, Cx, Effect, Exchange, Fields, Level, Record, Reply, RequestHead,
     ResponseHead, Step, Timestamp, To,
@@ -10,7 +11,7 @@ use edgeweir_filter::{
 use crate::agenda::{Pending, Ticket, Waiter};
 use crate::body::{self, Flow, Flowing};
 use crate::heads::{self, Received};
-use crate::hostcalls::{self, Side, Status};
+use crate::hostcalls::{self, Map, Side, Status};
 use crate::root::{Performed, Root};
 use crate::routes::Sent;
 use crate::tasks::Cluster;
@@ -58,7 +59,8 @@ pub struct Stream {
     sent: Option<Sent>,
     request_body: Flow,
     response_body: Flow,
-    is_head: bool,
+    /// The request's method; empty where it was not read.
+    method: Bytes,
     /// The filter saw the request: else it is told nothing of the response.
     begun: bool,
     /// The response's head went out, from whoever.
@@ -83,7 +85,7 @@ impl Stream {
             sent: None,
             request_body: Flow::passing(Side::Request),
             response_body: Flow::passing(Side::Response),
-            is_head: false,
+            method: Bytes::new(),
             begun: false,
             answered: false,
             replied: false,
@@ -92,14 +94,18 @@ impl Stream {
 
     /// The request's head is there.
     pub fn on_request(&mut self, end: bool) -> Action {
-        let (mut head, received) = match heads::request(end, self.root.wants_peer) {
-            Ok(read) => read,
-            Err(status) => return self.unreadable("request", status),
+        let (peer, now) = (self.root.wants_peer, hostcalls::now());
+        let emergency = self.root.emergency(now);
+        let (mut head, received) = match self.root.blind_request {
+            true => heads::unread_request(end, peer, emergency.is_some()),
+            false => match heads::request(end, peer) {
+                Ok(read) => read,
+                Err(status) => return self.unreadable("request", status),
+            },
         };
         self.begun = true;
-        self.is_head = head.method == "HEAD";
-        let now = hostcalls::now();
-        if let Some(known) = self.root.emergency(now) {
+        self.method = head.method.clone();
+        if let Some(known) = emergency {
             head.emergency = known.raised_by(&head.fields);
         }
         let step = self.exchange.request(
@@ -121,8 +127,8 @@ impl Stream {
         // A response while the request still waits (another filter or the host answered): nobody needs the answer.
         self.request = Stage::Away;
         self.pending = None;
-        let (mut head, received) = match self.root.blind {
-            true => heads::unread(end),
+        let (mut head, received) = match self.root.blind_response {
+            true => heads::unread_response(end),
             false => match heads::response(end) {
                 Ok(read) => read,
                 Err(status) => return self.unreadable("response", status),
@@ -393,6 +399,14 @@ impl Stream {
         }
     }
 
+    fn is_head(&self) -> bool {
+        match self.method.is_empty() {
+            true => hostcalls::value(Map::RequestHeaders, b":method")
+                .is_ok_and(|method| method == b"HEAD"),
+            false => self.method == "HEAD",
+        }
+    }
+
     /// Answers the exchange here.
     fn reply(&mut self, side: Side, mut reply: Reply) -> Outcome {
         debug_assert!(!self.replied && !self.answered, "one response per exchange");
@@ -400,7 +414,7 @@ impl Stream {
             return Outcome::Forward;
         }
         self.replied = true;
-        reply.declare_length(self.is_head);
+        reply.declare_length(self.is_head());
         // The host declares the length of a body itself, and would join ours to it.
         if !reply.body.is_empty() {
             reply.head.fields.remove("content-length");

@@ -1,6 +1,7 @@
 //! A host in memory, and exchanges against it.
 #![allow(unsafe_code)]
 
+mod blind;
 mod exchanges;
 mod together;
 
@@ -163,6 +164,25 @@ pub mod raw {
                 data,
                 size,
             )
+        }
+    }
+    pub unsafe fn proxy_get_header_map_value(
+        kind: u32,
+        name: *const u8,
+        name_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32 {
+        called("proxy_get_header_map_value");
+        let name = unsafe { bytes(name, name_size) };
+        let value = host(|host| {
+            let lines = host.maps.get(&kind)?;
+            let line = lines.iter().find(|(n, _)| n[..] == name)?;
+            Some(line.1.clone())
+        });
+        match value {
+            Some(value) => unsafe { give(&value, data, size) },
+            None => 1,
         }
     }
     pub unsafe fn proxy_replace_header_map_value(

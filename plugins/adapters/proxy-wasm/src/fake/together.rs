@@ -428,8 +428,8 @@ fn a_hit_from_memory_is_five_calls_of_the_host() {
     assert_eq!(
         exchange(3),
         [
-            "proxy_get_header_map_pairs",
             "proxy_get_current_time_nanoseconds",
+            "proxy_get_header_map_pairs",
             "proxy_get_shared_data",
             "proxy_increment_metric",
             "proxy_send_local_response",
