@@ -180,6 +180,17 @@ impl Edge {
             .collect())
     }
 
+    /// The first filter of a listener that is no proxy-wasm module, and so has no callbacks.
+    pub fn component_of(&self, listener: Option<&str>) -> Result<Option<String>> {
+        for name in self.filters_of(listener)? {
+            let module = text(self.named("filter", &name)?, "module").unwrap_or_default();
+            if is_component(&self.resolve(Path::new(&module)))? {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
     /// A listener's table, by name; the first without one.
     pub(crate) fn listener(&self, name: Option<&str>) -> Result<&Table> {
         let listeners = self.listeners();

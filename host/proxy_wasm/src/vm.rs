@@ -1,12 +1,13 @@
 //! One virtual machine: a store, an instance, a root context. Used by one call at a time.
 
+use std::fmt::Debug;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use wasmtime::{InstancePre, Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
 
-use crate::exports::{Exports, OnHeaders, typed};
+use crate::exports::{Called, Exports, OnHeaders, typed};
 use crate::host::{CallbackClock, Host, ROOT};
 use crate::imports::ProcExit;
 use crate::plugin::Common;
@@ -183,7 +184,7 @@ impl Vm {
     }
 
     /// Calls a callback for a context, under the plugin's deadline, and meters it. `None` if the module has none.
-    pub(crate) fn call<P: WasmParams, R: WasmResults>(
+    pub(crate) fn call<P: WasmParams + Debug, R: WasmResults>(
         &mut self,
         name: &'static str,
         callback: Option<&TypedFunc<P, R>>,
@@ -194,7 +195,7 @@ impl Vm {
         self.call_for(name, callback, context, params, deadline)
     }
 
-    fn call_for<P: WasmParams, R: WasmResults>(
+    fn call_for<P: WasmParams + Debug, R: WasmResults>(
         &mut self,
         name: &'static str,
         callback: Option<&TypedFunc<P, R>>,
@@ -210,6 +211,8 @@ impl Vm {
         if let Some(witness) = &host.common.world.witness {
             witness.callback(context, name);
         }
+        // Off, as it is unless asked for, this is one load and a branch.
+        tracing::trace!(target: "edgeweir::callback", plugin = %host.common.name, "{}", Called(name, &params));
         arm(&mut self.store, self.fuel, deadline);
         let started = self.store.data().clock.started;
         let result = callback.call(&mut self.store, params);

@@ -4,19 +4,20 @@ mod report;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use anyhow::{Result, bail};
-use edgeweir_host_launch::{Edge, Exit, Options, Running, Side};
+use anyhow::{Context as _, Result, bail};
+use edgeweir_host_launch::{Edge, Exit, Hearer, Options, Running, Side};
 use serde_json::Value;
 
+use crate::callbacks::Callbacks;
 use crate::compare::{Difference, Ignored};
 use crate::generate::{Session, Step};
 use crate::har;
-use crate::pair::{Lane, Origins};
+use crate::pair::{Lane, Origins, Subjects};
 use crate::shrink;
 use crate::terminal::{progress, say};
 
@@ -53,8 +54,8 @@ pub struct Diff {
     /// Speak HTTP/2 with the origins, which then send trailers too.
     #[arg(long)]
     pub http2_origin: bool,
-    /// Sessions at once.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    /// Sessions at once; callbacks are compared where it is one.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub lanes: u16,
     /// Envoy's program; else EDGEWEIR_ENVOY, else `envoy` of the PATH.
     #[arg(long, value_name = "FILE")]
@@ -80,6 +81,8 @@ struct Found {
     ways: BTreeMap<String, Way>,
     /// Seen once and not again when the session was repeated.
     unsteady: u64,
+    /// How many exchanges' callbacks could not be told apart; or why none are compared.
+    callbacks: Result<u64, String>,
 }
 
 /// Compares and says what differs.
@@ -105,10 +108,30 @@ pub fn execute(arguments: &Diff) -> Result<()> {
         .as_deref()
         .map(serde_json::from_str)
         .transpose()?;
-    let start = |side: &Side, origin: SocketAddr| start(side, arguments, config.as_ref(), origin);
+    let edges = sides
+        .iter()
+        .map(|side| edge(side, arguments, config.as_ref()))
+        .collect::<Result<Vec<_>>>()?;
+    let callbacks = match uncalled(&edges, arguments)? {
+        None => Ok(Arc::new(Callbacks::default())),
+        Some(why) => Err(why),
+    };
+    let heard = callbacks.as_ref().ok();
     // From this thread, which lives as long as they have to.
-    let first = start(&sides[0], origins.first.address)?;
-    let second = start(&sides[1], origins.second.address)?;
+    let first = start(
+        &sides[0],
+        &edges[0],
+        arguments,
+        origins.first.address,
+        heard.map(|all| all.first.hearer()),
+    )?;
+    let second = start(
+        &sides[1],
+        &edges[1],
+        arguments,
+        origins.second.address,
+        heard.map(|all| all.second.hearer()),
+    )?;
     let ignored = Arc::new(Ignored(
         arguments
             .ignore
@@ -117,13 +140,18 @@ pub fn execute(arguments: &Diff) -> Result<()> {
             .collect(),
     ));
     let began = Instant::now();
-    let subjects = (first.address, second.address);
-    let found = runtime.block_on(async {
+    let subjects = Subjects {
+        first: first.address,
+        second: second.address,
+        callbacks: heard.cloned(),
+    };
+    let mut found = runtime.block_on(async {
         match &arguments.replay {
-            Some(file) => replayed(&har::read(file)?, subjects, &origins, &ignored).await,
-            None => generated(arguments, subjects, &origins, &ignored).await,
+            Some(file) => replayed(&har::read(file)?, &subjects, &origins, &ignored).await,
+            None => generated(arguments, &subjects, &origins, &ignored).await,
         }
     })?;
+    found.callbacks = callbacks.map(|all| all.mixed());
     let took = began.elapsed().as_secs_f64();
     if arguments.json {
         say(&format!("{:#}\n", report::json(&found, &sides)));
@@ -138,33 +166,66 @@ pub fn execute(arguments: &Diff) -> Result<()> {
     Err(Exit::new(DIFFERS, message).into())
 }
 
+/// The configuration of a side.
+fn edge(side: &Side, arguments: &Diff, config: Option<&Value>) -> Result<Edge> {
+    let file = match side {
+        Side::Host(file) | Side::Envoy(file) => file,
+        Side::Url(_) => bail!("{side} is not started here"),
+    };
+    let edge = if file.extension().is_some_and(|kind| kind == "wasm") {
+        Edge::of_module(file, config)
+    } else {
+        Edge::read(file)
+    };
+    let edge = edge
+        .and_then(|edge| {
+            // A listener that is not there is said before anything starts.
+            edge.filters_of(arguments.listener.as_deref())?;
+            Ok(edge)
+        })
+        .with_context(|| format!("{side} does not start"))?;
+    Ok(edge.with_one_instance())
+}
+
+/// Why no callbacks are compared, if they are not.
+fn uncalled(edges: &[Edge], arguments: &Diff) -> Result<Option<String>> {
+    let listener = arguments.listener.as_deref();
+    if arguments.lanes > 1 && arguments.replay.is_none() {
+        return Ok(Some(
+            "those of several sessions at once cannot be told apart".to_owned(),
+        ));
+    }
+    for edge in edges {
+        // What cannot be read is said when the side starts.
+        if let Ok(Some(filter)) = edge.component_of(listener) {
+            return Ok(Some(format!("{filter} is a component, which has none")));
+        }
+    }
+    let mut filters = edges.iter().map(|edge| edge.filters_of(listener));
+    let none = filters.try_fold(true, |none, filters| Ok(none && filters?.is_empty()));
+    none.map(|none: bool| none.then(|| "there are no filters".to_owned()))
+}
+
 fn start(
     side: &Side,
+    edge: &Edge,
     arguments: &Diff,
-    config: Option<&Value>,
     origin: SocketAddr,
+    callbacks: Option<Hearer>,
 ) -> Result<Running> {
     let options = Options {
         workers: 1,
         listener: arguments.listener.clone(),
         envoy: arguments.envoy.clone(),
+        callbacks,
     };
-    let edge = |file: &Path| {
-        let edge = if file.extension().is_some_and(|kind| kind == "wasm") {
-            Edge::of_module(file, config)?
-        } else {
-            Edge::read(file)?
-        };
-        Ok({
-            let edge = edge.with_origin(origin).with_one_instance();
-            if arguments.http2_origin {
-                edge.with_http2()
-            } else {
-                edge
-            }
-        })
+    let edge = edge.clone().with_origin(origin);
+    let edge = if arguments.http2_origin {
+        edge.with_http2()
+    } else {
+        edge
     };
-    match side.start(edge, &options)? {
+    match side.start(|_| Ok(edge), &options)? {
         Some(running) => Ok(running),
         None => bail!("{side} is not started here"),
     }
@@ -172,7 +233,7 @@ fn start(
 
 async fn generated(
     arguments: &Diff,
-    subjects: (SocketAddr, SocketAddr),
+    subjects: &Subjects,
     origins: &Arc<Origins>,
     ignored: &Arc<Ignored>,
 ) -> Result<Found> {
@@ -181,7 +242,7 @@ async fn generated(
     let sent = Arc::new(AtomicU64::new(0));
     let mut lanes = tokio::task::JoinSet::new();
     for _ in 0..arguments.lanes {
-        let mut lane = Lane::new(subjects.0, subjects.1);
+        let mut lane = Lane::new(subjects);
         let (origins, ignored) = (origins.clone(), ignored.clone());
         let (next, sent, bar) = (next.clone(), sent.clone(), bar.clone());
         let (seed, wanted, trailers) = (arguments.seed, arguments.generate, arguments.http2_origin);
@@ -223,8 +284,9 @@ async fn generated(
         sessions: next.load(Relaxed),
         ways: BTreeMap::new(),
         unsteady: 0,
+        callbacks: Ok(0),
     };
-    let mut lane = Lane::new(subjects.0, subjects.1);
+    let mut lane = Lane::new(subjects);
     let mut run = 0;
     for (_, session, at, differences) in differing {
         let way = way_of(&session.steps[at], &differences);
@@ -314,17 +376,18 @@ async fn shrunk(
 /// Recorded exchanges are one session, in which every step is compared.
 async fn replayed(
     recorded: &[crate::message::Exchange],
-    subjects: (SocketAddr, SocketAddr),
+    subjects: &Subjects,
     origins: &Arc<Origins>,
     ignored: &Ignored,
 ) -> Result<Found> {
     let bar = progress(recorded.len() as u64, "exchanges");
-    let mut lane = Lane::new(subjects.0, subjects.1);
+    let mut lane = Lane::new(subjects);
     let mut found = Found {
         exchanges: recorded.len() as u64,
         sessions: 1,
         ways: BTreeMap::new(),
         unsteady: 0,
+        callbacks: Ok(0),
     };
     for exchange in recorded {
         let step = Step {

@@ -29,6 +29,13 @@ pub(super) fn text(found: &Found, sides: &[Side], took: f64) -> String {
             found.unsteady
         ));
     }
+    match &found.callbacks {
+        Ok(0) => {}
+        Ok(mixed) => text.push_str(&format!(
+            "callbacks of {mixed} exchanges are not compared: their contexts cannot be told apart\n"
+        )),
+        Err(why) => text.push_str(&format!("callbacks are not compared: {why}\n")),
+    }
     for (number, (name, way)) in found.ways.iter().enumerate().take(SHOWN) {
         text.push_str(&format!("\n{}. {name}: {} times\n", number + 1, way.times));
         for (at, step) in way.session.steps.iter().enumerate() {
@@ -81,6 +88,10 @@ pub(super) fn json(found: &Found, sides: &[Side]) -> Value {
         "exchanges": found.exchanges,
         "sessions": found.sessions,
         "unsteady": found.unsteady,
+        "callbacks": match &found.callbacks {
+            Ok(mixed) => json!({ "compared": true, "mixed": mixed }),
+            Err(why) => json!({ "compared": false, "why": why }),
+        },
         "ways": ways,
     })
 }

@@ -1,0 +1,235 @@
+//! The callbacks of one exchange: gathered from the log of a side as they come, told apart by context, compared.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use edgeweir_host_launch::{Callback, Hearer};
+use tokio::sync::Notify;
+
+use crate::compare::Difference;
+
+/// How long the end of an exchange's contexts is waited for once the client has its response.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Callbacks of a virtual machine or of its clock, in no order with those of an exchange.
+const OF_NO_EXCHANGE: [&str; 5] = [
+    "proxy_on_memory_allocate",
+    "proxy_on_vm_start",
+    "proxy_on_configure",
+    "proxy_on_tick",
+    "proxy_on_queue_ready",
+];
+/// Callbacks by which a filter learns of nothing but its context.
+const OF_THE_CONTEXT: [&str; 4] = ["context_create", "log", "done", "delete"];
+
+/// What both sides call, one exchange at a time.
+#[derive(Default)]
+pub struct Callbacks {
+    /// Of the first side.
+    pub first: Arc<Heard>,
+    /// Of the second.
+    pub second: Arc<Heard>,
+    /// Exchanges whose contexts had numbers that were not their own.
+    mixed: AtomicU64,
+}
+
+impl Callbacks {
+    /// Forgets what was heard: an exchange begins.
+    pub fn begin(&self) {
+        self.first.clear();
+        self.second.clear();
+    }
+
+    /// Waits until the contexts of the exchange are over on both sides; how their callbacks differ.
+    pub async fn end(&self) -> Vec<Difference> {
+        let (first, second) = tokio::join!(self.first.contexts(), self.second.contexts());
+        match (first, second) {
+            (Some(first), Some(second)) => differences(&first, &second),
+            _ => {
+                self.mixed.fetch_add(1, Relaxed);
+                Vec::new()
+            }
+        }
+    }
+
+    /// How many exchanges could not be compared.
+    pub fn mixed(&self) -> u64 {
+        self.mixed.load(Relaxed)
+    }
+}
+
+/// What one side calls.
+#[derive(Default)]
+pub struct Heard {
+    calls: Mutex<Vec<Callback>>,
+    more: Notify,
+}
+
+impl Heard {
+    /// Who hears it.
+    pub fn hearer(self: &Arc<Self>) -> Hearer {
+        let heard = Arc::clone(self);
+        Hearer::new(move |callback| {
+            let name = callback.name.as_str();
+            if name.starts_with("proxy_on_") && !OF_NO_EXCHANGE.contains(&name) {
+                let last = name == "proxy_on_delete";
+                let mut calls = heard.calls.lock().unwrap_or_else(PoisonError::into_inner);
+                calls.push(callback);
+                if last {
+                    heard.more.notify_one();
+                }
+            }
+        })
+    }
+
+    fn clear(&self) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.clear();
+    }
+
+    /// The contexts of the exchange, once all are over or no longer waited for. `None` if they cannot be told apart.
+    async fn contexts(&self) -> Option<Vec<Context>> {
+        let look = || {
+            let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+            contexts(&calls)
+        };
+        let ended = async {
+            loop {
+                let all = look();
+                // The outermost is made first and ends when nothing follows: no other is made after all have ended.
+                let over = |all: &Vec<Context>| !all.is_empty() && all.iter().all(|it| it.over);
+                if all.as_ref().is_none_or(over) {
+                    return all;
+                }
+                self.more.notified().await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, ended).await {
+            Ok(all) => all,
+            Err(_) => look().map(|mut all| {
+                for context in all.iter_mut().filter(|context| !context.over) {
+                    context.calls.push(format!("(not over after {PATIENCE:?})"));
+                }
+                all
+            }),
+        }
+    }
+}
+
+/// One filter's part in an exchange.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Context {
+    /// Its filter, where the log says it.
+    filter: Option<String>,
+    id: u64,
+    calls: Vec<String>,
+    over: bool,
+}
+
+/// The contexts that began among these calls, in their order, which is that of the chain: the first callback of a filter
+/// is the request's head, and it comes from the filter before it. What belongs to no such context (a root context's, one
+/// left over) is not of this exchange. `None` if a number is given out again while it is in use.
+fn contexts(calls: &[Callback]) -> Option<Vec<Context>> {
+    let mut all: Vec<Context> = Vec::new();
+    for call in calls {
+        let Some(id) = call.arguments.first().copied() else {
+            continue;
+        };
+        let known = all
+            .iter()
+            .rposition(|it| !it.over && it.id == id && it.filter == call.filter);
+        let name = call.name.trim_start_matches("proxy_on_");
+        let created = name == "context_create" && call.arguments.get(1) != Some(&0);
+        let at = match known {
+            Some(_) if created => return None,
+            Some(at) => at,
+            None if created || name == "request_headers" => {
+                all.push(Context {
+                    filter: call.filter.clone(),
+                    id,
+                    calls: Vec::new(),
+                    over: false,
+                });
+                all.len() - 1
+            }
+            None => continue,
+        };
+        let context = &mut all[at];
+        context.over = name == "delete";
+        let shown = shown(name, &call.arguments);
+        match context.calls.last_mut() {
+            // How a body is cut into pieces is the network's.
+            Some(last) if name.ends_with("_body") && last.starts_with(name) => *last = shown,
+            _ => context.calls.push(shown),
+        }
+    }
+    Some(all)
+}
+
+/// A callback with what its arguments say of the exchange.
+fn shown(name: &str, arguments: &[u64]) -> String {
+    let at = |at: usize| arguments.get(at).copied();
+    let end = at(2).is_some_and(|end| end != 0);
+    match name {
+        "request_headers" | "response_headers" => {
+            let count = at(1).unwrap_or_default();
+            format!("{name}({count}{})", if end { " end" } else { "" })
+        }
+        "request_body" | "response_body" if end => format!("{name}(end)"),
+        "request_trailers" | "response_trailers" => {
+            format!("{name}({})", at(1).unwrap_or_default())
+        }
+        // Its status is not among its arguments; that there was no answer is.
+        "http_call_response" if at(2) == Some(0) => format!("{name}(failed)"),
+        _ => name.to_owned(),
+    }
+}
+
+/// How the callbacks of an exchange differ, filter by filter.
+fn differences(first: &[Context], second: &[Context]) -> Vec<Difference> {
+    // Envoy makes a context for a filter the exchange did not reach too, only to log and to end it.
+    let reached = |all: &[Context]| {
+        let learnt = |call: &String| !OF_THE_CONTEXT.contains(&call.as_str());
+        let all = all.iter().filter(|it| it.calls.iter().any(learnt));
+        all.cloned().collect::<Vec<_>>()
+    };
+    let (first, second) = (reached(first), reached(second));
+    let mut all = Vec::new();
+    for at in 0..first.len().max(second.len()) {
+        let (a, b) = (first.get(at), second.get(at));
+        let calls = |context: Option<&Context>| context.map(|it| it.calls.clone());
+        let (a_calls, b_calls) = (calls(a).unwrap_or_default(), calls(b).unwrap_or_default());
+        if a_calls == b_calls {
+            continue;
+        }
+        let filter = [a, b]
+            .into_iter()
+            .flatten()
+            .find_map(|it| it.filter.clone());
+        let (first, second) = marked(&a_calls, &b_calls);
+        all.push(Difference {
+            what: match filter {
+                Some(filter) => format!("callbacks of {filter}"),
+                None => format!("callbacks of filter {}", at + 1),
+            },
+            first,
+            second,
+        });
+    }
+    all
+}
+
+/// Both sequences, with brackets around what differs.
+fn marked(first: &[String], second: &[String]) -> (String, String) {
+    let start = first.iter().zip(second).take_while(|(a, b)| a == b).count();
+    let (rest_a, rest_b) = (&first[start..], &second[start..]);
+    let end = rest_a.iter().rev().zip(rest_b.iter().rev());
+    let end = end.take_while(|(a, b)| a == b).count();
+    let shown = |all: &[String]| {
+        let until = all.len() - end;
+        let middle = format!("[{}]", all[start..until].join(", "));
+        let parts = [&all[..start], &[middle], &all[until..]];
+        parts.concat().join(", ")
+    };
+    (shown(first), shown(second))
+}
