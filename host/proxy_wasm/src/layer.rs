@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use edgeweir_host_chain::{
-    Body, Emergency, Error, Layer, Meter, Next, Peer, Request, Response, Unreached, empty,
+    Body, Direct, Emergency, Error, Layer, Meter, Next, Peer, Request, Response, Unreached, empty,
 };
 use http::header::HeaderMap;
 use http::{Method, StatusCode, request};
@@ -261,6 +261,10 @@ impl ProxyWasm {
     ) -> Result<Response, Error> {
         let exchange = Arc::clone(&ending.0);
         let (id, meter) = (exchange.id, &self.common.meter);
+        if response.extensions().get::<Direct>().is_some() {
+            self.finish_head(&exchange).await;
+            return Ok(response.map(|body| Passing::new(body, ending, meter).boxed_unsync()));
+        }
         let (mut parts, body) = response.into_parts();
         if self.exceeds(&parts.headers) {
             let text = "the response has more header fields than the plugin takes";
@@ -308,7 +312,8 @@ impl ProxyWasm {
             Outcome::Reply(reply) => {
                 // Its own callbacks ran for the response it replaces: this one goes out as it is.
                 meter.answered.fetch_add(1, Ordering::Relaxed);
-                let response = reply.into_response(asked.head, asked.grpc);
+                let mut response = reply.into_response(asked.head, asked.grpc);
+                response.extensions_mut().insert(Direct);
                 self.finish_head(&exchange).await;
                 return Ok(response.map(|body| Passing::new(body, ending, meter).boxed_unsync()));
             }

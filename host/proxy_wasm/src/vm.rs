@@ -375,13 +375,14 @@ impl Vm {
         }
     }
 
-    /// Ends a stream: `on_done`, `on_log`, `on_delete`.
+    /// Ends a stream: `on_log`, `on_done`, `on_delete`, in Envoy's order.
     pub(crate) fn close(&mut self, id: u32) -> Result<(), Trapped> {
         let Some(stream) = self.stream(id) else {
             return Ok(());
         };
         stream.phase = Phase::Done;
-        let done = self.exports.done.clone();
+        let (log, done) = (self.exports.log.clone(), self.exports.done.clone());
+        self.call("proxy_on_log", log.as_ref(), id, id)?;
         let finished = self.call("proxy_on_done", done.as_ref(), id, id)?;
         let already = self.store.data().done.contains(&id);
         if finished == Some(0) && !already && self.lingering < LINGERING {
@@ -396,8 +397,7 @@ impl Vm {
     }
 
     fn delete(&mut self, id: u32) -> Result<(), Trapped> {
-        let (log, delete) = (self.exports.log.clone(), self.exports.delete.clone());
-        self.call("proxy_on_log", log.as_ref(), id, id)?;
+        let delete = self.exports.delete.clone();
         self.call("proxy_on_delete", delete.as_ref(), id, id)?;
         let host = self.store.data_mut();
         host.streams.remove(&id);

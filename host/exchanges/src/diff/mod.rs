@@ -322,11 +322,7 @@ async fn generated(
 
 /// What makes two findings the same: the kind of request, and what differs first.
 fn way_of(step: &Step, differences: &[Difference]) -> String {
-    let whats: Vec<&str> = differences
-        .iter()
-        .take(3)
-        .map(|difference| difference.what.as_str())
-        .collect();
+    let whats: Vec<String> = differences.iter().take(3).map(Difference::kind).collect();
     format!("{}: {}", step.asked.method, whats.join(", "))
 }
 
@@ -349,7 +345,7 @@ async fn shrunk(
     ignored: &Ignored,
     run: &mut u64,
 ) -> Way {
-    let what = way.differences[0].what.clone();
+    let kind = way.differences[0].kind();
     let mut tries = 0;
     loop {
         let mut any = false;
@@ -359,7 +355,7 @@ async fn shrunk(
             }
             tries += 1;
             let outcome = again(lane, origins, &less, ignored, run).await;
-            if let Some((at, differences)) = outcome.filter(|(_, all)| all[0].what == what) {
+            if let Some((at, differences)) = outcome.filter(|(_, all)| all[0].kind() == kind) {
                 way.session = less;
                 way.session.steps.truncate(at + 1);
                 (way.at, way.differences) = (at, differences);
