@@ -42,7 +42,10 @@ impl Callbacks {
 
     /// Waits until the contexts of the exchange are over on both sides; how their callbacks differ.
     pub async fn end(&self) -> Vec<Difference> {
-        let (first, second) = tokio::join!(self.first.contexts(), self.second.contexts());
+        let (first, second) = tokio::join!(
+            self.first.contexts(PATIENCE),
+            self.second.contexts(PATIENCE)
+        );
         match (first, second) {
             (Some(first), Some(second)) => differences(&first, &second),
             _ => {
@@ -88,7 +91,7 @@ impl Heard {
     }
 
     /// The contexts of the exchange, once all are over or no longer waited for. `None` if they cannot be told apart.
-    async fn contexts(&self) -> Option<Vec<Context>> {
+    async fn contexts(&self, patience: Duration) -> Option<Vec<Context>> {
         let look = || {
             let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
             contexts(&calls)
@@ -97,18 +100,20 @@ impl Heard {
             loop {
                 let all = look();
                 // The outermost is made first and ends when nothing follows: no other is made after all have ended.
-                let over = |all: &Vec<Context>| !all.is_empty() && all.iter().all(|it| it.over);
+                let over = |all: &Vec<Context>| {
+                    all.iter().any(Context::reached) && all.iter().all(|it| it.over)
+                };
                 if all.as_ref().is_none_or(over) {
                     return all;
                 }
                 self.more.notified().await;
             }
         };
-        match tokio::time::timeout(PATIENCE, ended).await {
+        match tokio::time::timeout(patience, ended).await {
             Ok(all) => all,
             Err(_) => look().map(|mut all| {
                 for context in all.iter_mut().filter(|context| !context.over) {
-                    context.calls.push(format!("(not over after {PATIENCE:?})"));
+                    context.calls.push(format!("(not over after {patience:?})"));
                 }
                 all
             }),
@@ -124,6 +129,15 @@ struct Context {
     id: u64,
     calls: Vec<String>,
     over: bool,
+}
+
+impl Context {
+    /// Whether its filter learnt of more than the context: Envoy makes one for a filter the exchange does not reach too,
+    /// only to log and to end it.
+    fn reached(&self) -> bool {
+        let of_it = |call: &String| OF_THE_CONTEXT.contains(&call.as_str());
+        !self.calls.iter().all(of_it)
+    }
 }
 
 /// The contexts that began among these calls, in their order, which is that of the chain: the first callback of a filter
@@ -184,11 +198,9 @@ fn shown(name: &str, arguments: &[u64]) -> String {
 
 /// How the callbacks of an exchange differ, filter by filter.
 fn differences(first: &[Context], second: &[Context]) -> Vec<Difference> {
-    // Envoy makes a context for a filter the exchange did not reach too, only to log and to end it.
     let reached = |all: &[Context]| {
-        let learnt = |call: &String| !OF_THE_CONTEXT.contains(&call.as_str());
-        let all = all.iter().filter(|it| it.calls.iter().any(learnt));
-        all.cloned().collect::<Vec<_>>()
+        let reached = all.iter().filter(|context| context.reached());
+        reached.cloned().collect::<Vec<_>>()
     };
     let (first, second) = (reached(first), reached(second));
     let mut all = Vec::new();
@@ -229,4 +241,128 @@ fn marked(first: &[String], second: &[String]) -> (String, String) {
         parts.concat().join(", ")
     };
     (shown(first), shown(second))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Calls from lines such as `cache request_headers 4 10 0`; `-` where the log names no filter.
+    fn calls(lines: &[&str]) -> Vec<Callback> {
+        let call = |line: &&str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            Callback {
+                filter: (words[0] != "-").then(|| words[0].to_owned()),
+                name: format!("proxy_on_{}", words[1]),
+                arguments: words[2..]
+                    .iter()
+                    .map(|word| word.parse().expect("a number"))
+                    .collect(),
+            }
+        };
+        lines.iter().map(call).collect()
+    }
+
+    fn shown_of(lines: &[&str]) -> Vec<String> {
+        let all = contexts(&calls(lines)).expect("told apart");
+        all.iter().map(|it| it.calls.join(" ")).collect()
+    }
+
+    #[test]
+    fn contexts_are_told_apart_and_pieces_of_bodies_are_one() {
+        // Two filters in Envoy, whose numbers differ; a root context's callout and one left over are of no exchange.
+        let got = shown_of(&[
+            "- http_call_response 1 9 3 0 0",
+            "- delete 3",
+            "- context_create 4 1",
+            "- request_headers 4 9 0",
+            "- context_create 7 1",
+            "- request_headers 7 9 0",
+            "- request_body 4 10 0",
+            "- request_body 7 10 0",
+            "- request_body 4 0 1",
+            "- request_body 7 0 1",
+            "- http_call_response 7 2 0 0 0",
+            "- response_headers 7 6 1",
+            "- response_headers 4 7 1",
+            "- log 4",
+            "- log 7",
+            "- done 4",
+            "- delete 4",
+            "- done 7",
+            "- delete 7",
+        ]);
+        assert_eq!(
+            got,
+            [
+                "context_create request_headers request_body(end) response_headers(end) log done delete",
+                "context_create request_headers request_body(end) http_call_response(failed) response_headers(end) \
+                 log done delete",
+            ]
+        );
+    }
+
+    #[test]
+    fn one_number_is_two_contexts_where_the_log_names_filters() {
+        let ours = ["a context_create 2 1", "b context_create 2 1"];
+        assert_eq!(shown_of(&ours).len(), 2);
+        let envoys = calls(&["- context_create 2 1", "- context_create 2 1"]);
+        assert_eq!(contexts(&envoys), None, "which is whose cannot be known");
+    }
+
+    #[test]
+    fn what_differs_is_marked() {
+        let of = |lines: &[&str]| contexts(&calls(lines)).expect("told apart");
+        let first = of(&[
+            "cache context_create 2 1",
+            "cache request_headers 2 7 1",
+            "cache done 2",
+            "cache log 2",
+            "cache delete 2",
+        ]);
+        let second = of(&[
+            "- context_create 4 1",
+            "- request_headers 4 9 1",
+            "- log 4",
+            "- done 4",
+            "- delete 4",
+            // Not reached: a reply came before.
+            "- context_create 5 1",
+            "- log 5",
+            "- done 5",
+            "- delete 5",
+        ]);
+        let all = differences(&first, &second);
+        assert_eq!(
+            all,
+            [Difference {
+                what: "callbacks of cache".to_owned(),
+                first: "context_create, request_headers(end), [done, log], delete".to_owned(),
+                second: "context_create, request_headers(end), [log, done], delete".to_owned(),
+            }]
+        );
+        assert_eq!(all[0].kind(), "callbacks of cache [done, log] [log, done]");
+        assert!(differences(&first, &first).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_context_is_waited_for_and_not_for_ever() {
+        let heard = Arc::new(Heard::default());
+        let hear = |lines: &[&str]| {
+            for call in calls(lines) {
+                heard.hearer().hear(call);
+            }
+        };
+        hear(&["- context_create 4 1", "- request_headers 4 9 1"]);
+        let (all, ()) = tokio::join!(heard.contexts(PATIENCE), async {
+            tokio::task::yield_now().await;
+            hear(&["- log 4", "- done 4", "- delete 4"]);
+        });
+        assert!(all.expect("told apart")[0].over);
+        heard.clear();
+        hear(&["- context_create 5 1", "- request_headers 5 9 1"]);
+        let patience = Duration::from_millis(10);
+        let all = heard.contexts(patience).await.expect("told apart");
+        assert_eq!(all[0].calls.last().expect("some"), "(not over after 10ms)");
+    }
 }

@@ -29,10 +29,15 @@ impl Hearer {
         Self(Arc::new(hear))
     }
 
+    /// Tells it.
+    pub fn hear(&self, callback: Callback) {
+        (self.0)(callback);
+    }
+
     /// Takes what is a callback, or speaks of one, from a line of a log: true if nothing of it is to be kept.
     pub(crate) fn takes(&self, line: &str) -> bool {
         if let Some(callback) = of_host(line).or_else(|| of_envoy(line)) {
-            (self.0)(callback);
+            self.hear(callback);
             return true;
         }
         ["[host<-vm] ", "[vm->host] ", "[vm<-host] "]

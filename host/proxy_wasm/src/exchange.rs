@@ -16,6 +16,8 @@ pub(crate) struct Exchange {
     pub(crate) id: u32,
     pub(crate) signal: Arc<Signal>,
     over: AtomicBool,
+    /// The client left in the middle of its request.
+    left: AtomicBool,
 }
 
 /// What became of a message that waited for the plugin.
@@ -38,7 +40,18 @@ impl Exchange {
             id,
             signal,
             over: AtomicBool::new(false),
+            left: AtomicBool::new(false),
         })
+    }
+
+    /// Notes that the request's body broke off: nobody waits for a response.
+    pub(crate) fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it did.
+    pub(crate) fn left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
     }
 
     /// Does something on the machine, with exclusive use of it.

@@ -176,8 +176,15 @@ impl ProxyWasm {
         if applied.await.is_err() {
             return self.without(original.unwrap_or(parts), body, next).await;
         }
-        let body = if end || self.over.request == (false, false) {
+        let body = if end {
             body
+        } else if self.over.request == (false, false) {
+            let exchange = Arc::clone(&exchange);
+            body.map_err(move |error| {
+                exchange.leave();
+                error
+            })
+            .boxed_unsync()
         } else {
             let common = Arc::clone(&self.common);
             let mut pump = Pump::new(
@@ -210,6 +217,7 @@ impl ProxyWasm {
                 let outcome = exchange.verdict().await;
                 let pass = self.common.on_trap == OnTrap::PassThrough;
                 match outcome {
+                    Outcome::Go if exchange.left() => return Err(error),
                     Outcome::Go => {}
                     Outcome::Gone if pass => return Err(error),
                     outcome => return self.decided(ending, asked, outcome).await,
@@ -261,7 +269,8 @@ impl ProxyWasm {
     ) -> Result<Response, Error> {
         let exchange = Arc::clone(&ending.0);
         let (id, meter) = (exchange.id, &self.common.meter);
-        if response.extensions().get::<Direct>().is_some() {
+        // As in Envoy, nobody is told of a response that is not for the plugin, or for no client any more.
+        if response.extensions().get::<Direct>().is_some() || exchange.left() {
             self.finish_head(&exchange).await;
             return Ok(response.map(|body| Passing::new(body, ending, meter).boxed_unsync()));
         }
