@@ -211,16 +211,15 @@ fn differences(first: &[Context], second: &[Context]) -> Vec<Difference> {
         if a_calls == b_calls {
             continue;
         }
-        let filter = [a, b]
-            .into_iter()
-            .flatten()
-            .find_map(|it| it.filter.clone());
+        let names = [a, b].map(|it| it.and_then(|it| it.filter.clone()));
+        let what = match names {
+            [Some(a), Some(b)] if a != b => format!("callbacks of {a} / {b}"),
+            [Some(name), _] | [None, Some(name)] => format!("callbacks of {name}"),
+            [None, None] => format!("callbacks of filter {}", at + 1),
+        };
         let (first, second) = marked(&a_calls, &b_calls);
         all.push(Difference {
-            what: match filter {
-                Some(filter) => format!("callbacks of {filter}"),
-                None => format!("callbacks of filter {}", at + 1),
-            },
+            what,
             first,
             second,
         });

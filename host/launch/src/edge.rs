@@ -180,12 +180,27 @@ impl Edge {
             .collect())
     }
 
-    /// The first filter of a listener that is no proxy-wasm module, and so has no callbacks.
-    pub fn component_of(&self, listener: Option<&str>) -> Result<Option<String>> {
-        for name in self.filters_of(listener)? {
+    /// Why the callbacks of a listener's filters say nothing of its exchanges, if they do not.
+    pub fn uncalled(&self, listener: Option<&str>) -> Result<Option<String>> {
+        let filters = self.filters_of(listener)?;
+        if filters.is_empty() {
+            return Ok(Some("there are no filters".to_owned()));
+        }
+        for name in filters {
             let module = text(self.named("filter", &name)?, "module").unwrap_or_default();
-            if is_component(&self.resolve(Path::new(&module)))? {
-                return Ok(Some(name));
+            let module = self.resolve(Path::new(&module));
+            if is_component(&module)? {
+                return Ok(Some(format!("{name} is a component, which has none")));
+            }
+            // The name of an export stands in the file as it is.
+            let last = b"proxy_on_delete";
+            if !std::fs::read(&module)?
+                .windows(last.len())
+                .any(|at| at == last)
+            {
+                return Ok(Some(format!(
+                    "{name} has no proxy_on_delete, which is the last of an exchange"
+                )));
             }
         }
         Ok(None)

@@ -1,16 +1,16 @@
 //! `edgeweir diff`: the same exchanges through two sides, and every difference.
 
 mod report;
+mod sides;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
-use edgeweir_host_launch::{Edge, Exit, Hearer, Options, Running, Side};
+use anyhow::{Result, bail};
+use edgeweir_host_launch::{Exit, Side};
 use serde_json::Value;
 
 use crate::callbacks::Callbacks;
@@ -110,22 +110,22 @@ pub fn execute(arguments: &Diff) -> Result<()> {
         .transpose()?;
     let edges = sides
         .iter()
-        .map(|side| edge(side, arguments, config.as_ref()))
+        .map(|side| sides::edge(side, arguments, config.as_ref()))
         .collect::<Result<Vec<_>>>()?;
-    let callbacks = match uncalled(&edges, arguments)? {
+    let callbacks = match sides::uncalled(&edges, arguments) {
         None => Ok(Arc::new(Callbacks::default())),
         Some(why) => Err(why),
     };
     let heard = callbacks.as_ref().ok();
     // From this thread, which lives as long as they have to.
-    let first = start(
+    let first = sides::start(
         &sides[0],
         &edges[0],
         arguments,
         origins.first.address,
         heard.map(|all| all.first.hearer()),
     )?;
-    let second = start(
+    let second = sides::start(
         &sides[1],
         &edges[1],
         arguments,
@@ -164,71 +164,6 @@ pub fn execute(arguments: &Diff) -> Result<()> {
     let times: u64 = found.ways.values().map(|way| way.times).sum();
     let message = format!("{times} exchanges differ, in {} ways", found.ways.len());
     Err(Exit::new(DIFFERS, message).into())
-}
-
-/// The configuration of a side.
-fn edge(side: &Side, arguments: &Diff, config: Option<&Value>) -> Result<Edge> {
-    let file = match side {
-        Side::Host(file) | Side::Envoy(file) => file,
-        Side::Url(_) => bail!("{side} is not started here"),
-    };
-    let edge = if file.extension().is_some_and(|kind| kind == "wasm") {
-        Edge::of_module(file, config)
-    } else {
-        Edge::read(file)
-    };
-    let edge = edge
-        .and_then(|edge| {
-            // A listener that is not there is said before anything starts.
-            edge.filters_of(arguments.listener.as_deref())?;
-            Ok(edge)
-        })
-        .with_context(|| format!("{side} does not start"))?;
-    Ok(edge.with_one_instance())
-}
-
-/// Why no callbacks are compared, if they are not.
-fn uncalled(edges: &[Edge], arguments: &Diff) -> Result<Option<String>> {
-    let listener = arguments.listener.as_deref();
-    if arguments.lanes > 1 && arguments.replay.is_none() {
-        return Ok(Some(
-            "those of several sessions at once cannot be told apart".to_owned(),
-        ));
-    }
-    for edge in edges {
-        // What cannot be read is said when the side starts.
-        if let Ok(Some(filter)) = edge.component_of(listener) {
-            return Ok(Some(format!("{filter} is a component, which has none")));
-        }
-    }
-    let mut filters = edges.iter().map(|edge| edge.filters_of(listener));
-    let none = filters.try_fold(true, |none, filters| Ok(none && filters?.is_empty()));
-    none.map(|none: bool| none.then(|| "there are no filters".to_owned()))
-}
-
-fn start(
-    side: &Side,
-    edge: &Edge,
-    arguments: &Diff,
-    origin: SocketAddr,
-    callbacks: Option<Hearer>,
-) -> Result<Running> {
-    let options = Options {
-        workers: 1,
-        listener: arguments.listener.clone(),
-        envoy: arguments.envoy.clone(),
-        callbacks,
-    };
-    let edge = edge.clone().with_origin(origin);
-    let edge = if arguments.http2_origin {
-        edge.with_http2()
-    } else {
-        edge
-    };
-    match side.start(|_| Ok(edge), &options)? {
-        Some(running) => Ok(running),
-        None => bail!("{side} is not started here"),
-    }
 }
 
 async fn generated(
@@ -322,8 +257,20 @@ async fn generated(
 
 /// What makes two findings the same: the kind of request, and what differs first.
 fn way_of(step: &Step, differences: &[Difference]) -> String {
-    let whats: Vec<String> = differences.iter().take(3).map(Difference::kind).collect();
-    format!("{}: {}", step.asked.method, whats.join(", "))
+    named(step, differences, Difference::kind)
+}
+
+fn named(step: &Step, differences: &[Difference], name: impl Fn(&Difference) -> String) -> String {
+    let names: Vec<String> = differences.iter().take(3).map(name).collect();
+    format!("{}: {}", step.asked.method, names.join(", "))
+}
+
+impl Way {
+    /// As it is shown: with what differs, and not yet how.
+    fn name(&self) -> String {
+        let what = |difference: &Difference| difference.what.clone();
+        named(&self.session.steps[self.at], &self.differences, what)
+    }
 }
 
 async fn again(
