@@ -1,5 +1,6 @@
 //! One exchange's hold on its virtual machine: waits for the plugin, and ends the stream whatever happens.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -158,9 +159,21 @@ impl Drop for Ending {
     }
 }
 
+/// A plugin reset the exchange: there is no response, and no other plugin is told of one.
+#[derive(Debug)]
+pub(crate) struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the plugin closed the stream")
+    }
+}
+
+impl std::error::Error for Closed {}
+
 /// The exchange was reset by the plugin.
 pub(crate) fn closed() -> Error {
-    "the plugin closed the stream".into()
+    Closed.into()
 }
 
 /// The plugin trapped when part of the message was gone or changed.

@@ -14,7 +14,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 
 use crate::body::{Failure, Passing, Pump, PumpBody};
-use crate::exchange::{Ending, Exchange, Outcome, closed};
+use crate::exchange::{Closed, Ending, Exchange, Outcome, closed};
 use crate::fields::Fields;
 use crate::plugin::{Common, OnTrap, Properties, Route};
 use crate::stream::{Direction, LocalResponse, Origin, Phase, Signal, Stream, bodiless};
@@ -217,7 +217,7 @@ impl ProxyWasm {
                 let outcome = exchange.verdict().await;
                 let pass = self.common.on_trap == OnTrap::PassThrough;
                 match outcome {
-                    Outcome::Go if exchange.left() => return Err(error),
+                    Outcome::Go if exchange.left() || error.is::<Closed>() => return Err(error),
                     Outcome::Go => {}
                     Outcome::Gone if pass => return Err(error),
                     outcome => return self.decided(ending, asked, outcome).await,

@@ -106,6 +106,21 @@ async fn a_response_in_place_of_another_passes_the_filters_before() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_closed_has_no_response() {
+    let closing = with_response("(call $ok (call $close (i32.const 1))) (i32.const 1)");
+    let (chain, all) = chain(&[passing(), closing], Origin::text("old"));
+    assert!(chain.run(Request::new(empty())).await.is_err());
+    assert_eq!(
+        called(&all[0]),
+        "context_create request_headers log done delete"
+    );
+    assert_eq!(
+        called(&all[1]),
+        "context_create request_headers response_headers log done delete"
+    );
+}
+
+#[tokio::test]
 async fn nobody_answers_a_client_that_left_in_its_request() {
     let origin = || {
         Origin::answering(|request| async move {

@@ -68,6 +68,7 @@ pub struct Diff {
 /// One way in which the sides differ.
 #[derive(Clone, Debug)]
 struct Way {
+    name: String,
     times: u64,
     session: Session,
     at: usize,
@@ -238,6 +239,7 @@ async fn generated(
                     continue;
                 }
                 let mut smallest = Way {
+                    name: name_of(&session.steps[at], &differences),
                     times: 1,
                     session,
                     at,
@@ -265,12 +267,9 @@ fn named(step: &Step, differences: &[Difference], name: impl Fn(&Difference) -> 
     format!("{}: {}", step.asked.method, names.join(", "))
 }
 
-impl Way {
-    /// As it is shown: with what differs, and not yet how.
-    fn name(&self) -> String {
-        let what = |difference: &Difference| difference.what.clone();
-        named(&self.session.steps[self.at], &self.differences, what)
-    }
+/// As it is shown: with what differs, and not yet how.
+fn name_of(step: &Step, differences: &[Difference]) -> String {
+    named(step, differences, |difference| difference.what.clone())
 }
 
 async fn again(
@@ -344,6 +343,7 @@ async fn replayed(
             continue;
         }
         let way = way_of(&step, &differences);
+        let name = name_of(&step, &differences);
         let session = Session {
             seed: 0,
             steps: vec![step],
@@ -353,6 +353,7 @@ async fn replayed(
             .entry(way)
             .and_modify(|known| known.times += 1)
             .or_insert(Way {
+                name,
                 times: 1,
                 session,
                 at: 0,

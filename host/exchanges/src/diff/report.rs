@@ -37,7 +37,7 @@ pub(super) fn text(found: &Found, sides: &[Side], took: f64) -> String {
         Err(why) => text.push_str(&format!("callbacks are not compared: {why}\n")),
     }
     for (number, way) in found.ways.values().enumerate().take(SHOWN) {
-        let name = way.name();
+        let name = &way.name;
         text.push_str(&format!("\n{}. {name}: {} times\n", number + 1, way.times));
         for (at, step) in way.session.steps.iter().enumerate() {
             let mark = if at == way.at { ">" } else { " " };
@@ -72,7 +72,7 @@ pub(super) fn json(found: &Found, sides: &[Side]) -> Value {
         .values()
         .map(|way| {
             json!({
-                "way": way.name(),
+                "way": way.name,
                 "times": way.times,
                 "seed": way.session.seed,
                 "requests": way.session.steps.iter().map(|step| shown(&step.asked)).collect::<Vec<_>>(),
