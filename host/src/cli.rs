@@ -74,10 +74,12 @@ pub enum Command {
         edgeweir bench edgeweir.toml --baseline main.json --fail-above 5%"
     )]
     Bench(Box<edgeweir_host_bench::command::Bench>),
-    /// Send the same exchanges through two sides, such as the host and a real Envoy, and show every difference.
+    /// Send the same exchanges through two sides, such as the host and a real Envoy, and show every difference: in responses,
+    /// in what reaches the origin, in the callbacks of modules.
     #[command(
         after_help = "Both sides have an origin that says the same. Made-up exchanges that differ are made smaller \
-        until what is left matters.\nExit codes: 0 no difference, 1 an error, 3 differences.\n\nExamples:\n  \
+        until what is left matters. Callbacks of proxy-wasm modules are compared with one lane.\n\
+        Exit codes: 0 no difference, 1 an error, 3 differences.\n\nExamples:\n  \
         edgeweir diff edgeweir.toml --generate 10000 --seed 7\n  \
         edgeweir diff edgeweir.toml --replay recorded.har\n  \
         edgeweir diff before.toml after.toml --ignore cache-status\n  \

@@ -283,6 +283,45 @@ fn the_same_configuration_does_not_differ_from_itself() {
     }
 }
 
+/// A module with these callbacks; it does nothing.
+fn module(folder: &Path, name: &str, callbacks: &str) {
+    let text = format!(
+        r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+             (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 0))
+             (func (export "proxy_on_context_create") (param i32 i32))
+             (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 0))
+             {callbacks}
+             (func (export "proxy_on_delete") (param i32)))"#
+    );
+    let bytes = wat::parse_str(text).expect("it is good");
+    std::fs::write(folder.join(name), bytes).expect("written");
+}
+
+#[test]
+fn diff_shows_callbacks_that_differ() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let log = r#"(func (export "proxy_on_log") (param i32))"#;
+    module(folder, "logs.wasm", log);
+    module(folder, "silent.wasm", "");
+    let sides = ["diff", "logs.wasm", "silent.wasm", "--generate", "20"];
+    let output = run(folder, &sides);
+    assert_eq!(output.status.code(), Some(3), "{}", out(&output));
+    let want = "  callbacks of logs\n    first:  context_create, request_headers(end), [log], delete\n    \
+                second: context_create, request_headers(end), [], delete\n";
+    assert!(out(&output).contains(want), "{}", out(&output));
+    let output = run(folder, &[&sides[..], &["--json"]].concat());
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(found["callbacks"]["compared"], true, "{found}");
+    let ways = found["ways"].as_array().expect("ways");
+    let difference = &ways[0]["differences"][0];
+    assert_eq!(difference["what"], "callbacks of logs", "{found}");
+    let output = run(folder, &[&sides[..], &["--lanes", "2"]].concat());
+    assert!(output.status.success(), "{}", out(&output));
+    let said = "callbacks are not compared: those of several sessions at once cannot be told apart";
+    assert!(out(&output).contains(said), "{}", out(&output));
+}
+
 /// A child that serves, stopped by SIGTERM as a service manager does.
 struct Serving {
     child: Child,

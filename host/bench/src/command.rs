@@ -177,6 +177,7 @@ fn start(
         workers: usize::from(arguments.workers),
         listener: arguments.listener.clone(),
         envoy: arguments.envoy.clone(),
+        callbacks: None,
     };
     let edge = |file: &Path| {
         let module = file.extension().is_some_and(|kind| kind == "wasm");

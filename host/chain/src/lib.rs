@@ -70,6 +70,11 @@ pub enum Unreached {
     Timeout,
 }
 
+/// A proxy-wasm filter put this response in the place of one whose head had come already. As in Envoy it goes straight to the
+/// client: the proxy-wasm filters before it have no callbacks for it. An extension of such a [`Response`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Direct;
+
 /// One filter of a chain, or the origin at its end.
 #[async_trait]
 pub trait Layer: Send + Sync + 'static {

@@ -139,6 +139,22 @@ pub struct Difference {
     pub second: String,
 }
 
+impl Difference {
+    /// What makes two differences the same: what differs, and of callbacks also in which part of them.
+    pub fn kind(&self) -> String {
+        let part = |calls: &str| {
+            let from = calls.find('[')?;
+            Some(calls[from..=calls.rfind(']')?].to_owned())
+        };
+        match (part(&self.first), part(&self.second)) {
+            (Some(first), Some(second)) if self.what.starts_with("callbacks") => {
+                format!("{} {first} {second}", self.what)
+            }
+            _ => self.what.clone(),
+        }
+    }
+}
+
 fn difference(
     what: impl Into<String>,
     first: impl Into<String>,

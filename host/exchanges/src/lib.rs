@@ -1,6 +1,7 @@
 //! Exchanges recorded, replayed, generated and compared: `edgeweir record`, `replay`, `diff` and `explain`.
 #![forbid(unsafe_code)]
 
+mod callbacks;
 mod client;
 pub mod compare;
 mod decode;

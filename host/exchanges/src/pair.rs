@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use anyhow::Result;
 
+use crate::callbacks::Callbacks;
 use crate::client::Client;
 use crate::compare::{self, Difference, Ignored};
 use crate::generate::{Session, Step};
@@ -36,22 +37,36 @@ impl Origins {
     }
 }
 
+/// Where both sides are, and what they call.
+#[derive(Clone)]
+pub struct Subjects {
+    /// The first side.
+    pub first: SocketAddr,
+    /// The second.
+    pub second: SocketAddr,
+    /// Their callbacks, where they are compared; then there is one lane at a time.
+    pub callbacks: Option<Arc<Callbacks>>,
+}
+
 /// A connection to each side.
 pub struct Lane {
     first: Client,
     second: Client,
+    callbacks: Option<Arc<Callbacks>>,
 }
 
 impl Lane {
     /// To these two.
-    pub fn new(first: SocketAddr, second: SocketAddr) -> Self {
+    pub fn new(subjects: &Subjects) -> Self {
         Self {
-            first: Client::new(first),
-            second: Client::new(second),
+            first: Client::new(subjects.first),
+            second: Client::new(subjects.second),
+            callbacks: subjects.callbacks.clone(),
         }
     }
 
-    /// One step through both sides at the same moment; what differs of the responses and of what the origins received.
+    /// One step through both sides at the same moment; what differs of the responses, of what the origins received and of
+    /// the callbacks.
     pub async fn step(
         &mut self,
         origins: &Origins,
@@ -69,6 +84,9 @@ impl Lane {
         asked
             .fields
             .push((NUMBER.as_str().to_owned(), number.to_string().into_bytes()));
+        if let Some(callbacks) = &self.callbacks {
+            callbacks.begin();
+        }
         let (first, second) = tokio::join!(self.first.send(&asked), self.second.send(&asked));
         let mut all = match (first, second) {
             (Ok(first), Ok(second)) => compare::answers(&first, &second, ignored),
@@ -84,6 +102,9 @@ impl Lane {
             origins.second.received(number),
         );
         all.extend(compare::received(&first, &second, ignored));
+        if let Some(callbacks) = &self.callbacks {
+            all.extend(callbacks.end().await);
+        }
         all
     }
 

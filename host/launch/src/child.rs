@@ -1,17 +1,19 @@
 //! The child processes.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::callbacks::{self, Hearer};
 use crate::edge::Edge;
 use crate::{cpu_time, envoy, get, resident, this_program, wasmtime};
 
@@ -29,6 +31,8 @@ pub struct Options {
     pub listener: Option<String>,
     /// Envoy's program, when it is not the one [`envoy::find`] would find.
     pub envoy: Option<PathBuf>,
+    /// Who is told of every callback of the listeners' modules; nobody is, and none is logged, without one.
+    pub callbacks: Option<Hearer>,
 }
 
 /// A child that serves; it ends when this is dropped.
@@ -86,20 +90,25 @@ pub fn start_host(edge: &Edge, options: &Options) -> Result<Running> {
     let file = folder.path().join("edgeweir.toml");
     fs::write(&file, edge.to_toml()?).context("writing the child's configuration")?;
     let log = folder.path().join("log");
+    let kept = fs::File::create(&log)?;
     let mut command = Command::new(this_program()?);
     command
         .arg("--log")
-        .arg("warn")
+        .arg(match options.callbacks {
+            Some(_) => format!("warn,{}=trace", callbacks::HOST),
+            None => "warn".to_owned(),
+        })
         .arg("run")
         .arg(&file)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(fs::File::create(&log)?);
+        .stderr(errors(options, &kept)?);
     if options.workers > 0 {
         command.env("TOKIO_WORKER_THREADS", options.workers.to_string());
     }
     let mut child = Guard(Some(command.spawn().context("starting a host")?));
-    let admin = admin_of(child.get(), &log, edge.file())?;
+    let reader = reads(child.get(), options, kept);
+    let admin = admin_of(child.get(), &log, reader, edge.file())?;
     let stats: Value = serde_json::from_str(&get(admin, "/stats.json")?)?;
     let listeners = stats["listeners"].as_array().cloned().unwrap_or_default();
     let found = match &options.listener {
@@ -121,7 +130,12 @@ pub fn start_host(edge: &Edge, options: &Options) -> Result<Running> {
 }
 
 /// Where a host that starts has its admin pages, by the line it prints.
-fn admin_of(child: &mut Child, log: &Path, file: &Path) -> Result<SocketAddr> {
+fn admin_of(
+    child: &mut Child,
+    log: &Path,
+    reader: Option<JoinHandle<()>>,
+    file: &Path,
+) -> Result<SocketAddr> {
     let stdout = child.stdout.take().context("the child's output")?;
     let (said, hears) = mpsc::channel();
     // Reads to the end, so that the child never waits for a reader.
@@ -145,6 +159,7 @@ fn admin_of(child: &mut Child, log: &Path, file: &Path) -> Result<SocketAddr> {
         ),
         Err(mpsc::RecvTimeoutError::Disconnected) => {
             let status = child.wait()?;
+            read_whole(reader);
             bail!(
                 "{}: the host ended with {status}: {}",
                 file.display(),
@@ -159,13 +174,14 @@ fn admin_of(child: &mut Child, log: &Path, file: &Path) -> Result<SocketAddr> {
 /// Envoy asks the kernel to be killed with the thread that started it: call this from one that lives on.
 pub fn start_envoy(edge: &Edge, options: &Options) -> Result<Running> {
     let program = envoy::find(options.envoy.as_deref())?;
-    let bootstrap = envoy::bootstrap(edge, options.listener.as_deref())?;
+    let mut bootstrap = envoy::bootstrap(edge, options.listener.as_deref())?;
+    let apart = options.callbacks.is_some() && envoy::tells_contexts_apart(&mut bootstrap);
     let folder = folder()?;
     let config = folder.path().join("envoy.json");
-    let admin = folder.path().join("admin");
+    let admin_file = folder.path().join("admin");
     let log = folder.path().join("log");
     fs::write(&config, bootstrap.to_string()).context("writing the bootstrap")?;
-    let out = fs::File::create(&log)?;
+    let kept = fs::File::create(&log)?;
     let mut command = Command::new(&program);
     command
         .args(["--use-dynamic-base-id", "--log-level", "warning"])
@@ -173,16 +189,27 @@ pub fn start_envoy(edge: &Edge, options: &Options) -> Result<Running> {
         .arg("--config-path")
         .arg(&config)
         .arg("--admin-address-path")
-        .arg(&admin)
+        .arg(&admin_file)
         .stdin(Stdio::null())
-        .stdout(out.try_clone()?)
-        .stderr(out);
-    let mut child = Guard(Some(
-        command
-            .spawn()
-            .with_context(|| format!("starting {}", program.display()))?,
-    ));
-    let (admin, address) = wait("Envoy", &mut child, &log, || serving(&admin))?;
+        .stdout(kept.try_clone()?)
+        .stderr(errors(options, &kept)?);
+    if options.callbacks.is_some() {
+        command.args(["--component-log-level", callbacks::ENVOY]);
+    }
+    let child = command
+        .spawn()
+        .with_context(|| format!("starting {}", program.display()))?;
+    let mut child = Guard(Some(child));
+    let mut reader = reads(child.get(), options, kept);
+    let ended = || read_whole(reader.take());
+    let (admin, address) = wait("Envoy", &mut child, &log, ended, || {
+        serving(&admin_file, envoy::MAIN)
+    })?;
+    if apart {
+        let (_, address) =
+            serving(&admin_file, envoy::APART).context("Envoy does not say where it listens")?;
+        refused(address)?;
+    }
     Ok(Running {
         address,
         admin: Some(admin),
@@ -222,9 +249,13 @@ pub fn start_wasmtime(edge: &Edge, options: &Options) -> Result<Running> {
             .spawn()
             .with_context(|| format!("starting {}", program.display()))?,
     ));
-    let address = wait("wasmtime", &mut child, &log, || {
-        wasmtime::address_in(&fs::read_to_string(&log).ok()?)
-    })?;
+    let address = wait(
+        "wasmtime",
+        &mut child,
+        &log,
+        || (),
+        || wasmtime::address_in(&fs::read_to_string(&log).ok()?),
+    )?;
     Ok(Running {
         address,
         admin: None,
@@ -233,16 +264,18 @@ pub fn start_wasmtime(edge: &Edge, options: &Options) -> Result<Running> {
     })
 }
 
-/// Asks until there is an answer, the child ends or patience does.
+/// Asks until there is an answer, the child ends (then `ended` sees that its log is whole) or patience does.
 fn wait<T>(
     name: &str,
     child: &mut Guard,
     log: &Path,
+    ended: impl FnOnce(),
     mut ready: impl FnMut() -> Option<T>,
 ) -> Result<T> {
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(status) = child.get().try_wait()? {
+            ended();
             bail!("{name} ended with {status}: {}", tail(log));
         }
         if let Some(found) = ready() {
@@ -258,15 +291,61 @@ fn wait<T>(
     }
 }
 
-/// The admin address and the first listener of an Envoy, once it is live.
-fn serving(admin: &Path) -> Option<(SocketAddr, SocketAddr)> {
+/// The admin address and a listener of an Envoy, once it is live.
+fn serving(admin: &Path, listener: &str) -> Option<(SocketAddr, SocketAddr)> {
     let admin: SocketAddr = fs::read_to_string(admin).ok()?.trim().parse().ok()?;
     get(admin, "/ready").ok()?;
     let listeners: Value =
         serde_json::from_str(&get(admin, "/listeners?format=json").ok()?).ok()?;
-    let address = &listeners["listener_statuses"][0]["local_address"]["socket_address"];
+    let all = listeners["listener_statuses"].as_array()?;
+    let found = all.iter().find(|status| status["name"] == listener)?;
+    let address = &found["local_address"]["socket_address"];
     let port = u16::try_from(address["port_value"].as_u64()?).ok()?;
     Some((admin, SocketAddr::from(([127, 0, 0, 1], port))))
+}
+
+/// A request without Host, which Envoy refuses before any filter sees it: it only makes the contexts, and ends them.
+fn refused(address: SocketAddr) -> Result<()> {
+    let mut stream = TcpStream::connect(address).context("connecting to Envoy")?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n")?;
+    stream.read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+/// Where a child's errors go: to its log, or first to whom is told of callbacks.
+fn errors(options: &Options, kept: &fs::File) -> Result<Stdio> {
+    Ok(match options.callbacks {
+        Some(_) => Stdio::piped(),
+        None => kept.try_clone()?.into(),
+    })
+}
+
+/// Reads a child's errors to their end: callbacks are told, the rest goes to its log.
+fn reads(child: &mut Child, options: &Options, mut kept: fs::File) -> Option<JoinHandle<()>> {
+    let (hearer, errors) = (options.callbacks.clone()?, child.stderr.take()?);
+    Some(std::thread::spawn(move || {
+        let mut errors = BufReader::with_capacity(1 << 16, errors);
+        let mut line = Vec::new();
+        while errors
+            .read_until(b'\n', &mut line)
+            .is_ok_and(|size| size > 0)
+        {
+            if !hearer.takes(&String::from_utf8_lossy(&line)) {
+                // A full disk costs the log, not the run.
+                let _ = kept.write_all(&line);
+            }
+            line.clear();
+        }
+    }))
+}
+
+/// Waits until all that a child said before it ended is in its log.
+fn read_whole(reader: Option<JoinHandle<()>>) {
+    if let Some(reader) = reader {
+        // It has nothing to panic about; its log would be what it is.
+        let _ = reader.join();
+    }
 }
 
 fn folder() -> Result<TempDir> {

@@ -203,6 +203,32 @@ impl Edge {
             .collect())
     }
 
+    /// Why the callbacks of a listener's filters say nothing of its exchanges, if they do not.
+    pub fn uncalled(&self, listener: Option<&str>) -> Result<Option<String>> {
+        let filters = self.filters_of(listener)?;
+        if filters.is_empty() {
+            return Ok(Some("there are no filters".to_owned()));
+        }
+        for name in filters {
+            let module = text(self.named("filter", &name)?, "module").unwrap_or_default();
+            let module = self.resolve(Path::new(&module));
+            if is_component(&module)? {
+                return Ok(Some(format!("{name} is a component, which has none")));
+            }
+            // The name of an export stands in the file as it is.
+            let last = b"proxy_on_delete";
+            if !std::fs::read(&module)?
+                .windows(last.len())
+                .any(|at| at == last)
+            {
+                return Ok(Some(format!(
+                    "{name} has no proxy_on_delete, which is the last of an exchange"
+                )));
+            }
+        }
+        Ok(None)
+    }
+
     /// A listener's table, by name; the first without one.
     pub(crate) fn listener(&self, name: Option<&str>) -> Result<&Table> {
         let listeners = self.listeners();

@@ -9,6 +9,11 @@ use toml::{Table, Value};
 
 use crate::edge::{self, Edge, settings, text};
 
+/// The listener that does what the host's does.
+pub(crate) const MAIN: &str = "main";
+/// The listener of [`tells_contexts_apart`].
+pub(crate) const APART: &str = "apart";
+
 /// Envoy's program: the one given, else `EDGEWEIR_ENVOY`, else `envoy` of the PATH.
 pub fn find(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(given) = given {
@@ -88,7 +93,7 @@ pub fn bootstrap(edge: &Edge, listener: Option<&str>) -> Result<Json> {
         "admin": { "address": socket("127.0.0.1", 0) },
         "static_resources": {
             "listeners": [{
-                "name": "main",
+                "name": MAIN,
                 "address": socket("127.0.0.1", 0),
                 "filter_chains": [{ "filters": [{
                     "name": "envoy.filters.network.http_connection_manager",
@@ -98,6 +103,33 @@ pub fn bootstrap(edge: &Edge, listener: Option<&str>) -> Result<Json> {
             "clusters": clusters
         }
     }))
+}
+
+/// Adds a listener by which the contexts of several filters get numbers of their own; false where there is but one filter.
+///
+/// Each virtual machine counts its contexts by itself, and the log names no machine: the contexts of one exchange would all
+/// have one number. Here the second filter is twice behind the first, the third three times and so on, in the same machines:
+/// after one exchange through it their counts differ, and go on differing.
+pub(crate) fn tells_contexts_apart(bootstrap: &mut Json) -> bool {
+    let listeners = &mut bootstrap["static_resources"]["listeners"];
+    let mut apart = listeners[0].clone();
+    let filters = &mut apart["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"];
+    let Some([chain @ .., router]) = filters.as_array().map(Vec::as_slice) else {
+        return false;
+    };
+    if chain.len() < 2 {
+        return false;
+    }
+    let spread = chain
+        .iter()
+        .enumerate()
+        .flat_map(|(at, filter)| std::iter::repeat_n(filter, at));
+    *filters = spread.chain([router]).cloned().collect();
+    apart["name"] = APART.into();
+    if let Some(listeners) = listeners.as_array_mut() {
+        listeners.push(apart);
+    }
+    true
 }
 
 fn wasm(edge: &Edge, name: &str, filter: &Table) -> Result<Json> {
@@ -224,6 +256,31 @@ mod tests {
             (&cluster["name"], &cluster["type"]),
             (&json!("origin"), &json!("STATIC"))
         );
+    }
+
+    #[test]
+    fn contexts_are_told_apart_where_there_are_several() {
+        let names = |all: &Json| {
+            let manager = &all["filter_chains"][0]["filters"][0]["typed_config"];
+            let filters = manager["http_filters"].as_array().cloned();
+            let filters = filters.unwrap_or_default();
+            filters
+                .iter()
+                .map(|it| it["name"].as_str().unwrap_or_default().to_owned())
+                .collect::<Vec<_>>()
+        };
+        let with = |filters: &[&str]| {
+            let filters: Vec<Json> = filters.iter().map(|name| json!({ "name": name })).collect();
+            let manager = json!({ "typed_config": { "http_filters": filters } });
+            json!({ "static_resources": { "listeners": [{ "name": MAIN, "filter_chains": [{ "filters": [manager] }] }] } })
+        };
+        let mut one = with(&["a", "router"]);
+        assert!(!tells_contexts_apart(&mut one));
+        let mut three = with(&["a", "b", "c", "router"]);
+        assert!(tells_contexts_apart(&mut three));
+        let listeners = &three["static_resources"]["listeners"];
+        assert_eq!(names(&listeners[0]), ["a", "b", "c", "router"]);
+        assert_eq!(names(&listeners[1]), ["b", "c", "c", "router"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! What is measured is a process of its own, so that its CPU time is its alone.
 #![forbid(unsafe_code)]
 
+mod callbacks;
 mod child;
 mod edge;
 mod envoy;
@@ -18,6 +19,7 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Result, bail};
 
+pub use callbacks::{Callback, Hearer};
 pub use child::{Options, Running, start_envoy, start_host, start_wasmtime};
 pub use edge::Edge;
 pub use envoy::{bootstrap, find as find_envoy};

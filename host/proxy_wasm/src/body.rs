@@ -186,6 +186,9 @@ impl Pump {
             Some(Err(error)) => {
                 // An end the plugin never sees: it is no end of the body.
                 self.over = true;
+                if self.direction == Direction::Request {
+                    self.exchange.leave();
+                }
                 return self.ready.push_back(Err(error));
             }
             Some(Ok(frame)) => frame,

@@ -1,5 +1,6 @@
 //! One exchange's hold on its virtual machine: waits for the plugin, and ends the stream whatever happens.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,6 +17,8 @@ pub(crate) struct Exchange {
     pub(crate) id: u32,
     pub(crate) signal: Arc<Signal>,
     over: AtomicBool,
+    /// The client left in the middle of its request.
+    left: AtomicBool,
 }
 
 /// What became of a message that waited for the plugin.
@@ -38,7 +41,18 @@ impl Exchange {
             id,
             signal,
             over: AtomicBool::new(false),
+            left: AtomicBool::new(false),
         })
+    }
+
+    /// Notes that the request's body broke off: nobody waits for a response.
+    pub(crate) fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it did.
+    pub(crate) fn left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
     }
 
     /// Does something on the machine, with exclusive use of it.
@@ -145,9 +159,21 @@ impl Drop for Ending {
     }
 }
 
+/// A plugin reset the exchange: there is no response, and no other plugin is told of one.
+#[derive(Debug)]
+pub(crate) struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the plugin closed the stream")
+    }
+}
+
+impl std::error::Error for Closed {}
+
 /// The exchange was reset by the plugin.
 pub(crate) fn closed() -> Error {
-    "the plugin closed the stream".into()
+    Closed.into()
 }
 
 /// The plugin trapped when part of the message was gone or changed.

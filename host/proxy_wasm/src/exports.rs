@@ -1,5 +1,7 @@
 //! What a module offers: its ABI version, its callbacks, its allocator.
 
+use std::fmt;
+
 use anyhow::{Context as _, anyhow, bail};
 use wasmtime::{ExternType, Instance, Module, Store, TypedFunc, WasmParams, WasmResults};
 
@@ -92,6 +94,21 @@ impl Exports {
     }
 }
 
+/// A callback with its arguments, in Envoy's form: `proxy_on_request_headers(2, 4, 1)`.
+pub(crate) struct Called<'p, P>(pub(crate) &'static str, pub(crate) &'p P);
+
+impl<P: fmt::Debug> fmt::Display for Called<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let arguments = format!("{:?}", self.1);
+        // A tuple brings its parentheses, a number alone does not.
+        if arguments.starts_with('(') {
+            write!(f, "{}{arguments}", self.0)
+        } else {
+            write!(f, "{}({arguments})", self.0)
+        }
+    }
+}
+
 /// Finds one exported function.
 pub(crate) fn typed<P: WasmParams, R: WasmResults>(
     instance: &Instance,
@@ -123,5 +140,27 @@ fn headers(
         Err(_) => Err(anyhow!(
             "its export {name} has another signature than the ABI's"
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callback_is_written_as_envoy_writes_it() {
+        for (shown, want) in [
+            (Called("_initialize", &()).to_string(), "_initialize()"),
+            (
+                Called("proxy_on_log", &3_u32).to_string(),
+                "proxy_on_log(3)",
+            ),
+            (
+                Called("proxy_on_request_headers", &(4_u32, 10_u32, 0_u32)).to_string(),
+                "proxy_on_request_headers(4, 10, 0)",
+            ),
+        ] {
+            assert_eq!(shown, want);
+        }
     }
 }

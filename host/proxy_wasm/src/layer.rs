@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use edgeweir_host_chain::{
-    Body, Emergency, Error, Layer, Meter, Next, Peer, Request, Response, Unreached, empty,
+    Body, Direct, Emergency, Error, Layer, Meter, Next, Peer, Request, Response, Unreached, empty,
 };
 use http::header::HeaderMap;
 use http::{Method, StatusCode, request};
@@ -14,7 +14,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 
 use crate::body::{Failure, Passing, Pump, PumpBody};
-use crate::exchange::{Ending, Exchange, Outcome, closed};
+use crate::exchange::{Closed, Ending, Exchange, Outcome, closed};
 use crate::fields::Fields;
 use crate::plugin::{Common, OnTrap, Properties, Route};
 use crate::stream::{Direction, LocalResponse, Origin, Phase, Signal, Stream, bodiless};
@@ -176,8 +176,15 @@ impl ProxyWasm {
         if applied.await.is_err() {
             return self.without(original.unwrap_or(parts), body, next).await;
         }
-        let body = if end || self.over.request == (false, false) {
+        let body = if end {
             body
+        } else if self.over.request == (false, false) {
+            let exchange = Arc::clone(&exchange);
+            body.map_err(move |error| {
+                exchange.leave();
+                error
+            })
+            .boxed_unsync()
         } else {
             let common = Arc::clone(&self.common);
             let mut pump = Pump::new(
@@ -210,6 +217,7 @@ impl ProxyWasm {
                 let outcome = exchange.verdict().await;
                 let pass = self.common.on_trap == OnTrap::PassThrough;
                 match outcome {
+                    Outcome::Go if exchange.left() || error.is::<Closed>() => return Err(error),
                     Outcome::Go => {}
                     Outcome::Gone if pass => return Err(error),
                     outcome => return self.decided(ending, asked, outcome).await,
@@ -261,6 +269,11 @@ impl ProxyWasm {
     ) -> Result<Response, Error> {
         let exchange = Arc::clone(&ending.0);
         let (id, meter) = (exchange.id, &self.common.meter);
+        // As in Envoy, nobody is told of a response that is not for the plugin, or for no client any more.
+        if response.extensions().get::<Direct>().is_some() || exchange.left() {
+            self.finish_head(&exchange).await;
+            return Ok(response.map(|body| Passing::new(body, ending, meter).boxed_unsync()));
+        }
         let (mut parts, body) = response.into_parts();
         if self.exceeds(&parts.headers) {
             let text = "the response has more header fields than the plugin takes";
@@ -308,7 +321,8 @@ impl ProxyWasm {
             Outcome::Reply(reply) => {
                 // Its own callbacks ran for the response it replaces: this one goes out as it is.
                 meter.answered.fetch_add(1, Ordering::Relaxed);
-                let response = reply.into_response(asked.head, asked.grpc);
+                let mut response = reply.into_response(asked.head, asked.grpc);
+                response.extensions_mut().insert(Direct);
                 self.finish_head(&exchange).await;
                 return Ok(response.map(|body| Passing::new(body, ending, meter).boxed_unsync()));
             }

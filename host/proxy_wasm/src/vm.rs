@@ -1,12 +1,13 @@
 //! One virtual machine: a store, an instance, a root context. Used by one call at a time.
 
+use std::fmt::Debug;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use wasmtime::{InstancePre, Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
 
-use crate::exports::{Exports, OnHeaders, typed};
+use crate::exports::{Called, Exports, OnHeaders, typed};
 use crate::host::{CallbackClock, Host, ROOT};
 use crate::imports::ProcExit;
 use crate::plugin::Common;
@@ -183,7 +184,7 @@ impl Vm {
     }
 
     /// Calls a callback for a context, under the plugin's deadline, and meters it. `None` if the module has none.
-    pub(crate) fn call<P: WasmParams, R: WasmResults>(
+    pub(crate) fn call<P: WasmParams + Debug, R: WasmResults>(
         &mut self,
         name: &'static str,
         callback: Option<&TypedFunc<P, R>>,
@@ -194,7 +195,7 @@ impl Vm {
         self.call_for(name, callback, context, params, deadline)
     }
 
-    fn call_for<P: WasmParams, R: WasmResults>(
+    fn call_for<P: WasmParams + Debug, R: WasmResults>(
         &mut self,
         name: &'static str,
         callback: Option<&TypedFunc<P, R>>,
@@ -210,6 +211,8 @@ impl Vm {
         if let Some(witness) = &host.common.world.witness {
             witness.callback(context, name);
         }
+        // Off, as it is unless asked for, this is one load and a branch.
+        tracing::trace!(target: "edgeweir::callback", plugin = %host.common.name, "{}", Called(name, &params));
         arm(&mut self.store, self.fuel, deadline);
         let started = self.store.data().clock.started;
         let result = callback.call(&mut self.store, params);
@@ -372,13 +375,14 @@ impl Vm {
         }
     }
 
-    /// Ends a stream: `on_done`, `on_log`, `on_delete`.
+    /// Ends a stream: `on_log`, `on_done`, `on_delete`, in Envoy's order.
     pub(crate) fn close(&mut self, id: u32) -> Result<(), Trapped> {
         let Some(stream) = self.stream(id) else {
             return Ok(());
         };
         stream.phase = Phase::Done;
-        let done = self.exports.done.clone();
+        let (log, done) = (self.exports.log.clone(), self.exports.done.clone());
+        self.call("proxy_on_log", log.as_ref(), id, id)?;
         let finished = self.call("proxy_on_done", done.as_ref(), id, id)?;
         let already = self.store.data().done.contains(&id);
         if finished == Some(0) && !already && self.lingering < LINGERING {
@@ -393,8 +397,7 @@ impl Vm {
     }
 
     fn delete(&mut self, id: u32) -> Result<(), Trapped> {
-        let (log, delete) = (self.exports.log.clone(), self.exports.delete.clone());
-        self.call("proxy_on_log", log.as_ref(), id, id)?;
+        let delete = self.exports.delete.clone();
         self.call("proxy_on_delete", delete.as_ref(), id, id)?;
         let host = self.store.data_mut();
         host.streams.remove(&id);

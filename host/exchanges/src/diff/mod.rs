@@ -1,22 +1,23 @@
 //! `edgeweir diff`: the same exchanges through two sides, and every difference.
 
 mod report;
+mod sides;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use edgeweir_host_launch::{Edge, Exit, Options, Running, Side};
+use edgeweir_host_launch::{Exit, Side};
 use serde_json::Value;
 
+use crate::callbacks::Callbacks;
 use crate::compare::{Difference, Ignored};
 use crate::generate::{Session, Step};
 use crate::har;
-use crate::pair::{Lane, Origins};
+use crate::pair::{Lane, Origins, Subjects};
 use crate::shrink;
 use crate::terminal::{progress, say};
 
@@ -53,8 +54,8 @@ pub struct Diff {
     /// Speak HTTP/2 with the origins, which then send trailers too.
     #[arg(long)]
     pub http2_origin: bool,
-    /// Sessions at once.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    /// Sessions at once; callbacks are compared where it is one.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub lanes: u16,
     /// Envoy's program; else EDGEWEIR_ENVOY, else `envoy` of the PATH.
     #[arg(long, value_name = "FILE")]
@@ -67,6 +68,7 @@ pub struct Diff {
 /// One way in which the sides differ.
 #[derive(Clone, Debug)]
 struct Way {
+    name: String,
     times: u64,
     session: Session,
     at: usize,
@@ -80,6 +82,8 @@ struct Found {
     ways: BTreeMap<String, Way>,
     /// Seen once and not again when the session was repeated.
     unsteady: u64,
+    /// How many exchanges' callbacks could not be told apart; or why none are compared.
+    callbacks: Result<u64, String>,
 }
 
 /// Compares and says what differs.
@@ -105,10 +109,30 @@ pub fn execute(arguments: &Diff) -> Result<()> {
         .as_deref()
         .map(serde_json::from_str)
         .transpose()?;
-    let start = |side: &Side, origin: SocketAddr| start(side, arguments, config.as_ref(), origin);
+    let edges = sides
+        .iter()
+        .map(|side| sides::edge(side, arguments, config.as_ref()))
+        .collect::<Result<Vec<_>>>()?;
+    let callbacks = match sides::uncalled(&edges, arguments) {
+        None => Ok(Arc::new(Callbacks::default())),
+        Some(why) => Err(why),
+    };
+    let heard = callbacks.as_ref().ok();
     // From this thread, which lives as long as they have to.
-    let first = start(&sides[0], origins.first.address)?;
-    let second = start(&sides[1], origins.second.address)?;
+    let first = sides::start(
+        &sides[0],
+        &edges[0],
+        arguments,
+        origins.first.address,
+        heard.map(|all| all.first.hearer()),
+    )?;
+    let second = sides::start(
+        &sides[1],
+        &edges[1],
+        arguments,
+        origins.second.address,
+        heard.map(|all| all.second.hearer()),
+    )?;
     let ignored = Arc::new(Ignored(
         arguments
             .ignore
@@ -117,13 +141,18 @@ pub fn execute(arguments: &Diff) -> Result<()> {
             .collect(),
     ));
     let began = Instant::now();
-    let subjects = (first.address, second.address);
-    let found = runtime.block_on(async {
+    let subjects = Subjects {
+        first: first.address,
+        second: second.address,
+        callbacks: heard.cloned(),
+    };
+    let mut found = runtime.block_on(async {
         match &arguments.replay {
-            Some(file) => replayed(&har::read(file)?, subjects, &origins, &ignored).await,
-            None => generated(arguments, subjects, &origins, &ignored).await,
+            Some(file) => replayed(&har::read(file)?, &subjects, &origins, &ignored).await,
+            None => generated(arguments, &subjects, &origins, &ignored).await,
         }
     })?;
+    found.callbacks = callbacks.map(|all| all.mixed());
     let took = began.elapsed().as_secs_f64();
     if arguments.json {
         say(&format!("{:#}\n", report::json(&found, &sides)));
@@ -138,41 +167,9 @@ pub fn execute(arguments: &Diff) -> Result<()> {
     Err(Exit::new(DIFFERS, message).into())
 }
 
-fn start(
-    side: &Side,
-    arguments: &Diff,
-    config: Option<&Value>,
-    origin: SocketAddr,
-) -> Result<Running> {
-    let options = Options {
-        workers: 1,
-        listener: arguments.listener.clone(),
-        envoy: arguments.envoy.clone(),
-    };
-    let edge = |file: &Path| {
-        let edge = if file.extension().is_some_and(|kind| kind == "wasm") {
-            Edge::of_module(file, config)?
-        } else {
-            Edge::read(file)?
-        };
-        Ok({
-            let edge = edge.with_origin(origin).with_one_instance();
-            if arguments.http2_origin {
-                edge.with_http2()
-            } else {
-                edge
-            }
-        })
-    };
-    match side.start(edge, &options)? {
-        Some(running) => Ok(running),
-        None => bail!("{side} is not started here"),
-    }
-}
-
 async fn generated(
     arguments: &Diff,
-    subjects: (SocketAddr, SocketAddr),
+    subjects: &Subjects,
     origins: &Arc<Origins>,
     ignored: &Arc<Ignored>,
 ) -> Result<Found> {
@@ -181,7 +178,7 @@ async fn generated(
     let sent = Arc::new(AtomicU64::new(0));
     let mut lanes = tokio::task::JoinSet::new();
     for _ in 0..arguments.lanes {
-        let mut lane = Lane::new(subjects.0, subjects.1);
+        let mut lane = Lane::new(subjects);
         let (origins, ignored) = (origins.clone(), ignored.clone());
         let (next, sent, bar) = (next.clone(), sent.clone(), bar.clone());
         let (seed, wanted, trailers) = (arguments.seed, arguments.generate, arguments.http2_origin);
@@ -223,8 +220,9 @@ async fn generated(
         sessions: next.load(Relaxed),
         ways: BTreeMap::new(),
         unsteady: 0,
+        callbacks: Ok(0),
     };
-    let mut lane = Lane::new(subjects.0, subjects.1);
+    let mut lane = Lane::new(subjects);
     let mut run = 0;
     for (_, session, at, differences) in differing {
         let way = way_of(&session.steps[at], &differences);
@@ -241,6 +239,7 @@ async fn generated(
                     continue;
                 }
                 let mut smallest = Way {
+                    name: name_of(&session.steps[at], &differences),
                     times: 1,
                     session,
                     at,
@@ -260,12 +259,17 @@ async fn generated(
 
 /// What makes two findings the same: the kind of request, and what differs first.
 fn way_of(step: &Step, differences: &[Difference]) -> String {
-    let whats: Vec<&str> = differences
-        .iter()
-        .take(3)
-        .map(|difference| difference.what.as_str())
-        .collect();
-    format!("{}: {}", step.asked.method, whats.join(", "))
+    named(step, differences, Difference::kind)
+}
+
+fn named(step: &Step, differences: &[Difference], name: impl Fn(&Difference) -> String) -> String {
+    let names: Vec<String> = differences.iter().take(3).map(name).collect();
+    format!("{}: {}", step.asked.method, names.join(", "))
+}
+
+/// As it is shown: with what differs, and not yet how.
+fn name_of(step: &Step, differences: &[Difference]) -> String {
+    named(step, differences, |difference| difference.what.clone())
 }
 
 async fn again(
@@ -287,7 +291,7 @@ async fn shrunk(
     ignored: &Ignored,
     run: &mut u64,
 ) -> Way {
-    let what = way.differences[0].what.clone();
+    let kind = way.differences[0].kind();
     let mut tries = 0;
     loop {
         let mut any = false;
@@ -297,7 +301,7 @@ async fn shrunk(
             }
             tries += 1;
             let outcome = again(lane, origins, &less, ignored, run).await;
-            if let Some((at, differences)) = outcome.filter(|(_, all)| all[0].what == what) {
+            if let Some((at, differences)) = outcome.filter(|(_, all)| all[0].kind() == kind) {
                 way.session = less;
                 way.session.steps.truncate(at + 1);
                 (way.at, way.differences) = (at, differences);
@@ -314,17 +318,18 @@ async fn shrunk(
 /// Recorded exchanges are one session, in which every step is compared.
 async fn replayed(
     recorded: &[crate::message::Exchange],
-    subjects: (SocketAddr, SocketAddr),
+    subjects: &Subjects,
     origins: &Arc<Origins>,
     ignored: &Ignored,
 ) -> Result<Found> {
     let bar = progress(recorded.len() as u64, "exchanges");
-    let mut lane = Lane::new(subjects.0, subjects.1);
+    let mut lane = Lane::new(subjects);
     let mut found = Found {
         exchanges: recorded.len() as u64,
         sessions: 1,
         ways: BTreeMap::new(),
         unsteady: 0,
+        callbacks: Ok(0),
     };
     for exchange in recorded {
         let step = Step {
@@ -338,6 +343,7 @@ async fn replayed(
             continue;
         }
         let way = way_of(&step, &differences);
+        let name = name_of(&step, &differences);
         let session = Session {
             seed: 0,
             steps: vec![step],
@@ -347,6 +353,7 @@ async fn replayed(
             .entry(way)
             .and_modify(|known| known.times += 1)
             .or_insert(Way {
+                name,
                 times: 1,
                 session,
                 at: 0,

@@ -29,7 +29,15 @@ pub(super) fn text(found: &Found, sides: &[Side], took: f64) -> String {
             found.unsteady
         ));
     }
-    for (number, (name, way)) in found.ways.iter().enumerate().take(SHOWN) {
+    match &found.callbacks {
+        Ok(0) => {}
+        Ok(mixed) => text.push_str(&format!(
+            "callbacks of {mixed} exchanges are not compared: their contexts cannot be told apart\n"
+        )),
+        Err(why) => text.push_str(&format!("callbacks are not compared: {why}\n")),
+    }
+    for (number, way) in found.ways.values().enumerate().take(SHOWN) {
+        let name = &way.name;
         text.push_str(&format!("\n{}. {name}: {} times\n", number + 1, way.times));
         for (at, step) in way.session.steps.iter().enumerate() {
             let mark = if at == way.at { ">" } else { " " };
@@ -61,10 +69,10 @@ fn indented(mark: &str, text: &str) -> String {
 pub(super) fn json(found: &Found, sides: &[Side]) -> Value {
     let ways: Vec<Value> = found
         .ways
-        .iter()
-        .map(|(name, way)| {
+        .values()
+        .map(|way| {
             json!({
-                "way": name,
+                "way": way.name,
                 "times": way.times,
                 "seed": way.session.seed,
                 "requests": way.session.steps.iter().map(|step| shown(&step.asked)).collect::<Vec<_>>(),
@@ -81,6 +89,10 @@ pub(super) fn json(found: &Found, sides: &[Side]) -> Value {
         "exchanges": found.exchanges,
         "sessions": found.sessions,
         "unsteady": found.unsteady,
+        "callbacks": match &found.callbacks {
+            Ok(mixed) => json!({ "compared": true, "mixed": mixed }),
+            Err(why) => json!({ "compared": false, "why": why }),
+        },
         "ways": ways,
     })
 }
