@@ -152,10 +152,10 @@ impl<'a> Loader<'a> {
             );
             return Err(at(span, field, message));
         }
-        let json = match &filter.config {
+        let settings = match &filter.config {
             None => None,
             Some(value) => {
-                let json = config::to_json(value.get_ref())
+                let (text, json) = config::settings(value.get_ref())
                     .map_err(|message| at(value.span(), "config", message))?;
                 if abi == Abi::WasiHttp
                     && let Some(schema) = Inspected::read(&file).ok().and_then(|it| it.schema)
@@ -168,12 +168,12 @@ impl<'a> Loader<'a> {
                     };
                     return Err(at(value.span(), &field, mismatch.message));
                 }
-                Some(json.to_string())
+                Some(text)
             }
         };
         let layer = match abi {
-            Abi::ProxyWasm => self.module(name, filter, &file, json).await,
-            Abi::WasiHttp => self.component(name, filter, &file, json).await,
+            Abi::ProxyWasm => self.module(name, filter, &file, settings).await,
+            Abi::WasiHttp => self.component(name, filter, &file, settings).await,
         }
         .map_err(|error| {
             let raw = filter
@@ -213,7 +213,7 @@ impl<'a> Loader<'a> {
         name: &str,
         filter: &Filter,
         file: &Path,
-        json: Option<String>,
+        settings: Option<String>,
     ) -> anyhow::Result<Arc<dyn Layer>> {
         let limits = &self.config.limits;
         let runtime = match &self.runtimes.modules {
@@ -236,7 +236,7 @@ impl<'a> Loader<'a> {
                     .configuration
                     .as_ref()
                     .map_or_else(Vec::new, |it| it.value.clone()),
-                None => json.unwrap_or_default().into_bytes(),
+                None => settings.unwrap_or_default().into_bytes(),
             },
             vm_configuration: match &filter.raw {
                 Some(raw) => raw.vm_configuration.clone(),
@@ -287,7 +287,7 @@ impl<'a> Loader<'a> {
         name: &str,
         filter: &Filter,
         file: &Path,
-        json: Option<String>,
+        settings: Option<String>,
     ) -> anyhow::Result<Arc<dyn Layer>> {
         let limits = &self.config.limits;
         let runtime = match &self.runtimes.components {
@@ -307,9 +307,9 @@ impl<'a> Loader<'a> {
             .as_ref()
             .map(|it| it.get_ref().clone())
             .unwrap_or_default();
-        if let Some(json) = json {
+        if let Some(settings) = settings {
             let variable = configuration_variable(file);
-            environment.entry(variable).or_insert(json);
+            environment.entry(variable).or_insert(settings);
         }
         let defaults = wasi_http::Limits::default();
         let plugin = wasi_http::Plugin {

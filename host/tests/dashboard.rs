@@ -97,7 +97,7 @@ async fn what_the_script_reads_is_there() {
     support::get_raw(host.addresses()[0], "/", "").await;
     let stats = stats_json(&host.state);
     let script = between(DASHBOARD, "<script>", "</script>");
-    let whole: BTreeSet<_> = ["show(s)", "groups(s)", "recent(s)", "tiles(s)"]
+    let whole: BTreeSet<_> = ["show(s)", "groups(s)", "recent(s)", "tiles(s)", "notes(s)"]
         .iter()
         .flat_map(|head| fields(function(script, head), "s"))
         .collect();
@@ -115,6 +115,14 @@ async fn what_the_script_reads_is_there() {
         &fields(function(script, "listener(l)"), "l"),
         "a listener",
     );
+    let (upstream, of_upstream) = (&stats["upstreams"][0], function(script, "upstream(u)"));
+    has_all(upstream, &fields(of_upstream, "u"), "an upstream");
+    let mut endpoint = fields(of_upstream, "e");
+    endpoint.extend(fields(between(script, "const against = ", "\n"), "e"));
+    has_all(&upstream["endpoints"][0], &endpoint, "an endpoint");
+    let mut reloads = fields(of_monitor, "s.reloads");
+    reloads.extend(fields(function(script, "notes(s)"), "s.reloads"));
+    has_all(&stats["reloads"], &reloads, "reloads");
     let exchange = &stats["recent"][0];
     has_all(
         exchange,
@@ -200,6 +208,7 @@ async fn a_browser_shows_it() {
         "/chunks",
         "Resident memory",
         "<b>main</b>",
+        "1 of 1 take requests",
         "class=\"line s1\" d=\"M",
     ] {
         assert!(dom.contains(words), "{words}:\n{dom}\n{log}");

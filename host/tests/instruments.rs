@@ -307,7 +307,7 @@ fn diff_shows_callbacks_that_differ() {
     let sides = ["diff", "logs.wasm", "silent.wasm", "--generate", "20"];
     let output = run(folder, &sides);
     assert_eq!(output.status.code(), Some(3), "{}", out(&output));
-    let want = "  callbacks of logs\n    first:  context_create, request_headers(end), [log], delete\n    \
+    let want = "  callbacks of logs / silent\n    first:  context_create, request_headers(end), [log], delete\n    \
                 second: context_create, request_headers(end), [], delete\n";
     assert!(out(&output).contains(want), "{}", out(&output));
     let output = run(folder, &[&sides[..], &["--json"]].concat());
@@ -315,7 +315,7 @@ fn diff_shows_callbacks_that_differ() {
     assert_eq!(found["callbacks"]["compared"], true, "{found}");
     let ways = found["ways"].as_array().expect("ways");
     let difference = &ways[0]["differences"][0];
-    assert_eq!(difference["what"], "callbacks of logs", "{found}");
+    assert_eq!(difference["what"], "callbacks of logs / silent", "{found}");
     let output = run(folder, &[&sides[..], &["--lanes", "2"]].concat());
     assert!(output.status.success(), "{}", out(&output));
     let said = "callbacks are not compared: those of several sessions at once cannot be told apart";

@@ -1,7 +1,7 @@
 //! Modules in the shapes that the SDKs of other languages give them: what they export, import and expect at their start.
 //!
 //! Written by hand after what the compilers emit, so that no toolchain of theirs is needed; each keeps a count of how it was
-//! started and says it in a field of the request.
+//! started and says it in a field of the request. Two that SDKs really made are in `data`, with their sources.
 
 mod support;
 
@@ -212,4 +212,36 @@ async fn the_environment_is_the_plugins_own() {
         edge.await.expect("it starts").get("/", &[]).await.body,
         "fine"
     );
+}
+
+#[tokio::test]
+async fn modules_that_other_sdks_made() {
+    for (name, module, root, from) in [
+        (
+            "AssemblyScript, SDK 0.1.8",
+            &include_bytes!("data/assemblyscript.wasm")[..],
+            "add",
+            "x-from=AssemblyScript",
+        ),
+        (
+            "Rust, SDK 0.1.4",
+            &include_bytes!("data/rust-0.1.4.wasm")[..],
+            "",
+            "x-from=Rust 0.1.4",
+        ),
+    ] {
+        let edge = Edge::try_new(module, Origin::text("fine"), |plugin| {
+            plugin.root_id = root.to_owned();
+            plugin.configuration = b"a greeting".to_vec();
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        for _ in 0..3 {
+            let got = edge.get("/", &[]).await;
+            assert_eq!((got.status, got.body.as_str()), (200, "fine"), "{name}");
+            assert_eq!(got.all("hello"), ["a greeting"], "{name}");
+            assert!(got.all("x-seen").contains(&from), "{name}: {got:?}");
+        }
+        assert_eq!(edge.meter().traps, 0, "{name}");
+    }
 }

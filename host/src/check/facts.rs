@@ -6,7 +6,7 @@ use edgeweir_host_formats::lint::{Chain, Facts};
 use edgeweir_host_formats::{Finding, Level};
 use serde_json::Value;
 
-use crate::config::{Config, Filter, to_json};
+use crate::config::{Config, Filter, settings};
 use crate::inspect::Inspected;
 use crate::load::Abi;
 
@@ -100,7 +100,10 @@ fn configured(filter: &Filter) -> (Value, std::ops::Range<usize>) {
         return (json, configuration.span.clone());
     }
     match &filter.config {
-        Some(config) => (to_json(config.get_ref()).unwrap_or_default(), config.span()),
+        Some(config) => {
+            let (_, json) = settings(config.get_ref()).unwrap_or_default();
+            (json, config.span())
+        }
         None => (Value::Null, module()),
     }
 }

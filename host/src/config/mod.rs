@@ -8,6 +8,7 @@ mod foreign;
 mod listener;
 mod number;
 mod route;
+mod settings;
 mod spin;
 mod upstream;
 
@@ -30,6 +31,7 @@ pub use foreign::{Format, Options};
 pub use listener::{Certificate, ListenerTls, RequestId};
 pub use number::Within;
 pub use route::{Route, Way, Ways};
+pub use settings::settings;
 pub use upstream::{Breaker, Health, Outlier, Retry, Upstream, UpstreamTls};
 
 /// A whole configuration file.
@@ -609,28 +611,4 @@ fn choices<'a>(names: impl Iterator<Item = &'a String>) -> String {
         [one] => format!("is {one}"),
         many => format!("are {}", many.join(", ")),
     }
-}
-
-/// A filter's configuration as the JSON it is handed: nothing for none.
-pub fn to_json(value: &toml::Value) -> Result<serde_json::Value, String> {
-    use serde_json::Value as Json;
-    Ok(match value {
-        toml::Value::String(text) => Json::String(text.clone()),
-        toml::Value::Integer(number) => Json::from(*number),
-        toml::Value::Float(number) => serde_json::Number::from_f64(*number)
-            .map(Json::Number)
-            .ok_or_else(|| format!("{number} cannot be written in JSON"))?,
-        toml::Value::Boolean(flag) => Json::Bool(*flag),
-        // JSON has no dates; RFC 3339 text is what a filter would parse.
-        toml::Value::Datetime(date) => Json::String(date.to_string()),
-        toml::Value::Array(items) => {
-            Json::Array(items.iter().map(to_json).collect::<Result<_, _>>()?)
-        }
-        toml::Value::Table(table) => Json::Object(
-            table
-                .iter()
-                .map(|(key, value)| Ok((key.clone(), to_json(value)?)))
-                .collect::<Result<_, String>>()?,
-        ),
-    })
 }

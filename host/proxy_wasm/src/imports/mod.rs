@@ -42,7 +42,7 @@ pub(crate) fn link(
     abi: Abi,
 ) -> anyhow::Result<Vec<&'static str>> {
     let mut calls = Vec::new();
-    link_proxy(linker, &mut calls, abi)
+    link_proxy(linker, &mut calls, module, abi)
         .map_err(anyhow::Error::from)
         .context("the host functions")?;
     wasi::link(linker, module, &mut calls)
@@ -108,6 +108,7 @@ pub(crate) fn check(
 fn link_proxy(
     linker: &mut Linker<Host>,
     calls: &mut Vec<&'static str>,
+    module: &Module,
     abi: Abi,
 ) -> wasmtime::Result<()> {
     link! { linker, calls,
@@ -157,20 +158,37 @@ fn link_proxy(
         "proxy_continue_response" => stream::continue_response[];
         "proxy_clear_route_cache" => stream::clear_route_cache[];
     }
-    if abi == Abi::V0_1_0 {
+    // The text of ABI 0.1.0 has no initial metadata in these two; SDKs of that ABI (Rust 0.1) import what Envoy has, which is as in
+    // later ones.
+    let narrow =
+        |name, parameters| abi == Abi::V0_1_0 && imported(module, name) == Some(parameters);
+    if narrow("proxy_grpc_call", 10) {
         link! { linker, calls,
             "proxy_grpc_call" => callout::grpc_call_0_1_0[_a: u32, _b: u32, _c: u32, _d: u32, _e: u32, _f: u32, _g: u32,
                 _h: u32, _i: u32, _j: u32];
-            "proxy_grpc_stream" => callout::grpc_stream_0_1_0[_a: u32, _b: u32, _c: u32, _d: u32, _e: u32, _f: u32,
-                _g: u32];
         }
     } else {
         link! { linker, calls,
             "proxy_grpc_call" => callout::grpc_call[_a: u32, _b: u32, _c: u32, _d: u32, _e: u32, _f: u32, _g: u32,
                 _h: u32, _i: u32, _j: u32, _k: u32, _l: u32];
+        }
+    }
+    if narrow("proxy_grpc_stream", 7) {
+        link! { linker, calls,
+            "proxy_grpc_stream" => callout::grpc_stream_0_1_0[_a: u32, _b: u32, _c: u32, _d: u32, _e: u32, _f: u32,
+                _g: u32];
+        }
+    } else {
+        link! { linker, calls,
             "proxy_grpc_stream" => callout::grpc_stream[_a: u32, _b: u32, _c: u32, _d: u32, _e: u32, _f: u32, _g: u32,
                 _h: u32, _i: u32];
         }
     }
     Ok(())
+}
+
+/// How many parameters a module gives a host function that it imports.
+fn imported(module: &Module, name: &str) -> Option<usize> {
+    let import = module.imports().find(|import| import.name() == name)?;
+    Some(import.ty().func()?.params().len())
 }
