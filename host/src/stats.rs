@@ -38,7 +38,7 @@ pub struct ListenerStats {
     pub looked_up: AtomicU64,
     /// Of those, the ones it reused.
     pub reused: AtomicU64,
-    /// Connections whose request could be read in two ways, or in none; it was refused unread.
+    /// Connections whose request could be read in two ways, or in none, or with a malformed frame of HTTP/2; it was refused unread.
     pub malformed: AtomicU64,
     /// Response body bytes sent.
     pub sent: AtomicU64,

@@ -4,10 +4,10 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use support::envoy::Envoy;
 use support::host;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -220,66 +220,10 @@ fn judge(answer: &str, closed: bool, seen: &[String]) -> Result<Took, String> {
     }
 }
 
-struct Envoy {
-    child: Child,
-    address: SocketAddr,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for Envoy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Envoy {
-    /// A plain Envoy in front of the origin; called on a thread that lives as long as the test, since Envoy dies with it.
-    fn start(origin: SocketAddr) -> Self {
-        let program = cargo_edge::tools::envoy().expect("an Envoy");
-        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = socket.local_addr().unwrap();
-        drop(socket);
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("envoy.yaml");
-        let text = include_str!("framing/envoy.yaml")
-            .replace("LISTEN_PORT", &address.port().to_string())
-            .replace("ORIGIN_PORT", &origin.port().to_string());
-        std::fs::write(&file, text).unwrap();
-        let child = Command::new(program)
-            .args([
-                "--use-dynamic-base-id",
-                "--concurrency",
-                "1",
-                "--log-level",
-                "error",
-                "-c",
-            ])
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let began = Instant::now();
-        while std::net::TcpStream::connect(address).is_err() {
-            assert!(
-                began.elapsed() < Duration::from_secs(30),
-                "Envoy does not start"
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Self {
-            child,
-            address,
-            _folder: folder,
-        }
-    }
-}
-
 #[tokio::test]
 async fn what_is_refused_and_what_the_origin_sees() {
     let recorder = Recorder::start().await;
-    let envoy = Envoy::start(recorder.address);
+    let envoy = Envoy::start(recorder.address, "1s");
     let host = host(recorder.address, "timeout_ms = 1000").await;
     let mut wrong = Vec::new();
     for case in CASES {
@@ -385,7 +329,7 @@ fn length_of(frame: &[u8]) -> usize {
 #[tokio::test]
 async fn over_http2_what_is_refused_and_what_the_origin_sees() {
     let recorder = Recorder::start().await;
-    let envoy = Envoy::start(recorder.address);
+    let envoy = Envoy::start(recorder.address, "1s");
     let host = host(recorder.address, "timeout_ms = 1000").await;
     let mut wrong = Vec::new();
     for case in CASES2 {

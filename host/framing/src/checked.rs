@@ -11,7 +11,8 @@ use crate::machine::Framing;
 
 /// A connection whose requests are checked before they are read; what is written passes as it is.
 ///
-/// In the place of what is refused the reader gets bytes that are no HTTP, to which it has to answer with 400, and then the end.
+/// In the place of what is refused the reader gets bytes that are no HTTP, to which it has to answer with 400, and then the end;
+/// over HTTP/2 a frame for which it has to end the connection with the code that is due.
 pub struct Checked<S, F> {
     inner: S,
     framing: Framing,
@@ -65,7 +66,7 @@ where
             if count == 0 {
                 return Poll::Ready(Ok(()));
             }
-            if this.framing.passes(count) {
+            if this.framing.passes(fresh.filled()) {
                 buffer.advance(count);
                 return Poll::Ready(Ok(()));
             }

@@ -32,6 +32,12 @@ pub enum Malformed {
     BothLengths,
     /// A chunk: its size, or its end.
     Chunk,
+    /// HTTP/2: a first frame that is no SETTINGS.
+    FirstFrame,
+    /// HTTP/2: a frame of a length that its type cannot have.
+    FrameLength,
+    /// HTTP/2: windows beyond 2^31 - 1 in SETTINGS.
+    Window,
 }
 
 impl Malformed {
@@ -48,6 +54,9 @@ impl Malformed {
             Self::Coding => "transfer-encoding",
             Self::BothLengths => "content-length and transfer-encoding",
             Self::Chunk => "chunk",
+            Self::FirstFrame => "first frame",
+            Self::FrameLength => "frame length",
+            Self::Window => "window",
         }
     }
 }

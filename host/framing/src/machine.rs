@@ -1,5 +1,6 @@
 //! From one request to the next, byte by byte.
 
+use crate::frames::Frames;
 use crate::head::{self, Body, Malformed};
 
 /// How an HTTP/2 connection with prior knowledge begins (RFC 9113 §3.4), up to its first empty line.
@@ -20,6 +21,7 @@ pub struct Framing {
     most: usize,
     trailers: usize,
     fresh: bool,
+    frames: Frames,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,8 +32,8 @@ enum State {
     Chunk(u64),
     ChunkEnd,
     Trailers,
-    /// HTTP/2: not ours.
-    Through,
+    /// HTTP/2.
+    Frames,
     /// A head beyond its bound: the reader behind says so.
     TooLarge,
     Refused(Malformed),
@@ -46,14 +48,15 @@ impl Framing {
             most: most.saturating_add(BEYOND),
             trailers: 0,
             fresh: true,
+            frames: Frames::new(),
         }
     }
 
-    /// Whether the next `count` bytes pass as they are; they are then taken as read.
-    pub fn passes(&mut self, count: usize) -> bool {
-        let count = count as u64;
+    /// Whether these bytes pass as they are; they are then taken as read.
+    pub fn passes(&mut self, bytes: &[u8]) -> bool {
+        let count = bytes.len() as u64;
         match &mut self.state {
-            State::Through => true,
+            State::Frames => self.frames.passes(bytes),
             State::Length(left) | State::Chunk(left) if *left > count => {
                 *left -= count;
                 true
@@ -78,19 +81,21 @@ impl Framing {
     /// Takes bytes and gives those that may be read, a head only as a whole.
     pub fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         while !bytes.is_empty() && !self.ended() {
+            if self.state == State::Frames {
+                if let Err(why) = self.frames.feed(bytes, out) {
+                    self.state = State::Refused(why);
+                }
+                return;
+            }
             let (taken, state) = match self.state {
-                State::Through => (bytes.len(), Ok(State::Through)),
                 State::Length(left) => self.through(bytes, left, State::Length, State::Head, out),
                 State::Chunk(left) => self.through(bytes, left, State::Chunk, State::ChunkEnd, out),
                 State::Head => self.line(bytes, b"\r\n\r\n", self.most, Self::head, out),
                 State::Size => self.line(bytes, b"\r\n", CHUNK_LINE, Self::size, out),
                 State::ChunkEnd => self.line(bytes, b"\r\n", 2, Self::chunk_end, out),
                 State::Trailers => self.line(bytes, b"\r\n", self.most, Self::trailer, out),
-                State::TooLarge | State::Refused(_) => return,
+                State::Frames | State::TooLarge | State::Refused(_) => return,
             };
-            if self.state == State::Through {
-                out.extend_from_slice(bytes);
-            }
             bytes = &bytes[taken..];
             match state {
                 Ok(state) => self.state = state,
@@ -167,7 +172,7 @@ impl Framing {
 
     fn head(&mut self, head: &[u8]) -> Result<State, Malformed> {
         if std::mem::replace(&mut self.fresh, false) && head == PREFACE {
-            return Ok(State::Through);
+            return Ok(State::Frames);
         }
         Ok(match head::request(head)? {
             Body::Length(0) => State::Head,
@@ -232,7 +237,7 @@ mod tests {
             let mut framing = Framing::new(1_000);
             let mut out = Vec::new();
             for piece in bytes.chunks(size) {
-                if framing.passes(piece.len()) {
+                if framing.passes(piece) {
                     out.extend_from_slice(piece);
                 } else {
                     framing.feed(piece, &mut out);
@@ -348,8 +353,8 @@ mod tests {
             (&get[..], None),
             "empty lines before a request are dropped"
         );
-        let two = [PREFACE, b"SM\r\n\r\n\0\0\0\x04\0"].concat();
-        assert_eq!(play(&two), (two.clone(), None), "HTTP/2 is not read");
+        let two = [PREFACE, b"SM\r\n\r\n\0\0\0\x04\0\0\0\0\0"].concat();
+        assert_eq!(play(&two), (two.clone(), None), "HTTP/2");
         let late = [&get[..], PREFACE].concat();
         assert_eq!(
             play(&late).1,

@@ -313,7 +313,7 @@ fn listeners(out: &mut Exposition, state: &State) {
         (
             "edgeweir_malformed_total",
             "counter",
-            "Connections closed for a request that could be read in two ways, or in none.",
+            "Connections closed for a request that could be read in two ways, or in none, or for a malformed frame of HTTP/2.",
             |it| it.malformed.load(Relaxed),
         ),
         (

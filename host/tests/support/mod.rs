@@ -1,9 +1,12 @@
 //! Origins and clients for the tests: plain ones, none of the host's own code.
 #![allow(dead_code)]
 
+pub mod envoy;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -112,7 +115,11 @@ async fn answer(request: Request<Incoming>) -> Result<Response<TestBody>, Infall
             Response::new(full(text))
         }
         "/chunks" => Response::new(pieces(vec![pattern(1), pattern(70_000), pattern(3)], None)),
-        "/large" => Response::new(full(pattern(5_000_000))),
+        "/large" => {
+            // Made once: unoptimised it takes longer than what it is for.
+            static LARGE: LazyLock<Bytes> = LazyLock::new(|| pattern(5_000_000));
+            Response::new(full(LARGE.clone()))
+        }
         "/trailers" => {
             let mut trailers = HeaderMap::new();
             trailers.insert("x-sum", "42".parse().unwrap());
