@@ -20,8 +20,9 @@ use crate::shared::{Expect, Reader, Seed, SharedData};
 const BUCKETS: u64 = 4096;
 const CELLS: usize = 16;
 const VALUE_LIMIT: usize = 64;
-/// Compare-and-swap rounds before giving up.
-const ROUNDS: usize = 64;
+/// Compare-and-swap rounds before giving up, 2 ms of them. Two workers that do nothing but update one bucket can fall into step, so that
+/// one of them loses for as long as the other goes on: 64 were too few for 100 updates in a row.
+const ROUNDS: usize = 1024;
 /// The name of the value shared by those without a place; no key's hash is zero.
 const OVERFLOW: u64 = 0;
 const VERSION: u8 = 2;
