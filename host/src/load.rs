@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use edgeweir_host_chain::{Layer, Meter};
-use edgeweir_host_formats::component;
 use edgeweir_host_formats::spin::Store;
+use edgeweir_host_formats::{component, settings};
 use edgeweir_host_proxy_wasm as proxy_wasm;
 use edgeweir_host_wasi_http as wasi_http;
 
-use crate::config::{self, Config, ConfigError, Filter, OnTrap};
+use crate::config::{Config, ConfigError, Filter, OnTrap};
 use crate::inspect::Inspected;
 use crate::schema;
 
@@ -155,7 +155,7 @@ impl<'a> Loader<'a> {
         let settings = match &filter.config {
             None => None,
             Some(value) => {
-                let (text, json) = config::settings(value.get_ref())
+                let (text, json) = settings::of(value.get_ref())
                     .map_err(|message| at(value.span(), "config", message))?;
                 if abi == Abi::WasiHttp
                     && let Some(schema) = Inspected::read(&file).ok().and_then(|it| it.schema)

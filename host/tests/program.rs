@@ -141,7 +141,7 @@ fn a_filters_configuration_becomes_json() {
     let config = Config::parse(Path::new("edge.toml"), text).unwrap();
     let value = config.filters["a"].config.as_ref().unwrap().get_ref();
     assert_eq!(
-        edgeweir::config::settings(value).unwrap().1,
+        edgeweir_host_formats::settings::of(value).unwrap().1,
         serde_json::json!({"rate": "1/second", "rules": [{"ratio": 0.5, "list": [1, true]}]})
     );
 }

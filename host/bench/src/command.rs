@@ -179,20 +179,9 @@ fn start(
         envoy: arguments.envoy.clone(),
         callbacks: None,
     };
-    let edge = |file: &Path| {
-        let module = file.extension().is_some_and(|kind| kind == "wasm");
-        let edge = if module {
-            if origin.is_none() {
-                bail!("--upstream needs a configuration: a module alone has no upstream");
-            }
-            Edge::of_module(file, config)?
-        } else {
-            Edge::read(file)?
-        };
-        Ok(match origin {
-            Some(origin) => edge.with_origin(origin.address),
-            None => edge,
-        })
+    let edge = |file: &Path| match origin {
+        Some(origin) => Ok(Edge::of(file, config)?.with_origin(origin.address)),
+        None => Edge::with_upstreams(file),
     };
     let child = side.start(edge, &options)?;
     let address = match (side, &child) {

@@ -158,13 +158,7 @@ impl Meter {
 
     /// Adds to a metric the plugin defined.
     pub fn add_counter(&self, name: &str, value: u64) {
-        let mut counters = lock(&self.counters);
-        match counters.get_mut(name) {
-            Some(slot) => *slot = slot.saturating_add(value),
-            None => {
-                counters.insert(name.to_owned(), value);
-            }
-        }
+        self.add_counter_within(name, value, usize::MAX);
     }
 
     /// Adds to a metric, where it is there or fewer than `most` are.

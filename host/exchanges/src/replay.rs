@@ -1,6 +1,6 @@
 //! `edgeweir replay`: sends recorded requests again and compares the responses with the recorded ones.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -51,13 +51,7 @@ pub fn execute(arguments: &Replay) -> Result<()> {
         envoy: arguments.envoy.clone(),
         ..Options::default()
     };
-    let child = arguments.against.start(
-        |file: &Path| match file.extension().is_some_and(|kind| kind == "wasm") {
-            true => bail!("a module alone has no upstream: name a configuration"),
-            false => Edge::read(file),
-        },
-        &options,
-    )?;
+    let child = arguments.against.start(Edge::with_upstreams, &options)?;
     let target = match (&arguments.against, &child) {
         (Side::Url(address), _) => *address,
         (_, Some(child)) => child.address,

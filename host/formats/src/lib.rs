@@ -12,6 +12,7 @@ pub mod lint;
 pub mod outbound;
 pub mod route;
 mod section;
+pub mod settings;
 pub mod spin;
 mod tree;
 pub mod yaml;

@@ -200,9 +200,8 @@ pub fn start_envoy(edge: &Edge, options: &Options) -> Result<Running> {
         .spawn()
         .with_context(|| format!("starting {}", program.display()))?;
     let mut child = Guard(Some(child));
-    let mut reader = reads(child.get(), options, kept);
-    let ended = || read_whole(reader.take());
-    let (admin, address) = wait("Envoy", &mut child, &log, ended, || {
+    let reader = reads(child.get(), options, kept);
+    let (admin, address) = wait("Envoy", &mut child, &log, reader, || {
         serving(&admin_file, envoy::MAIN)
     })?;
     if apart {
@@ -249,13 +248,9 @@ pub fn start_wasmtime(edge: &Edge, options: &Options) -> Result<Running> {
             .spawn()
             .with_context(|| format!("starting {}", program.display()))?,
     ));
-    let address = wait(
-        "wasmtime",
-        &mut child,
-        &log,
-        || (),
-        || wasmtime::address_in(&fs::read_to_string(&log).ok()?),
-    )?;
+    let address = wait("wasmtime", &mut child, &log, None, || {
+        wasmtime::address_in(&fs::read_to_string(&log).ok()?)
+    })?;
     Ok(Running {
         address,
         admin: None,
@@ -264,18 +259,18 @@ pub fn start_wasmtime(edge: &Edge, options: &Options) -> Result<Running> {
     })
 }
 
-/// Asks until there is an answer, the child ends (then `ended` sees that its log is whole) or patience does.
+/// Asks until there is an answer, the child ends (then its log is read whole) or patience does.
 fn wait<T>(
     name: &str,
     child: &mut Guard,
     log: &Path,
-    ended: impl FnOnce(),
+    reader: Option<JoinHandle<()>>,
     mut ready: impl FnMut() -> Option<T>,
 ) -> Result<T> {
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(status) = child.get().try_wait()? {
-            ended();
+            read_whole(reader);
             bail!("{name} ended with {status}: {}", tail(log));
         }
         if let Some(found) = ready() {

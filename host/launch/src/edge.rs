@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use edgeweir_host_formats::component;
+use edgeweir_host_formats::{component, settings};
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
@@ -22,6 +22,25 @@ pub struct Edge {
 }
 
 impl Edge {
+    /// A configuration (.toml), or a module or component (.wasm) alone with its configuration.
+    pub fn of(file: &Path, config: Option<&Json>) -> Result<Self> {
+        match is_wasm(file) {
+            true => Self::of_module(file, config),
+            false => Self::read(file),
+        }
+    }
+
+    /// A configuration with upstreams of its own: no module alone.
+    pub fn with_upstreams(file: &Path) -> Result<Self> {
+        if is_wasm(file) {
+            bail!(
+                "{}: a module alone has no upstream: name a configuration",
+                file.display()
+            );
+        }
+        Self::read(file)
+    }
+
     /// Reads a configuration. What is wrong with a field is said by the host that gets it; here only what is no TOML.
     pub fn read(file: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(file)
@@ -278,6 +297,11 @@ impl Edge {
     }
 }
 
+/// Whether a file is named as a module or component is.
+fn is_wasm(file: &Path) -> bool {
+    file.extension().is_some_and(|kind| kind == "wasm")
+}
+
 /// A text field of a table.
 pub(crate) fn text(table: &Table, field: &str) -> Option<String> {
     table.get(field).and_then(Value::as_str).map(str::to_owned)
@@ -287,8 +311,10 @@ pub(crate) fn text(table: &Table, field: &str) -> Option<String> {
 pub(crate) fn settings(filter: &Table) -> Result<Option<String>> {
     Ok(match filter.get("config") {
         None => None,
-        Some(Value::String(text)) => Some(text.clone()),
-        Some(value) => Some(serde_json::to_string(value)?),
+        Some(value) => {
+            let (text, _) = settings::of(value).map_err(anyhow::Error::msg)?;
+            Some(text)
+        }
     })
 }
 

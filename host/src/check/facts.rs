@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use edgeweir_host_formats::lint::{Chain, Facts};
-use edgeweir_host_formats::{Finding, Level};
+use edgeweir_host_formats::{Finding, Level, settings};
 use serde_json::Value;
 
-use crate::config::{Config, Filter, settings};
+use crate::config::{Config, Filter};
 use crate::inspect::Inspected;
 use crate::load::Abi;
 
@@ -101,7 +101,7 @@ fn configured(filter: &Filter) -> (Value, std::ops::Range<usize>) {
     }
     match &filter.config {
         Some(config) => {
-            let (_, json) = settings(config.get_ref()).unwrap_or_default();
+            let (_, json) = settings::of(config.get_ref()).unwrap_or_default();
             (json, config.span())
         }
         None => (Value::Null, module()),

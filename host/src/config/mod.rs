@@ -8,7 +8,6 @@ mod foreign;
 mod listener;
 mod number;
 mod route;
-mod settings;
 mod spin;
 mod upstream;
 
@@ -31,7 +30,6 @@ pub use foreign::{Format, Options};
 pub use listener::{Certificate, ListenerTls, RequestId};
 pub use number::Within;
 pub use route::{Route, Way, Ways};
-pub use settings::settings;
 pub use upstream::{Breaker, Health, Outlier, Retry, Upstream, UpstreamTls};
 
 /// A whole configuration file.

@@ -215,7 +215,7 @@ fn answers(got: &[Got], wanted: u32) -> usize {
     got.iter().filter(on).count()
 }
 
-fn good(got: &[Got], wanted: u32) -> usize {
+pub fn good(got: &[Got], wanted: u32) -> usize {
     let on = |it: &&Got| matches!(it, Got::Head { stream, ok: true, .. } if *stream == wanted);
     got.iter().filter(on).count()
 }

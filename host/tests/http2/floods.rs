@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::case::{Case, Server, in_short, talk};
+use crate::case::{Case, Server, good, in_short, talk};
 use crate::wire::*;
 
 /// By how much a flood on one connection may make a server grow.
@@ -175,18 +175,8 @@ fn endless(server: &Server, open: &[u8], times: u32, piece: &[u8]) -> Result<(),
 pub fn alive(server: &Server) -> Result<(), String> {
     let mut wire = Wire::open(server.address, &[]);
     wire.send(&get(1, "/"));
-    let good = |it: &Got| {
-        matches!(
-            it,
-            Got::Head {
-                stream: 1,
-                ok: true,
-                ..
-            }
-        )
-    };
-    wire.read_until(PATIENCE * 2, |got| got.iter().any(good));
-    if wire.got.iter().any(good) {
+    wire.read_until(PATIENCE * 2, |got| good(got, 1) > 0);
+    if good(&wire.got, 1) > 0 {
         Ok(())
     } else {
         Err("it does not answer others".to_owned())

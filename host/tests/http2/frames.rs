@@ -1,7 +1,7 @@
 //! RFC 9113 §3.4, §4, §6: the preface, and each frame by itself.
 
 use crate::case::Want::{Answered, Connection, NoPong, OnceOrError, Stream};
-use crate::case::{Case, Server, bare, case, in_short, ping, talk};
+use crate::case::{Case, Server, bare, case, good, in_short, ping, talk};
 use crate::wire::*;
 
 pub fn cases() -> Vec<Case> {
@@ -340,18 +340,8 @@ fn answered_after_goaway(server: &Server) -> Result<(), String> {
         get(1, "/slow"),
         frame(GOAWAY, 0, 0, b"\0\0\0\0\0\0\0\0bye"),
     ]));
-    let good = |it: &Got| {
-        matches!(
-            it,
-            Got::Head {
-                stream: 1,
-                ok: true,
-                ..
-            }
-        )
-    };
-    wire.read_until(PATIENCE, |got| got.iter().any(good));
-    if wire.got.iter().any(good) {
+    wire.read_until(PATIENCE, |got| good(got, 1) > 0);
+    if good(&wire.got, 1) > 0 {
         Ok(())
     } else {
         Err(in_short(&wire.got))

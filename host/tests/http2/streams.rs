@@ -1,7 +1,7 @@
 //! RFC 9113 §5.1 and §8.1: the states of a stream, and what makes a request whole.
 
 use crate::case::Want::{Answered, Connection, Declined, OnceOrError, Stream};
-use crate::case::{Case, Server, case, talk};
+use crate::case::{Case, Server, case, good, talk};
 use crate::wire::*;
 
 const HALF_CLOSED: &str = "h2 makes it an error of the connection, PROTOCOL_ERROR (proto/streams/state.rs, recv_open and recv_close)";
@@ -118,18 +118,8 @@ fn after_answer(server: &Server, more: &[u8]) -> Result<(), String> {
 fn window_after_answer(server: &Server) -> Result<(), String> {
     let mut wire = answered(server)?;
     wire.send(&together([window_update(1, 100), get(3, "/")]));
-    let good = |it: &Got| {
-        matches!(
-            it,
-            Got::Head {
-                stream: 3,
-                ok: true,
-                ..
-            }
-        )
-    };
-    wire.fence(PATIENCE, |got| got.iter().any(good));
-    if wire.got.iter().any(good) && !wire.closed() {
+    wire.fence(PATIENCE, |got| good(got, 3) > 0);
+    if good(&wire.got, 3) > 0 && !wire.closed() {
         Ok(())
     } else {
         Err(crate::case::in_short(&wire.got))

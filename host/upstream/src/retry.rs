@@ -117,7 +117,7 @@ pub fn again(
     };
     // RFC 9110 §9.2.2: a request with a non-idempotent method is not retried automatically unless there is some means
     // to know that it was never applied.
-    if !untouched && !idempotent(asked.method) {
+    if !untouched && !asked.method.is_idempotent() {
         return Err(Final::Method);
     }
     if !asked.whole {
@@ -134,15 +134,6 @@ pub fn again(
         return Err(Final::Budget);
     }
     Ok(())
-}
-
-// RFC 9110 §9.2.2: PUT, DELETE, and safe request methods are idempotent.
-/// Whether sending a request twice has the effect of sending it once.
-pub fn idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    )
 }
 
 /// The pause before repetition number `repeated + 1`: anything up to a bound that doubles, so that those who failed

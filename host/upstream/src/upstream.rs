@@ -479,7 +479,7 @@ impl Inner {
                 // kept connection does whenever the upstream's patience ends just then.
                 Err(Unanswered::Lost(failure)) => {
                     let closed = matches!(failure, Failure::Closed(_));
-                    let may = bodiless && retry::idempotent(&parts.method);
+                    let may = bodiless && parts.method.is_idempotent();
                     (closed && may, failure)
                 }
             };

@@ -1,5 +1,6 @@
 //! Bodies at the border between the host and a guest: who reads, what was read, and whether the end is the end.
 
+use std::fmt::Display;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,25 +18,25 @@ use wasmtime_wasi_http::{Error, WasiBody};
 use crate::instance::{GRACE, Instance, Live};
 
 /// Notices when nothing comes for too long. Counts only while someone waits for more.
-pub(crate) struct Patience {
+struct Patience {
     most: Duration,
     left: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patience {
-    pub(crate) fn new(most: Duration) -> Self {
+    fn new(most: Duration) -> Self {
         Self { most, left: None }
     }
 
     /// Something came.
-    pub(crate) fn renew(&mut self) {
+    fn renew(&mut self) {
         if let Some(left) = &mut self.left {
             left.as_mut().reset(Instant::now() + self.most);
         }
     }
 
     /// Nothing came; ready when that has been so for too long.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let most = self.most;
         self.left
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(most)))
@@ -111,25 +112,23 @@ impl Body for Reclaimable {
     }
 }
 
-/// A response's body from the next layer, on its way into the guest.
-pub(crate) struct FromNext {
-    body: chain::Body,
-    meter: Arc<Meter>,
+/// A response's body from elsewhere: a pause that is too long, and an end that is none, are the guest's errors.
+pub(crate) struct Timely<B> {
+    body: B,
     patience: Patience,
 }
 
-impl FromNext {
-    /// `idle` is the longest pause of the next layer.
-    pub(crate) fn new(body: chain::Body, meter: Arc<Meter>, idle: Duration) -> Self {
+impl<B> Timely<B> {
+    /// `idle` is the longest pause.
+    pub(crate) fn new(body: B, idle: Duration) -> Self {
         Self {
             body,
-            meter,
             patience: Patience::new(idle),
         }
     }
 }
 
-impl Body for FromNext {
+impl<B: Body<Data = Bytes, Error: Display> + Unpin> Body for Timely<B> {
     type Data = Bytes;
     type Error = Error;
 
@@ -142,6 +141,46 @@ impl Body for FromNext {
             return Poll::Ready(Some(Err(Error::ConnectionReadTimeout)));
         };
         self.patience.renew();
+        Poll::Ready(frame.map(|frame| {
+            frame.map_err(|error| {
+                tracing::debug!(%error, "a response's body was cut");
+                Error::HttpResponseIncomplete
+            })
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A response's body from the next layer, on its way into the guest.
+pub(crate) struct FromNext {
+    body: Timely<chain::Body>,
+    meter: Arc<Meter>,
+}
+
+impl FromNext {
+    /// `idle` is the longest pause of the next layer.
+    pub(crate) fn new(body: chain::Body, meter: Arc<Meter>, idle: Duration) -> Self {
+        let body = Timely::new(body, idle);
+        Self { body, meter }
+    }
+}
+
+impl Body for FromNext {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
@@ -149,12 +188,7 @@ impl Body for FromNext {
                 .body_in
                 .fetch_add(data.len() as u64, Ordering::Relaxed);
         }
-        Poll::Ready(frame.map(|frame| {
-            frame.map_err(|error| {
-                tracing::debug!(%error, "the next layer's body was cut");
-                Error::HttpResponseIncomplete
-            })
-        }))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

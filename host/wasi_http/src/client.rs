@@ -2,21 +2,20 @@
 
 use std::error::Error as _;
 use std::io;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, Version};
-use http_body::{Body, Frame, SizeHint};
+use http::{Request, Response, Version};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
+use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
-use hyper_util::client::legacy::{self, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
-use crate::body::Patience;
+use crate::body::Timely;
 
 /// How long a connection is kept: less than the five seconds after which common servers (Node.js) close theirs.
 const KEPT: Duration = Duration::from_secs(4);
@@ -52,16 +51,14 @@ impl Client {
         *request.version_mut() = Version::HTTP_11;
         let again = repeatable(&request);
         let response = match (self.once(request, &options).await, again) {
-            // RFC 9112 §9.3.1: "a user agent MAY [...] retry any idempotent request" that a connection closed on: the server may
-            // have closed a kept one while the request was on its way.
+            // RFC 9110 §9.2.2: "Idempotent methods are distinguished because the request can be repeated automatically if a
+            // communication failure occurs before the client is able to read the server's response." The server may have
+            // closed a kept connection while the request was on its way.
             (Err(Error::ConnectionTerminated), Some(again)) => self.once(again, &options).await?,
             (response, _) => response?,
         };
         let idle = options.between_bytes_timeout.unwrap_or(UNBOUNDED);
-        Ok(response.map(|incoming| {
-            let patience = Patience::new(idle);
-            FromNetwork { incoming, patience }.boxed_unsync()
-        }))
+        Ok(response.map(|incoming| Timely::new(incoming, idle).boxed_unsync()))
     }
 
     async fn once(
@@ -81,12 +78,7 @@ impl Client {
             () = connected => {}
             () = tokio::time::sleep(most(options.connect_timeout)) => return Err(Error::ConnectionTimeout),
         }
-        match tokio::time::timeout(
-            most(options.first_byte_timeout),
-            answer as Pin<&mut ResponseFuture>,
-        )
-        .await
-        {
+        match tokio::time::timeout(most(options.first_byte_timeout), answer).await {
             Ok(answered) => answered.map_err(mapped),
             Err(_) => Err(Error::ConnectionReadTimeout),
         }
@@ -96,14 +88,7 @@ impl Client {
 /// The same request again, where sending it twice does what sending it once does (RFC 9110 §9.2.2) and there is no body, which
 /// could not be had again.
 fn repeatable(request: &Request<WasiBody>) -> Option<Request<WasiBody>> {
-    let idempotent = [
-        Method::GET,
-        Method::HEAD,
-        Method::OPTIONS,
-        Method::PUT,
-        Method::DELETE,
-    ];
-    if !idempotent.contains(request.method()) || !request.body().is_end_stream() {
+    if !request.method().is_idempotent() || !request.body().is_end_stream() {
         return None;
     }
     let none = Empty::<Bytes>::new().map_err(|never| match never {});
@@ -144,41 +129,11 @@ fn mapped(error: legacy::Error) -> Error {
     }
 }
 
-/// A response's body from the network.
-struct FromNetwork {
-    incoming: Incoming,
-    patience: Patience,
-}
-
-impl Body for FromNetwork {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-            ready!(self.patience.poll(cx));
-            return Poll::Ready(Some(Err(Error::ConnectionReadTimeout)));
-        };
-        self.patience.renew();
-        Poll::Ready(frame.map(|frame| frame.map_err(|_| Error::HttpResponseIncomplete)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
 
+    use http::Method;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
 

@@ -78,9 +78,7 @@ impl Output {
             line.clear();
         }
     }
-}
 
-impl Output {
     fn count(&self, counts: &str) {
         let well_named = |name: &str| {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);

@@ -14,12 +14,7 @@ pub(super) fn edge(side: &Side, arguments: &Diff, config: Option<&Value>) -> Res
         Side::Host(file) | Side::Envoy(file) | Side::Wasmtime(file) => file,
         Side::Url(_) => bail!("{side} is not started here"),
     };
-    let edge = if file.extension().is_some_and(|kind| kind == "wasm") {
-        Edge::of_module(file, config)
-    } else {
-        Edge::read(file)
-    };
-    let edge = edge
+    let edge = Edge::of(file, config)
         .and_then(|edge| {
             // A listener that is not there is said before anything starts.
             edge.filters_of(arguments.listener.as_deref())?;

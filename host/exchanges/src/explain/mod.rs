@@ -4,7 +4,7 @@ mod reasons;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -47,7 +47,7 @@ pub struct Explain {
     pub times: u8,
     /// Envoy's program; else EDGEWEIR_ENVOY, else `envoy` of the PATH.
     #[arg(long, value_name = "FILE")]
-    pub envoy: Option<std::path::PathBuf>,
+    pub envoy: Option<PathBuf>,
 }
 
 /// Asks and explains.
@@ -61,13 +61,7 @@ pub fn execute(arguments: &Explain) -> Result<()> {
     let child = match &arguments.config {
         None => None,
         Some(Side::Url(_)) => bail!("--config is a configuration; --at is for what runs already"),
-        Some(side) => side.start(
-            |file: &Path| match file.extension().is_some_and(|kind| kind == "wasm") {
-                true => bail!("a module alone has no upstream: name a configuration"),
-                false => Edge::read(file),
-            },
-            &options,
-        )?,
+        Some(side) => side.start(Edge::with_upstreams, &options)?,
     };
     let target = match (&child, &arguments.at) {
         (Some(child), _) => child.address,

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 /// A filter's configuration as it is handed over, and as the JSON that a schema is held against.
 ///
 /// A table is handed over as JSON, a text as it is: modules of other SDKs may read anything.
-pub fn settings(value: &toml::Value) -> Result<(String, Json), String> {
+pub fn of(value: &toml::Value) -> Result<(String, Json), String> {
     Ok(match to_json(value)? {
         Json::String(text) => {
             let json = serde_json::from_str(&text);
@@ -55,12 +55,10 @@ mod tests {
             ("config = \"\"", "", r#""""#),
         ] {
             let table: toml::Table = config.parse().expect("TOML");
-            let (text, held) = settings(&table["config"]).expect(config);
+            let (text, held) = of(&table["config"]).expect(config);
             assert_eq!((text.as_str(), held.to_string().as_str()), (given, json));
         }
         let table: toml::Table = "config = { a = nan }".parse().expect("TOML");
-        assert!(
-            settings(&table["config"]).is_err_and(|why| why.contains("cannot be written in JSON"))
-        );
+        assert!(of(&table["config"]).is_err_and(|why| why.contains("cannot be written in JSON")));
     }
 }
