@@ -95,6 +95,7 @@ right = (given[:3] == ["serve", "--addr", "127.0.0.1:0"] and env.get("EDGEWEIR_L
     and open(given[-1], "rb").read(8) == b"\0asm\x0d\0\x01\0" and os.environ["TOKIO_WORKER_THREADS"] == "1")
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     def do_GET(self):
         asked = urllib.request.urlopen(env["EDGEWEIR_ORIGIN"] + self.path).read() if right else repr(given).encode()
         self.send_response(200 if right else 500)
@@ -133,7 +134,10 @@ fn bench_starts_wasmtime_with_the_component_its_settings_and_the_origin() {
     assert_eq!(statuses.keys().collect::<Vec<_>>(), ["200"], "{statuses:?}");
     let round = &side["rounds"][5];
     assert_eq!(round["bytes"], 1_024.0);
-    assert!(round["cpu"].as_f64().is_some_and(|us| us > 0.0), "{round}");
+    // The kernel counts in hundredths of a second: a round of a tenth may show none.
+    let rounds = side["rounds"].as_array().expect("rounds");
+    let used = |round: &serde_json::Value| round["cpu"].as_f64().is_some_and(|us| us > 0.0);
+    assert!(rounds.iter().any(used), "{rounds:?}");
     assert!(
         round["resident"]
             .as_u64()

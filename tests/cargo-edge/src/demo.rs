@@ -29,7 +29,9 @@ pub fn host(release: bool, quiet: bool) -> Result<PathBuf> {
         return Ok(built(release));
     }
     let mut cargo = cargo();
-    cargo.args(["build", "--package", "edgeweir", "--bin", "edgeweir"]);
+    // Of the whole workspace, as the tests are: of one package alone, its dependencies would have other features and most of
+    // them, wasmtime among them, be compiled once more.
+    cargo.args(["build", "--workspace", "--bin", "edgeweir"]);
     if release {
         cargo.arg("--release");
     }

@@ -50,10 +50,10 @@ impl Received {
             .map(move |(name, value)| (part(name), part(value)))
     }
 
-    /// How many lines of a name there are; of what was not read, that there may be several.
+    /// How many lines of a name there are; one for all that may be there of what was not read.
     fn count(&self, name: &[u8]) -> usize {
         if self.unread {
-            return usize::MAX;
+            return 1;
         }
         self.pairs()
             .filter(|(n, _)| n.eq_ignore_ascii_case(name))
@@ -319,7 +319,8 @@ fn write(map: Map, fields: &Fields, received: &Received) -> Result<(), Status> {
         let done = match values.next() {
             None if before == 0 => continue,
             None => hostcalls::remove(map, name),
-            // Hosts differ in what replacing a repeated field leaves behind.
+            // Hosts differ in what replacing a repeated field leaves behind; Envoy replaces all its lines, which is relied on
+            // where nobody looked how many there are: a call instead of two.
             Some(first) if before > 1 => {
                 hostcalls::remove(map, name).and_then(|()| hostcalls::add(map, name, first))
             }

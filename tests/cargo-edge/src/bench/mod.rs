@@ -6,6 +6,7 @@
 //! it); CPU time per request of the proxy process alone is the firm figure.
 
 mod cases;
+mod empty;
 mod load;
 mod others;
 mod proxy;

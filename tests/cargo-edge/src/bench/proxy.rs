@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use super::{Keeps, Proxy, others, redis};
+use super::{Keeps, Proxy, empty, others, redis};
 use crate::process::{self, Helper};
 use crate::workspace::{edge_dir, root, target_dir};
 use crate::{envoy, tools};
@@ -66,6 +66,15 @@ pub fn start(proxy: &Proxy, origin: SocketAddr, host: &Path, number: usize) -> R
         Proxy::Envoy(filters) => {
             let bootstrap = envoy::bootstrap(modules(filters), origin, false);
             start_envoy(&bootstrap, &folder, &log)
+        }
+        Proxy::Empty => {
+            fs::write(folder.join("empty.proxy-wasm.wasm"), empty::module())?;
+            let filter = envoy::wasm("empty", "{}", &folder);
+            start_envoy(
+                &envoy::bootstrap(vec![filter], origin, false),
+                &folder,
+                &log,
+            )
         }
         Proxy::Stored(filters, keeps) => {
             let store = start_store(host, *keeps, &folder)?;

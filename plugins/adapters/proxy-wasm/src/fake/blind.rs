@@ -92,8 +92,7 @@ fn a_filter_that_reads_no_heads_costs_no_copy_of_them() {
             "proxy_get_property",
             "proxy_get_header_map_value",
             "proxy_get_current_time_nanoseconds",
-            "proxy_remove_header_map_value",
-            "proxy_add_header_map_value",
+            "proxy_replace_header_map_value",
         ]
     );
 }
