@@ -8,6 +8,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod demo;
+mod files;
 pub mod host;
 pub mod inspect;
 pub mod load;

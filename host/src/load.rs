@@ -14,6 +14,7 @@ use edgeweir_host_proxy_wasm as proxy_wasm;
 use edgeweir_host_wasi_http as wasi_http;
 
 use crate::config::{Config, ConfigError, Filter, OnTrap};
+use crate::files;
 use crate::inspect::Inspected;
 use crate::schema;
 
@@ -340,6 +341,10 @@ impl<'a> Loader<'a> {
                 None => outbound(filter)?,
             },
             stores: filter.grants.as_ref().map(|grants| grants.stores.clone()),
+            files: match &filter.grants {
+                Some(grants) => files::gathered(&grants.files, &self.config.source)?,
+                None => None,
+            },
         };
         wasi_http::load_metered(&runtime, plugin, self.meter(name)).await
     }

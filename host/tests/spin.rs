@@ -91,12 +91,44 @@ fn a_manifest_that_cannot_run_says_why_with_its_place() {
     };
     let config = read(&store, &with_store).expect("it is read");
     assert_eq!(config.stores.len(), 1);
-    let files = format!("{base}files = [\"a\"]\n");
-    let error = read(&files, &given).expect_err("files are not supported");
+    let profile = format!("{base}profile = {{ debug = {{}} }}\n");
+    let error = read(&profile, &given).expect_err("profiles are not supported");
     assert!(error.message.contains("--lenient"), "{error}");
     let lenient = Options {
         lenient: true,
         ..given
     };
-    assert!(read(&files, &lenient).is_ok());
+    assert!(read(&profile, &lenient).is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_not_there_are_named_with_their_line() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let gateway = root
+        .join("target/edge/gateway.wasi-http.wasm")
+        .canonicalize()
+        .expect("target/edge: cargo edge build");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("page.html"), "shown").expect("written");
+    let start = async |files: &str| {
+        let text = format!(
+            "spin_manifest_version = 2\n[application]\nname = \"a\"\n[[trigger.http]]\nroute = \"/...\"\ncomponent = \"a\"\n\
+             [component.a]\nsource = {:?}\nenvironment = {{ EDGEWEIR_ORIGIN = \"http://127.0.0.1:1\" }}\n{files}\n",
+            gateway.to_str().expect("a path")
+        );
+        let file = folder.path().join("spin.toml");
+        std::fs::write(&file, text).expect("writes");
+        let config = Config::read_with(&file, &options()).expect("it is read");
+        Host::start(config)
+            .await
+            .map_err(|error| format!("{error:#}"))
+    };
+    let host =
+        start("files = [\"*.html\", { source = \"page.html\", destination = \"/index.html\" }]");
+    host.await.expect("it starts").stop().await;
+    let Err(error) = start("files = [\"page.html\",\n  \"absent.html\"]").await else {
+        panic!("a file that is not there is shown");
+    };
+    assert!(error.contains("spin.toml:11:3: in `files`"), "{error}");
+    assert!(error.contains("\"absent.html\" is not there"), "{error}");
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use edgeweir_host_chain::Layer;
 use edgeweir_host_formats::envoy::Policy;
 use edgeweir_host_formats::outbound::Outbound;
-use edgeweir_host_formats::spin::Store;
+use edgeweir_host_formats::spin::{Files, Store};
 use edgeweir_host_formats::{Finding, Placed};
 use serde::Deserialize;
 use toml::Spanned;
@@ -308,6 +308,8 @@ pub struct Grants {
     pub outbound: Vec<Outbound>,
     /// Labels of stores.
     pub stores: Vec<String>,
+    /// Files, relative to the manifest.
+    pub files: Files,
 }
 
 /// Whether one of them is enough for both.

@@ -244,6 +244,7 @@ fn component(case: &Case, filter: &Filter) -> wasi_http::Plugin {
             .filter_map(|name| wasi_http::Outbound::parse(name).ok())
             .collect(),
         stores: None,
+        files: None,
     }
 }
 

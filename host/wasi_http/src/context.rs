@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use edgeweir_host_chain::{Clock, Meter};
 use wasmtime::component::{GuestTaskId, ResourceTable};
 use wasmtime::{ResourceLimiter, StoreContextMut};
-use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{FsPerms, HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::component::Loaded;
@@ -88,6 +88,13 @@ impl Guest {
         wasi.max_random_size(MAX_RANDOM);
         for (name, value) in &plugin.environment {
             wasi.env(name, value);
+        }
+        if let Some(files) = &plugin.files {
+            let shown = wasi.preopened_dir(files.path(), "/", FsPerms::ReadOnly);
+            if let Err(error) = shown {
+                let folder = files.path().display();
+                tracing::error!(%error, %folder, "the guest sees none of its files");
+            }
         }
         let limits = &plugin.limits;
         let mut http = WasiHttpCtx::new();

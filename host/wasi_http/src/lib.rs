@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edgeweir_host_chain::{Layer, Meter, World};
+use tempfile::TempDir;
 
 pub use component::Program;
 pub use edgeweir_host_formats::outbound::Outbound;
@@ -101,6 +102,8 @@ pub struct Plugin {
     pub allowed_outbound: Vec<Outbound>,
     /// Labels of the stores `spin:key-value` may open; `None` means all there are.
     pub stores: Option<Vec<String>>,
+    /// The folder it sees as `/` and may read, if any.
+    pub files: Option<Arc<TempDir>>,
 }
 
 /// Compiles a component, links it and starts a first instance.

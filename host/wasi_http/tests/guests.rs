@@ -194,6 +194,37 @@ async fn guests_see_their_target_environment_and_variables() {
 }
 
 #[tokio::test]
+async fn guests_read_the_files_they_are_shown_and_no_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("docs")).expect("made");
+    std::fs::write(folder.path().join("docs/a.txt"), "shown").expect("written");
+    let shown = Plugin {
+        files: Some(Arc::new(folder)),
+        ..plugin()
+    };
+    let (shown, none) = (layer(shown).await, layer(plugin()).await);
+    let (shown, none) = (hello(&shown), hello(&none));
+    for (chain, path, want) in [
+        (&shown, "/file?/docs/a.txt", (200, "shown")),
+        (&shown, "/file?docs/a.txt", (200, "shown")),
+        (&shown, "/file?/docs/b.txt", (404, "NotFound")),
+        (
+            &shown,
+            "/file?/docs/../../etc/passwd",
+            (404, "PermissionDenied"),
+        ),
+        (&shown, "/write?/docs/a.txt", (403, "PermissionDenied")),
+        (&shown, "/write?/new.txt", (403, "PermissionDenied")),
+        (&shown, "/file?/docs/a.txt", (200, "shown")),
+    ] {
+        let (status, said) = exchange(chain, get(path)).await;
+        assert_eq!((status, said.as_str()), want, "{path}");
+    }
+    let (status, said) = exchange(&none, get("/file?/docs/a.txt")).await;
+    assert_eq!(status, 404, "{said}");
+}
+
+#[tokio::test]
 async fn the_store_is_shared_by_the_plugins_of_a_runtime() {
     let dir = tempfile::tempdir().expect("a folder");
     for path in [None, Some(dir.path().join("store.redb"))] {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::template::fill;
-use super::{Application, Component, Trigger};
+use super::{Application, Component, Files, Shown, Trigger};
 use crate::outbound::Outbound;
 use crate::route::Segments;
 use crate::section::{At, Notes, Section};
@@ -135,7 +135,7 @@ impl<'a> Part<'a> {
 
 fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component> {
     let fields = at.section();
-    fields.without_effect(&["description", "build", "tool", "targets", "exclude_files"]);
+    fields.without_effect(&["description", "build", "tool", "targets"]);
     for name in ["sqlite_databases", "ai_models", "allowed_http_hosts"] {
         if let Some(at) = fields.get(name)
             && !at.items().is_empty()
@@ -146,7 +146,6 @@ fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component
         }
     }
     fields.unsupported(&[
-        "files",
         "dependencies",
         "dependencies_inherit_configuration",
         "profile",
@@ -187,6 +186,7 @@ fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component
     for at in fields.items("key_value_stores") {
         key_value_stores.push(at.placed(at.text()?));
     }
+    let files = files(&fields);
     let source = fields.need("source")?;
     if let Value::Map(_) = source.node.value {
         source.unsupported("sources are not fetched: name a file");
@@ -199,7 +199,39 @@ fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component
         variables,
         outbound,
         key_value_stores,
+        files,
     })
+}
+
+fn files(fields: &Section<'_>) -> Files {
+    let mut found = Files::default();
+    for at in fields.items("files") {
+        let shown = match at.node.value {
+            Value::Map(_) => {
+                let place = at.section();
+                let source = place.need("source").and_then(|at| at.text());
+                let destination = place.need("destination").and_then(|at| at.text());
+                let (Some(source), Some(destination)) = (source, destination) else {
+                    continue;
+                };
+                Shown::Elsewhere {
+                    source,
+                    destination,
+                }
+            }
+            _ => match at.text() {
+                Some(text) => Shown::InPlace(text),
+                None => continue,
+            },
+        };
+        found.shown.push(at.placed(shown));
+    }
+    for at in fields.items("exclude_files") {
+        if let Some(text) = at.text() {
+            found.hidden.push(at.placed(text));
+        }
+    }
+    found
 }
 
 fn trigger(at: &At<'_>, parts: &BTreeMap<String, Part<'_>>) -> Option<Trigger> {
@@ -303,7 +335,8 @@ fn own_grants(layer: &Component, parts: &BTreeMap<String, Part<'_>>, at: &At<'_>
     let has = !layer.environment.is_empty()
         || !layer.variables.is_empty()
         || !layer.outbound.is_empty()
-        || !layer.key_value_stores.is_empty();
+        || !layer.key_value_stores.is_empty()
+        || !layer.files.shown.is_empty();
     if has {
         let place = parts.get(&layer.id.value).map_or(at, |part| &part.at);
         place.warn(format!(
@@ -322,4 +355,5 @@ fn grant(layer: &mut Component, primary: &Component, granted: &BTreeSet<String>)
     layer.variables = pick(has("variables"), &primary.variables);
     layer.outbound = pick(has("allowed_outbound_hosts"), &primary.outbound);
     layer.key_value_stores = pick(has("key_value_stores"), &primary.key_value_stores);
+    layer.files = pick(has("files"), &primary.files);
 }

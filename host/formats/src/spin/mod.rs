@@ -50,6 +50,31 @@ pub struct Component {
     pub outbound: Vec<Outbound>,
     /// Labels of the stores it may open.
     pub key_value_stores: Vec<Placed<String>>,
+    /// Files it may read.
+    pub files: Files,
+}
+
+/// Files of the application that a component may read.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Files {
+    /// What it is shown.
+    pub shown: Vec<Placed<Shown>>,
+    /// Patterns of what it is not, of paths from the manifest's folder.
+    pub hidden: Vec<Placed<String>>,
+}
+
+/// Some files.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Shown {
+    /// A file, a folder with all below it, or what a pattern matches, each at its own path from the manifest's folder.
+    InPlace(String),
+    /// A file or folder at another path.
+    Elsewhere {
+        /// Relative to the manifest.
+        source: String,
+        /// What the component sees.
+        destination: String,
+    },
 }
 
 /// Reads a manifest; `given` are the values of variables (`SPIN_VARIABLE_…` and `--variable`), by their names.

@@ -148,6 +148,7 @@ fn add(config: &mut Config, component: &Component, behind: Option<&Component>) -
             .iter()
             .map(|label| label.value.clone())
             .collect(),
+        files: component.files.clone(),
     });
     for label in &component.key_value_stores {
         if label.value != DEFAULT && !config.stores.contains_key(&label.value) {

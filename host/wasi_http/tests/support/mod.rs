@@ -63,6 +63,7 @@ pub fn plugin() -> Plugin {
         on_trap: OnTrap::Respond,
         allowed_outbound: Vec::new(),
         stores: None,
+        files: None,
     }
 }
 

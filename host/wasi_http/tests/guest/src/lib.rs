@@ -44,6 +44,14 @@ impl Guest for Component {
                 let values = request.get_headers().get("spin-client-addr");
                 Ok(text(200, &values.iter().map(|v| String::from_utf8_lossy(v)).collect::<Vec<_>>().join(",")))
             }
+            "/file" => Ok(match std::fs::read_to_string(query) {
+                Ok(read) => text(200, &read),
+                Err(error) => text(404, &format!("{:?}", error.kind())),
+            }),
+            "/write" => Ok(match std::fs::write(query, "written") {
+                Ok(()) => text(200, "written"),
+                Err(error) => text(403, &format!("{:?}", error.kind())),
+            }),
             "/environment" => Ok(text(200, &std::env::var(query).unwrap_or_default())),
             "/variable" => Ok(match variables::get(query.to_owned()).await {
                 Ok(value) => text(200, &value),
