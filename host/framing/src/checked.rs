@@ -137,3 +137,50 @@ impl<S: AsyncWrite + Unpin, F: Unpin> AsyncWrite for Checked<S, F> {
         self.inner.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[test]
+    fn an_error_of_http2_is_told_in_both_directions() {
+        let settings = b"\0\0\0\x04\0\0\0\0\0";
+        let start = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..]].concat();
+        // Index 0, which stands for nothing.
+        let broken = b"\0\0\x01\x01\x05\0\0\0\x01\x80";
+        let behind = b"\0\0\x08\x06\0\0\0\0\0what now";
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let (mut client, server) = tokio::io::duplex(1_000);
+            let mut why = None;
+            let mut checked = Checked::new(server, 1_000, |told| why = Some(told));
+            let sent = [&start[..], broken, behind].concat();
+            client.write_all(&sent).await.expect("room");
+            let mut read = Vec::new();
+            checked.read_to_end(&mut read).await.expect("an end");
+            // SETTINGS on a stream, for which the reader ends the connection.
+            assert_eq!(read, [&start[..], b"\0\0\0\x04\0\0\0\0\x01"].concat());
+
+            let away = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x01";
+            let mut left = [settings, &away[..]].concat();
+            while !left.is_empty() {
+                let (first, second) = left.split_at(left.len().min(12));
+                let slices = [IoSlice::new(first), IoSlice::new(second)];
+                let count = checked.write_vectored(&slices).await.expect("room");
+                left.drain(..count);
+            }
+            drop(checked);
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.expect("an end");
+            let due = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x09";
+            assert_eq!(got, [settings, &due[..]].concat());
+            assert_eq!(why, Some(Malformed::FieldBlock));
+        });
+    }
+}
