@@ -9,10 +9,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::head::Malformed;
 use crate::machine::Framing;
 
-/// A connection whose requests are checked before they are read; what is written passes as it is.
+/// A connection whose requests are checked before they are read.
 ///
 /// In the place of what is refused the reader gets bytes that are no HTTP, to which it has to answer with 400, and then the end;
-/// over HTTP/2 a frame for which it has to end the connection with the code that is due.
+/// over HTTP/2 a frame for which it has to end the connection. What is written passes as it is, but for codes of errors of
+/// HTTP/2, which become those that are due.
 pub struct Checked<S, F> {
     inner: S,
     framing: Framing,
@@ -62,21 +63,34 @@ where
             }
             let mut fresh = ReadBuf::new(buffer.initialize_unfilled());
             ready!(Pin::new(&mut this.inner).poll_read(cx, &mut fresh))?;
-            let count = fresh.filled().len();
-            if count == 0 {
+            if fresh.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            if this.framing.passes(fresh.filled()) {
-                buffer.advance(count);
-                return Poll::Ready(Ok(()));
-            }
-            this.framing.feed(fresh.filled(), &mut this.ready);
+            let passed = this.framing.take(fresh.filled(), &mut this.ready);
+            buffer.advance(passed);
             if let Some(why) = this.framing.refused()
                 && let Some(told) = this.on_refused.take()
             {
                 told(why);
             }
+            if passed > 0 {
+                return Poll::Ready(Ok(()));
+            }
         }
+    }
+}
+
+impl<S, F> Checked<S, F> {
+    /// Writes bytes with `write`, or what goes in their place.
+    fn write(
+        &mut self,
+        bytes: &[u8],
+        write: impl FnOnce(&mut S, &[u8]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let changed = self.framing.changed(bytes);
+        let count = ready!(write(&mut self.inner, changed.as_deref().unwrap_or(bytes)))?;
+        self.framing.written(&bytes[..count.min(bytes.len())]);
+        Poll::Ready(Ok(count))
     }
 }
 
@@ -86,7 +100,8 @@ impl<S: AsyncWrite + Unpin, F: Unpin> AsyncWrite for Checked<S, F> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
+        self.get_mut()
+            .write(bytes, |inner, bytes| Pin::new(inner).poll_write(cx, bytes))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -102,10 +117,70 @@ impl<S: AsyncWrite + Unpin, F: Unpin> AsyncWrite for Checked<S, F> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        if this.framing.changes() {
+            let slice = slices.iter().find(|it| !it.is_empty());
+            let bytes = slice.map_or(&[][..], |it| it);
+            return this.write(bytes, |inner, bytes| Pin::new(inner).poll_write(cx, bytes));
+        }
+        let count = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, slices))?;
+        let mut left = count;
+        for slice in slices {
+            let written = left.min(slice.len());
+            this.framing.written(&slice[..written]);
+            left -= written;
+        }
+        Poll::Ready(Ok(count))
     }
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[test]
+    fn an_error_of_http2_is_told_in_both_directions() {
+        let settings = b"\0\0\0\x04\0\0\0\0\0";
+        let start = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..]].concat();
+        // Index 0, which stands for nothing.
+        let broken = b"\0\0\x01\x01\x05\0\0\0\x01\x80";
+        let behind = b"\0\0\x08\x06\0\0\0\0\0what now";
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let (mut client, server) = tokio::io::duplex(1_000);
+            let mut why = None;
+            let mut checked = Checked::new(server, 1_000, |told| why = Some(told));
+            let sent = [&start[..], broken, behind].concat();
+            client.write_all(&sent).await.expect("room");
+            let mut read = Vec::new();
+            checked.read_to_end(&mut read).await.expect("an end");
+            // SETTINGS on a stream, for which the reader ends the connection.
+            assert_eq!(read, [&start[..], b"\0\0\0\x04\0\0\0\0\x01"].concat());
+
+            let away = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x01";
+            let mut left = [settings, &away[..]].concat();
+            while !left.is_empty() {
+                let (first, second) = left.split_at(left.len().min(12));
+                let slices = [IoSlice::new(first), IoSlice::new(second)];
+                let count = checked.write_vectored(&slices).await.expect("room");
+                left.drain(..count);
+            }
+            drop(checked);
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.expect("an end");
+            let due = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x09";
+            assert_eq!(got, [settings, &due[..]].concat());
+            assert_eq!(why, Some(Malformed::FieldBlock));
+        });
     }
 }

@@ -38,6 +38,18 @@ pub enum Malformed {
     FrameLength,
     /// HTTP/2: windows beyond 2^31 - 1 in SETTINGS.
     Window,
+    /// HTTP/2: padding that is longer than what it fills.
+    Padding,
+    /// HTTP/2: PUSH_PROMISE from a client.
+    Push,
+    /// HTTP/2: CONTINUATION without HEADERS before it, or another frame in its place.
+    Continuation,
+    /// HTTP/2: frames of one field block without end.
+    Continuations,
+    /// HTTP/2: a field block that cannot be decoded.
+    FieldBlock,
+    /// HTTP/2: a pseudo-field deep within trailers.
+    Trailers,
 }
 
 impl Malformed {
@@ -57,6 +69,12 @@ impl Malformed {
             Self::FirstFrame => "first frame",
             Self::FrameLength => "frame length",
             Self::Window => "window",
+            Self::Padding => "padding",
+            Self::Push => "push",
+            Self::Continuation => "continuation",
+            Self::Continuations => "continuations",
+            Self::FieldBlock => "field block",
+            Self::Trailers => "trailers",
         }
     }
 }

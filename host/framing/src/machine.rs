@@ -12,7 +12,7 @@ const REFUSED: &[u8] = b"\0\r\n\r\n";
 /// Beyond the bound of a head; the reader behind has the same bound and must see it exceeded.
 const BEYOND: usize = 8_192;
 
-/// Follows the requests of one connection. Memory: one head, up to its bound.
+/// Follows the requests of one connection. Memory: one head, up to its bound; over HTTP/2 two frames.
 #[derive(Debug)]
 pub struct Framing {
     state: State,
@@ -21,7 +21,8 @@ pub struct Framing {
     most: usize,
     trailers: usize,
     fresh: bool,
-    frames: Frames,
+    /// Of HTTP/2.
+    frames: Option<Box<Frames>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,20 +49,40 @@ impl Framing {
             most: most.saturating_add(BEYOND),
             trailers: 0,
             fresh: true,
-            frames: Frames::new(),
+            frames: None,
         }
     }
 
-    /// Whether these bytes pass as they are; they are then taken as read.
-    pub fn passes(&mut self, bytes: &[u8]) -> bool {
+    /// Takes bytes. So many of them pass as they are, without being copied; behind them comes what is put into `out`, a head
+    /// only as a whole.
+    pub fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> usize {
         let count = bytes.len() as u64;
         match &mut self.state {
-            State::Frames => self.frames.passes(bytes),
+            State::Frames => return self.frames(bytes, out),
             State::Length(left) | State::Chunk(left) if *left > count => {
                 *left -= count;
-                true
+                return bytes.len();
             }
-            _ => false,
+            _ => {}
+        }
+        self.feed(bytes, out);
+        0
+    }
+
+    /// Whether anything else than the reader behind writes may have to go to the client.
+    pub fn changes(&self) -> bool {
+        self.frames.as_ref().is_some_and(|frames| frames.changes())
+    }
+
+    /// What goes to the client in the place of bytes that the reader behind writes, if that is something else.
+    pub fn changed(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        self.frames.as_ref()?.changed(bytes)
+    }
+
+    /// The reader behind has written these bytes.
+    pub fn written(&mut self, bytes: &[u8]) {
+        if let Some(frames) = &mut self.frames {
+            frames.written(bytes);
         }
     }
 
@@ -78,13 +99,25 @@ impl Framing {
         matches!(self.state, State::Refused(_) | State::TooLarge)
     }
 
-    /// Takes bytes and gives those that may be read, a head only as a whole.
-    pub fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+    fn frames(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> usize {
+        let most = self.most;
+        let frames = self
+            .frames
+            .get_or_insert_with(|| Box::new(Frames::new(most)));
+        let passed = frames.take(bytes, out);
+        if let Some(why) = frames.refused() {
+            self.state = State::Refused(why);
+        }
+        passed
+    }
+
+    fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         while !bytes.is_empty() && !self.ended() {
             if self.state == State::Frames {
-                if let Err(why) = self.frames.feed(bytes, out) {
-                    self.state = State::Refused(why);
-                }
+                let mut behind = Vec::new();
+                let passed = self.frames(bytes, &mut behind);
+                out.extend_from_slice(&bytes[..passed]);
+                out.append(&mut behind);
                 return;
             }
             let (taken, state) = match self.state {
@@ -237,11 +270,10 @@ mod tests {
             let mut framing = Framing::new(1_000);
             let mut out = Vec::new();
             for piece in bytes.chunks(size) {
-                if framing.passes(piece) {
-                    out.extend_from_slice(piece);
-                } else {
-                    framing.feed(piece, &mut out);
-                }
+                let mut behind = Vec::new();
+                let passed = framing.take(piece, &mut behind);
+                out.extend_from_slice(&piece[..passed]);
+                out.append(&mut behind);
             }
             let got = (out, framing.refused());
             let first = all.get_or_insert_with(|| got.clone());

@@ -32,6 +32,16 @@ pub fn cases() -> Vec<Case> {
             },
         ),
         talk(
+            "CVE-2025-8671",
+            "20,000 requests that go on behind their end",
+            |server| {
+                flood(server, &[], b"", 20_000, |number| {
+                    let stream = 1 + 2 * number;
+                    together([get(stream, "/never"), data(stream, END, b"body")])
+                })
+            },
+        ),
+        talk(
             "CVE-2019-9512",
             "a million PING whose answers are not read",
             |server| flood(server, &[], b"", 1_000_000, |_| frame(PING, 0, 0, &[0; 8])),

@@ -367,16 +367,95 @@ fn continuations() -> Vec<Case> {
     };
     let open = || headers(1, END, &head);
     vec![
-        case("RFC 9113 §6.10", "a field block in four frames", Answered(1), four),
-        case("RFC 9113 §6.10", "a field block byte by byte", Answered(1), pieces(1, END_HEADERS)).host("GoAway(11)", "h2 takes no more CONTINUATION than a head within its bound needs, and always 5, against floods of them"),
-        case("RFC 9113 §6.10", "an empty CONTINUATION", Answered(1), together([open(), frame(CONTINUATION, END_HEADERS, 1, b"")])),
-        case("RFC 9113 §6.10", "CONTINUATION after END_HEADERS", Connection(&[PROTOCOL]), together([post(1, "/never"), frame(CONTINUATION, END_HEADERS, 1, &literal(b"x", b"y"))])),
-        case("RFC 9113 §6.10", "CONTINUATION without HEADERS", Connection(&[PROTOCOL]), frame(CONTINUATION, END_HEADERS, 1, &head)),
-        case("RFC 9113 §6.10", "CONTINUATION on another stream", Connection(&[PROTOCOL]), together([open(), frame(CONTINUATION, END_HEADERS, 3, b"")])),
-        case("RFC 9113 §6.10", "CONTINUATION on stream 0", Connection(&[PROTOCOL]), together([open(), frame(CONTINUATION, END_HEADERS, 0, b"")])),
-        case("RFC 9113 §6.2", "DATA within a field block", Connection(&[PROTOCOL]), together([headers(1, 0, &head), data(1, END, b"body")])),
-        case("RFC 9113 §6.2", "HEADERS of another stream within a field block", Connection(&[PROTOCOL]), together([open(), get(3, "/")])),
-        case("RFC 9113 §6.2", "PRIORITY within a field block", Connection(&[PROTOCOL]), together([open(), priority(1, 3), frame(CONTINUATION, END_HEADERS, 1, b"")])),
-        case("RFC 9113 §6.2", "a PING within a field block", Connection(&[PROTOCOL]), together([open(), ping(0, 0, &[0; 8]), frame(CONTINUATION, END_HEADERS, 1, b"")])),
+        case(
+            "RFC 9113 §6.10",
+            "a field block in four frames",
+            Answered(1),
+            four,
+        ),
+        case(
+            "RFC 9113 §6.10",
+            "a field block byte by byte",
+            Answered(1),
+            pieces(1, END_HEADERS),
+        ),
+        case(
+            "RFC 9113 §6.10",
+            "CONTINUATION after padded HEADERS with a priority",
+            Answered(1),
+            together([
+                headers(
+                    1,
+                    END | PADDED | WITH_PRIORITY,
+                    &[&[2, 0, 0, 0, 0, 15][..], &head[..9], &[0, 0]].concat(),
+                ),
+                frame(CONTINUATION, END_HEADERS, 1, &head[9..]),
+            ]),
+        ),
+        case(
+            "RFC 9113 §6.10",
+            "an empty CONTINUATION",
+            Answered(1),
+            together([open(), frame(CONTINUATION, END_HEADERS, 1, b"")]),
+        ),
+        case(
+            "RFC 9113 §6.10",
+            "CONTINUATION after END_HEADERS",
+            Connection(&[PROTOCOL]),
+            together([
+                post(1, "/never"),
+                frame(CONTINUATION, END_HEADERS, 1, &literal(b"x", b"y")),
+            ]),
+        ),
+        case(
+            "RFC 9113 §6.10",
+            "CONTINUATION without HEADERS",
+            Connection(&[PROTOCOL]),
+            frame(CONTINUATION, END_HEADERS, 1, &head),
+        ),
+        case(
+            "RFC 9113 §6.10",
+            "CONTINUATION on another stream",
+            Connection(&[PROTOCOL]),
+            together([open(), frame(CONTINUATION, END_HEADERS, 3, b"")]),
+        ),
+        case(
+            "RFC 9113 §6.10",
+            "CONTINUATION on stream 0",
+            Connection(&[PROTOCOL]),
+            together([open(), frame(CONTINUATION, END_HEADERS, 0, b"")]),
+        ),
+        case(
+            "RFC 9113 §6.2",
+            "DATA within a field block",
+            Connection(&[PROTOCOL]),
+            together([headers(1, 0, &head), data(1, END, b"body")]),
+        ),
+        case(
+            "RFC 9113 §6.2",
+            "HEADERS of another stream within a field block",
+            Connection(&[PROTOCOL]),
+            together([open(), get(3, "/")]),
+        ),
+        case(
+            "RFC 9113 §6.2",
+            "PRIORITY within a field block",
+            Connection(&[PROTOCOL]),
+            together([
+                open(),
+                priority(1, 3),
+                frame(CONTINUATION, END_HEADERS, 1, b""),
+            ]),
+        ),
+        case(
+            "RFC 9113 §6.2",
+            "a PING within a field block",
+            Connection(&[PROTOCOL]),
+            together([
+                open(),
+                ping(0, 0, &[0; 8]),
+                frame(CONTINUATION, END_HEADERS, 1, b""),
+            ]),
+        ),
     ]
 }

@@ -6,10 +6,7 @@ use crate::wire::*;
 
 /// What cannot be decoded (RFC 9113 §4.3).
 fn broken(section: &'static str, says: &'static str, frames: Vec<u8>) -> Case {
-    case(section, says, Connection(&[COMPRESSION]), frames).host(
-        "GoAway(1)",
-        "the connection ends, but h2 says PROTOCOL_ERROR for all that its decoder refuses (codec/framed_read.rs)",
-    )
+    case(section, says, Connection(&[COMPRESSION]), frames)
 }
 
 /// 4,096 and one more as a size of the dynamic table.
@@ -120,6 +117,35 @@ fn tables() -> Vec<Case> {
         ),
         case(
             "RFC 9113 §4.3",
+            "the fields of HEADERS behind the end of a request count for the table",
+            AnsweredOrGone(3, &[STREAM_CLOSED]),
+            together([get(1, "/never"), with(1, KEPT), with(3, NEWEST)]),
+        ),
+        case(
+            "RFC 9113 §4.3",
+            "the fields of HEADERS that depend on themselves count for the table",
+            AnsweredOrGone(3, &[PROTOCOL]),
+            together([
+                headers(
+                    1,
+                    END | END_HEADERS | WITH_PRIORITY,
+                    &[&[0, 0, 0, 1, 15][..], &plain(), KEPT].concat(),
+                ),
+                with(3, NEWEST),
+            ]),
+        ),
+        case(
+            "RFC 9113 §4.3",
+            "trailers with a pseudo-field count for the table",
+            AnsweredOrGone(3, &[PROTOCOL]),
+            together([
+                post(1, "/never"),
+                headers(1, END | END_HEADERS, &[KEPT, &[0x84]].concat()),
+                with(3, NEWEST),
+            ]),
+        ),
+        case(
+            "RFC 9113 §4.3",
             "trailers count for the table",
             Answered(3),
             together([
@@ -144,6 +170,14 @@ fn sizes() -> Vec<Case> {
             "RFC 7541 §4.2",
             "a size of the table behind a field",
             with(1, &[0x20]),
+        ),
+        broken(
+            "RFC 7541 §4.2",
+            "a size of the table behind a field, in another frame",
+            together([
+                headers(1, END, &plain()),
+                frame(CONTINUATION, END_HEADERS, 1, &[0x20]),
+            ]),
         ),
         broken(
             "RFC 7541 §6.3",

@@ -4,8 +4,6 @@ use crate::case::Want::{Answered, Connection, Declined, OnceOrError, Stream};
 use crate::case::{Case, Server, case, good, talk};
 use crate::wire::*;
 
-const HALF_CLOSED: &str = "h2 makes it an error of the connection, PROTOCOL_ERROR (proto/streams/state.rs, recv_open and recv_close)";
-
 pub fn cases() -> Vec<Case> {
     [states(), identifiers(), messages()]
         .into_iter()
@@ -40,15 +38,13 @@ fn states() -> Vec<Case> {
             "DATA on a half-closed stream",
             Stream(1, &[STREAM_CLOSED]),
             together([ended(), data(1, END, b"body")]),
-        )
-        .host("GoAway(1)", HALF_CLOSED),
+        ),
         case(
             "RFC 9113 §5.1",
             "HEADERS on a half-closed stream",
             Stream(1, &[STREAM_CLOSED]),
             together([ended(), get(1, "/")]),
-        )
-        .host("GoAway(1)", HALF_CLOSED),
+        ),
         case(
             "RFC 9113 §5.1",
             "WINDOW_UPDATE on a half-closed stream",
@@ -231,17 +227,92 @@ fn messages() -> Vec<Case> {
     ]
     .concat();
     vec![
-        case("RFC 9113 §8.1", "DATA without bytes ends a request", Answered(1), together([post(1, "/echo"), data(1, END, b"")])),
-        case("RFC 9113 §8.1", "trailers", Answered(1), together([post(1, "/echo"), data(1, 0, b"body"), headers(1, END | END_HEADERS, &sum)])),
-        case("RFC 9113 §8.1", "trailers without END_STREAM", Stream(1, &[PROTOCOL]), together([post(1, "/never"), data(1, 0, b"body"), headers(1, END_HEADERS, &sum)])),
-        case("RFC 9113 §8.1", "trailers with a pseudo-field", Stream(1, &[PROTOCOL]), together([post(1, "/never"), data(1, 0, b"body"), headers(1, END | END_HEADERS, &path)])).host("Pong", "h2 drops pseudo-fields of trailers and takes the rest (proto/streams/recv.rs, recv_trailers): the origin never sees them"),
-        case("RFC 9113 §8.1", "DATA after trailers", Stream(1, &[STREAM_CLOSED]), together([post(1, "/never"), headers(1, END | END_HEADERS, &sum), data(1, END, b"body")])).host("GoAway(1)", HALF_CLOSED),
-        case("RFC 9113 §8.1.1", "content-length as long as two DATA", Answered(1), together([long(b"8"), data(1, 0, b"body"), data(1, END, b"body")])),
-        case("RFC 9113 §8.1.1", "content-length longer than DATA", Declined(1), together([long(b"9"), data(1, END, b"body")])),
-        case("RFC 9113 §8.1.1", "content-length shorter than two DATA", Declined(1), together([long(b"6"), data(1, 0, b"body"), data(1, END, b"body")])),
-        case("RFC 9113 §8.1.1", "content-length longer than DATA before trailers", Declined(1), together([long(b"9"), data(1, 0, b"body"), headers(1, END | END_HEADERS, &sum)])),
-        case("RFC 9113 §8.1.1", "a request without any field", Declined(1), headers(1, END | END_HEADERS, b"")),
+        case(
+            "RFC 9113 §8.1",
+            "DATA without bytes ends a request",
+            Answered(1),
+            together([post(1, "/echo"), data(1, END, b"")]),
+        ),
+        case(
+            "RFC 9113 §8.1",
+            "trailers",
+            Answered(1),
+            together([
+                post(1, "/echo"),
+                data(1, 0, b"body"),
+                headers(1, END | END_HEADERS, &sum),
+            ]),
+        ),
+        case(
+            "RFC 9113 §8.1",
+            "trailers without END_STREAM",
+            Stream(1, &[PROTOCOL]),
+            together([
+                post(1, "/never"),
+                data(1, 0, b"body"),
+                headers(1, END_HEADERS, &sum),
+            ]),
+        ),
+        case(
+            "RFC 9113 §8.1",
+            "trailers with a pseudo-field",
+            Stream(1, &[PROTOCOL]),
+            together([
+                post(1, "/never"),
+                data(1, 0, b"body"),
+                headers(1, END | END_HEADERS, &path),
+            ]),
+        ),
+        case(
+            "RFC 9113 §8.1",
+            "DATA after trailers",
+            Stream(1, &[STREAM_CLOSED]),
+            together([
+                post(1, "/never"),
+                headers(1, END | END_HEADERS, &sum),
+                data(1, END, b"body"),
+            ]),
+        ),
+        case(
+            "RFC 9113 §8.1.1",
+            "content-length as long as two DATA",
+            Answered(1),
+            together([long(b"8"), data(1, 0, b"body"), data(1, END, b"body")]),
+        ),
+        case(
+            "RFC 9113 §8.1.1",
+            "content-length longer than DATA",
+            Declined(1),
+            together([long(b"9"), data(1, END, b"body")]),
+        ),
+        case(
+            "RFC 9113 §8.1.1",
+            "content-length shorter than two DATA",
+            Declined(1),
+            together([long(b"6"), data(1, 0, b"body"), data(1, END, b"body")]),
+        ),
+        case(
+            "RFC 9113 §8.1.1",
+            "content-length longer than DATA before trailers",
+            Declined(1),
+            together([
+                long(b"9"),
+                data(1, 0, b"body"),
+                headers(1, END | END_HEADERS, &sum),
+            ]),
+        ),
+        case(
+            "RFC 9113 §8.1.1",
+            "a request without any field",
+            Declined(1),
+            headers(1, END | END_HEADERS, b""),
+        ),
         case("RFC 9113 §8.3.1", "an empty path", Declined(1), get(1, "")),
-        case("RFC 9113 §8.5", "CONNECT with a path", Declined(1), headers(1, END | END_HEADERS, &connect)),
+        case(
+            "RFC 9113 §8.5",
+            "CONNECT with a path",
+            Declined(1),
+            headers(1, END | END_HEADERS, &connect),
+        ),
     ]
 }
