@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use edgeweir_host_formats::Level;
-use edgeweir_host_formats::spin;
+use edgeweir_host_formats::spin::{self, Shown};
 
 const BASE: &str = r#"spin_manifest_version = 2
 [application]
@@ -15,7 +15,7 @@ token = { required = true, secret = true }
 route = "/..."
 component = "main"
 dependencies.middleware = [
-  { component = "limit", inherit_configuration = ["environment", "key_value_stores"] },
+  { component = "limit", inherit_configuration = ["environment", "files", "key_value_stores"] },
   { component = "trim" },
 ]
 [[trigger.http]]
@@ -25,6 +25,8 @@ component = "main"
 source = "main.wasm"
 allowed_outbound_hosts = ["http://{{ greeting }}.test:80", "https://*.b.org"]
 key_value_stores = ["default"]
+files = ["*.html", { source = "a", destination = "/b" }]
+exclude_files = ["x.html"]
 environment = { A = "b" }
 variables = { said = "{{ greeting }}, {{ token }}" }
 [component.limit]
@@ -64,6 +66,14 @@ fn a_manifest_is_read_whole() {
     };
     assert_eq!(limit.environment, all.component.environment);
     assert_eq!(limit.key_value_stores.len(), 1);
+    let shown: Vec<_> = limit.files.shown.iter().map(|it| &it.value).collect();
+    let elsewhere = Shown::Elsewhere {
+        source: "a".into(),
+        destination: "/b".into(),
+    };
+    assert_eq!(shown, [&Shown::InPlace("*.html".into()), &elsewhere]);
+    assert_eq!(limit.files.hidden[0].value, "x.html");
+    assert_eq!(trim.files.shown, []);
     assert!(
         limit.variables.is_empty() && limit.outbound.is_empty(),
         "not inherited"
@@ -136,9 +146,9 @@ fn what_is_left_out_is_named() {
             "files",
             "source = \"trim.wasm\"",
             "source = \"trim.wasm\"\nfiles = [\"a\"]",
-            Unsupported,
-            "component.trim.files",
-            "not supported",
+            Warning,
+            "component.trim",
+            "what it inherits",
         ),
         (
             "sqlite",
