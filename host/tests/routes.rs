@@ -46,6 +46,11 @@ prefix = "/two"
 upstream = "two"
 rewrite = "/"
 [[listener.route]]
+hosts = ["same.test"]
+prefix = "/"
+upstream = "two"
+rewrite = "/"
+[[listener.route]]
 path = "/exact"
 methods = ["GET"]
 headers = {{ x-a = "1", x-b = "*" }}
@@ -90,6 +95,14 @@ address = "{two}"
             "two /x?y=/two",
         ),
         ("the prefix itself", main, "a.test", "/two", "", "two /"),
+        (
+            "the prefix of all in its own place",
+            main,
+            "same.test",
+            "/x/y",
+            "",
+            "two /x/y",
+        ),
         (
             "beside a prefix",
             main,

@@ -114,6 +114,10 @@ pub fn execute(arguments: &Bench) -> Result<()> {
     } else {
         Some(Origin::start()?)
     };
+    for side in &arguments.sides {
+        let edge = |file: &Path| edge(file, config.as_ref(), origin.as_ref());
+        side.check(edge, arguments.listener.as_deref())?;
+    }
     let subjects = arguments
         .sides
         .iter()
@@ -167,6 +171,14 @@ pub fn execute(arguments: &Bench) -> Result<()> {
     Ok(())
 }
 
+/// The configuration of a side, in front of the origin it gets.
+fn edge(file: &Path, config: Option<&serde_json::Value>, origin: Option<&Origin>) -> Result<Edge> {
+    match origin {
+        Some(origin) => Ok(Edge::of(file, config)?.with_origin(origin.address)),
+        None => Edge::with_upstreams(file),
+    }
+}
+
 fn start(
     side: &Side,
     arguments: &Bench,
@@ -179,11 +191,7 @@ fn start(
         envoy: arguments.envoy.clone(),
         callbacks: None,
     };
-    let edge = |file: &Path| match origin {
-        Some(origin) => Ok(Edge::of(file, config)?.with_origin(origin.address)),
-        None => Edge::with_upstreams(file),
-    };
-    let child = side.start(edge, &options)?;
+    let child = side.start(|file| edge(file, config, origin), &options)?;
     let address = match (side, &child) {
         (Side::Url(address), _) => *address,
         (_, Some(child)) => child.address,

@@ -89,6 +89,11 @@ pub const KNOWN: &[Known] = &[
         Rule::Ignored,
         "a hint which fields follow the body; the trailer sections themselves are compared",
     ),
+    known(
+        "proxy-status",
+        Rule::Optional,
+        "the host says in it why it answered by itself (RFC 9209); Envoy says it in its access log",
+    ),
     known("age", Rule::Clock, "seconds"),
     known("cache-status", Rule::Clock, "the ttl in it is in seconds"),
     known("retry-after", Rule::Clock, "seconds"),

@@ -112,11 +112,11 @@ impl Redirect {
         let old_host = without_port(authority);
         let old_port = uri.authority().and_then(|authority| authority.port_u16());
         let host = self.host.as_deref().unwrap_or(old_host);
-        // A port that was the default of the old scheme would be wrong under the new one.
+        // A port that was the default of the old scheme would be wrong under the new one, and one of this host says nothing
+        // of another (as in Envoy: `Utility::newUri` of source/common/http/utility.cc).
         let default = if before == "https" { 443 } else { 80 };
-        let port = self
-            .port
-            .or(old_port.filter(|port| self.scheme.is_none() || *port != default));
+        let stays = |port: &u16| self.host.is_none() && (scheme == before || *port != default);
+        let port = self.port.or(old_port.filter(stays));
         let authority = match port {
             // A host that brings its own port keeps it.
             Some(port) if without_port(host) == host => format!("{host}:{port}"),
@@ -250,6 +250,24 @@ mod tests {
                 },
                 "http://a.org:8080/x",
                 "https://a.org:8080/x",
+            ),
+            (
+                "to the scheme it has",
+                Redirect {
+                    scheme: Some("http".into()),
+                    ..base()
+                },
+                "http://a.org:80/x",
+                "http://a.org:80/x",
+            ),
+            (
+                "to another host, whose port is not this one's",
+                Redirect {
+                    host: Some("b.org".into()),
+                    ..base()
+                },
+                "http://a.org:8080/x",
+                "http://b.org/x",
             ),
             (
                 "host and port",

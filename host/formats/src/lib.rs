@@ -9,12 +9,14 @@ pub mod component;
 pub mod envoy;
 mod finding;
 pub mod lint;
+pub mod number;
 pub mod outbound;
 pub mod route;
 mod section;
 pub mod settings;
 pub mod spin;
 mod tree;
+pub mod written;
 pub mod yaml;
 
 pub use finding::{Finding, Level, Place, Placed};

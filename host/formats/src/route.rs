@@ -114,7 +114,7 @@ pub struct NamedMatch {
     pub value: TextMatch,
     /// Letters of either case are the same.
     pub ignore_case: bool,
-    /// It must not be so. Something that is absent is never like anything.
+    /// It must not be so. The value of a field that is absent is neither like nor unlike anything.
     pub invert: bool,
 }
 
@@ -192,6 +192,16 @@ impl Segments {
         } else {
             None
         }
+    }
+
+    /// An expression for the whole of the paths that [`bind`](Self::bind).
+    pub fn expression(&self) -> String {
+        let parts = self.parts.iter().map(|part| match part {
+            Segment::Literal(text) => format!("/+{}", regex::escape(text)),
+            Segment::Named(_) => "/+[^/]+".to_owned(),
+        });
+        let end = if self.open { "(?:/.*)?" } else { "/*" };
+        parts.chain([end.to_owned()]).collect()
     }
 
     /// What stands before the first name or `...`: the base of what the `...` stands for.
@@ -329,14 +339,13 @@ fn of_field(field: &NamedMatch, asked: &Asked<'_>) -> bool {
             None => is(asked.path),
         },
         name => {
+            // One of its lines, as in Envoy since 1.39 (`envoy.reloadable_features.match_headers_individually`).
             let mut values = asked.fields.get_all(name).into_iter().peekable();
-            values.peek().is_some() && {
-                // Lines of one name are one list (RFC 9110 §5.2).
-                let joined: Vec<_> = values
-                    .map(|value| String::from_utf8_lossy(value.as_bytes()))
-                    .collect();
-                is(&joined.join(","))
+            // There, no value of a field that is absent is like anything, nor unlike it.
+            if values.peek().is_none() && !matches!(field.value, TextMatch::Present) {
+                return false;
             }
+            values.any(|value| is(&String::from_utf8_lossy(value.as_bytes())))
         }
     };
     found != field.invert
@@ -569,13 +578,23 @@ mod tests {
             ("absent", field("x-b", TextMatch::Present, false), false),
             ("inverted", field("x-b", TextMatch::Present, true), true),
             (
-                "joined",
-                field("x-a", TextMatch::Exact("ONE,two".into()), false),
+                "absent, and another value is wanted",
+                field("x-b", TextMatch::Exact("1".into()), true),
+                false,
+            ),
+            (
+                "one of two lines",
+                field("x-a", TextMatch::Exact("TWO".into()), false),
                 true,
             ),
             (
+                "both",
+                field("x-a", TextMatch::Exact("one,two".into()), false),
+                false,
+            ),
+            (
                 "part",
-                field("x-a", TextMatch::Contains("e,t".into()), false),
+                field("x-a", TextMatch::Contains("w".into()), false),
                 true,
             ),
             ("query", query(TextMatch::Exact("1".into())), true),
@@ -656,6 +675,19 @@ mod tests {
             Some((vec![("id", "7")], "/a/b"))
         );
         assert_eq!(pattern.bind("/u/7/p"), Some((vec![("id", "7")], "")));
+        let paths = [
+            "/", "//", "/a", "/a/", "/a/b", "//a//b//", "/a/b/c", "/ab", "/a.b", "/axb", "/a.b/",
+        ];
+        for text in [
+            "/", "/...", "/a", "/a/:x", "/a/b/...", "/:x", "/:x/...", "/a.b",
+        ] {
+            let pattern = Segments::parse(text).unwrap();
+            let expression = whole(&pattern.expression()).unwrap();
+            for path in paths {
+                let (bound, matched) = (pattern.bind(path), expression.is_match(path.as_bytes()));
+                assert_eq!(bound.is_some(), matched, "{text} {path}");
+            }
+        }
         for bad in ["a", "/.../a", "/:"] {
             assert!(Segments::parse(bad).is_err(), "{bad}");
         }

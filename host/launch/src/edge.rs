@@ -10,6 +10,8 @@ use edgeweir_host_formats::{component, settings};
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
+use crate::ways::Ways;
+
 /// The variable by which a gateway knows its origin.
 const GATEWAYS_ORIGIN: &str = "EDGEWEIR_ORIGIN";
 
@@ -224,12 +226,13 @@ impl Edge {
 
     /// Why the callbacks of a listener's filters say nothing of its exchanges, if they do not.
     pub fn uncalled(&self, listener: Option<&str>) -> Result<Option<String>> {
-        let filters = self.filters_of(listener)?;
-        if filters.is_empty() {
+        let ways = Ways::of(self, listener)?;
+        let mut filters = ways.lists().flatten().peekable();
+        if filters.peek().is_none() {
             return Ok(Some("there are no filters".to_owned()));
         }
         for name in filters {
-            let module = text(self.named("filter", &name)?, "module").unwrap_or_default();
+            let module = text(&ways.filter(self, name)?, "module").unwrap_or_default();
             let module = self.resolve(Path::new(&module));
             if is_component(&module)? {
                 return Ok(Some(format!("{name} is a component, which has none")));
@@ -276,7 +279,16 @@ impl Edge {
             .with_context(|| format!("{} has no [{kind}.{name}]", self.file.display()))
     }
 
-    fn listeners(&self) -> Vec<&Table> {
+    /// The names of a kind of table.
+    pub(crate) fn names(&self, kind: &str) -> Vec<&str> {
+        let all = self.table.get(kind).and_then(Value::as_table);
+        all.into_iter()
+            .flat_map(|all| all.keys().map(String::as_str))
+            .collect()
+    }
+
+    /// The tables of the listeners.
+    pub(crate) fn listeners(&self) -> Vec<&Table> {
         let listeners = self.table.get("listener").and_then(Value::as_array);
         listeners
             .into_iter()

@@ -8,6 +8,8 @@ use serde_json::{Value as Json, json};
 use toml::{Table, Value};
 
 use crate::edge::{self, Edge, settings, text};
+use crate::routes::{self, Place};
+use crate::ways::Ways;
 
 /// The listener that does what the host's does.
 pub(crate) const MAIN: &str = "main";
@@ -45,52 +47,46 @@ pub(crate) fn program(variable: &str, name: &str) -> Result<Option<PathBuf>> {
 
 /// The bootstrap that makes Envoy do what a listener of the host does (the first when none is named), on free ports.
 pub fn bootstrap(edge: &Edge, listener: Option<&str>) -> Result<Json> {
+    let ways = Ways::of(edge, listener)?;
+    let places = routes::places(&ways);
     let mut filters = Vec::new();
-    let mut clusters = Vec::new();
-    for name in edge.filters_of(listener)? {
-        let filter = edge.named("filter", &name)?;
-        filters.push(wasm(edge, &name, filter)?);
+    let mut clusters = Clusters::default();
+    for place in &places {
+        let filter = ways.filter(edge, &place.filter)?;
+        filters.push(wasm(edge, place, &filter)?);
         let reached = filter.get("clusters").and_then(Value::as_table);
         for (cluster, address) in reached.into_iter().flatten() {
             let address = address.as_str().context("a cluster's address is text")?;
-            clusters.push(self::cluster(cluster, address, false)?);
+            clusters.add(cluster, address, false)?;
         }
     }
     filters.push(json!({
         "name": "envoy.filters.http.router",
         "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" }
     }));
-    let settings = edge.listener(listener)?;
-    let upstream = text(settings, "upstream").context("a listener without upstream")?;
-    let behind = edge.named("upstream", &upstream)?;
-    let address = text(behind, "address")
-        .with_context(|| format!("[upstream.{upstream}] has no address, only endpoints"))?;
-    let http2 = behind
-        .get("http2")
-        .and_then(Value::as_bool)
-        .unwrap_or(false);
-    clusters.push(cluster(&upstream, &address, http2)?);
+    for upstream in ways.upstreams() {
+        let behind = edge.named("upstream", upstream)?;
+        let address = text(behind, "address")
+            .with_context(|| format!("[upstream.{upstream}] has no address, only endpoints"))?;
+        let http2 = behind.get("http2").and_then(Value::as_bool);
+        clusters.add(upstream, &address, http2.unwrap_or(false))?;
+    }
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "edge",
         "use_remote_address": true,
         "proxy_100_continue": true,
         "http_protocol_options": { "allow_custom_methods": true, "enable_trailers": true },
-        "route_config": {
-            "virtual_hosts": [{
-                "name": "all",
-                "domains": ["*"],
-                "routes": [{
-                    "name": text(settings, "name").unwrap_or_default(),
-                    "match": { "prefix": "/" },
-                    "route": { "cluster": upstream, "timeout": "60s" }
-                }]
-            }]
-        },
+        "route_config": routes::configuration(edge.file(), &ways, &places)?,
         "http_filters": filters
     });
     Ok(json!({
         "admin": { "address": socket("127.0.0.1", 0) },
+        // An expression may be as long as the host takes it: without this a program of RE2 has 100 instructions at most.
+        "layered_runtime": { "layers": [{
+            "name": "expressions",
+            "static_layer": { "re2.max_program_size.error_level": 1_000_000 }
+        }] },
         "static_resources": {
             "listeners": [{
                 "name": MAIN,
@@ -100,7 +96,7 @@ pub fn bootstrap(edge: &Edge, listener: Option<&str>) -> Result<Json> {
                     "typed_config": manager
                 }] }]
             }],
-            "clusters": clusters
+            "clusters": clusters.all
         }
     }))
 }
@@ -109,11 +105,18 @@ pub fn bootstrap(edge: &Edge, listener: Option<&str>) -> Result<Json> {
 ///
 /// Each virtual machine counts its contexts by itself, and the log names no machine: the contexts of one exchange would all
 /// have one number. Here the second filter is twice behind the first, the third three times and so on, in the same machines:
-/// after one exchange through it their counts differ, and go on differing.
+/// after one exchange through it their counts differ, and go on differing, until a route that leaves out one of them has made
+/// up for it.
 pub(crate) fn tells_contexts_apart(bootstrap: &mut Json) -> bool {
     let listeners = &mut bootstrap["static_resources"]["listeners"];
     let mut apart = listeners[0].clone();
-    let filters = &mut apart["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"];
+    let manager = &mut apart["filter_chains"][0]["filters"][0]["typed_config"];
+    // Every filter, whatever a route has switched off.
+    manager["route_config"] = json!({});
+    let filters = &mut manager["http_filters"];
+    for filter in filters.as_array_mut().into_iter().flatten() {
+        filter.as_object_mut().and_then(|it| it.remove("disabled"));
+    }
     let Some([chain @ .., router]) = filters.as_array().map(Vec::as_slice) else {
         return false;
     };
@@ -132,7 +135,8 @@ pub(crate) fn tells_contexts_apart(bootstrap: &mut Json) -> bool {
     true
 }
 
-fn wasm(edge: &Edge, name: &str, filter: &Table) -> Result<Json> {
+fn wasm(edge: &Edge, place: &Place, filter: &Table) -> Result<Json> {
+    let name = place.filter.as_str();
     let module =
         text(filter, "module").with_context(|| format!("[filter.{name}] has no module"))?;
     let module = edge.resolve(Path::new(&module));
@@ -157,8 +161,8 @@ fn wasm(edge: &Edge, name: &str, filter: &Table) -> Result<Json> {
     if let Some(settings) = text(filter, "vm_config") {
         vm["configuration"] = string(settings);
     }
-    Ok(json!({
-        "name": format!("wasm.{name}"),
+    let mut wasm = json!({
+        "name": place.name,
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
             "config": {
@@ -170,7 +174,31 @@ fn wasm(edge: &Edge, name: &str, filter: &Table) -> Result<Json> {
                 "reload_config": { "backoff": { "base_interval": "0.1s" } }
             }
         }
-    }))
+    });
+    if !place.on {
+        wasm["disabled"] = true.into();
+    }
+    Ok(wasm)
+}
+
+/// Clusters by their names, each once.
+#[derive(Default)]
+struct Clusters {
+    all: Vec<Json>,
+}
+
+impl Clusters {
+    fn add(&mut self, name: &str, address: &str, http2: bool) -> Result<()> {
+        let cluster = cluster(name, address, http2)?;
+        match self.all.iter().find(|known| known["name"] == name) {
+            Some(known) if *known == cluster => {}
+            Some(_) => bail!(
+                "the cluster {name} is {address} here and another elsewhere; all filters and routes of an Envoy have the same"
+            ),
+            None => self.all.push(cluster),
+        }
+        Ok(())
+    }
 }
 
 fn cluster(name: &str, address: &str, http2: bool) -> Result<Json> {

@@ -6,12 +6,16 @@
 
 mod callbacks;
 mod child;
+mod conditions;
 mod edge;
 mod envoy;
 mod exit;
 mod http;
 mod process;
+mod routes;
 mod wasmtime;
+mod ways;
+mod weave;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -97,6 +101,28 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 impl Side {
+    /// Says what it cannot be started with, before anything is.
+    pub fn check(
+        &self,
+        edge: impl FnOnce(&std::path::Path) -> Result<Edge>,
+        listener: Option<&str>,
+    ) -> Result<()> {
+        let sound = |file: &std::path::Path| -> Result<()> {
+            let edge = edge(file)?;
+            edge.filters_of(listener)?;
+            match self {
+                Self::Envoy(_) => bootstrap(&edge, listener).map(drop),
+                Self::Wasmtime(_) => wasmtime::without_routes(&edge, listener),
+                Self::Host(_) | Self::Url(_) => Ok(()),
+            }
+        };
+        match self {
+            Self::Url(_) => Ok(()),
+            Self::Host(file) | Self::Envoy(file) | Self::Wasmtime(file) => sound(file),
+        }
+        .with_context(|| format!("{self} does not start"))
+    }
+
     /// Starts it. `None` for what runs already.
     pub fn start(
         &self,

@@ -32,6 +32,7 @@ pub(crate) struct Served {
 ///
 /// There is no upstream in `wasmtime serve`: the last of them has to answer by itself or ask for itself, as the gateway does.
 pub(crate) fn composed(edge: &Edge, listener: Option<&str>) -> Result<Served> {
+    without_routes(edge, listener)?;
     let mut parts = Vec::new();
     let mut environment = BTreeMap::new();
     for name in edge.filters_of(listener)? {
@@ -64,6 +65,19 @@ pub(crate) fn composed(edge: &Edge, listener: Option<&str>) -> Result<Served> {
         wasm: compose(&parts, &last)?,
         environment,
     })
+}
+
+/// Refuses a listener with routes.
+pub(crate) fn without_routes(edge: &Edge, listener: Option<&str>) -> Result<()> {
+    let table = edge.listener(listener)?;
+    if table.contains_key("route") {
+        bail!(
+            "{}: listener \"{}\" has routes; wasmtime serve has none, it gives every request to one component",
+            edge.file().display(),
+            text(table, "name").unwrap_or_default()
+        );
+    }
+    Ok(())
 }
 
 fn variables(filter: &Table) -> impl Iterator<Item = (String, String)> {
@@ -99,6 +113,16 @@ mod tests {
             error.to_string().contains("runs components only"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn routes_are_refused() {
+        let file = tempfile::NamedTempFile::with_suffix(".toml").expect("a file");
+        let text = "[[listener]]\nname = \"main\"\nlisten = \"127.0.0.1:0\"\n[[listener.route]]\nrespond = { status = 200 }\n";
+        std::fs::write(file.path(), text).expect("written");
+        let edge = Edge::read(file.path()).expect("an edge");
+        let error = composed(&edge, None).expect_err("routes").to_string();
+        assert!(error.contains("listener \"main\" has routes"), "{error}");
     }
 
     #[test]

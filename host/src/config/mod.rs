@@ -6,7 +6,6 @@ mod envoy;
 mod error;
 mod foreign;
 mod listener;
-mod number;
 mod route;
 mod spin;
 mod upstream;
@@ -19,8 +18,10 @@ use std::sync::Arc;
 
 use edgeweir_host_chain::Layer;
 use edgeweir_host_formats::envoy::Policy;
+pub use edgeweir_host_formats::number::Within;
 use edgeweir_host_formats::outbound::Outbound;
 use edgeweir_host_formats::spin::{Files, Store};
+use edgeweir_host_formats::written::choices;
 use edgeweir_host_formats::{Finding, Placed};
 use serde::Deserialize;
 use toml::Spanned;
@@ -28,7 +29,6 @@ use toml::Spanned;
 pub use error::ConfigError;
 pub use foreign::{Format, Options};
 pub use listener::{Certificate, ListenerTls, RequestId};
-pub use number::Within;
 pub use route::{Route, Way, Ways};
 pub use upstream::{Breaker, Health, Outlier, Retry, Upstream, UpstreamTls};
 
@@ -601,14 +601,5 @@ impl Config {
             }
         }
         Ok(())
-    }
-}
-
-fn choices<'a>(names: impl Iterator<Item = &'a String>) -> String {
-    let names: Vec<_> = names.map(|name| format!("\"{name}\"")).collect();
-    match names.as_slice() {
-        [] => "is none".to_owned(),
-        [one] => format!("is {one}"),
-        many => format!("are {}", many.join(", ")),
     }
 }

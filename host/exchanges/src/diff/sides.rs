@@ -14,13 +14,12 @@ pub(super) fn edge(side: &Side, arguments: &Diff, config: Option<&Value>) -> Res
         Side::Host(file) | Side::Envoy(file) | Side::Wasmtime(file) => file,
         Side::Url(_) => bail!("{side} is not started here"),
     };
-    let edge = Edge::of(file, config)
-        .and_then(|edge| {
-            // A listener that is not there is said before anything starts.
-            edge.filters_of(arguments.listener.as_deref())?;
-            Ok(edge)
-        })
-        .with_context(|| format!("{side} does not start"))?;
+    let edge = Edge::of(file, config).with_context(|| format!("{side} does not start"))?;
+    // Its origin is not there yet: any will do to see whether it can be started.
+    let placed = edge
+        .clone()
+        .with_origin(SocketAddr::from(([127, 0, 0, 1], 1)));
+    side.check(|_| Ok(placed), arguments.listener.as_deref())?;
     Ok(edge.with_one_instance())
 }
 

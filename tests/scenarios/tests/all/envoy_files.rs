@@ -121,11 +121,29 @@ fn every_kind_of_route_leads_where_it_leads_in_envoy() {
             field("/a/fields", &[("x-a", "one"), ("x-b", "1"), ("x-c", "1")]),
         ),
         ("a field missing", field("/a/fields", &[("x-b", "1")])),
+        (
+            "one of two lines",
+            field("/a/line", &[("x-a", "two"), ("x-a", "one")]),
+        ),
+        (
+            "both lines as one",
+            field("/a/line", &[("x-a", "two, one")]),
+        ),
+        (
+            "not one of two lines",
+            field("/a/no-line", &[("x-a", "two"), ("x-a", "one")]),
+        ),
+        (
+            "none of two lines",
+            field("/a/no-line", &[("x-a", "two"), ("x-a", "three")]),
+        ),
+        ("no line", field("/a/no-line", &[])),
         ("query", to("h", "/a/query?q=12")),
         ("query, another", to("h", "/a/query?q=a")),
         ("to https", to("h", "/a/https?x")),
         ("to https, default port", to("h:80", "/a/https")),
         ("to https, another port", to("h:8080", "/a/https")),
+        ("another host", to("h:9", "/a/host?q")),
         ("moved", to("h:9", "/a/moved/z?q")),
         ("another path", to("h", "/a/other?q")),
         (

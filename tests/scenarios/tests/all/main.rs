@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "the names of the scenarios say what they hold")]
 
 mod agreement;
+mod agreement_routes;
 mod attacks;
 mod bodies;
 mod cache;
