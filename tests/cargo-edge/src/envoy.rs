@@ -55,7 +55,7 @@ pub fn bootstrap(mut filters: Vec<Value>, origin: SocketAddr, http2_origin: bool
             "clusters": [{
                 "name": "origin",
                 "type": "STATIC",
-                "connect_timeout": "2s",
+                "connect_timeout": "10s",
                 "circuit_breakers": { "thresholds": [limits] },
                 "typed_extension_protocol_options": {
                     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {

@@ -91,6 +91,11 @@ pub fn config(host: Host, setup: &Setup, port: u16, modules: &std::path::Path) -
         {
             file.push_str(&format!("config = {}\n", inline_toml(&filter.config)));
         }
+        if host == Host::WasiHttp && filter.name == "cache" {
+            // Each instance has a memory of its own, and on a machine that is busy otherwise a second one is started: what
+            // the scenarios look for in the cache is in the first.
+            file.push_str("instances = 1\n");
+        }
         if let Some(address) = setup.reaches() {
             let store = quoted(&address.to_string());
             file.push_str(&match host {
