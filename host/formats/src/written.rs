@@ -1,7 +1,6 @@
 //! `[[listener.route]]` of `edgeweir.toml`: as it is written, and what that means.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 
 use http::{Method, StatusCode};
@@ -122,8 +121,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Says what is wrong with a field.
-    pub fn new(span: Range<usize>, field: &str, message: impl Into<String>) -> Self {
+    fn new(span: Range<usize>, field: &str, message: impl Into<String>) -> Self {
         Self {
             span,
             field: field.to_owned(),
@@ -131,14 +129,6 @@ impl Refusal {
         }
     }
 }
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "in `{}`: {}", self.field, self.message)
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 impl Route {
     /// What it means, or the first thing that is wrong with it.
@@ -274,15 +264,11 @@ impl Route {
             return Err(Refusal::new(rewrite.span(), "rewrite", message));
         }
         // The prefix `/a` rewritten to `/` leaves `/b` of `/a/b`, not `//b`.
-        let to = if self.prefix.is_some() && to != "/" {
-            to.trim_end_matches('/')
-        } else {
-            to
+        let to = match self.prefix {
+            Some(_) => to.trim_end_matches('/'),
+            None => to,
         };
-        Ok(PathEdit::Prefix(match (&self.prefix, to) {
-            (Some(_), "/") => String::new(),
-            _ => to.to_owned(),
-        }))
+        Ok(PathEdit::Prefix(to.to_owned()))
     }
 
     fn filters_known(

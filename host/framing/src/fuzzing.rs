@@ -1,5 +1,6 @@
 //! What the fuzz target of `tests/fuzz` calls: it takes any bytes and panics when a promise is broken.
 
+use crate::machine::copied;
 use crate::{Framing, Malformed};
 
 /// A fuzz target: takes any bytes.
@@ -8,8 +9,10 @@ pub type Run = fn(&[u8]);
 /// Every target by its name.
 pub const TARGETS: [(&str, Run); 1] = [("http2", http2)];
 
+/// The most bytes of a head here.
+const MOST: usize = 1_000;
 /// The preface and empty SETTINGS.
-const START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub const START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// Frames of HTTP/2. The first byte says how they are cut; then come, for each frame, a kind, flags, a stream, a length and the
 /// payload, each of the first in one byte. A kind of 128 and more: the rest is taken as it is.
@@ -20,9 +23,13 @@ pub fn http2(data: &[u8]) {
         return;
     };
     let bytes = [START, &frames(rest)].concat();
-    let (passed, why) = play(&bytes, usize::MAX);
+    let (passed, why) = play(&bytes, MOST, usize::MAX);
     let piece = 1 + usize::from(*cut) % 64;
-    assert_eq!(play(&bytes, piece), (passed.clone(), why), "by {piece}");
+    assert_eq!(
+        play(&bytes, MOST, piece),
+        (passed.clone(), why),
+        "by {piece}"
+    );
 
     // Behind an error there is what ends the connection.
     let sound = match why {
@@ -30,11 +37,11 @@ pub fn http2(data: &[u8]) {
         Some(_) => &passed[..passed.len() - 9],
     };
     if !sound.windows(14).any(is_reset) {
-        let again = play(sound, usize::MAX);
+        let again = play(sound, MOST, usize::MAX);
         assert_eq!(again, (sound.to_vec(), None), "it does not pass again");
     }
 
-    let mut framing = Framing::new(1_000);
+    let mut framing = Framing::new(MOST);
     framing.take(&bytes, &mut Vec::new());
     let mut written = 0;
     for piece in rest.chunks(piece) {
@@ -60,15 +67,12 @@ fn frames(mut input: &[u8]) -> Vec<u8> {
     frames
 }
 
-/// What passes of bytes that come in pieces.
-fn play(bytes: &[u8], size: usize) -> (Vec<u8>, Option<Malformed>) {
-    let mut framing = Framing::new(1_000);
+/// What passes of bytes that come in pieces, and why they are refused; a head may have `most` bytes.
+pub fn play(bytes: &[u8], most: usize, size: usize) -> (Vec<u8>, Option<Malformed>) {
+    let mut framing = Framing::new(most);
     let mut out = Vec::new();
     for piece in bytes.chunks(size) {
-        let mut behind = Vec::new();
-        let passed = framing.take(piece, &mut behind);
-        out.extend_from_slice(&piece[..passed]);
-        out.append(&mut behind);
+        copied(piece, &mut out, |bytes, out| framing.take(bytes, out));
     }
     (out, framing.refused())
 }

@@ -114,10 +114,7 @@ impl Framing {
     fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         while !bytes.is_empty() && !self.ended() {
             if self.state == State::Frames {
-                let mut behind = Vec::new();
-                let passed = self.frames(bytes, &mut behind);
-                out.extend_from_slice(&bytes[..passed]);
-                out.append(&mut behind);
+                copied(bytes, out, |bytes, out| self.frames(bytes, out));
                 return;
             }
             let (taken, state) = match self.state {
@@ -259,6 +256,18 @@ impl Framing {
     }
 }
 
+/// Puts all that passes of some bytes into `out`, what passes as it is among it.
+pub(crate) fn copied(
+    bytes: &[u8],
+    out: &mut Vec<u8>,
+    take: impl FnOnce(&[u8], &mut Vec<u8>) -> usize,
+) {
+    let mut behind = Vec::new();
+    let passed = take(bytes, &mut behind);
+    out.extend_from_slice(&bytes[..passed]);
+    out.append(&mut behind);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,10 +279,7 @@ mod tests {
             let mut framing = Framing::new(1_000);
             let mut out = Vec::new();
             for piece in bytes.chunks(size) {
-                let mut behind = Vec::new();
-                let passed = framing.take(piece, &mut behind);
-                out.extend_from_slice(&piece[..passed]);
-                out.append(&mut behind);
+                copied(piece, &mut out, |bytes, out| framing.take(bytes, out));
             }
             let got = (out, framing.refused());
             let first = all.get_or_insert_with(|| got.clone());

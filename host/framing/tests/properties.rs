@@ -1,26 +1,14 @@
 //! What holds for any field block: what an encoder writes passes, and what is refused the decoder behind refuses too.
 
 use bytes::Bytes;
-use edgeweir_host_framing::{Framing, Malformed};
+use edgeweir_host_framing::Malformed;
+use edgeweir_host_framing::fuzzing::{START, play};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// The preface and empty SETTINGS.
-const START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-/// What passes of bytes that come in pieces, and why they are refused.
-fn play(bytes: &[u8], piece: usize) -> (Vec<u8>, Option<Malformed>) {
-    let mut framing = Framing::new(64 << 10);
-    let mut out = Vec::new();
-    for piece in bytes.chunks(piece) {
-        let mut behind = Vec::new();
-        let passed = framing.take(piece, &mut behind);
-        out.extend_from_slice(&piece[..passed]);
-        out.append(&mut behind);
-    }
-    (out, framing.refused())
-}
+/// The most bytes of a head here.
+const MOST: usize = 64 << 10;
 
 fn on_a_runtime<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
@@ -99,7 +87,7 @@ proptest! {
         let bytes = on_a_runtime(written(&requests));
         let heads = bytes.windows(9).filter(|it| it[3] == 1 && it[4] & 4 == 4).count();
         prop_assert!(heads >= requests.len());
-        prop_assert_eq!(play(&bytes, piece), (bytes, None));
+        prop_assert_eq!(play(&bytes, MOST, piece), (bytes, None));
     }
 }
 
@@ -277,7 +265,7 @@ proptest! {
             prop_assume!(block.len() <= 16_384);
             bytes.extend(headers(1 + 2 * at as u32, &block));
         }
-        let (passed, why) = play(&bytes, piece);
+        let (passed, why) = play(&bytes, MOST, piece);
         let refused = on_a_runtime(ends(&bytes));
         if let Some(why) = why {
             prop_assert_eq!(why, Malformed::FieldBlock);

@@ -158,48 +158,6 @@ impl<B: Body<Data = Bytes, Error: Display> + Unpin> Body for Timely<B> {
     }
 }
 
-/// A response's body from the next layer, on its way into the guest.
-pub(crate) struct FromNext {
-    body: Timely<chain::Body>,
-    meter: Arc<Meter>,
-}
-
-impl FromNext {
-    /// `idle` is the longest pause of the next layer.
-    pub(crate) fn new(body: chain::Body, meter: Arc<Meter>, idle: Duration) -> Self {
-        let body = Timely::new(body, idle);
-        Self { body, meter }
-    }
-}
-
-impl Body for FromNext {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            self.meter
-                .body_in
-                .fetch_add(data.len() as u64, Ordering::Relaxed);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 /// A body from the guest.
 ///
 /// A store that is dropped ends its bodies as if they were complete; here such an end is an error, so that a

@@ -1,6 +1,7 @@
 //! `wasi:http/handler` as an import: the next layer.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use edgeweir_host_chain as chain;
@@ -13,7 +14,7 @@ use wasmtime::{AsContextMut as _, format_err};
 use wasmtime_wasi_http::Error;
 use wasmtime_wasi_http::p3::bindings::http::types::{ErrorCode, Request, Response};
 
-use crate::body::{FromGuest, FromNext};
+use crate::body::{FromGuest, Timely};
 use crate::context::{Guest, exchange_of};
 use crate::exchange::{Exchange, NextFailed, check_head};
 
@@ -121,7 +122,12 @@ fn give_response(
             return Ok(Err(ErrorCode::HttpResponseHeaderSectionSize(None)));
         }
         let (meter, idle) = (guest.loaded.meter.clone(), limits.timeout);
-        let response = response.map(|body| FromNext::new(body, meter, idle));
+        let response = response.map(|body| {
+            Timely::new(body, idle).inspect_frame(move |frame| {
+                let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+                meter.body_in.fetch_add(size, Ordering::Relaxed);
+            })
+        });
         // The future tells how the guest liked the body; nobody above asks.
         let (response, _read) = Response::from_http(&mut guest.hooks, response);
         let response = guest

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::frame::{GOAWAY, MAX_FRAME, PADDED, PING, PRIORITY, WINDOW_UPDATE, WITH_PRIORITY};
+use crate::machine::copied;
 
 const END: &[u8] = b"SM\r\n\r\n";
 /// GET / on the authority "a", and then `x: y`, which goes to the dynamic table.
@@ -25,10 +26,7 @@ fn play(bytes: &[u8]) -> (Vec<u8>, Option<Malformed>) {
         let mut frames = Frames::new(20_000);
         let mut out = Vec::new();
         for piece in bytes.chunks(size) {
-            let mut behind = Vec::new();
-            let passed = frames.take(piece, &mut behind);
-            out.extend_from_slice(&piece[..passed]);
-            out.extend(behind);
+            copied(piece, &mut out, |bytes, out| frames.take(bytes, out));
         }
         let got = (out, frames.refused());
         let first = all.get_or_insert_with(|| got.clone());
