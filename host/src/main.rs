@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use edgeweir_host_launch::Exit;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments = edgeweir::cli::Arguments::parse();
     match edgeweir::cli::execute(arguments) {
