@@ -14,10 +14,13 @@ use edgeweir_host_monitor::{Level, Metric, Probe};
 use serde_json::Value;
 
 const TOKEN: &str = "a-token-of-the-operator";
+/// Bytes of the store that workers share, of the listener `cache`.
+const STORE: usize = 4 << 20;
 
-/// Two listeners with `ratelimit` and `compress`: modules in front of one, components of the other.
+/// Two listeners with `ratelimit` and `compress`: modules in front of one, components of the other. A third has the module
+/// `cache`.
 async fn edge(monitor: &str) -> Host {
-    let names = ["compress".to_owned(), "ratelimit".to_owned()];
+    let names = ["cache", "compress", "ratelimit"].map(str::to_owned);
     cargo_edge::build::build(&names, Flavour::Usual, true).expect("the filters build");
     let upstream = json_origin().await;
     let mut text = format!(
@@ -39,6 +42,12 @@ async fn edge(monitor: &str) -> Host {
             module("compress"),
         ));
     }
+    let cache = cargo_edge::workspace::edge_dir().join("cache.proxy-wasm.wasm");
+    text.push_str(&format!(
+        "[[listener]]\nname = \"cache\"\nlisten = \"127.0.0.1:0\"\nupstream = \"origin\"\nfilters = [\"cache\"]\n\
+         [filter.cache]\nmodule = {:?}\nconfig = {{ l2_bytes = {STORE}, rules = [{{ ttl_by_status = {{ 200 = 600 }} }}] }}\n",
+        cache.display().to_string(),
+    ));
     Host::start(Config::parse(Path::new("edge.toml"), text).expect("it is sound"))
         .await
         .expect("it starts")
@@ -114,6 +123,15 @@ async fn admin(host: &Host, request: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// Bytes that the cache shares between its workers.
+async fn stored(host: &Host) -> usize {
+    let stats = page(host, "/stats.json").await;
+    let filters = stats["filters"].as_array().expect("the filters");
+    let cache = filters.iter().find(|filter| filter["name"] == "cache");
+    let bytes = cache.expect("the cache")["shared_bytes"].as_u64();
+    bytes.expect("a number") as usize
+}
+
 async fn page(host: &Host, path: &str) -> Value {
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
@@ -136,8 +154,8 @@ async fn filters_do_less_while_memory_is_short_and_recover() {
         line - (100 << 20)
     ))
     .await;
-    let [modules, components] = host.addresses()[..] else {
-        panic!("two listeners");
+    let [modules, components, cache] = host.addresses()[..] else {
+        panic!("three listeners");
     };
     for address in [modules, components] {
         assert_eq!(coding(address, "calm", "").await, "gzip 6");
@@ -190,12 +208,12 @@ async fn filters_do_less_while_memory_is_short_and_recover() {
         assert_eq!(changes[level], want, "{level}");
     }
 
-    by_hand(&host, modules, components).await;
+    by_hand(&host, modules, components, cache).await;
     host.stop().await;
 }
 
 /// An operator sets the level, with the token only.
-async fn by_hand(host: &Host, modules: SocketAddr, components: SocketAddr) {
+async fn by_hand(host: &Host, modules: SocketAddr, components: SocketAddr, cache: SocketAddr) {
     let set = |to: &str, token: &str| {
         format!(
             "POST /level?to={to} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\
@@ -208,6 +226,11 @@ async fn by_hand(host: &Host, modules: SocketAddr, components: SocketAddr) {
     let unknown = admin(host, &set("most", TOKEN)).await;
     assert!(unknown.starts_with("HTTP/1.1 400"), "{unknown}");
     assert!(unknown.contains("aggressive"), "{unknown}");
+    for n in 0..600 {
+        support::get_raw(cache, &format!("/{n}"), "").await;
+    }
+    let full = stored(host).await;
+    assert!(full > STORE / 10 * 8, "{full} of {STORE}");
     let done = admin(host, &set("maximum", TOKEN)).await;
     assert!(
         done.starts_with("HTTP/1.1 200") && done.ends_with("maximum\n"),
@@ -220,6 +243,19 @@ async fn by_hand(host: &Host, modules: SocketAddr, components: SocketAddr) {
     }
     let stats = page(host, "/stats.json").await;
     assert_eq!(stats["monitor"]["automatic"], false);
+    let began = Instant::now();
+    while stored(host).await > STORE / 4 {
+        let limit = Duration::from_secs(10);
+        assert!(began.elapsed() < limit, "{} stay", stored(host).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    println!(
+        "{full} bytes were {} after {:?}",
+        stored(host).await,
+        began.elapsed()
+    );
+    let newest = support::get_raw(cache, "/599", "").await;
+    assert!(newest.contains("hit"), "{newest}");
     admin(host, &set("automatic", TOKEN)).await;
     until("the rules again", Duration::from_secs(10), || {
         level(host) == Level::Minimal

@@ -86,6 +86,8 @@ pub trait Layer: Send + Sync + 'static {
     fn meter(&self) -> Option<&Arc<Meter>> {
         None
     }
+    /// Tells its filter how short the machine is, between exchanges: for one that gives memory back while nothing is asked of it.
+    fn tell(&self, _emergency: Emergency) {}
 }
 
 /// The rest of a chain, outermost layer first; the last one is the origin.

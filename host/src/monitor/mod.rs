@@ -186,6 +186,9 @@ impl Watch {
         inner.sample = sample;
         let events = inner.monitor.observe(&sample, now);
         self.tell(&events);
+        for loaded in &state.filters {
+            loaded.layer.tell(self.emergency());
+        }
     }
 
     fn survey(&self, state: &State, now: Duration) {

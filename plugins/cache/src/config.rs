@@ -89,6 +89,10 @@ pub struct Config {
     /// nothing forbids it. 0 (no longer than the response says) to 86400 (a day), rising. Default `[0, 0, 0]`.
     #[schemars(inner(range(max = 86400)))]
     pub emergency_stale_seconds: [u64; 3],
+    /// Percent of `l2_bytes` that is used at the emergency levels 1, 2 and 3: the rest of the memory is given back. 25 to 100,
+    /// falling. Default `[75, 50, 25]`. Without effect in components.
+    #[schemars(inner(range(min = 25, max = 100)))]
+    pub emergency_l2_percent: [u64; 3],
     /// Percent of a lifetime, at its end, in which a hot response is refreshed in the background. 0 (never) to 50.
     #[schemars(range(max = 50))]
     pub refresh_ahead_percent: Option<u64>,
@@ -177,6 +181,7 @@ impl Default for Config {
             keep_stale_seconds: None,
             unreached_seconds: 86_400,
             emergency_stale_seconds: [0; 3],
+            emergency_l2_percent: [75, 50, 25],
             refresh_ahead_percent: None,
             refresh_ahead_hits: 3,
             uncacheable_seconds: 60,
@@ -254,6 +259,8 @@ pub struct Settings {
     pub keep_stale: u32,
     /// Seconds that what is stale is used at each emergency level from 1.
     emergency_stale: [u32; 3],
+    /// Percent of `l2_bytes` that is given back at each emergency level from 1.
+    pub emergency_released: [u8; 3],
     /// Percent of a lifetime cut at random at most.
     pub jitter: u8,
     /// Variants under one key at most.
@@ -357,6 +364,7 @@ impl TryFrom<Config> for Settings {
             )?,
             unreached: bounded("unreached_seconds", config.unreached_seconds, 0, 2_592_000)?,
             emergency_stale: emergency_stale(config.emergency_stale_seconds)?,
+            emergency_released: emergency_released(config.emergency_l2_percent)?,
             refresh_ahead: bounded(
                 "refresh_ahead_percent",
                 config
@@ -403,7 +411,8 @@ impl TryFrom<Config> for Settings {
 impl Settings {
     /// Whether an emergency changes anything.
     pub fn heeds_emergencies(&self) -> bool {
-        self.emergency_stale.iter().any(|seconds| *seconds > 0)
+        let longer = self.emergency_stale.iter().any(|seconds| *seconds > 0);
+        longer || self.emergency_released.iter().any(|percent| *percent > 0)
     }
 
     /// Seconds that what is stale is used at this level, whatever the response says.
@@ -423,6 +432,18 @@ fn emergency_stale(seconds: [u64; 3]) -> Result<[u32; 3], ConfigError> {
         return Ok(all);
     }
     let message = format!("{all:?} falls from one level to the next; want rising");
+    Err(ConfigError::new(FIELD, message))
+}
+
+/// What is not used, of what is used at each level; none more than the one before it.
+fn emergency_released(used: [u64; 3]) -> Result<[u8; 3], ConfigError> {
+    const FIELD: &str = "emergency_l2_percent";
+    let [one, two, three] = used.map(|percent| bounded::<u8>(FIELD, percent, 25, 100));
+    let released = [one?, two?, three?].map(|percent| 100u8.saturating_sub(percent));
+    if released.is_sorted() {
+        return Ok(released);
+    }
+    let message = format!("{used:?} rises from one level to the next; want falling");
     Err(ConfigError::new(FIELD, message))
 }
 
@@ -617,6 +638,16 @@ mod tests {
                 "emergency's bound",
                 r#"{"emergency_stale_seconds": [0, 0, 86401]}"#,
                 &["emergency_stale_seconds", "86401", "86400"],
+            ),
+            (
+                "emergency's shares",
+                r#"{"emergency_l2_percent": [50, 75, 25]}"#,
+                &["emergency_l2_percent", "50, 75", "falling"],
+            ),
+            (
+                "emergency's share",
+                r#"{"emergency_l2_percent": [100, 50, 24]}"#,
+                &["emergency_l2_percent", "24", "25"],
             ),
             ("garbage", "{", &["configuration"]),
         ] {

@@ -116,6 +116,7 @@ impl Filter for Cache {
             } else {
                 0
             },
+            shared_released_percent: settings.emergency_released,
             ..Wants::default()
         }
     }

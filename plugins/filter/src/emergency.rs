@@ -3,7 +3,7 @@
 use crate::Fields;
 
 /// The emergency level: 0 is normal, 3 the worst. Filters do less the higher it is: cheaper coding levels, longer use of
-/// stale responses, tighter limits.
+/// stale responses, smaller caches, tighter limits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Emergency(u8);
 

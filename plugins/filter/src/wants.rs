@@ -19,6 +19,10 @@ pub struct Wants {
     pub blind_response: bool,
     /// Bytes of values that [`Effect::Store`](crate::Effect::Store) is to have room for; 0 when none is ever stored.
     pub shared_bytes: usize,
+    /// Percent of these bytes that the machine is to have back at the emergency levels 1, 2 and 3: what was not used for
+    /// longest goes, and no more is stored than has room in the rest. 75 at most. An adapter whose values are in memory that it
+    /// can't give back says so at load.
+    pub shared_released_percent: [u8; 3],
 }
 
 impl Wants {
@@ -32,6 +36,11 @@ impl Wants {
             blind_request: self.blind_request && other.blind_request,
             blind_response: self.blind_response && other.blind_response,
             shared_bytes: self.shared_bytes.saturating_add(other.shared_bytes),
+            shared_released_percent: {
+                let [a, b, c] = self.shared_released_percent;
+                let [x, y, z] = other.shared_released_percent;
+                [a.max(x), b.max(y), c.max(z)]
+            },
         }
     }
 }

@@ -130,8 +130,10 @@ impl Agenda {
     }
 
     /// From now on a tick every second.
-    pub fn sweep_from_now_on(&self) {
-        self.sweeps.set(true);
+    pub fn sweep_from_now_on(&self, now: Timestamp) {
+        if !self.sweeps.replace(true) {
+            self.schedule(now);
+        }
     }
 
     /// Remembers that a stream holds bytes back that the next tick is to let go; `false` when there are no ticks.

@@ -57,6 +57,8 @@ pub struct Root {
     /// What it does at a time of its own.
     pub agenda: Rc<Agenda>,
     name: &'static str,
+    /// Percent of the pool that the machine is to have back at each emergency level from 1.
+    released: [u8; 3],
     objects: RefCell<Objects<HostData>>,
     /// A table for each kind of value a filter keeps.
     cells: RefCell<Vec<(&'static str, Cells<HostData>)>>,
@@ -80,6 +82,7 @@ impl Root {
             blind_response: wants.blind_response,
             chain,
             name,
+            released: wants.shared_released_percent,
             objects: RefCell::new(Objects::new(
                 HostData,
                 format!("edgeweir/{name}/{FORMAT}/objects"),
@@ -284,8 +287,12 @@ impl Root {
             }
             Effect::Store { key, value, ttl } => {
                 self.stored.set(true);
-                self.agenda.sweep_from_now_on();
-                Answer::Stored(objects.and_then(|mut pool| pool.store(&key, &value, ttl, now)))
+                self.agenda.sweep_from_now_on(now);
+                let used = self.used_percent(now);
+                Answer::Stored(objects.and_then(|mut pool| {
+                    pool.restrict(used);
+                    pool.store(&key, &value, ttl, now)
+                }))
             }
             Effect::Remove { key } => {
                 Answer::Stored(objects.and_then(|mut pool| pool.remove(&key)))
@@ -343,7 +350,7 @@ impl Root {
         }
     }
 
-    /// Frees expired objects in a few sets, if this VM has the lease for it.
+    /// Frees expired objects in a few sets, and what an emergency takes the room of, if this VM has the lease for it.
     pub fn sweep(&self, now: Timestamp) {
         if !self.stored.get() || now.since(self.swept.get()) < SWEEP_PERIOD {
             return;
@@ -351,13 +358,23 @@ impl Root {
         self.swept.set(now);
         if self.has_lease(now) == Ok(true)
             && let Ok(mut objects) = self.objects.try_borrow_mut()
-            && let Err(failed) = objects.sweep(now)
         {
-            self.log(
-                Level::Debug,
-                &format!("expired objects were not freed: {}", failed.name()),
-            );
+            objects.restrict(self.used_percent(now));
+            if let Err(failed) = objects.sweep(now) {
+                self.log(
+                    Level::Debug,
+                    &format!("expired objects were not freed: {}", failed.name()),
+                );
+            }
         }
+    }
+
+    /// Percent of the pool that is used at the machine's emergency level.
+    fn used_percent(&self, now: Timestamp) -> u8 {
+        let level = self.emergency(now).unwrap_or_default().level();
+        let step = usize::from(level).checked_sub(1);
+        let released = step.and_then(|step| self.released.get(step));
+        100u8.saturating_sub(released.copied().unwrap_or(0))
     }
 
     fn has_lease(&self, now: Timestamp) -> Result<bool, Failed> {

@@ -88,6 +88,9 @@ pub struct Objects<D> {
     random: RandomState,
     /// The set the next sweep starts with.
     swept: u64,
+    /// Percent of a set's bytes that are used for now, and when it was last swept.
+    used: u8,
+    swept_to: u8,
 }
 
 /// Where a piece is: its set, and its name there.
@@ -116,6 +119,8 @@ impl<D: SharedData> Objects<D> {
             seed: None,
             random: RandomState::new(),
             swept: 0,
+            used: 100,
+            swept_to: 100,
         }
     }
 
@@ -194,7 +199,7 @@ impl<D: SharedData> Objects<D> {
             return Err(Failed::Unsupported);
         }
         let size = value.len().saturating_add(key.len());
-        if size > self.geometry.largest || key.len() > KEY_LIMIT {
+        if size > self.share(self.geometry.largest) || key.len() > KEY_LIMIT {
             return Err(Failed::TooLarge);
         }
         let place = self.place(key)?;
@@ -238,16 +243,40 @@ impl<D: SharedData> Objects<D> {
         Ok(())
     }
 
-    /// Frees what has expired in a sixteenth of the sets, the next ones; how many pieces went.
+    /// From now on uses only so much of its bytes, 25 to 100 per cent; the next sweep frees the others.
+    pub fn restrict(&mut self, percent: u8) {
+        // The largest piece is a quarter of a set.
+        self.used = percent.clamp(25, 100);
+    }
+
+    /// Frees what has expired, and then what was not used for longest and has no room, in a sixteenth of the sets, the next
+    /// ones; in all of them when there is less room than at the last sweep. How many pieces went.
     pub fn sweep(&mut self, now: Timestamp) -> Result<usize, Failed> {
         let mut freed = 0;
-        for _ in 0..self.geometry.sets.div_ceil(SWEEPS) {
+        let budget = self.budget();
+        let sets = match self.used < self.swept_to {
+            true => self.geometry.sets,
+            false => self.geometry.sets.div_ceil(SWEEPS),
+        };
+        for _ in 0..sets {
             freed += self.change(self.swept, |directory| {
-                directory.clear(|way| way.until <= now.0)
+                let mut freed = directory.clear(|way| way.until <= now.0);
+                freed.extend(directory.trim(budget));
+                freed
             })?;
             self.swept = (self.swept + 1) % self.geometry.sets.max(1);
         }
+        self.swept_to = self.used;
         Ok(freed)
+    }
+
+    /// Bytes of a set's pieces for now.
+    fn budget(&self) -> usize {
+        self.share(self.geometry.budget)
+    }
+
+    fn share(&self, bytes: usize) -> usize {
+        bytes.saturating_mul(usize::from(self.used)) / 100
     }
 
     /// The value of a piece whose tag is this one.
@@ -298,7 +327,7 @@ impl<D: SharedData> Objects<D> {
             if let Some(start) = piece.get_mut(..4) {
                 start.copy_from_slice(&generation.to_le_bytes());
             }
-            let budget = self.geometry.budget;
+            let budget = self.budget();
             let (index, freed) = directory.make_room(place.name, piece.len(), budget, now);
             directory.generation = generation;
             if let Some(way) = directory.ways.get_mut(index) {

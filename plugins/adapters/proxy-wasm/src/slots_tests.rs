@@ -103,6 +103,42 @@ fn many_small_objects_stay() {
 }
 
 #[test]
+fn a_restricted_pool_gives_memory_back_and_stays_small_until_it_may_grow() {
+    let memory = Memory::default();
+    let mut objects = sized(&memory, 8 << 20);
+    let fill = |objects: &mut Objects<Memory>, from: usize| {
+        for n in from..from + 4_000 {
+            let value = vec![7; 1_000 + n % 4_000];
+            objects.store(&n.to_le_bytes(), &value, TTL, NOW).unwrap();
+        }
+    };
+    let newest = 3_999usize.to_le_bytes();
+    fill(&mut objects, 0);
+    let whole = memory.size().1;
+    for percent in [75u8, 50, 25] {
+        objects.restrict(percent);
+        assert!(objects.sweep(NOW).unwrap() > 0, "all sets at once");
+        let most = whole * usize::from(percent) / 100 + (whole / 20);
+        assert!(memory.size().1 <= most, "{percent}: {}", memory.size().1);
+        assert!(objects.load(&newest, NOW).unwrap().is_some(), "{percent}");
+        fill(&mut objects, 0);
+        assert!(memory.size().1 <= most, "{percent}, filled again");
+    }
+    let large = vec![7; 1 << 20];
+    assert_eq!(objects.store(b"k", &large, TTL, NOW), Err(Failed::TooLarge));
+    // What fits a quarter is found again, chunks and all.
+    objects.store(b"k", &large[..400_000], TTL, NOW).unwrap();
+    assert!(objects.load(b"k", NOW).unwrap().is_some());
+
+    objects.restrict(100);
+    objects.sweep(NOW).unwrap();
+    fill(&mut objects, 4_000);
+    assert!(memory.size().1 > whole / 10 * 9);
+    objects.store(b"k", &large, TTL, NOW).unwrap();
+    assert!(objects.load(b"k", NOW).unwrap().is_some());
+}
+
+#[test]
 fn memory_and_keys_are_bounded_and_sweeping_frees_them() {
     for bytes in [SMALL, 8 << 20] {
         let memory = Memory::default();

@@ -80,6 +80,9 @@ fn make<F: Configured>(json: &str, source: &str, fetcher: Option<Fetcher>) -> In
             if filter.wants().exact_updates {
                 say(Level::Info, APPROXIMATE);
             }
+            if filter.wants().shared_released_percent != [0; 3] {
+                say(Level::Info, NOT_RELEASED);
+            }
             if filter.wants().shared_bytes > 0
                 && let Some(alone) = ALONE
             {
@@ -103,6 +106,7 @@ fn make<F: Configured>(json: &str, source: &str, fetcher: Option<Fetcher>) -> In
     }
 }
 
+const NOT_RELEASED: &str = "an emergency leaves the store at its size: it is in this instance's memory, which never shrinks";
 #[cfg(not(feature = "spin"))]
 const APPROXIMATE: &str = "counts are kept in this instance's memory: a limit holds per instance, and is approximate \
                            when the host runs several or replaces them";
