@@ -268,6 +268,10 @@ impl<'a> Loader<'a> {
             },
             clusters: self.clusters(filter),
             instances: filter.instances.map_or(2, |count| count.size()),
+            body_while_head_waits: filter
+                .allow_on_headers_stop_iteration
+                .as_ref()
+                .is_some_and(|it| *it.get_ref()),
         };
         proxy_wasm::load_metered(&runtime, plugin, self.meter(name)).await
     }
@@ -383,6 +387,10 @@ fn of_the_other_abi(filter: &Filter, abi: Abi) -> Option<(Range<usize>, &'static
             (span(&filter.vm_id), "vm_id"),
             (span(&filter.vm_config), "vm_config"),
             (span(&filter.root_id), "root_id"),
+            (
+                span(&filter.allow_on_headers_stop_iteration),
+                "allow_on_headers_stop_iteration",
+            ),
             (span(&filter.clusters), "clusters"),
         ],
         Abi::ProxyWasm => vec![

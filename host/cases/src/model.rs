@@ -62,6 +62,8 @@ pub struct Filter {
     pub config: String,
     /// Modules: `plugin_root_id`.
     pub root_id: String,
+    /// Modules: body callbacks run while a head answered with `StopIteration` waits.
+    pub allow_on_headers_stop_iteration: bool,
     /// Modules: the configuration of the VM.
     pub vm_config: String,
     /// Environment variables.

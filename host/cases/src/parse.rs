@@ -134,6 +134,7 @@ fn filter(module: &Node<'_>, config: &str) -> Result<Filter, Problem> {
         module: file,
         config: config.to_owned(),
         root_id: String::new(),
+        allow_on_headers_stop_iteration: false,
         vm_config: String::new(),
         environment: BTreeMap::new(),
         variables: BTreeMap::new(),
@@ -143,6 +144,7 @@ fn filter(module: &Node<'_>, config: &str) -> Result<Filter, Problem> {
 #[derive(Clone, Default)]
 struct Settings {
     root_id: String,
+    allow_on_headers_stop_iteration: bool,
     vm_config: String,
     environment: BTreeMap<String, String>,
     variables: BTreeMap<String, String>,
@@ -163,6 +165,10 @@ fn settings(table: &Table<'_>) -> Result<Settings, Problem> {
     };
     Ok(Settings {
         root_id: text(table.get("root_id"))?,
+        allow_on_headers_stop_iteration: match table.get("allow_on_headers_stop_iteration") {
+            Some(node) => node.flag()?,
+            None => false,
+        },
         vm_config: text(table.get("vm_config"))?,
         environment: texts(table.get("environment"))?,
         variables: texts(table.get("variables"))?,
@@ -171,6 +177,7 @@ fn settings(table: &Table<'_>) -> Result<Settings, Problem> {
 
 fn apply(filter: &mut Filter, settings: Settings) {
     filter.root_id = settings.root_id;
+    filter.allow_on_headers_stop_iteration = settings.allow_on_headers_stop_iteration;
     filter.vm_config = settings.vm_config;
     filter.environment = settings.environment;
     filter.variables = settings.variables;

@@ -11,6 +11,8 @@ use crate::edge::{self, Edge, settings, text};
 use crate::routes::{self, Place};
 use crate::ways::Ways;
 
+/// An option of filters that has Envoy's name for it.
+const ALLOWED: &str = "allow_on_headers_stop_iteration";
 /// The listener that does what the host's does.
 pub(crate) const MAIN: &str = "main";
 /// The listener of [`tells_contexts_apart`].
@@ -175,6 +177,9 @@ fn wasm(edge: &Edge, place: &Place, filter: &Table) -> Result<Json> {
             }
         }
     });
+    if let Some(allowed) = filter.get(ALLOWED).and_then(|it| it.as_bool()) {
+        wasm["typed_config"]["config"][ALLOWED] = allowed.into();
+    }
     if !place.on {
         wasm["disabled"] = true.into();
     }

@@ -97,6 +97,20 @@ impl Pump {
         }
     }
 
+    /// Goes ahead of a head that is held, until the plugin lets go of both or decides otherwise.
+    pub(crate) async fn lead(&mut self) {
+        self.held = true;
+        while self.held && self.ready.is_empty() {
+            self.advance().await;
+        }
+        self.held = false;
+    }
+
+    /// Whether what comes next is no more of the body but that it broke off.
+    pub(crate) fn broke_off(&self) -> bool {
+        matches!(self.ready.front(), Some(Err(_)))
+    }
+
     /// Makes the head true to the body where it declares a length: the head waits for the plugin's answer to the first
     /// chunk, which for a buffering plugin is the whole body.
     pub(crate) async fn prime(&mut self, headers: &mut HeaderMap) {

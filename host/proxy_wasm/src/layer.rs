@@ -18,6 +18,7 @@ use crate::exchange::{Closed, Ending, Exchange, Outcome, closed};
 use crate::fields::Fields;
 use crate::plugin::{Common, OnTrap, Properties, Route};
 use crate::stream::{Direction, LocalResponse, Origin, Phase, Signal, Stream, bodiless};
+use crate::vm::Action;
 use crate::worker::{Gone, Place, Worker};
 
 /// Which callbacks a module has over bodies.
@@ -35,10 +36,40 @@ pub(crate) struct ProxyWasm {
     pub(crate) turn: AtomicUsize,
 }
 
+/// What a client is told of an upstream that failed before the head went out.
+const LOST: &str = "upstream connect error or disconnect before headers";
+
 /// What is known of a request when its response comes.
 struct Asked {
     head: bool,
     grpc: bool,
+}
+
+/// A body before the plugin's callbacks, or after the first of them.
+enum Inbound {
+    /// It is empty.
+    Over(Body),
+    Comes(Body),
+    /// It went ahead of its head.
+    Led(Box<Pump>),
+}
+
+impl Inbound {
+    fn of(body: Body, end: bool) -> Self {
+        if end {
+            Self::Over(body)
+        } else {
+            Self::Comes(body)
+        }
+    }
+
+    /// What is left of it for a message that the plugin has no say in any more.
+    fn rest(self) -> Body {
+        match self {
+            Self::Over(body) | Self::Comes(body) => body,
+            Self::Led(pump) => PumpBody::request(*pump).boxed_unsync(),
+        }
+    }
 }
 
 #[async_trait]
@@ -49,6 +80,10 @@ impl Layer for ProxyWasm {
 
     fn meter(&self) -> Option<&Arc<Meter>> {
         Some(&self.common.meter)
+    }
+
+    fn tell(&self, emergency: Emergency) {
+        self.common.data.tell(emergency);
     }
 
     async fn handle(&self, request: Request, next: Next) -> Result<Response, Error> {
@@ -72,7 +107,7 @@ impl Layer for ProxyWasm {
         }
         let end = body.is_end_stream();
         if let Some(emergency) = parts.extensions.get::<Emergency>() {
-            self.common.data.tell(*emergency);
+            self.tell(*emergency);
         }
         let exchange = match self.open(&parts).await {
             Ok(exchange) => exchange,
@@ -85,11 +120,23 @@ impl Layer for ProxyWasm {
             vm.on_headers(id, Direction::Request, end)
         });
         let outcome = match begun.await {
+            Ok(Action::Lead) => {
+                let mut pump = self.pump(&exchange, Direction::Request, body);
+                pump.lead().await;
+                if let Some(failure) = pump.failure {
+                    return self.failed(ending, asked, failure).await;
+                }
+                let body = Inbound::Led(Box::new(pump));
+                return self.forward(ending, asked, parts, body, next).await;
+            }
             Ok(_) => exchange.released(Direction::Request).await,
             Err(Gone) => Outcome::Gone,
         };
         match outcome {
-            Outcome::Go => self.forward(ending, asked, parts, body, end, next).await,
+            Outcome::Go => {
+                let body = Inbound::of(body, end);
+                self.forward(ending, asked, parts, body, next).await
+            }
             Outcome::Reply(reply) => self.answer(ending, asked, reply).await,
             Outcome::Close => Err(closed()),
             Outcome::Gone => self.without(parts, body, next).await,
@@ -157,8 +204,7 @@ impl ProxyWasm {
         ending: Ending,
         asked: Asked,
         mut parts: request::Parts,
-        body: Body,
-        end: bool,
+        body: Inbound,
         next: Next,
     ) -> Result<Response, Error> {
         let exchange = Arc::clone(&ending.0);
@@ -174,34 +220,31 @@ impl ProxyWasm {
             Ok(())
         });
         if applied.await.is_err() {
-            return self.without(original.unwrap_or(parts), body, next).await;
+            return self
+                .without(original.unwrap_or(parts), body.rest(), next)
+                .await;
         }
-        let body = if end {
-            body
-        } else if self.over.request == (false, false) {
-            let exchange = Arc::clone(&exchange);
-            body.map_err(move |error| {
-                exchange.leave();
-                error
-            })
-            .boxed_unsync()
-        } else {
-            let common = Arc::clone(&self.common);
-            let mut pump = Pump::new(
-                Arc::clone(&exchange),
-                common,
-                Direction::Request,
-                body,
-                self.over.request,
-            );
-            pump.prime(&mut parts.headers).await;
-            match pump.failure {
-                None => PumpBody::request(pump).boxed_unsync(),
-                Some(Failure::Trapped) => return Ok(self.failure(asked.head)),
-                Some(Failure::Decided | Failure::TooLarge) => {
-                    let outcome = exchange.verdict().await;
-                    return self.decided(ending, asked, outcome).await;
+        let pump = match body {
+            Inbound::Over(body) => Err(body),
+            Inbound::Comes(body) if self.over.request == (false, false) => {
+                let exchange = Arc::clone(&exchange);
+                let body = body.map_err(move |error| {
+                    exchange.leave();
+                    error
+                });
+                Err(body.boxed_unsync())
+            }
+            Inbound::Comes(body) => Ok(self.pump(&exchange, Direction::Request, body)),
+            Inbound::Led(pump) => Ok(*pump),
+        };
+        let body = match pump {
+            Err(body) => body,
+            Ok(mut pump) => {
+                pump.prime(&mut parts.headers).await;
+                if let Some(failure) = pump.failure {
+                    return self.failed(ending, asked, failure).await;
                 }
+                PumpBody::request(pump).boxed_unsync()
             }
         };
         let run = next.run(Request::from_parts(parts, body));
@@ -224,14 +267,39 @@ impl ProxyWasm {
                 }
                 // As in Envoy, the plugin sees a failed upstream as a response: it may have something better.
                 tracing::debug!(plugin = %self.common.name, "no response from the next layer: {error}");
-                let text = "upstream connect error or disconnect before headers";
-                let mut response = LocalResponse::plain(StatusCode::BAD_GATEWAY, text)
+                let mut response = LocalResponse::plain(StatusCode::BAD_GATEWAY, LOST)
                     .into_response(asked.head, asked.grpc);
                 response.extensions_mut().insert(Unreached::Closed);
                 response
             }
         };
         self.respond(ending, asked, response).await
+    }
+
+    /// A body of the plugin's, with its callbacks over it.
+    fn pump(&self, exchange: &Arc<Exchange>, direction: Direction, body: Body) -> Pump {
+        let over = match direction {
+            Direction::Request => self.over.request,
+            Direction::Response => self.over.response,
+        };
+        let common = Arc::clone(&self.common);
+        Pump::new(Arc::clone(exchange), common, direction, body, over)
+    }
+
+    /// Ends an exchange whose request's body the plugin ended.
+    async fn failed(
+        &self,
+        ending: Ending,
+        asked: Asked,
+        failure: Failure,
+    ) -> Result<Response, Error> {
+        match failure {
+            Failure::Trapped => Ok(self.failure(asked.head)),
+            Failure::Decided | Failure::TooLarge => {
+                let outcome = ending.0.verdict().await;
+                self.decided(ending, asked, outcome).await
+            }
+        }
     }
 
     /// Ends an exchange the plugin decided while the request was on its way.
@@ -291,7 +359,28 @@ impl ProxyWasm {
             }
             vm.on_headers(id, Direction::Response, end)
         });
+        let mut body = Inbound::of(body, end);
         let outcome = match begun.await {
+            Ok(Action::Lead) => {
+                let mut pump = self.pump(&exchange, Direction::Response, body.rest());
+                pump.lead().await;
+                let outcome = match pump.failure {
+                    None if pump.broke_off() => {
+                        let lost = LocalResponse::plain(StatusCode::BAD_GATEWAY, LOST);
+                        return Ok(self.direct(ending, asked, lost).await);
+                    }
+                    None => Outcome::Go,
+                    Some(Failure::Decided) => match exchange.verdict().await {
+                        Outcome::Go => Outcome::Close,
+                        decided => decided,
+                    },
+                    Some(Failure::Trapped | Failure::TooLarge) => {
+                        return Ok(self.failure(asked.head));
+                    }
+                };
+                body = Inbound::Led(Box::new(pump));
+                outcome
+            }
             Ok(_) => exchange.released(Direction::Response).await,
             Err(Gone) => Outcome::Gone,
         };
@@ -321,38 +410,30 @@ impl ProxyWasm {
             Outcome::Reply(reply) => {
                 // Its own callbacks ran for the response it replaces: this one goes out as it is.
                 meter.answered.fetch_add(1, Ordering::Relaxed);
-                let mut response = reply.into_response(asked.head, asked.grpc);
-                response.extensions_mut().insert(Direct);
-                self.finish_head(&exchange).await;
-                return Ok(response.map(|body| Passing::new(body, ending, meter).boxed_unsync()));
+                return Ok(self.direct(ending, asked, reply).await);
             }
             Outcome::Close => return Err(closed()),
             Outcome::Gone => {
                 return Ok(match original {
-                    Some(parts) => Response::from_parts(parts, body),
+                    Some(parts) => Response::from_parts(parts, body.rest()),
                     None => self.failure(asked.head),
                 });
             }
         }
-        if end || self.over.response == (false, false) {
-            let body = if asked.head || bodiless(parts.status) {
-                empty()
-            } else {
-                body
-            };
-            return Ok(Response::from_parts(
-                parts,
-                Passing::new(body, ending, meter).boxed_unsync(),
-            ));
-        }
-        let common = Arc::clone(&self.common);
-        let mut pump = Pump::new(
-            exchange,
-            common,
-            Direction::Response,
-            body,
-            self.over.response,
-        );
+        let pump = match body {
+            Inbound::Over(_) if asked.head || bodiless(parts.status) => Err(empty()),
+            Inbound::Over(body) => Err(body),
+            Inbound::Comes(body) if self.over.response == (false, false) => Err(body),
+            Inbound::Comes(body) => Ok(self.pump(&exchange, Direction::Response, body)),
+            Inbound::Led(pump) => Ok(*pump),
+        };
+        let mut pump = match pump {
+            Ok(pump) => pump,
+            Err(body) => {
+                let body = Passing::new(body, ending, meter).boxed_unsync();
+                return Ok(Response::from_parts(parts, body));
+            }
+        };
         pump.prime(&mut parts.headers).await;
         match pump.failure {
             None => Ok(Response::from_parts(
@@ -362,6 +443,15 @@ impl ProxyWasm {
             Some(Failure::Decided) => Err(closed()),
             Some(Failure::Trapped | Failure::TooLarge) => Ok(self.failure(asked.head)),
         }
+    }
+
+    /// A response in place of one that is with the plugin already: it goes out as it is, past all plugins.
+    async fn direct(&self, ending: Ending, asked: Asked, reply: LocalResponse) -> Response {
+        let mut response = reply.into_response(asked.head, asked.grpc);
+        response.extensions_mut().insert(Direct);
+        self.finish_head(&ending.0).await;
+        let meter = &self.common.meter;
+        response.map(|body| Passing::new(body, ending, meter).boxed_unsync())
     }
 
     /// From here on no local response is accepted.

@@ -160,6 +160,7 @@ fn prepare(
         data: runtime.shared.data(&plugin.vm_id),
         name: plugin.name,
         root_id: plugin.root_id,
+        body_while_head_waits: plugin.body_while_head_waits,
         vm_id: plugin.vm_id,
         configuration: Bytes::from(plugin.configuration),
         vm_configuration: Bytes::from(plugin.vm_configuration),

@@ -120,6 +120,9 @@ pub struct Plugin {
     pub clusters: BTreeMap<String, String>,
     /// Virtual machines in the pool, each serving one callback at a time; at least 1.
     pub instances: usize,
+    /// Envoy's `allow_on_headers_stop_iteration`: of a head answered with `StopIteration` (1) the body's callbacks run, and the
+    /// first that continues lets go of both. Without it, that status holds the body too.
+    pub body_while_head_waits: bool,
 }
 
 impl Plugin {
@@ -137,6 +140,7 @@ impl Plugin {
             on_trap: OnTrap::Respond,
             clusters: BTreeMap::new(),
             instances: 2,
+            body_while_head_waits: false,
         }
     }
 }
@@ -169,6 +173,7 @@ pub(crate) struct Common {
     pub(crate) environment: Vec<Vec<u8>>,
     pub(crate) limits: Limits,
     pub(crate) on_trap: OnTrap,
+    pub(crate) body_while_head_waits: bool,
     pub(crate) clusters: BTreeMap<String, String>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) data: Arc<SharedData>,

@@ -34,6 +34,8 @@ pub(crate) struct Trapped {
 pub(crate) enum Action {
     Continue,
     Pause,
+    /// Of a head: hold it, and ask on about the body (`StopIteration`, where the plugin allows it).
+    Lead,
     /// ABI 0.1.0's `StopIterationNoBuffer`: hold, and forget this chunk.
     Discard,
 }
@@ -272,6 +274,7 @@ impl Vm {
         direction: Direction,
         end: bool,
     ) -> Result<Action, Trapped> {
+        let allowed = self.store.data().common.body_while_head_waits;
         let Some(stream) = self.stream(id) else {
             return Ok(Action::Continue);
         };
@@ -300,6 +303,8 @@ impl Vm {
         let action = match result {
             None | Some(0) => Action::Continue,
             Some(2) if self.legacy => Action::Continue,
+            // Without the option Envoy, too, takes it for `StopAllIterationAndWatermark`.
+            Some(1) if allowed && !end => Action::Lead,
             Some(_) => Action::Pause,
         };
         Ok(self.settle(id, direction, action))

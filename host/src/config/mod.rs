@@ -279,6 +279,9 @@ pub struct Filter {
     pub vm_config: Option<Spanned<String>>,
     /// Modules only: chooses among the root contexts of a module.
     pub root_id: Option<Spanned<String>>,
+    /// Modules only: as Envoy's of that name, a head answered with `StopIteration` is held while the body's callbacks run, and
+    /// the first that continues lets go of both. Without it the body waits too.
+    pub allow_on_headers_stop_iteration: Option<Spanned<bool>>,
     /// Modules only: clusters callouts may reach, name to `host:port`.
     pub clusters: Option<Spanned<BTreeMap<String, Authority>>>,
     /// Environment variables.
@@ -345,6 +348,7 @@ impl Filter {
             vm_id: None,
             vm_config: None,
             root_id: None,
+            allow_on_headers_stop_iteration: None,
             clusters: None,
             environment: None,
             variables: None,

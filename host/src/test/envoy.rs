@@ -503,6 +503,7 @@ fn listener(number: usize, case: &Case, upstream: &str) -> Value {
                 "config": {
                     "name": filter.name,
                     "root_id": filter.root_id,
+                    "allow_on_headers_stop_iteration": filter.allow_on_headers_stop_iteration,
                     "configuration": text(&filter.config),
                     "vm_config": {
                         // What cases share is the compiled module alone.

@@ -199,15 +199,6 @@ fn filter_of(
         }
     };
     let at = || plugin.code.span.clone();
-    if plugin.allow_on_headers_stop_iteration {
-        config.notes.push(note(
-            Level::Unsupported,
-            "unsupported",
-            "allow_on_headers_stop_iteration",
-            &plugin.code,
-            "`allow_on_headers_stop_iteration` is not supported: body callbacks do not run while headers are paused".to_owned(),
-        ));
-    }
     let mut made = Filter::of(module);
     made.module = Spanned::new(at(), made.module.into_inner());
     made.on_trap = match plugin.policy {
@@ -216,6 +207,8 @@ fn filter_of(
     };
     made.vm_id = Some(Spanned::new(at(), plugin.vm_id.clone()));
     made.root_id = Some(Spanned::new(at(), plugin.root_id.clone()));
+    made.allow_on_headers_stop_iteration =
+        Some(Spanned::new(at(), plugin.allow_on_headers_stop_iteration));
     if !plugin.environment.is_empty() {
         made.environment = Some(Spanned::new(at(), plugin.environment.clone()));
     }

@@ -28,6 +28,14 @@ extern "C" fn proxy_on_configure(root: u32, size: usize) -> u32 {
     u32::from(vm::configure(root, size))
 }
 
+/// A head's status of what would be a body's: `StopAllIterationAndWatermark` in place of `StopIteration`.
+fn head(status: u32) -> u32 {
+    match status {
+        0 => 0,
+        _ => 4,
+    }
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_tick(root: u32) {
     vm::tick(root);
@@ -35,7 +43,7 @@ extern "C" fn proxy_on_tick(root: u32) {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_headers(context: u32, _: u32, end: u32) -> u32 {
-    vm::stream(context, |stream| stream.on_request(end != 0))
+    head(vm::stream(context, |stream| stream.on_request(end != 0)))
 }
 
 #[unsafe(no_mangle)]
@@ -52,7 +60,7 @@ extern "C" fn proxy_on_request_trailers(context: u32, _: u32) -> u32 {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_headers(context: u32, _: u32, end: u32) -> u32 {
-    vm::stream(context, |stream| stream.on_response(end != 0))
+    head(vm::stream(context, |stream| stream.on_response(end != 0)))
 }
 
 #[unsafe(no_mangle)]

@@ -21,8 +21,9 @@
 //! incomplete, and that is logged.
 //!
 //! # What a host has to do
-//! While a head waits for an effect, body callbacks are not to run (Envoy's default; `allow_on_headers_stop_iteration`
-//! must stay off): a body that came meanwhile would pass unchanged.
+//! While a head waits for an effect, body callbacks are not to run: a body that came meanwhile would pass unchanged. So a
+//! head that waits is answered with 4, `StopAllIterationAndWatermark`, which says that whatever Envoy's
+//! `allow_on_headers_stop_iteration` is; 1 says it only while that is off.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

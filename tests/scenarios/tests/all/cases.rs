@@ -54,6 +54,30 @@ fn cases_hold_on_envoy() {
     }
 }
 
+/// With Envoy's `allow_on_headers_stop_iteration`, on this host and on a real Envoy.
+#[test]
+fn a_body_goes_ahead_of_a_head_that_waits() {
+    let folder = workspace::target_dir().join("scenarios/ahead");
+    fs::create_dir_all(&folder).expect("a folder");
+    let module = wat::parse_str(include_str!("ahead/ahead.wat")).expect("a module");
+    fs::write(folder.join("ahead.wasm"), module).expect("the module is written");
+    let file = folder.join("ahead.test.toml");
+    fs::write(&file, include_str!("ahead/ahead.test.toml")).expect("the cases are written");
+    let file = file.display().to_string();
+    let envoy = tools::envoy()
+        .expect("the real Envoy")
+        .display()
+        .to_string();
+    for more in [
+        &[][..],
+        &["--torture"][..],
+        &["--on", "envoy", "--envoy", &envoy][..],
+    ] {
+        let output = test(&[&[file.as_str()], more].concat());
+        assert!(output.status.success(), "{more:?}: {}", said(&output));
+    }
+}
+
 /// The page's example fails as it says, and passes once it is put right as it says.
 #[test]
 fn the_page_shows_what_happens() {
