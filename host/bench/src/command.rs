@@ -250,6 +250,11 @@ fn described(arguments: &Bench) -> String {
             String::from_utf8_lossy(value.as_bytes())
         ));
     }
+    if cfg!(debug_assertions) {
+        text.push_str(
+            ", the host not optimised (a debug build): of this use ratios between filters alone",
+        );
+    }
     text
 }
 
