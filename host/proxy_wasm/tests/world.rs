@@ -119,3 +119,41 @@ async fn the_world_is_what_a_test_says() {
         assert_eq!(said, [headers, line, headers, headers, line]);
     }
 }
+
+/// Go's runtime gives up where the monotonic clock says 0.
+#[tokio::test]
+async fn the_monotonic_clock_is_never_zero() {
+    let text = r#"(module
+      (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+      (memory (export "memory") 1)
+      (func (export "proxy_abi_version_0_2_1"))
+      (func (export "malloc") (param i32) (result i32) (i32.const 1024))
+      (func (export "proxy_on_context_create") (param i32 i32))
+      (func (export "proxy_on_vm_start") (param i32 i32) (result i32)
+        (if (call $clock (i32.const 1) (i64.const 1) (i32.const 8)) (then (unreachable)))
+        (i64.ne (i64.load (i32.const 8)) (i64.const 0))))"#;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("guest.wasm");
+    std::fs::write(&file, wat::parse_str(text).unwrap()).unwrap();
+    let runtime = Runtime::new(RuntimeOptions::default()).unwrap();
+    let program = Program::compile(&runtime, &file, Limits::default().stack_bytes).unwrap();
+    let world = World {
+        clock: Some(Arc::new(AtRest)),
+        ..World::default()
+    };
+    program
+        .start(&runtime, Plugin::new("guest", &file), world)
+        .expect("it starts");
+}
+
+/// A clock that has not begun to run.
+struct AtRest;
+
+impl Clock for AtRest {
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+}

@@ -1,13 +1,15 @@
 //! WASI preview 1 as far as a filter needs it: clocks, randomness, standard output to the log. No files, no
 //! arguments, and the plugin's own environment.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wasmtime::{Caller, ExternType, Linker, Module, Val, ValType};
 
 use crate::host::{Guest, Host, view, write, write_u32};
 use crate::imports::log::{nanos, say};
 
+/// What the monotonic clock says at first: Go's runtime takes 0 for a clock that fails, and gives up.
+const BEFORE: Duration = Duration::from_secs(1);
 /// The two names the interface has had.
 const MODULES: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
 /// Functions that exist but have nothing to act on here.
@@ -116,7 +118,7 @@ pub(super) fn link(
                     1 => {
                         let told = world.clock.as_ref().map(|clock| clock.monotonic());
                         let since = told.unwrap_or_else(|| origin.elapsed());
-                        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+                        u64::try_from((since + BEFORE).as_nanos()).unwrap_or(u64::MAX)
                     }
                     _ => return INVALID,
                 };
