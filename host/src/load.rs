@@ -268,7 +268,7 @@ impl<'a> Loader<'a> {
             },
             clusters: self.clusters(filter),
             instances: filter.instances.map_or(2, |count| count.size()),
-            body_while_head_waits: filter
+            allow_on_headers_stop_iteration: filter
                 .allow_on_headers_stop_iteration
                 .as_ref()
                 .is_some_and(|it| *it.get_ref()),

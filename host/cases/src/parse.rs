@@ -165,10 +165,9 @@ fn settings(table: &Table<'_>) -> Result<Settings, Problem> {
     };
     Ok(Settings {
         root_id: text(table.get("root_id"))?,
-        allow_on_headers_stop_iteration: match table.get("allow_on_headers_stop_iteration") {
-            Some(node) => node.flag()?,
-            None => false,
-        },
+        allow_on_headers_stop_iteration: table
+            .get("allow_on_headers_stop_iteration")
+            .map_or(Ok(false), |it| it.flag())?,
         vm_config: text(table.get("vm_config"))?,
         environment: texts(table.get("environment"))?,
         variables: texts(table.get("variables"))?,

@@ -339,8 +339,7 @@ impl ProxyWasm {
         let (id, meter) = (exchange.id, &self.common.meter);
         // As in Envoy, nobody is told of a response that is not for the plugin, or for no client any more.
         if response.extensions().get::<Direct>().is_some() || exchange.left() {
-            self.finish_head(&exchange).await;
-            return Ok(response.map(|body| Passing::new(body, ending, meter).boxed_unsync()));
+            return Ok(self.past(ending, response).await);
         }
         let (mut parts, body) = response.into_parts();
         if self.exceeds(&parts.headers) {
@@ -449,6 +448,11 @@ impl ProxyWasm {
     async fn direct(&self, ending: Ending, asked: Asked, reply: LocalResponse) -> Response {
         let mut response = reply.into_response(asked.head, asked.grpc);
         response.extensions_mut().insert(Direct);
+        self.past(ending, response).await
+    }
+
+    /// A response that the plugin has no say in.
+    async fn past(&self, ending: Ending, response: Response) -> Response {
         self.finish_head(&ending.0).await;
         let meter = &self.common.meter;
         response.map(|body| Passing::new(body, ending, meter).boxed_unsync())

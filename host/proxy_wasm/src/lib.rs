@@ -160,7 +160,7 @@ fn prepare(
         data: runtime.shared.data(&plugin.vm_id),
         name: plugin.name,
         root_id: plugin.root_id,
-        body_while_head_waits: plugin.body_while_head_waits,
+        allow_on_headers_stop_iteration: plugin.allow_on_headers_stop_iteration,
         vm_id: plugin.vm_id,
         configuration: Bytes::from(plugin.configuration),
         vm_configuration: Bytes::from(plugin.vm_configuration),

@@ -122,7 +122,7 @@ pub struct Plugin {
     pub instances: usize,
     /// Envoy's `allow_on_headers_stop_iteration`: of a head answered with `StopIteration` (1) the body's callbacks run, and the
     /// first that continues lets go of both. Without it, that status holds the body too.
-    pub body_while_head_waits: bool,
+    pub allow_on_headers_stop_iteration: bool,
 }
 
 impl Plugin {
@@ -140,7 +140,7 @@ impl Plugin {
             on_trap: OnTrap::Respond,
             clusters: BTreeMap::new(),
             instances: 2,
-            body_while_head_waits: false,
+            allow_on_headers_stop_iteration: false,
         }
     }
 }
@@ -173,7 +173,7 @@ pub(crate) struct Common {
     pub(crate) environment: Vec<Vec<u8>>,
     pub(crate) limits: Limits,
     pub(crate) on_trap: OnTrap,
-    pub(crate) body_while_head_waits: bool,
+    pub(crate) allow_on_headers_stop_iteration: bool,
     pub(crate) clusters: BTreeMap<String, String>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) data: Arc<SharedData>,

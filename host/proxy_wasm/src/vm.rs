@@ -274,7 +274,7 @@ impl Vm {
         direction: Direction,
         end: bool,
     ) -> Result<Action, Trapped> {
-        let allowed = self.store.data().common.body_while_head_waits;
+        let allowed = self.store.data().common.allow_on_headers_stop_iteration;
         let Some(stream) = self.stream(id) else {
             return Ok(Action::Continue);
         };

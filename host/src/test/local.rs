@@ -211,7 +211,7 @@ fn plugin(case: &Case, filter: &Filter) -> proxy_wasm::Plugin {
     plugin.configuration = filter.config.clone().into_bytes();
     plugin.vm_configuration = filter.vm_config.clone().into_bytes();
     plugin.root_id = filter.root_id.clone();
-    plugin.body_while_head_waits = filter.allow_on_headers_stop_iteration;
+    plugin.allow_on_headers_stop_iteration = filter.allow_on_headers_stop_iteration;
     plugin.environment = filter.environment.clone();
     plugin.vm_id = filter.name.clone();
     plugin.instances = case.workers as usize;

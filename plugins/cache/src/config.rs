@@ -417,9 +417,7 @@ impl Settings {
 
     /// Seconds that what is stale is used at this level, whatever the response says.
     pub fn saving(&self, emergency: Emergency) -> u32 {
-        let step = usize::from(emergency.level()).checked_sub(1);
-        let seconds = step.and_then(|step| self.emergency_stale.get(step));
-        seconds.copied().unwrap_or(0)
+        emergency.of(self.emergency_stale).unwrap_or(0)
     }
 }
 

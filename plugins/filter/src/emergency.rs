@@ -28,6 +28,12 @@ impl Emergency {
         self.0
     }
 
+    /// What is said of this level, of something for each from 1; nothing for 0.
+    pub fn of<T>(self, each: [T; 3]) -> Option<T> {
+        let step = usize::from(self.0).checked_sub(1)?;
+        each.into_iter().nth(step)
+    }
+
     /// From the text of a shared value or a field: one digit. Anything else is no level.
     pub fn parse(text: &[u8]) -> Option<Self> {
         match text.trim_ascii() {
@@ -47,6 +53,12 @@ impl Emergency {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_level_from_one_has_its_own() {
+        let said: Vec<_> = (0..=4).map(|it| Emergency::new(it).of([7, 8, 9])).collect();
+        assert_eq!(said, [None, Some(7), Some(8), Some(9), Some(9)]);
+    }
 
     #[test]
     fn a_field_raises_and_never_lowers() {

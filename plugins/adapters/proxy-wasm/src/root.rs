@@ -371,10 +371,8 @@ impl Root {
 
     /// Percent of the pool that is used at the machine's emergency level.
     fn used_percent(&self, now: Timestamp) -> u8 {
-        let level = self.emergency(now).unwrap_or_default().level();
-        let step = usize::from(level).checked_sub(1);
-        let released = step.and_then(|step| self.released.get(step));
-        100u8.saturating_sub(released.copied().unwrap_or(0))
+        let emergency = self.emergency(now).unwrap_or_default();
+        100u8.saturating_sub(emergency.of(self.released).unwrap_or(0))
     }
 
     fn has_lease(&self, now: Timestamp) -> Result<bool, Failed> {

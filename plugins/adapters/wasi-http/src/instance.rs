@@ -77,16 +77,17 @@ fn make<F: Configured>(json: &str, source: &str, fetcher: Option<Fetcher>) -> In
             for note in filter.notes() {
                 say(Level::Info, &note);
             }
-            if filter.wants().exact_updates {
+            let wants = filter.wants();
+            if wants.exact_updates {
                 say(Level::Info, APPROXIMATE);
             }
-            if filter.wants().shared_released_percent != [0; 3] {
-                say(Level::Info, NOT_RELEASED);
-            }
-            if filter.wants().shared_bytes > 0
-                && let Some(alone) = ALONE
-            {
-                say(Level::Info, alone);
+            if wants.shared_bytes > 0 {
+                if let Some(alone) = ALONE {
+                    say(Level::Info, alone);
+                }
+                if wants.shared_released_percent != [0; 3] {
+                    say(Level::Info, NOT_RELEASED);
+                }
             }
             Ok(Chain::of(filter))
         }
@@ -106,7 +107,10 @@ fn make<F: Configured>(json: &str, source: &str, fetcher: Option<Fetcher>) -> In
     }
 }
 
+#[cfg(not(feature = "spin"))]
 const NOT_RELEASED: &str = "an emergency leaves the store at its size: it is in this instance's memory, which never shrinks";
+#[cfg(feature = "spin")]
+const NOT_RELEASED: &str = "an emergency leaves the store at its size: it is the platform's key-value store, not memory of this instance";
 #[cfg(not(feature = "spin"))]
 const APPROXIMATE: &str = "counts are kept in this instance's memory: a limit holds per instance, and is approximate \
                            when the host runs several or replaces them";
