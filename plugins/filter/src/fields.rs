@@ -12,7 +12,16 @@ use bytes::Bytes;
 pub struct Fields {
     /// Shared by clones until one of them is changed.
     lines: Rc<Vec<(Bytes, Bytes)>>,
-    changed: Vec<Bytes>,
+    changed: Vec<Changed>,
+}
+
+/// A name whose lines are no more those that were received.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Changed {
+    /// In lower case.
+    pub name: Bytes,
+    /// How many lines were added behind those received, which are as they were; `None` where lines were replaced or removed.
+    pub added: Option<usize>,
 }
 
 impl Fields {
@@ -85,7 +94,7 @@ impl Fields {
         let Some((name, value)) = safe(name.into(), value.into()) else {
             return;
         };
-        self.mark(&name);
+        self.mark(&name, false);
         let lines = Rc::make_mut(&mut self.lines);
         match lines.iter().position(|(n, _)| *n == name) {
             Some(first) => {
@@ -107,7 +116,7 @@ impl Fields {
         let Some((name, value)) = safe(name.into(), value.into()) else {
             return;
         };
-        self.mark(&name);
+        self.mark(&name, true);
         Rc::make_mut(&mut self.lines).push((name, value));
     }
 
@@ -117,7 +126,7 @@ impl Fields {
             return false;
         }
         Rc::make_mut(&mut self.lines).retain(|(n, _)| n != name.as_bytes());
-        self.mark(&Bytes::copy_from_slice(name.as_bytes()));
+        self.mark(&Bytes::copy_from_slice(name.as_bytes()), false);
         true
     }
 
@@ -153,7 +162,7 @@ impl Fields {
     }
 
     /// All lines in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> + Clone {
         self.lines.iter().map(|(name, value)| (name, value))
     }
 
@@ -176,13 +185,22 @@ impl Fields {
     }
 
     /// The names set, added or removed since the message was received, each once.
-    pub fn changed(&self) -> &[Bytes] {
+    pub fn changed(&self) -> &[Changed] {
         &self.changed
     }
 
-    fn mark(&mut self, name: &Bytes) {
-        if !self.changed.contains(name) {
-            self.changed.push(name.clone());
+    /// Whether lines of this name were set, added or removed since the message was received.
+    pub fn has_changed(&self, name: &str) -> bool {
+        self.changed.iter().any(|it| it.name == name)
+    }
+
+    fn mark(&mut self, name: &Bytes, is_added: bool) {
+        match self.changed.iter_mut().find(|it| it.name == *name) {
+            Some(known) => known.added = known.added.filter(|_| is_added).map(|lines| lines + 1),
+            None => self.changed.push(Changed {
+                name: name.clone(),
+                added: is_added.then_some(1),
+            }),
         }
     }
 }
@@ -276,7 +294,21 @@ mod tests {
             fields.iter().map(|(_, v)| &v[..]).collect::<Vec<_>>(),
             [b"4", b"2"]
         );
-        assert_eq!(fields.changed(), ["a"]);
+        assert!(fields.has_changed("a") && !fields.has_changed("b"));
+    }
+
+    #[test]
+    fn lines_added_behind_those_received_are_known() {
+        let line = (Bytes::from("a"), Bytes::from("1"));
+        let mut fields = Fields::received([line]);
+        let added = |fields: &Fields| fields.changed().first().and_then(|it| it.added);
+        fields.append("A", "2");
+        fields.append("a", "3");
+        assert_eq!(added(&fields), Some(2));
+        fields.set("a", "4");
+        assert_eq!(added(&fields), None);
+        fields.append("a", "5");
+        assert_eq!((fields.changed().len(), added(&fields)), (1, None));
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub use chain::{Chain, ChainExchange};
 pub use config::{ConfigError, Configured, bounded, load, schema};
 pub use context::{Cx, Level, Record};
 pub use emergency::Emergency;
-pub use fields::{Fields, list_members};
+pub use fields::{Changed, Fields, list_members};
 pub use head::{Reply, RequestHead, ResponseHead};
 pub use path::PathPattern;
 pub use percent::{form_decoded, percent_decoded};

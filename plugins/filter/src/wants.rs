@@ -14,8 +14,8 @@ pub struct Wants {
     /// It reads nothing of a request's head but [`peer`](Self::peer) and [`emergency`](Self::emergency), and changes nothing of
     /// the request: an adapter may show an empty head.
     pub blind_request: bool,
-    /// It reads nothing of a response's head and only sets fields of it, and leaves the body alone: an adapter may show an
-    /// empty head with the status 0.
+    /// It reads nothing of a response's head and only sets fields of it, leaves the body alone and does not look at the clock:
+    /// an adapter may show an empty head with the status 0, at the time of the request.
     pub blind_response: bool,
     /// Bytes of values that [`Effect::Store`](crate::Effect::Store) is to have room for; 0 when none is ever stored.
     pub shared_bytes: usize,

@@ -176,7 +176,9 @@ impl Answers {
 
     fn fields(&self, quota: &Quota, decision: &Decision, level: u8, fields: &mut Fields) {
         fields.reserve(2);
-        fields.set("ratelimit-policy", quota.line(level).clone());
+        // Both are lists. The draft asks intermediaries that do not know the origin's policy to leave its fields there: what the
+        // origin says of its own limits stays, and these are members more.
+        fields.append("ratelimit-policy", quota.line(level).clone());
         if let Some(strictest) = decision.strictest()
             && let Some(policy) = quota.policies(level).get(strictest.policy)
         {
@@ -187,7 +189,7 @@ impl Answers {
             digits(&mut line, u64::from(strictest.remaining));
             line.extend_from_slice(b";t=");
             digits(&mut line, strictest.reset.div_ceil(SECOND));
-            fields.set("ratelimit", line);
+            fields.append("ratelimit", line);
         }
     }
 }

@@ -131,7 +131,11 @@ fn sharing_refuses_few_until_the_pool_is_full() {
         (65_000, 5_000),
         (100_000, 40_000),
     ] {
-        let mut cells = Cells::new(Memory::default(), "t".into());
+        // Keys of a seed drawn anew would now and then fill one bucket of so many.
+        let memory = Memory::default();
+        let seed = memory.clone().set(b"t/seed", &[7; 16], Expect::Absent);
+        assert_eq!(seed, Ok(true));
+        let mut cells = Cells::new(memory, "t".into());
         let limit = Limit {
             interval: SECOND,
             burst: 1,

@@ -1,4 +1,7 @@
-//! What the host calls. Nothing here decides.
+//! What the host calls of every module; [`module!`](crate::module) has the rest. Nothing here decides.
+//!
+//! A callback costs a crossing even when it does nothing (0.3 to 0.5 µs in Envoy), so there is none that a module does not need:
+//! `proxy_on_delete`, which follows `proxy_on_done` at once, is the end of an exchange.
 #![allow(unsafe_code)]
 
 use crate::hostcalls::{self, Side};
@@ -64,18 +67,6 @@ extern "C" fn proxy_on_response_headers(context: u32, _: u32, end: u32) -> u32 {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_response_body(context: u32, size: usize, end: u32) -> u32 {
-    vm::stream(context, |stream| {
-        stream.on_body(Side::Response, size, end != 0)
-    })
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_response_trailers(context: u32, _: u32) -> u32 {
-    vm::stream(context, |stream| stream.on_trailers(Side::Response))
-}
-
-#[unsafe(no_mangle)]
 extern "C" fn proxy_on_http_call_response(
     context: u32,
     token: u32,
@@ -84,20 +75,6 @@ extern "C" fn proxy_on_http_call_response(
     _: u32,
 ) {
     vm::called(context, token, fields, body);
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_done(context: u32) -> u32 {
-    vm::done(context);
-    1
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_log(context: u32) {
-    vm::stream(context, |stream| {
-        stream.on_log();
-        Action::Continue
-    });
 }
 
 #[unsafe(no_mangle)]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use edgeweir_filter::{Emergency, Fields, RequestHead, ResponseHead};
+use edgeweir_filter::{Changed, Emergency, Fields, RequestHead, ResponseHead};
 
 use crate::hostcalls::{self, Map, Side, Status};
 
@@ -292,7 +292,7 @@ pub fn restore(side: Side, fields: &Fields, received: &Received) -> Result<(), S
         Side::Request => Map::RequestHeaders,
         Side::Response => Map::ResponseHeaders,
     };
-    for name in fields.changed() {
+    for Changed { name, .. } in fields.changed() {
         match hostcalls::remove(map, name) {
             Ok(()) | Err(Status::NOT_FOUND) => {}
             Err(status) => return Err(status),
@@ -310,11 +310,19 @@ pub fn restore(side: Side, fields: &Fields, received: &Received) -> Result<(), S
 
 fn write(map: Map, fields: &Fields, received: &Received) -> Result<(), Status> {
     let mut result = Ok(());
-    for name in fields.changed() {
+    for Changed { name, added } in fields.changed() {
         let mut values = fields
             .iter()
             .filter(|(n, _)| *n == name)
             .map(|(_, value)| value);
+        if let Some(added) = *added {
+            let received = values.clone().count().saturating_sub(added);
+            let added = values.skip(received);
+            result = added.fold(result, |done, value| {
+                done.and(hostcalls::add(map, name, value))
+            });
+            continue;
+        }
         let before = received.count(name);
         let done = match values.next() {
             None if before == 0 => continue,

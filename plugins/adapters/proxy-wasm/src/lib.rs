@@ -1,6 +1,6 @@
 //! Runs an Edgeweir filter in a proxy-wasm host such as Envoy (ABI 0.2.1).
 //!
-//! A module is one line: `edgeweir_adapter_proxy_wasm::module!(edgeweir_minify::Minify);`.
+//! A module is one line: `edgeweir_adapter_proxy_wasm::module!(edgeweir_minify::Minify, response_bodies);`.
 //!
 //! # What it keeps to
 //! - No callback panics on traffic; a hostcall that fails is a value, logged, and the message passes on.
@@ -66,11 +66,16 @@ use edgeweir_filter::{Chain, Configured, load};
 
 pub use hostcalls::construct;
 
+use hostcalls::Side;
+use stream::Action;
+
 /// Makes the crate it stands in a proxy-wasm module of one filter type (which implements
-/// [`Configured`](edgeweir_filter::Configured)).
+/// [`Configured`](edgeweir_filter::Configured)), with the callbacks that filter needs beyond those of every module:
+/// `response_bodies` where it looks at bodies of responses, `log` where it wants to know what became of a request
+/// ([`Wants::route`](edgeweir_filter::Wants::route)).
 #[macro_export]
 macro_rules! module {
-    ($filter:ty) => {
+    ($filter:ty $(, $needs:ident)*) => {
         /// Called by the host once, before anything else.
         #[cfg(target_arch = "wasm32")]
         #[unsafe(no_mangle)]
@@ -84,6 +89,32 @@ macro_rules! module {
         pub fn initialize() {
             $crate::start::<$filter>();
         }
+        $($crate::callback!($needs);)*
+    };
+}
+
+/// A callback that not every module has; for [`module!`] alone.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! callback {
+    (response_bodies) => {
+        #[cfg(target_arch = "wasm32")]
+        #[unsafe(no_mangle)]
+        extern "C" fn proxy_on_response_body(context: u32, size: usize, end: u32) -> u32 {
+            $crate::response_body(context, size, end != 0)
+        }
+        #[cfg(target_arch = "wasm32")]
+        #[unsafe(no_mangle)]
+        extern "C" fn proxy_on_response_trailers(context: u32, _: u32) -> u32 {
+            $crate::response_trailers(context)
+        }
+    };
+    (log) => {
+        #[cfg(target_arch = "wasm32")]
+        #[unsafe(no_mangle)]
+        extern "C" fn proxy_on_log(context: u32) {
+            $crate::log(context);
+        }
     };
 }
 
@@ -92,5 +123,26 @@ pub fn start<F: Configured>() {
     vm::install(vm::Module {
         name: F::NAME,
         load: |json| load::<F>(json).map(Chain::of),
+    });
+}
+
+/// A piece of a response's body; for [`module!`] alone.
+#[doc(hidden)]
+pub fn response_body(context: u32, size: usize, end: bool) -> u32 {
+    vm::stream(context, |stream| stream.on_body(Side::Response, size, end))
+}
+
+/// The trailers of a response; for [`module!`] alone.
+#[doc(hidden)]
+pub fn response_trailers(context: u32) -> u32 {
+    vm::stream(context, |stream| stream.on_trailers(Side::Response))
+}
+
+/// An exchange is over, and the host shows its request once more; for [`module!`] alone.
+#[doc(hidden)]
+pub fn log(context: u32) {
+    vm::stream(context, |stream| {
+        stream.on_log();
+        Action::Continue
     });
 }

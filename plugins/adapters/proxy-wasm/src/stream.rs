@@ -61,8 +61,8 @@ pub struct Stream {
     response_body: Flow,
     /// The request's method; empty where it was not read.
     method: Bytes,
-    /// The filter saw the request: else it is told nothing of the response.
-    begun: bool,
+    /// When the filter saw the request: else it is told nothing of the response.
+    begun: Option<Timestamp>,
     /// The response's head went out, from whoever.
     answered: bool,
     /// The filter replied itself: it sees nothing more.
@@ -86,7 +86,7 @@ impl Stream {
             request_body: Flow::passing(Side::Request),
             response_body: Flow::passing(Side::Response),
             method: Bytes::new(),
-            begun: false,
+            begun: None,
             answered: false,
             replied: false,
         }
@@ -103,7 +103,7 @@ impl Stream {
                 Err(status) => return self.unreadable("request", status),
             },
         };
-        self.begun = true;
+        self.begun = Some(now);
         self.method = head.method.clone();
         if let Some(known) = emergency {
             head.emergency = known.raised_by(&head.fields);
@@ -121,9 +121,9 @@ impl Stream {
     /// The response's head is there.
     pub fn on_response(&mut self, end: bool) -> Action {
         // After a reply the host shows the filter its own response.
-        if self.replied || !self.begun {
+        let Some(begun) = self.begun.filter(|_| !self.replied) else {
             return Action::Continue;
-        }
+        };
         // A response while the request still waits (another filter or the host answered): nobody needs the answer.
         self.request = Stage::Away;
         self.pending = None;
@@ -134,7 +134,10 @@ impl Stream {
                 Err(status) => return self.unreadable("response", status),
             },
         };
-        let now = hostcalls::now();
+        let now = match self.root.blind_response {
+            true => begun,
+            false => hostcalls::now(),
+        };
         head.tail_closed = body::tail_closed(&head);
         head.unreached = heads::unreached(head.status);
         let sent = self.sent.as_mut();
@@ -150,7 +153,7 @@ impl Stream {
     }
 
     fn unreadable(&mut self, what: &str, status: Status) -> Action {
-        self.begun = false;
+        self.begun = None;
         self.root.log(
             Level::Warn,
             &format!(
@@ -345,9 +348,7 @@ impl Stream {
         } else {
             let before = received.fields();
             // A host that gets other bytes than declared hangs the client or cuts the message.
-            if body == Body::Transform
-                && !fields.changed().iter().any(|name| name == "content-length")
-            {
+            if body == Body::Transform && !fields.has_changed("content-length") {
                 fields.remove("content-length");
             }
             let before = ResponseHead {
@@ -392,7 +393,7 @@ impl Stream {
             return;
         }
         *flow = Flow::passing(side);
-        self.begun = false;
+        self.begun = None;
         if heads::restore(side, fields, received).is_err() {
             let _ = hostcalls::close_stream(side);
             self.replied = true;
@@ -478,7 +479,7 @@ impl Stream {
 
     /// The trailers of a direction.
     pub fn on_trailers(&mut self, side: Side) -> Action {
-        if self.replied || !self.begun {
+        if self.replied || self.begun.is_none() {
             return Action::Continue;
         }
         if self.waits(side) {

@@ -170,19 +170,7 @@ fn put(id: u32, stream: Box<Stream>) {
     drop(deleted);
 }
 
-/// A stream has ended: its exchange goes, and the gates that it was to open.
-pub fn done(id: u32) {
-    let Some(stream) = take(id) else {
-        return;
-    };
-    let agenda = Rc::clone(&stream.root().agenda);
-    drop(stream);
-    if agenda.is_stirred() {
-        agenda.schedule(hostcalls::now());
-    }
-}
-
-/// A context is gone.
+/// A context is gone: with a stream its exchange goes, and the gates open that it was to open.
 pub fn delete(id: u32) {
     let gone = with(|vm| {
         let root = vm

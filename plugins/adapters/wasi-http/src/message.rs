@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
-use edgeweir_filter::{Emergency, Fields, RequestHead, ResponseHead, Wants};
+use edgeweir_filter::{Changed, Emergency, Fields, RequestHead, ResponseHead, Wants};
 
 use crate::bindings::wasi::http::types::{
     self as wasi, HeaderError, Method, Request, Response, Scheme,
@@ -95,7 +95,7 @@ pub(crate) fn received(section: &wasi::Fields) -> Fields {
 /// the host reserves for itself or whose value no HTTP field can have is left as it was.
 pub(crate) fn changed(received: &wasi::Fields, fields: &Fields) -> Result<wasi::Fields, Refused> {
     let section = received.clone();
-    for name in fields.changed() {
+    for Changed { name, .. } in fields.changed() {
         let Ok(name) = std::str::from_utf8(name) else {
             continue;
         };

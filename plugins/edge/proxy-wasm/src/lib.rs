@@ -1,2 +1,2 @@
 //! The edge filter as a proxy-wasm module.
-edgeweir_adapter_proxy_wasm::module!(edgeweir_edge::Edge);
+edgeweir_adapter_proxy_wasm::module!(edgeweir_edge::Edge, response_bodies, log);

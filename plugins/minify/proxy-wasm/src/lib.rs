@@ -1,2 +1,2 @@
 //! The minify filter as a proxy-wasm module.
-edgeweir_adapter_proxy_wasm::module!(edgeweir_minify::Minify);
+edgeweir_adapter_proxy_wasm::module!(edgeweir_minify::Minify, response_bodies);

@@ -41,6 +41,7 @@ impl Exchange for Admit {
     }
     fn response(&mut self, head: &mut ResponseHead, _: &mut Cx<'_>) -> Step {
         head.fields.set("x-admitted", "yes");
+        head.fields.append("x-by", "us");
         Step::Forward(Body::Pass)
     }
 }
@@ -64,7 +65,6 @@ fn exchange(id: u32, method: &str, emergency: &str) -> (Vec<&'static str>, Vec<S
     done();
     vm::stream(id, |stream| stream.on_request(true));
     vm::stream(id, |stream| stream.on_response(true));
-    vm::done(id);
     vm::delete(id);
     (host(|host| std::mem::take(&mut host.calls)), done())
 }
@@ -91,8 +91,8 @@ fn a_filter_that_reads_no_heads_costs_no_copy_of_them() {
             "proxy_get_current_time_nanoseconds",
             "proxy_get_property",
             "proxy_get_header_map_value",
-            "proxy_get_current_time_nanoseconds",
             "proxy_replace_header_map_value",
+            "proxy_add_header_map_value",
         ]
     );
 }

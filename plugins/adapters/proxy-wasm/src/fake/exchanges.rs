@@ -159,7 +159,7 @@ fn only_what_changed_is_written() {
             "remove twice",
             "add twice: new",
             "remove gone",
-            "replace more: 1",
+            "add more: 1",
             "add more: 2",
             "replace :path: /else"
         ]

@@ -242,20 +242,7 @@ fn a_leaders_body_lets_those_who_wait_go_on_once() {
 }
 
 #[test]
-fn a_leader_that_ends_lets_the_others_go_on() {
-    begin();
-    request(2, "/lead");
-    request(3, "/follow");
-    done();
-    vm::done(2);
-    vm::tick(ROOT);
-    assert_eq!(continued(), ["as 3", "continue 0", "as 1"]);
-    vm::delete(2);
-    assert_eq!(request(4, "/follow"), 0, "an open gate is no wait");
-}
-
-#[test]
-fn a_leader_deleted_without_notice_lets_the_others_go_on_with_a_tick() {
+fn a_leader_that_ends_lets_the_others_go_on_with_a_tick() {
     begin();
     request(2, "/lead");
     request(3, "/follow");
@@ -264,6 +251,7 @@ fn a_leader_deleted_without_notice_lets_the_others_go_on_with_a_tick() {
     assert_eq!(done(), ["tick 1"]);
     vm::tick(ROOT);
     assert_eq!(continued(), ["as 3", "continue 0", "as 1"]);
+    assert_eq!(request(4, "/follow"), 0, "an open gate is no wait");
 }
 
 #[test]
@@ -310,7 +298,7 @@ fn many_who_wait_go_on_a_few_with_each_tick() {
     assert_eq!(few, vm::AT_ONCE as usize);
     // The host is still within the first callback when those who went on are done: no more of them.
     for id in 10..20 {
-        vm::done(id);
+        vm::delete(id);
     }
     assert_eq!(went_on(done()), 0);
     for _ in 0..400_usize.div_ceil(few) - 1 {
@@ -343,7 +331,6 @@ fn a_task_outlives_its_stream_and_goes_where_the_stream_went() {
     begin();
     request(2, "/spawn");
     assert_eq!(done(), ["tick 1"], "not from within the stream's callback");
-    vm::done(2);
     vm::delete(2);
     vm::tick(ROOT);
     assert_eq!(done()[..1], ["call origin 300"]);
@@ -358,7 +345,7 @@ fn an_answer_too_late_is_nobodys() {
     begin();
     assert_eq!(request(2, "/fetch"), 1);
     let token = host(|host| host.token);
-    vm::done(2);
+    vm::delete(2);
     answer(2, token, "200");
     assert_eq!(told(), [""; 0]);
     assert_eq!(request(3, "/fetch"), 1);
@@ -420,7 +407,6 @@ fn a_hit_from_memory_is_five_calls_of_the_host() {
     let exchange = |id| {
         assert_eq!(request(id, "/hit"), 1);
         response(id);
-        vm::done(id);
         vm::delete(id);
         host(|host| std::mem::take(&mut host.calls))
     };
