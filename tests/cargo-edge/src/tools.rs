@@ -107,6 +107,11 @@ pub fn redis() -> Result<PathBuf> {
     installed("redis-server")
 }
 
+/// Valgrind from the PATH, else installed from the distribution.
+pub fn valgrind() -> Result<PathBuf> {
+    installed("valgrind")
+}
+
 /// A program from the PATH, else from the distribution's package of that name.
 fn installed(name: &'static str) -> Result<PathBuf> {
     if let Some(found) = on_path(name) {

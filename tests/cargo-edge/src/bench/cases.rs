@@ -51,6 +51,11 @@ impl Proxy {
         matches!(self, Self::Modules(_) | Self::Components(_))
     }
 
+    /// Whether it is Envoy, with nothing beside it.
+    pub fn is_envoy(&self) -> bool {
+        matches!(self, Self::Native(_) | Self::Empty | Self::Envoy(_))
+    }
+
     /// The program it needs that not every machine has.
     pub fn program(&self) -> Option<&'static str> {
         match self {

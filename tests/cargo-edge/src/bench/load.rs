@@ -81,6 +81,24 @@ pub fn turn(
         return redis::turn(proxy, connections, time);
     }
     let before = proxy.cpu()?;
+    let told = load(wrk, proxy, case, connections, time)?;
+    let spent = proxy.cpu()?.saturating_sub(before);
+    Ok(Turn {
+        rate: told.rate,
+        p50: told.p50,
+        p99: told.p99,
+        cpu: spent.as_secs_f64() * 1e6 / told.requests.max(1.0),
+    })
+}
+
+/// The same, and what wrk says of it.
+pub fn load(
+    wrk: &Path,
+    proxy: &Running,
+    case: &Case,
+    connections: u32,
+    time: Duration,
+) -> Result<Told> {
     let mut command = Command::new(wrk);
     command
         .args(["--threads", "1", "--latency", "--timeout", "10s"])
@@ -93,7 +111,6 @@ pub fn turn(
         .arg(format!("http://{}{}", proxy.address, case.path))
         .output()
         .context("running wrk")?;
-    let spent = proxy.cpu()?.saturating_sub(before);
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         bail!(
@@ -104,21 +121,19 @@ pub fn turn(
     let told = parse(&said).with_context(|| format!("wrk printed something else: {said}"))?;
     if let Some(errors) = told
         .errors
+        .as_ref()
         .filter(|errors| !case.refuses || errors.starts_with("Socket"))
     {
         bail!("{errors}");
     }
-    Ok(Turn {
-        rate: told.rate,
-        p50: told.p50,
-        p99: told.p99,
-        cpu: spent.as_secs_f64() * 1e6 / told.requests.max(1.0),
-    })
+    Ok(told)
 }
 
+/// What wrk says of a load.
 #[derive(Debug, PartialEq)]
-struct Told {
-    requests: f64,
+pub struct Told {
+    /// Responses that came.
+    pub requests: f64,
     rate: f64,
     p50: f64,
     p99: f64,

@@ -7,6 +7,7 @@
 
 mod cases;
 mod empty;
+mod instructions;
 mod load;
 mod others;
 mod proxy;
@@ -16,6 +17,7 @@ mod report;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -45,6 +47,9 @@ pub struct Options {
     /// Two rounds of a second each: to see that everything runs.
     #[arg(long)]
     pub quick: bool,
+    /// Count instructions instead of time: of the cases in Envoy, one after the other under callgrind, some ten seconds each.
+    #[arg(long, conflicts_with_all = ["rounds", "seconds", "connections", "quick"])]
+    pub instructions: bool,
     /// Measure the files that are in target/edge/ and the host that was built last, as they are.
     #[arg(long)]
     pub no_build: bool,
@@ -91,11 +96,14 @@ pub fn command(options: &Options) -> Result<()> {
         }
     };
     let (_origin, origin) = origin()?;
+    if options.instructions {
+        return count(&cases, &wrk, origin, &host);
+    }
     let mut running = Vec::new();
     let (mut measured, mut left_out) = (Vec::new(), Vec::new());
     for case in cases {
         eprintln!("starting {}", case.title());
-        let proxy = proxy::start(&case.proxy, origin, &host, running.len())
+        let proxy = proxy::start(&case.proxy, origin, &host, running.len(), None)
             .with_context(|| case.title())?;
         match load::check(proxy.address, &case) {
             Ok(bytes) => {
@@ -134,6 +142,26 @@ pub fn command(options: &Options) -> Result<()> {
     let json = serde_json::to_string_pretty(&report::json(&rows, &options))?;
     fs::write(&file, json).with_context(|| format!("writing {}", file.display()))?;
     println!("written to target/edge/bench.json");
+    Ok(())
+}
+
+/// Instructions in place of times, of what runs in Envoy.
+fn count(cases: &[Case], wrk: &Path, origin: SocketAddr, host: &Path) -> Result<()> {
+    let folder = proxy::folder(0)?;
+    let mut counted = Vec::new();
+    for case in cases.iter().filter(|case| case.proxy.is_envoy()) {
+        eprintln!("counting {}", case.title());
+        let callgrind = instructions::Callgrind::new(&folder)?;
+        let running = proxy::start(&case.proxy, origin, host, 0, Some(&callgrind))
+            .with_context(|| case.title())?;
+        load::check(running.address, case).with_context(|| case.title())?;
+        let count = callgrind.count(wrk, &running, case);
+        counted.push((case.clone(), count.with_context(|| case.title())?));
+    }
+    if counted.is_empty() {
+        bail!("instructions are counted in Envoy, and none of these cases runs there");
+    }
+    println!("{}", instructions::markdown(&counted));
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use super::instructions::Callgrind;
 use super::{Keeps, Proxy, empty, others, redis};
 use crate::process::{self, Helper};
 use crate::workspace::{edge_dir, root, target_dir};
@@ -24,6 +25,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// CPU time of all its threads since its start, and of the processes it started.
     pub fn cpu(&self) -> Result<Duration> {
         cpu_of(self.process.id())
@@ -53,19 +59,31 @@ fn cpu_time(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis((user + system) * 10))
 }
 
-/// Starts one and waits until it listens.
-pub fn start(proxy: &Proxy, origin: SocketAddr, host: &Path, number: usize) -> Result<Running> {
+/// Where the files of one are.
+pub fn folder(number: usize) -> Result<PathBuf> {
     let folder = target_dir().join("bench").join(number.to_string());
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// Starts one and waits until it listens; an Envoy may be one whose instructions are counted.
+pub fn start(
+    proxy: &Proxy,
+    origin: SocketAddr,
+    host: &Path,
+    number: usize,
+    counted: Option<&Callgrind>,
+) -> Result<Running> {
+    let folder = folder(number)?;
     let log = folder.join("log");
     match proxy {
         Proxy::Native(filters) => {
             let bootstrap = envoy::bootstrap(filters.clone(), origin, false);
-            start_envoy(&bootstrap, &folder, &log)
+            start_envoy(&bootstrap, &folder, &log, counted)
         }
         Proxy::Envoy(filters) => {
             let bootstrap = envoy::bootstrap(modules(filters), origin, false);
-            start_envoy(&bootstrap, &folder, &log)
+            start_envoy(&bootstrap, &folder, &log, counted)
         }
         Proxy::Empty => {
             fs::write(folder.join("empty.proxy-wasm.wasm"), empty::module())?;
@@ -74,6 +92,7 @@ pub fn start(proxy: &Proxy, origin: SocketAddr, host: &Path, number: usize) -> R
                 &envoy::bootstrap(vec![filter], origin, false),
                 &folder,
                 &log,
+                counted,
             )
         }
         Proxy::Stored(filters, keeps) => {
@@ -89,7 +108,7 @@ pub fn start(proxy: &Proxy, origin: SocketAddr, host: &Path, number: usize) -> R
             if let Some(clusters) = clusters.as_array_mut() {
                 clusters.push(cluster);
             }
-            let mut running = start_envoy(&bootstrap, &folder, &log)?;
+            let mut running = start_envoy(&bootstrap, &folder, &log, counted)?;
             running._beside = Some(Box::new(store));
             Ok(running)
         }
@@ -128,7 +147,12 @@ fn start_store(host: &Path, keeps: Keeps, folder: &Path) -> Result<Running> {
     Ok(running)
 }
 
-fn start_envoy(bootstrap: &Value, folder: &Path, log: &Path) -> Result<Running> {
+fn start_envoy(
+    bootstrap: &Value,
+    folder: &Path,
+    log: &Path,
+    counted: Option<&Callgrind>,
+) -> Result<Running> {
     let config = folder.join("envoy.json");
     let admin = folder.join("admin");
     // Of an earlier run.
@@ -147,6 +171,9 @@ fn start_envoy(bootstrap: &Value, folder: &Path, log: &Path) -> Result<Running> 
         .arg(&config)
         .arg("--admin-address-path")
         .arg(&admin);
+    if let Some(callgrind) = counted {
+        command = callgrind.around(&command);
+    }
     let process = spawn(command, log)?;
     wait(process, log, || envoy::listener(&admin))
 }
