@@ -5,6 +5,7 @@ use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use edgeweir_host_chain::{Layer, Meter};
@@ -13,7 +14,7 @@ use edgeweir_host_formats::{component, settings};
 use edgeweir_host_proxy_wasm as proxy_wasm;
 use edgeweir_host_wasi_http as wasi_http;
 
-use crate::config::{Config, ConfigError, Filter, OnTrap};
+use crate::config::{Config, ConfigError, Filter, Limits, OnTrap};
 use crate::files;
 use crate::inspect::Inspected;
 use crate::schema;
@@ -254,7 +255,7 @@ impl<'a> Loader<'a> {
                 .unwrap_or_else(|| name.to_owned()),
             limits: proxy_wasm::Limits {
                 memory_bytes: filter.memory_mib.unwrap_or(limits.memory_mib).size() * 1024 * 1024,
-                deadline: filter.deadline_ms.unwrap_or(limits.deadline_ms).millis(),
+                deadline: deadline(filter, limits),
                 headers: limits.headers.size(),
                 header_bytes: limits.header_kib.size() * 1024,
                 body_buffer_bytes: filter
@@ -328,7 +329,7 @@ impl<'a> Loader<'a> {
                 .unwrap_or_default(),
             limits: wasi_http::Limits {
                 memory_bytes: filter.memory_mib.unwrap_or(limits.memory_mib).size() * 1024 * 1024,
-                deadline: filter.deadline_ms.unwrap_or(limits.deadline_ms).millis(),
+                deadline: deadline(filter, limits),
                 headers: limits.headers.size(),
                 header_bytes: limits.header_kib.size() * 1024,
                 instances: filter
@@ -352,6 +353,12 @@ impl<'a> Loader<'a> {
         };
         wasi_http::load_metered(&runtime, plugin, self.meter(name)).await
     }
+}
+
+/// The longest that a filter may compute.
+fn deadline(filter: &Filter, limits: &Limits) -> Duration {
+    let own = filter.deadline_ms.map(|it| it.millis());
+    own.unwrap_or_else(|| limits.deadline_ms.millis())
 }
 
 fn outbound(filter: &Filter) -> anyhow::Result<Vec<wasi_http::Outbound>> {

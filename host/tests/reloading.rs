@@ -302,7 +302,7 @@ async fn the_program_reloads_when_files_change_and_when_told() {
 
     std::fs::write(
         &file,
-        good.replace("[filter.counts]", "[filter.counts]\ndeadline_ms = 0"),
+        good.replace("[filter.counts]", "[filter.counts]\ndeadline_ms = 60001"),
     )
     .unwrap();
     metric_is(&admin, refused, 1.0).await;
@@ -314,7 +314,7 @@ async fn the_program_reloads_when_files_change_and_when_told() {
     let said = std::fs::read_to_string(&log).unwrap();
     assert!(said.contains("edge.toml:"), "{said}");
     assert!(
-        said.contains("0 is out of bounds: from 1 to 60000"),
+        said.contains("60001 is out of bounds: from 0 to 60000"),
         "{said}"
     );
 

@@ -67,7 +67,7 @@ pub async fn load_metered(
     let loading = tokio::task::spawn_blocking(move || {
         let _inside = handle.enter();
         plugin.limits.check()?;
-        let program = Program::compile(&runtime, &plugin.module, plugin.limits.stack_bytes)?;
+        let program = Program::compile(&runtime, &plugin.module, &plugin.limits)?;
         prepare(&runtime, plugin, &program, World::default(), meter)
     });
     let layer = loading
@@ -88,11 +88,11 @@ pub struct Program {
 }
 
 impl Program {
-    /// Reads and compiles a file for a stack of so many bytes (see [`Limits::stack_bytes`]).
+    /// Reads and compiles a file for the stack of these limits, and for their deadline or none.
     pub fn compile(
         runtime: &Runtime,
         file: &std::path::Path,
-        stack_bytes: usize,
+        limits: &Limits,
     ) -> anyhow::Result<Program> {
         let bytes = std::fs::read(file).context("cannot be read")?;
         match bytes.get(..8) {
@@ -100,7 +100,7 @@ impl Program {
             Some([0, b'a', b's', b'm', ..]) => bail!("it is a component, not a proxy-wasm module"),
             _ => bail!("it is not Wasm: it does not begin with the bytes 00 61 73 6d"),
         }
-        let engine = runtime.engine(stack_bytes)?;
+        let engine = runtime.engine(limits)?;
         let module = Module::from_binary(&engine, &bytes)
             .map_err(anyhow::Error::from)
             .context("it is not valid Wasm")?;

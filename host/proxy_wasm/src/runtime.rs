@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use wasmtime::{Cache, CacheConfig, Config, Engine};
 
 use crate::callout::Client;
+use crate::plugin::Limits;
 use crate::shared::{Shared, lock};
 
 /// How often the epoch advances: the grain of every deadline.
@@ -28,8 +29,8 @@ pub struct RuntimeOptions {
 pub struct Runtime {
     options: RuntimeOptions,
     cache: Option<Cache>,
-    /// By stack size, which belongs to an engine.
-    engines: Arc<Mutex<BTreeMap<usize, Engine>>>,
+    /// By what belongs to an engine: the size of stacks, and whether deadlines are checked.
+    engines: Arc<Mutex<BTreeMap<(usize, bool), Engine>>>,
     pub(crate) shared: Shared,
     client: OnceLock<Client>,
     /// Keeps the ticker of the engines.
@@ -109,14 +110,15 @@ impl Runtime {
         self.client.get_or_init(Client::new).clone()
     }
 
-    /// The engine for a stack size.
-    pub(crate) fn engine(&self, stack_bytes: usize) -> anyhow::Result<Engine> {
+    /// The engine for these limits.
+    pub(crate) fn engine(&self, limits: &Limits) -> anyhow::Result<Engine> {
         let mut engines = lock(&self.engines);
-        if let Some(engine) = engines.get(&stack_bytes) {
+        let (stack_bytes, has_deadlines) = (limits.stack_bytes, !limits.deadline.is_zero());
+        if let Some(engine) = engines.get(&(stack_bytes, has_deadlines)) {
             return Ok(engine.clone());
         }
         let mut config = Config::new();
-        config.epoch_interruption(true);
+        config.epoch_interruption(has_deadlines);
         config.consume_fuel(self.options.fuel);
         config.max_wasm_stack(stack_bytes);
         // `max_wasm_stack` must not be beyond it, though no call here is asynchronous.
@@ -125,7 +127,7 @@ impl Runtime {
         let engine = Engine::new(&config)
             .map_err(anyhow::Error::from)
             .context("the Wasm engine")?;
-        engines.insert(stack_bytes, engine.clone());
+        engines.insert((stack_bytes, has_deadlines), engine.clone());
         Ok(engine)
     }
 }

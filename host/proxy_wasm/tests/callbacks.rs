@@ -59,7 +59,7 @@ fn chain(guests: &[String], origin: Arc<dyn Layer>) -> (Next, Vec<Arc<Watching>>
     for (at, text) in guests.iter().enumerate() {
         let file = folder.path().join(format!("{at}.wasm"));
         std::fs::write(&file, wat::parse_str(text).expect("the guest is good")).unwrap();
-        let program = Program::compile(&runtime, &file, Limits::default().stack_bytes).unwrap();
+        let program = Program::compile(&runtime, &file, &Limits::default()).unwrap();
         let watching = Arc::new(Watching::default());
         let world = World {
             witness: Some(watching.clone()),

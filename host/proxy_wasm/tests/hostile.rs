@@ -157,6 +157,20 @@ async fn streams_beside_a_trap_are_answered() {
     assert_eq!(waited, 500);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_deadline_a_callback_has_all_the_time_it_takes() {
+    // Some tenths of a second of a loop that ends by itself.
+    let long = "(local $n i64) (loop $on (local.set $n (i64.add (local.get $n) (i64.const 1))) \
+                (br_if $on (i64.lt_u (local.get $n) (i64.const 600000000))))";
+    for (deadline, status) in [(Duration::from_millis(20), 500), (Duration::ZERO, 200)] {
+        let edge = Edge::new(misbehaving(long), Origin::text("fine"), |plugin| {
+            plugin.limits.deadline = deadline;
+        });
+        let seen = edge.await.get("/", &[("bad", "1")]).await;
+        assert_eq!(seen.status, status, "{deadline:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_spinning_callback_holds_up_nobody_else() {
     let edge = Edge::new(

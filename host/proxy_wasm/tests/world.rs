@@ -82,7 +82,7 @@ async fn the_world_is_what_a_test_says() {
     let file = folder.path().join("guest.wasm");
     std::fs::write(&file, telling()).unwrap();
     let whole = Runtime::new(RuntimeOptions::default()).unwrap();
-    let program = Program::compile(&whole, &file, Limits::default().stack_bytes).unwrap();
+    let program = Program::compile(&whole, &file, &Limits::default()).unwrap();
     for _ in 0..2 {
         let runtime = whole.fork();
         let watching = Arc::new(Watching::default());
@@ -136,7 +136,7 @@ async fn the_monotonic_clock_is_never_zero() {
     let file = folder.path().join("guest.wasm");
     std::fs::write(&file, wat::parse_str(text).unwrap()).unwrap();
     let runtime = Runtime::new(RuntimeOptions::default()).unwrap();
-    let program = Program::compile(&runtime, &file, Limits::default().stack_bytes).unwrap();
+    let program = Program::compile(&runtime, &file, &Limits::default()).unwrap();
     let world = World {
         clock: Some(Arc::new(AtRest)),
         ..World::default()

@@ -267,8 +267,8 @@ pub struct Filter {
     pub on_trap: OnTrap,
     /// The filter's own configuration, handed to it as JSON.
     pub config: Option<Spanned<toml::Value>>,
-    /// As in `[limits]`, for this filter alone.
-    pub deadline_ms: Option<Within<1, 60_000>>,
+    /// As in `[limits]`, for this filter alone; 0 is none, for a module that is trusted.
+    pub deadline_ms: Option<Within<0, 60_000>>,
     /// As in `[limits]`, for this filter alone.
     pub memory_mib: Option<Within<1, 4_096>>,
     /// Instances: of a module, the number kept; of a component, the most at once.

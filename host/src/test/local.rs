@@ -78,10 +78,10 @@ impl Local {
         if let Some(program) = lock().get(file) {
             return Ok(program.clone());
         }
-        let stack = proxy_wasm::Limits::default().stack_bytes;
+        let limits = proxy_wasm::Limits::default();
         let program = match Abi::of(file)? {
             Abi::ProxyWasm => Program::Module(
-                proxy_wasm::Program::compile(&self.modules, file, stack)
+                proxy_wasm::Program::compile(&self.modules, file, &limits)
                     .with_context(|| file.display().to_string())?,
             ),
             Abi::WasiHttp => {
