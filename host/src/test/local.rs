@@ -78,10 +78,9 @@ impl Local {
         if let Some(program) = lock().get(file) {
             return Ok(program.clone());
         }
-        let limits = proxy_wasm::Limits::default();
         let program = match Abi::of(file)? {
             Abi::ProxyWasm => Program::Module(
-                proxy_wasm::Program::compile(&self.modules, file, &limits)
+                proxy_wasm::Program::compile(&self.modules, file, &proxy_wasm::Limits::default())
                     .with_context(|| file.display().to_string())?,
             ),
             Abi::WasiHttp => {

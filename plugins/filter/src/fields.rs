@@ -294,7 +294,8 @@ mod tests {
             fields.iter().map(|(_, v)| &v[..]).collect::<Vec<_>>(),
             [b"4", b"2"]
         );
-        assert!(fields.has_changed("a") && !fields.has_changed("b"));
+        let names: Vec<_> = fields.changed().iter().map(|it| &it.name[..]).collect();
+        assert_eq!(names, [b"a"]);
     }
 
     #[test]

@@ -316,9 +316,8 @@ fn write(map: Map, fields: &Fields, received: &Received) -> Result<(), Status> {
             .filter(|(n, _)| *n == name)
             .map(|(_, value)| value);
         if let Some(added) = *added {
-            let received = values.clone().count().saturating_sub(added);
-            let added = values.skip(received);
-            result = added.fold(result, |done, value| {
+            let kept = values.clone().count().saturating_sub(added);
+            result = values.skip(kept).fold(result, |done, value| {
                 done.and(hostcalls::add(map, name, value))
             });
             continue;

@@ -64,10 +64,10 @@ mod vm;
 
 use edgeweir_filter::{Chain, Configured, load};
 
-pub use hostcalls::construct;
+use crate::hostcalls::Side;
+use crate::stream::Action;
 
-use hostcalls::Side;
-use stream::Action;
+pub use hostcalls::construct;
 
 /// Makes the crate it stands in a proxy-wasm module of one filter type (which implements
 /// [`Configured`](edgeweir_filter::Configured)), with the callbacks that filter needs beyond those of every module:

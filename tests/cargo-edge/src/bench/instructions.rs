@@ -26,16 +26,18 @@ pub struct Callgrind {
 impl Callgrind {
     /// With its figures in a folder.
     pub fn new(folder: &Path) -> Result<Self> {
-        let out = folder.join("callgrind");
-        for file in fs::read_dir(folder)?.flatten() {
-            if file.file_name().to_string_lossy().starts_with("callgrind") {
-                fs::remove_file(file.path())?;
-            }
-        }
-        Ok(Self {
+        let callgrind = Self {
             program: tools::valgrind()?,
-            out,
-        })
+            out: folder.join("callgrind"),
+        };
+        // Of an earlier run.
+        let _ = fs::remove_file(callgrind.dump());
+        Ok(callgrind)
+    }
+
+    /// Where its first dump goes.
+    fn dump(&self) -> PathBuf {
+        self.out.with_extension("1")
     }
 
     /// The command that starts an Envoy, started by callgrind.
@@ -53,21 +55,21 @@ impl Callgrind {
     /// Instructions of all threads for each request, under the load of one connection.
     pub fn count(&self, wrk: &Path, running: &proxy::Running, case: &Case) -> Result<f64> {
         load::load(wrk, running, case, 1, WARM)?;
-        self.tell(running, &["--instr=on"])?;
+        self.tell(running, "--instr=on")?;
         let told = load::load(wrk, running, case, 1, COUNTED);
-        self.tell(running, &["--instr=off"])?;
-        self.tell(running, &["--dump"])?;
-        let dump = self.out.with_extension("1");
+        self.tell(running, "--instr=off")?;
+        self.tell(running, "--dump")?;
+        let dump = self.dump();
         let text = fs::read_to_string(&dump)
             .with_context(|| format!("callgrind wrote no {}", dump.display()))?;
         let all = totals(&text).with_context(|| format!("{} has another form", dump.display()))?;
         Ok(all / told?.requests.max(1.0))
     }
 
-    fn tell(&self, running: &proxy::Running, what: &[&str]) -> Result<()> {
+    fn tell(&self, running: &proxy::Running, what: &str) -> Result<()> {
         let control = self.program.with_file_name("callgrind_control");
         let output = Command::new(&control)
-            .args(what)
+            .arg(what)
             .arg(running.id().to_string())
             .output()
             .with_context(|| format!("running {}", control.display()))?;

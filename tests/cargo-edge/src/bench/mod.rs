@@ -97,7 +97,7 @@ pub fn command(options: &Options) -> Result<()> {
     };
     let (_origin, origin) = origin()?;
     if options.instructions {
-        return count(&cases, &wrk, origin, &host);
+        return count(cases, &wrk, origin, &host);
     }
     let mut running = Vec::new();
     let (mut measured, mut left_out) = (Vec::new(), Vec::new());
@@ -146,20 +146,19 @@ pub fn command(options: &Options) -> Result<()> {
 }
 
 /// Instructions in place of times, of what runs in Envoy.
-fn count(cases: &[Case], wrk: &Path, origin: SocketAddr, host: &Path) -> Result<()> {
+fn count(cases: Vec<Case>, wrk: &Path, origin: SocketAddr, host: &Path) -> Result<()> {
     let folder = proxy::folder(0)?;
     let mut counted = Vec::new();
-    for case in cases.iter().filter(|case| case.proxy.is_envoy()) {
+    for case in cases {
         eprintln!("counting {}", case.title());
         let callgrind = instructions::Callgrind::new(&folder)?;
         let running = proxy::start(&case.proxy, origin, host, 0, Some(&callgrind))
             .with_context(|| case.title())?;
-        load::check(running.address, case).with_context(|| case.title())?;
-        let count = callgrind.count(wrk, &running, case);
-        counted.push((case.clone(), count.with_context(|| case.title())?));
-    }
-    if counted.is_empty() {
-        bail!("instructions are counted in Envoy, and none of these cases runs there");
+        load::check(running.address, &case).with_context(|| case.title())?;
+        let count = callgrind
+            .count(wrk, &running, &case)
+            .with_context(|| case.title())?;
+        counted.push((case, count));
     }
     println!("{}", instructions::markdown(&counted));
     Ok(())
@@ -190,6 +189,12 @@ fn chosen(options: &Options) -> Result<Vec<Case>> {
             "no case has that title; the workloads are {}",
             cases::workloads().join(", ")
         );
+    }
+    if options.instructions {
+        cases.retain(|case| case.proxy.is_envoy());
+        if cases.is_empty() {
+            bail!("instructions are counted in Envoy, and none of these cases runs there");
+        }
     }
     cases.retain(|case| match case.proxy.program() {
         Some(program) if others::find(program).is_none() => {
