@@ -5,7 +5,6 @@
 #![allow(unsafe_code)]
 
 use crate::hostcalls::{self, Side};
-use crate::stream::Action;
 use crate::vm;
 
 #[unsafe(no_mangle)]
