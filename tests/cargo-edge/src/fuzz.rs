@@ -1,4 +1,4 @@
-//! `cargo edge fuzz`: libFuzzer on a parser of the cache, with stable Rust.
+//! `cargo edge fuzz`: libFuzzer on parsers and coders, with stable Rust.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,17 +10,22 @@ use clap::Args;
 use crate::workspace::{cargo, root, target_dir};
 
 /// Coverage for libFuzzer: LLVM's own pass, which stable rustc runs by name.
-const COVERAGE: [&str; 8] = [
+const COVERAGE: [&str; 7] = [
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
     "-Cllvm-args=-sanitizer-coverage-pc-table",
-    "-Cllvm-args=-sanitizer-coverage-trace-compares",
     // The pass must see what is called, not what was inlined away across units.
     "-Ccodegen-units=1",
     "-Cforce-frame-pointers=yes",
 ];
+
+/// Values compared, so that libFuzzer can guess words of a grammar.
+const COMPARES: &str = "-Cllvm-args=-sanitizer-coverage-trace-compares";
+
+/// Targets without `COMPARES`: coders compare in their inner loops, and there is no word of a grammar to guess.
+const BLIND: [&str; 1] = ["code"];
 
 /// Found inputs of each target that are committed beside those that somebody named.
 const KEPT: usize = 15;
@@ -52,15 +57,25 @@ pub fn command(options: &Options) -> Result<()> {
     } else {
         &options.targets
     };
-    let binaries = compile()?;
+    let (blind, others): (Vec<_>, Vec<_>) = wanted
+        .iter()
+        .map(String::as_str)
+        .partition(|name| BLIND.contains(name));
+    let mut binaries = Vec::new();
+    for (names, compares) in [(others, true), (blind, false)] {
+        if !names.is_empty() {
+            let folder = compile(&names, compares)?;
+            binaries.extend(names.into_iter().map(|name| (name, folder.join(name))));
+        }
+    }
     let mut broken = Vec::new();
-    for name in wanted {
+    for (name, binary) in binaries {
         let corpus = root().join("tests/fuzz/corpus").join(name);
         let found = target_dir().join("fuzz-found").join(name);
         for folder in [&corpus, &found] {
             fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         }
-        let mut fuzzer = Command::new(binaries.join(name));
+        let mut fuzzer = Command::new(binary);
         fuzzer.current_dir(&found).stdin(Stdio::null());
         // Grammar is short; what is longer repeats itself.
         fuzzer.args(["-max_len=512", "-timeout=10", "-rss_limit_mb=1024"]);
@@ -79,7 +94,7 @@ pub fn command(options: &Options) -> Result<()> {
         fuzzer.arg("-print_final_stats=1").args([&found, &corpus]);
         if let Err(error) = run(fuzzer, name) {
             eprintln!("{error:#}; the input is in {}", found.display());
-            broken.push(name.as_str());
+            broken.push(name);
         }
     }
     if !broken.is_empty() {
@@ -130,17 +145,21 @@ fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Compiles all targets; gives the folder they are in.
-fn compile() -> Result<PathBuf> {
+/// Compiles targets; gives the folder they are in.
+fn compile(names: &[&str], compares: bool) -> Result<PathBuf> {
+    let mut flags = COVERAGE.to_vec();
+    flags.extend(compares.then_some(COMPARES));
+    // Other flags, other folder: else each build would throw away that of the other.
+    let folder = target_dir().join(if compares { "fuzz" } else { "fuzz-blind" });
     // With a target named, only what is fuzzed gets the flags: build scripts and macros run without libFuzzer.
     let triple = triple()?;
-    let folder = target_dir().join("fuzz");
     let status = cargo()
         .args(["build", "--release", "--manifest-path"])
         .arg(root().join("tests/fuzz/Cargo.toml"))
         .args(["--target", &triple, "--target-dir"])
         .arg(&folder)
-        .env("CARGO_ENCODED_RUSTFLAGS", COVERAGE.join("\x1f"))
+        .args(names.iter().flat_map(|name| ["--bin", name]))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .stdin(Stdio::null())
         .status()
         .context("running cargo")?;
