@@ -85,7 +85,7 @@ impl AcceptEncoding {
     /// Of `ours`, in the server's order of preference, those to try, best first; empty means no coding.
     ///
     /// A higher quality goes before, an equal one keeps the server's order. Codings that the client likes less than
-    /// an explicitly listed `identity` are left out.
+    /// `identity`, by name or by `*`, are left out.
     ///
     /// Also empty when nothing is acceptable and `identity;q=0` refuses the plain form: a 406 would take away content
     /// that RFC 9110 §15.5.7 lets a server send ("disregard the header field").
@@ -97,7 +97,8 @@ impl AcceptEncoding {
     /// As [`rank`](Self::rank); with a `dictionary` also our codings with it, each before all without where the client
     /// likes them as much. "*" does not ask for them: it is older than they are.
     pub(crate) fn candidates(&self, ours: &[Coding], dictionary: bool) -> Vec<Candidate> {
-        let floor = self.identity.unwrap_or(Quality::ZERO);
+        // RFC 9110 §12.5.3: "*" stands for what "is not explicitly listed", the plain form among it.
+        let floor = self.identity.or(self.any).unwrap_or(Quality::ZERO);
         let shared = ours.iter().filter(|_| dictionary).map(|&coding| {
             let quality = match coding {
                 #[cfg(feature = "brotli")]
@@ -224,6 +225,11 @@ mod tests {
                 "star ranks by its quality",
                 &["gzip, *;q=0.1"],
                 &[Gzip, Brotli, Deflate],
+            ),
+            (
+                "star with a higher quality is for the plain form",
+                &["gzip;q=0.1, *;q=0.5, br;q=0, deflate;q=0"],
+                &[],
             ),
             ("identity alone", &["identity"], &[]),
             ("identity preferred", &["identity, gzip;q=0.5"], &[]),

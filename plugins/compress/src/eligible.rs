@@ -33,7 +33,7 @@ pub enum Skipped {
     Excluded,
     /// gRPC frames and codes its own messages.
     Grpc,
-    /// The declared length is under `min_bytes`.
+    /// The declared length, or what is expected after another filter, is under `min_bytes`.
     TooSmall,
     /// The request has no `Accept-Encoding`.
     NoAcceptEncoding,
@@ -133,7 +133,7 @@ pub(crate) fn check(head: &ResponseHead, is_head: bool, policy: &Policy) -> Resu
         return Err(fixed.into());
     }
     check_media_type(head, policy)?;
-    match head.content_length() {
+    match head.expected_length() {
         Some(length) if length < policy.min_bytes => Err(Skipped::TooSmall),
         _ => Ok(()),
     }

@@ -22,6 +22,8 @@ pub(crate) struct Coded {
     /// The request's body is decoded.
     unpacking: Option<Unpacking>,
     works: Works,
+    /// The request's content is another than the client's.
+    request_changed: bool,
     /// The head says other content than the origin's.
     changed: bool,
     /// What coding took, once the body is whole.
@@ -34,6 +36,7 @@ impl Coded {
             shared,
             request: None,
             unpacking: None,
+            request_changed: false,
             works: Works::default(),
             changed: false,
             spent: Duration::ZERO,
@@ -49,7 +52,9 @@ impl Exchange for Coded {
         if settings.remove_accept_encoding {
             head.fields.remove("accept-encoding");
         }
-        let open = !head.end && !request.is_connect && !request.no_transform;
+        // RFC 9110 §14.5: a part of a representation; the coding is that of the whole.
+        let partial = head.fields.has("content-range");
+        let open = !head.end && !request.is_connect && !request.no_transform && !partial;
         self.request = Some(request);
         match Applied::of(&head.fields) {
             Applied::One(coding) if open && settings.decode.requests => {
@@ -72,6 +77,12 @@ impl Exchange for Coded {
             out.clear();
             self.unpacking = None;
             Broken::Undecodable(why).tell(why.status(), cx);
+        }
+    }
+
+    fn request_trailers(&mut self, trailers: &mut Fields, _: &mut Cx<'_>) {
+        if self.request_changed {
+            representation::drop_digests(trailers);
         }
     }
 
@@ -160,6 +171,7 @@ impl Coded {
         cx.count("compress.request.decoded");
         let ratio = self.shared.settings.decode.max_ratio;
         self.unpacking = Some(Unpacking::new(coding, ratio, room));
+        self.request_changed = true;
         for field in ["content-encoding", "content-length"] {
             head.fields.remove(field);
         }
@@ -194,6 +206,8 @@ impl Coded {
         let before = head.clone();
         head.fields.remove("content-encoding");
         representation::transformed(head);
+        // It grows, nobody knows how much.
+        head.expected = None;
         let decided = match why {
             Why::Filters => Err(Skipped::Decoded),
             Why::Client | Why::Better => self.decide(request, head, cx),
@@ -232,8 +246,12 @@ impl Coded {
         }
         match eligible::check(head, request.is_head, policy) {
             Err(Skipped::NotModified) => {
-                self.not_modified(request, head);
+                self.not_modified(request, head, cx);
                 return Err(Skipped::NotModified);
+            }
+            Err(Skipped::Partial) => {
+                self.partial(request, head, cx);
+                return Err(Skipped::Partial);
             }
             other => other?,
         }
@@ -277,7 +295,8 @@ impl Coded {
             let Some(level) = ease.level(coding, configured) else {
                 continue;
             };
-            let mut plan = Plan::new(coding, level, policy.window_bits, head.content_length());
+            let length = head.expected_length();
+            let mut plan = Plan::new(coding, level, policy.window_bits, length);
             if candidate.dictionary {
                 let shared = dictionary.clone().and_then(|it| plan.with_dictionary(it));
                 let Some(shared) = shared else {
@@ -308,7 +327,7 @@ impl Coded {
         &self,
         request: &Request,
         head: &mut ResponseHead,
-        cx: &Cx<'_>,
+        cx: &mut Cx<'_>,
     ) -> Option<Rc<Dictionary>> {
         let asked = request.asked.as_ref()?;
         let dictionaries = &self.shared.dictionaries;
@@ -319,7 +338,12 @@ impl Coded {
         if !head.fields.list("vary").any(|member| member == b"*") {
             head.fields.add_member("vary", "Available-Dictionary");
         }
-        dictionaries.find(asked, cx.now)
+        let found = dictionaries.find(asked, cx.now)?;
+        if !asked.crossing.may_use(&head.fields) {
+            cx.count("compress.dictionary.cross_origin");
+            return None;
+        }
+        Some(found)
     }
 
     /// How far levels are lowered now: by what coding took, or by the machine's emergency, whichever is more.
@@ -332,8 +356,19 @@ impl Coded {
         }
     }
 
+    /// RFC 9110 §15.3.7: a 206 has the `Vary` "that would have been sent in a 200". What is in several parts has no type here.
+    fn partial(&self, request: &Request, head: &mut ResponseHead, cx: &mut Cx<'_>) {
+        let type_is = representation::media_type(&head.fields);
+        let several = type_is.as_deref() == Some("multipart/byteranges");
+        let eligible = several || eligible::check_media_type(head, &request.policy).is_ok();
+        if head.status == 206 && eligible {
+            vary(head);
+            self.dictionary(request, head, cx);
+        }
+    }
+
     /// RFC 9110 §15.4.5: a 304 has the `ETag` and `Vary` "that would have been sent in a 200".
-    fn not_modified(&self, request: &Request, head: &mut ResponseHead) {
+    fn not_modified(&self, request: &Request, head: &mut ResponseHead, cx: &mut Cx<'_>) {
         let settings = &self.shared.settings;
         let decodes = settings.decode.responses != DecodeResponses::Off;
         let typed = head.fields.has("content-type");
@@ -342,13 +377,13 @@ impl Coded {
             return;
         }
         vary(head);
+        self.dictionary(request, head, cx);
         let ranked = request.ranked();
         let asked = request.if_none_match.as_deref();
         let changes = decodes || !ranked.is_empty();
         if !etag::not_modified(head, asked, &ranked, changes, settings.etag) {
             // RFC 9110 §8.6, RFC 9530 §3: they would be of the plain content, and freshen what is stored coded.
-            head.fields.remove("content-length");
-            representation::drop_digests(&mut head.fields);
+            representation::drop_fields_of_bytes(&mut head.fields);
         }
     }
 

@@ -342,6 +342,39 @@ fn requests_are_decoded_for_the_origin() {
 }
 
 #[test]
+fn trailers_of_a_decoded_request_have_no_digests() {
+    let body = coded(Coding::Gzip, text().as_bytes());
+    for (config, kept) in [(r#"{"decode": {"requests": true}}"#, false), (OFF, true)] {
+        let mut script = script(config);
+        script.request_trailers(&[("content-digest", "sha-256=:AAAA:"), ("a", "b")]);
+        let seen = script
+            .request(&["PUT", "/"], &[("content-encoding", "gzip")])
+            .request_body(&[&body])
+            .run();
+        let trailers = seen.upstream_trailers.expect("a trailer section");
+        assert_eq!(trailers.has("content-digest"), kept);
+        assert!(trailers.has("a"));
+    }
+}
+
+/// RFC 9110 §14.5: its bytes are positions of the representation as the client knows it.
+#[test]
+fn a_partial_put_is_left_alone() {
+    let part = &coded(Coding::Gzip, text().as_bytes())[..20];
+    let fields = [
+        ("content-encoding", "gzip"),
+        ("content-range", "bytes 0-19/54"),
+    ];
+    let seen = script(r#"{"decode": {"requests": true}}"#)
+        .request(&["PUT", "/"], &fields)
+        .request_body(&[part])
+        .run();
+    let upstream = seen.upstream.as_ref().expect("a request upstream");
+    assert!(upstream.fields.changed().is_empty());
+    assert_eq!(seen.upstream_body, part);
+}
+
+#[test]
 fn requests_that_do_not_decode_are_refused() {
     let body = coded(Coding::Gzip, text().as_bytes());
     let bomb = coded(Coding::Gzip, &vec![0; 8 << 20]);

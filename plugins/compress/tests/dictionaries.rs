@@ -123,6 +123,51 @@ fn the_next_version_is_coded_with_the_one_before() {
     assert_eq!(head.text("content-encoding"), "dcb", "as its GET");
 }
 
+/// RFC 9110 §15.4.5, §15.3.7: a 304 and a 206 have the `Vary` "that would have been sent in a 200".
+#[test]
+fn what_is_no_whole_response_varies_as_the_whole_one() {
+    let mut script = script("{}");
+    teach(&mut script, &[], &[SCRIPT, FRESH, USE]);
+    let vary = ask(&mut script, NEXT, &[]).text("vary");
+    assert_eq!(vary, "Accept-Encoding, Available-Dictionary");
+    let range = ("content-range", "bytes 0-9/5000");
+    for (status, fields) in [
+        (304, &[SCRIPT][..]),
+        (304, &[]),
+        (206, &[SCRIPT, range]),
+        (206, &[("content-type", "multipart/byteranges; boundary=x")]),
+    ] {
+        script.answers(status, fields, &[]);
+        let asks = [("accept-encoding", "br"), ("if-none-match", "W/\"2\"")];
+        let seen = script.request(NEXT, &asks).run();
+        assert_eq!(seen.text("vary"), vary, "{status} {fields:?}");
+    }
+    let picture = ("content-type", "image/png");
+    script.answers(206, &[picture, range], &[]);
+    let seen = script.request(NEXT, &[("accept-encoding", "br")]).run();
+    assert_eq!(seen.text("vary"), "", "it is never coded");
+}
+
+/// RFC 9842 §9.3.3: by its length a response would tell another site what it has in common with a dictionary.
+#[test]
+fn another_site_gets_no_response_coded_with_a_dictionary() {
+    let mut script = script("{}");
+    teach(&mut script, &[], &[SCRIPT, FRESH, USE]);
+    for (site, mode, want) in [
+        ("same-origin", "no-cors", "dcb"),
+        ("cross-site", "navigate", "dcb"),
+        ("cross-site", "no-cors", "br"),
+        ("cross-site", "cors", "br"),
+    ] {
+        let fetch = [("sec-fetch-site", site), ("sec-fetch-mode", mode)];
+        let seen = ask(&mut script, NEXT, &fetch);
+        assert_eq!(seen.text("content-encoding"), want, "{site} {mode}");
+        let counted = seen.counted("compress.dictionary.cross_origin");
+        assert_eq!(counted, u64::from(want == "br"), "{site} {mode}");
+        assert_eq!(seen.text("vary"), "Accept-Encoding, Available-Dictionary");
+    }
+}
+
 #[test]
 fn zstd_with_a_dictionary_is_dcz() {
     let mut script = script("{}");

@@ -259,6 +259,12 @@ impl Exchange for ChainExchange {
         );
     }
 
+    fn request_trailers(&mut self, trailers: &mut Fields, cx: &mut Cx<'_>) {
+        for stage in &mut self.stages {
+            stage.exchange.request_trailers(trailers, cx);
+        }
+    }
+
     fn response(&mut self, head: &mut ResponseHead, cx: &mut Cx<'_>) -> Step {
         let Some(last) = self.stages.len().checked_sub(1) else {
             return Step::Forward(Body::Pass);

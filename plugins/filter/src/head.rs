@@ -60,6 +60,9 @@ pub struct ResponseHead {
     /// Set by a filter that adds bytes at the end of the body, as a coder does: an edge that can't write once trailers came
     /// has to prepare for it, and does so for no other filter. What a filter without it holds back then is an error.
     pub has_tail: bool,
+    /// About how many bytes of body follow, where a filter changed what was declared: set by
+    /// [`transformed`](crate::representation::transformed).
+    pub expected: Option<u64>,
     /// No answer came from the origin: the edge made this one up (refused, reset, timed out).
     pub unreached: bool,
     /// The edge asked the origin for another path or host than the filter sent on (a rewrite of the route), so a request
@@ -79,6 +82,11 @@ impl ResponseHead {
             return None;
         }
         std::str::from_utf8(first).ok()?.parse().ok()
+    }
+
+    /// The declared length, or about what it will be after other filters; good for estimates alone.
+    pub fn expected_length(&self) -> Option<u64> {
+        self.content_length().or(self.expected)
     }
 }
 

@@ -110,6 +110,8 @@ pub trait Exchange {
     fn request_body(&mut self, chunk: &[u8], _end: bool, out: &mut Vec<u8>, _cx: &mut Cx<'_>) {
         out.extend_from_slice(chunk);
     }
+    /// The trailer section of the request, after its body's end.
+    fn request_trailers(&mut self, _trailers: &mut Fields, _cx: &mut Cx<'_>) {}
     /// The response's head; may be changed. Not called for this filter's own reply.
     fn response(&mut self, _head: &mut ResponseHead, _cx: &mut Cx<'_>) -> Step {
         Step::Forward(Body::Pass)

@@ -12,12 +12,20 @@ pub fn no_transform(fields: &Fields) -> bool {
 /// Makes a head true for a representation whose bytes were changed: the length is unknown, digests and byte ranges of
 /// the old bytes are gone, a strong validator becomes weak.
 pub fn transformed(head: &mut ResponseHead) {
-    // RFC 9110 §8.6: a sender MUST NOT forward a Content-Length known to be incorrect.
-    head.fields.remove("content-length");
-    drop_digests(&mut head.fields);
-    // Ranges asked of the origin would be of its own bytes.
-    head.fields.remove("accept-ranges");
+    head.expected = head.expected_length();
+    drop_fields_of_bytes(&mut head.fields);
     weaken_etag(head);
+}
+
+/// Drops what is said of the bytes themselves: their length, digests and ranges.
+///
+/// For a 304 too: RFC 9111 §3.2 has its fields replace those of the stored response, which are of other bytes.
+pub fn drop_fields_of_bytes(fields: &mut Fields) {
+    // RFC 9110 §8.6: a sender MUST NOT forward a Content-Length known to be incorrect.
+    fields.remove("content-length");
+    drop_digests(fields);
+    // Ranges asked of the origin would be of its own bytes.
+    fields.remove("accept-ranges");
 }
 
 /// Drops digests of bytes that were changed; they may also come in the trailer section (RFC 9530 §6.5).
@@ -69,8 +77,8 @@ pub fn fixed(head: &ResponseHead, is_head: bool) -> Option<Fixed> {
     (none_follows || head.content_length() == Some(0)).then_some(Fixed::Empty)
 }
 
-/// Makes the `ETag` of a 304 the one that a changed 200 would have had, without knowing whether that was changed:
-/// weak, unless the client holds the strong one.
+/// Makes the head of a 304 the one that a changed 200 would have had, without knowing whether that was changed: its `ETag` weak and
+/// nothing said of the bytes, unless the client holds the strong one.
 ///
 /// RFC 9110 §15.4.5: a 304 has the `ETag` "that would have been sent in a 200"; RFC 9111 §4.3.4: a strong one that
 /// the stored response does not have would freshen nothing.
@@ -81,6 +89,7 @@ pub fn weaken_not_modified(head: &mut ResponseHead, if_none_match: Option<&[u8]>
     };
     if !held {
         weaken_etag(head);
+        drop_fields_of_bytes(&mut head.fields);
     }
 }
 
@@ -214,9 +223,20 @@ mod tests {
             ("any", Some(b"*"), "W/\"a\""),
             ("by date", None, "W/\"a\""),
         ] {
+            let of_bytes = [
+                "content-length",
+                "repr-digest",
+                "content-digest",
+                "accept-ranges",
+            ];
             let mut head = head(304, &[("etag", "\"a\"")]);
+            for field in of_bytes {
+                head.fields.set(field, "1");
+            }
             weaken_not_modified(&mut head, asked);
             assert_eq!(head.fields.text("etag"), Some(want), "{name}");
+            let are_kept = of_bytes.map(|field| head.fields.has(field));
+            assert_eq!(are_kept, [want == "\"a\""; 4], "{name}");
         }
     }
 }

@@ -48,6 +48,7 @@ pub struct Script {
     request_chunks: Vec<Bytes>,
     origin: Option<ResponseHead>,
     origin_chunks: Vec<Bytes>,
+    request_trailers: Option<Fields>,
     origin_trailers: Option<Fields>,
     cut: bool,
     delay: Duration,
@@ -69,6 +70,8 @@ pub struct Seen {
     pub fields: Fields,
     /// Body sent to the client, a piece per flush.
     pub chunks: Vec<Bytes>,
+    /// Trailers sent to the origin.
+    pub upstream_trailers: Option<Fields>,
     /// Trailers sent to the client.
     pub trailers: Option<Fields>,
     /// The request the origin got; `None` when the filter replied itself.
@@ -131,6 +134,7 @@ impl Script {
             request_chunks: Vec::new(),
             origin: None,
             origin_chunks: Vec::new(),
+            request_trailers: None,
             origin_trailers: None,
             cut: false,
             delay: Duration::ZERO,
@@ -213,6 +217,11 @@ impl Script {
             .map(|chunk| Bytes::copy_from_slice(chunk))
             .collect();
         self.request.end = chunks.is_empty();
+        self
+    }
+    /// Trailers after the next requests' bodies.
+    pub fn request_trailers(&mut self, fields: &[(&str, &str)]) -> &mut Self {
+        self.request_trailers = Some(Fields::of(fields));
         self
     }
     /// What the origin answers, with a `content-length` when `fields` doesn't say otherwise.
@@ -414,6 +423,12 @@ impl Script {
             }
             seen.upstream_body
                 .extend_from_slice(if body == Body::Observe { chunk } else { &out });
+        }
+        if let Some(mut trailers) = self.request_trailers.clone() {
+            let reading = self.reading();
+            let mut cx = Cx::new(self.now, &mut seen.record).timed(&reading);
+            exchange.request_trailers(&mut trailers, &mut cx);
+            seen.upstream_trailers = Some(trailers);
         }
         self.settle(&mut seen);
         let is_head = request.method == "HEAD";

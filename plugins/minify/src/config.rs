@@ -24,6 +24,10 @@ pub struct Config {
     /// many bytes does. Without it there is no limit: memory does not depend on the length.
     #[schemars(range(min = 1))]
     pub max_bytes: Option<u64>,
+    /// Further media types whose content is a JSON text, such as `application/x-amz-json-1.1`: a type and a subtype each,
+    /// without parameters. At most 64.
+    #[schemars(length(max = 64))]
+    pub media_types: Vec<String>,
     /// Which `null`s go: `never`, `members` of objects, or `all`, elements of arrays too.
     pub drop_nulls: DropNulls,
     /// Masks of the members that stay: nothing else does. At most 256 masks. Empty: all stay.
@@ -59,6 +63,7 @@ impl Default for Config {
             max_depth: 512,
             whole_bytes: 64 * 1024,
             max_bytes: None,
+            media_types: Vec::new(),
             drop_nulls: DropNulls::Never,
             include: Vec::new(),
             exclude: Vec::new(),
@@ -102,8 +107,8 @@ impl FieldsParameter {
 pub enum Unreadable {
     /// It goes on as it came: from the first invalid byte on, or all of a coded response.
     Pass,
-    /// It does not: a response that is known beforehand to be unreadable becomes a 502, and a body ends before its first
-    /// invalid byte.
+    /// It does not: a response that is known beforehand to be unreadable becomes a 502, and a body breaks off before its
+    /// first invalid byte.
     Refuse,
 }
 
@@ -113,6 +118,8 @@ pub(crate) struct Settings {
     pub(crate) max_depth: usize,
     pub(crate) whole_bytes: usize,
     pub(crate) max_bytes: u64,
+    /// In lower case.
+    pub(crate) media_types: Vec<String>,
     pub(crate) rules: Rc<Rules>,
     pub(crate) fields: Option<FieldsParameter>,
     pub(crate) ask_identity: bool,
@@ -142,12 +149,39 @@ impl Settings {
                 None => u64::MAX,
                 Some(bytes) => bounded("max_bytes", bytes, 1, u64::MAX)?,
             },
+            media_types: media_types(&config.media_types)?,
             fields: config.fields.clone(),
             ask_identity: config.ask_identity,
             refuses: rules.guards() && !pass,
             rules: Rc::new(rules),
         })
     }
+}
+
+fn media_types(configured: &[String]) -> Result<Vec<String>, ConfigError> {
+    if configured.len() > 64 {
+        let message = format!("{} are out of bounds: at most 64", configured.len());
+        return Err(ConfigError::new("media_types", message));
+    }
+    // RFC 9110 §5.6.2: tchar.
+    let is_token = |text: &str| {
+        let is_mark = |byte: u8| b"!#$%&'*+-.^_`|~".contains(&byte);
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || is_mark(byte))
+    };
+    for (at, text) in configured.iter().enumerate() {
+        let parts = text.split_once('/');
+        if !parts.is_some_and(|(of, sub)| is_token(of) && is_token(sub)) {
+            let message = format!(
+                "\"{text}\" is no media type: a type, a slash and a subtype, no parameters"
+            );
+            return Err(ConfigError::new(format!("media_types[{at}]"), message));
+        }
+    }
+    let lower = configured.iter().map(|text| text.to_ascii_lowercase());
+    Ok(lower.collect())
 }
 
 #[cfg(test)]
@@ -177,6 +211,12 @@ mod tests {
                 &["b//c", "no name", "byte 2"],
             ),
             (r#"{"exclude": ["a)"]}"#, "exclude[0]", &["a)", "byte 1"]),
+            (
+                r#"{"media_types": ["a/b", "a/b; c=d"]}"#,
+                "media_types[1]",
+                &["a/b; c=d", "subtype"],
+            ),
+            (r#"{"media_types": ["json"]}"#, "media_types[0]", &["json"]),
             (
                 r#"{"redact": [{"path": ""}]}"#,
                 "redact[0].path",

@@ -68,7 +68,7 @@ pub(crate) fn check(
     if let Some(fixed) = fixed(head, is_head, settings) {
         return Err(fixed.into());
     }
-    let framing = check_type(head)?;
+    let framing = check_type(head, settings)?;
     if head
         .content_length()
         .is_some_and(|length| length > settings.max_bytes)
@@ -93,24 +93,33 @@ fn fixed(head: &ResponseHead, is_head: bool, settings: &Settings) -> Option<Fixe
 }
 
 /// Whether a response that is not eligible for this reason would show what must not be seen.
-pub(crate) fn shows(skipped: Skipped, head: &ResponseHead) -> bool {
+pub(crate) fn shows(skipped: Skipped, head: &ResponseHead, settings: &Settings) -> bool {
     match skipped {
         Skipped::Charset | Skipped::TooLarge => true,
-        Skipped::Coded => !matches!(check_type(head), Err(Skipped::MediaType)),
+        Skipped::Coded => !matches!(check_type(head, settings), Err(Skipped::MediaType)),
         // Parts of JSON, that may be cut anywhere; several ranges are in a type of their own (RFC 9110 §14.6).
         Skipped::Partial => {
             let type_is = representation::media_type(&head.fields);
             type_is.as_deref() == Some("multipart/byteranges")
-                || !matches!(check_type(head), Err(Skipped::MediaType))
+                || !matches!(check_type(head, settings), Err(Skipped::MediaType))
+        }
+        // RFC 9110 §5.3: of a field that is no list and there twice each recipient may believe another line.
+        Skipped::MediaType => {
+            let mut claimed = head.fields.list("content-type");
+            claimed.any(|one| {
+                let essence = one.split(|&byte| byte == b';').next().unwrap_or_default();
+                let essence = String::from_utf8_lossy(essence.trim_ascii()).to_ascii_lowercase();
+                framing(&essence, settings).is_some()
+            })
         }
         _ => false,
     }
 }
 
 /// How the texts of a response are framed, by its media type alone.
-pub(crate) fn check_type(head: &ResponseHead) -> Result<Framing, Skipped> {
+pub(crate) fn check_type(head: &ResponseHead, settings: &Settings) -> Result<Framing, Skipped> {
     let essence = representation::media_type(&head.fields).ok_or(Skipped::MediaType)?;
-    let framing = framing(&essence).ok_or(Skipped::MediaType)?;
+    let framing = framing(&essence, settings).ok_or(Skipped::MediaType)?;
     // RFC 8259 §8.1: UTF-8; the parameter is not defined, but what it says of other encodings is believed.
     match representation::charset(&head.fields).as_deref() {
         None | Some("utf-8" | "utf8" | "us-ascii" | "ascii") => Ok(framing),
@@ -118,7 +127,10 @@ pub(crate) fn check_type(head: &ResponseHead) -> Result<Framing, Skipped> {
     }
 }
 
-fn framing(essence: &str) -> Option<Framing> {
+fn framing(essence: &str, settings: &Settings) -> Option<Framing> {
+    if settings.media_types.iter().any(|other| other == essence) {
+        return Some(Framing::Single);
+    }
     // gRPC puts its own frames around JSON.
     if essence.starts_with("application/grpc") {
         return None;

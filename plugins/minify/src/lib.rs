@@ -177,7 +177,9 @@ impl Exchange for Minified {
         }
         let framing = match self.decide(head) {
             Ok(framing) => framing,
-            Err(skipped) if self.settings.refuses && eligible::shows(skipped, head) => {
+            Err(skipped)
+                if self.settings.refuses && eligible::shows(skipped, head, &self.settings) =>
+            {
                 cx.count("minify.refused");
                 cx.count(skipped.counter());
                 return Step::Reply(unreadable());
@@ -237,7 +239,7 @@ impl Exchange for Minified {
                     if !engine.is_stopped() {
                         cx.count("minify.stopped.too_large");
                         engine.stop(out);
-                        count_cut(self.cuts, cx);
+                        cut(self.cuts, cx);
                     }
                     if !self.cuts {
                         out.extend_from_slice(beyond);
@@ -251,7 +253,7 @@ impl Exchange for Minified {
         };
         if let Some(invalid) = invalid {
             cx.count(invalid.counter());
-            count_cut(self.cuts, cx);
+            cut(self.cuts, cx);
         }
         if let Some(Engine::Rules(rewriter)) = &mut self.engine {
             let tally = rewriter.take_tally();
@@ -333,17 +335,20 @@ impl Minified {
             if !head.fields.has("content-type") {
                 let held = self.request.if_none_match.as_deref();
                 representation::weaken_not_modified(head, held);
-            } else if eligible::check_type(head).is_ok() {
+            } else if eligible::check_type(head, &self.settings).is_ok() {
                 representation::weaken_etag(head);
+                representation::drop_fields_of_bytes(&mut head.fields);
             }
         }
         checked
     }
 }
 
-fn count_cut(cuts: bool, cx: &mut Cx<'_>) {
+/// RFC 9112 §8: a message that does not end as its framing says is incomplete, so nobody takes or stores it for whole.
+fn cut(cuts: bool, cx: &mut Cx<'_>) {
     if cuts {
         cx.count("minify.cut");
+        cx.cut(502);
     }
 }
 

@@ -150,7 +150,7 @@ fn every_refusal_has_a_name() {
             seen.record
         );
         assert!(
-            seen.fields.changed().is_empty(),
+            seen.fields.changed().is_empty() || *status == 304,
             "{name}: the head is as it came"
         );
         if *status != 204 && *status != 304 {
@@ -254,12 +254,21 @@ fn etags_of_a_304_follow_those_of_the_200() {
         ),
     ];
     for (name, request, origin, want) in cases {
-        let seen = exchange("GET", request, 304, origin);
+        let of_bytes = [
+            ("content-length", "9"),
+            ("accept-ranges", "bytes"),
+            ("repr-digest", "sha-256=:AAAA:"),
+        ];
+        let seen = exchange("GET", request, 304, &[origin, &of_bytes[..]].concat());
         assert_eq!(
             (seen.status, seen.text("etag").as_str()),
             (304, *want),
             "{name}"
         );
+        for (field, _) in of_bytes {
+            let is_kept = seen.field(field).is_some();
+            assert_eq!(is_kept, want.starts_with('"'), "{name}: {field}");
+        }
         let upstream = seen.upstream.as_ref().expect("a request upstream");
         assert!(
             upstream.fields.changed().is_empty(),

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use edgeweir_filter::{Body, ResponseHead};
 
+use crate::heads;
 use crate::hostcalls::{self, Buffer, Side, Status};
 
 /// Bytes read from the host at once.
@@ -294,6 +295,10 @@ impl Flow {
 
     /// Resets the stream: what is on its way is half changed.
     pub fn abort(&self) {
-        let _ = hostcalls::close_stream(self.side);
+        if hostcalls::close_stream(self.side).is_err() {
+            // A host that can't reset it still ends it when it is answered: where a response has begun that resets it too.
+            let none = heads::pairs(std::iter::empty());
+            let _ = hostcalls::send_response(502, "edgeweir", &[], &none);
+        }
     }
 }

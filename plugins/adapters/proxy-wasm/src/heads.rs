@@ -238,9 +238,9 @@ fn status(value: &[u8]) -> Option<u16> {
         .filter(|status| (100..1000).contains(status))
 }
 
-/// The trailer section of the response.
-pub fn trailers() -> Result<(Fields, Received), Status> {
-    let received = Received::read(Map::ResponseTrailers)?;
+/// The trailer section of a direction.
+pub fn trailers(side: Side) -> Result<(Fields, Received), Status> {
+    let received = Received::read(trailer_map(side))?;
     Ok((received.fields(), received))
 }
 
@@ -282,8 +282,15 @@ pub fn write_response(head: &ResponseHead, received: &Received) -> Result<(), St
 }
 
 /// Writes back what a filter changed of the trailers.
-pub fn write_trailers(fields: &Fields, received: &Received) -> Result<(), Status> {
-    write(Map::ResponseTrailers, fields, received)
+pub fn write_trailers(side: Side, fields: &Fields, received: &Received) -> Result<(), Status> {
+    write(trailer_map(side), fields, received)
+}
+
+fn trailer_map(side: Side) -> Map {
+    match side {
+        Side::Request => Map::RequestTrailers,
+        Side::Response => Map::ResponseTrailers,
+    }
 }
 
 /// Takes back what of a filter's changes to a head was written: each changed name has the lines again that it came with.

@@ -28,6 +28,7 @@ pub enum Buffer {
 #[repr(u32)]
 pub enum Map {
     RequestHeaders = 0,
+    RequestTrailers = 1,
     ResponseHeaders = 2,
     ResponseTrailers = 3,
     CallResponseHeaders = 6,

@@ -513,14 +513,13 @@ impl Stream {
             }
             Err(status) => return self.broken(side, status),
         };
-        if side == Side::Response
-            && let Ok((mut trailers, received)) = heads::trailers()
-        {
-            self.exchange.response_trailers(
-                &mut trailers,
-                &mut Cx::new(now, &mut self.record).timed(&hostcalls::now),
-            );
-            self.written(heads::write_trailers(&trailers, &received));
+        if let Ok((mut trailers, received)) = heads::trailers(side) {
+            let mut cx = Cx::new(now, &mut self.record).timed(&hostcalls::now);
+            match side {
+                Side::Request => self.exchange.request_trailers(&mut trailers, &mut cx),
+                Side::Response => self.exchange.response_trailers(&mut trailers, &mut cx),
+            }
+            self.written(heads::write_trailers(side, &trailers, &received));
         }
         self.settle(now);
         action

@@ -264,18 +264,20 @@ impl Pump {
         if !self.observes {
             self.out.append(&mut last);
         }
-        let trailers = match (received, self.side) {
-            (Some(received), Side::Response) => {
+        let trailers = match received {
+            Some(received) => {
                 let mut fields = message::received(&received);
-                self.session.trailers(&mut fields);
+                self.session.trailers(self.side, &mut fields);
                 Some(if fields.changed().is_empty() {
                     received
                 } else {
-                    message::changed(&received, &fields)
-                        .map_err(|_| ErrorCode::HttpResponseTrailerSectionSize(None))?
+                    message::changed(&received, &fields).map_err(|_| match self.side {
+                        Side::Request => ErrorCode::HttpRequestTrailerSectionSize(None),
+                        Side::Response => ErrorCode::HttpResponseTrailerSectionSize(None),
+                    })?
                 })
             }
-            (received, _) => received,
+            None => None,
         };
         Ok((self.out, trailers))
     }

@@ -73,9 +73,12 @@ impl Session {
         }
     }
 
-    /// Gives the filter the response's trailers.
-    pub(crate) fn trailers(&self, trailers: &mut Fields) {
-        self.call(|exchange, cx| exchange.response_trailers(trailers, cx));
+    /// Gives the filter the trailers of a side.
+    pub(crate) fn trailers(&self, side: Side, trailers: &mut Fields) {
+        self.call(|exchange, cx| match side {
+            Side::Request => exchange.request_trailers(trailers, cx),
+            Side::Response => exchange.response_trailers(trailers, cx),
+        });
     }
 
     /// Why a body must not end as if it were whole, once the filter gave it up.

@@ -4,6 +4,7 @@
 //! alone: coded with a dictionary, a response tells something of it by its length. The store is a worker's or instance's
 //! own: a client whose dictionary another worker saw gets a response without one.
 
+mod crossing;
 pub(crate) mod fields;
 mod pattern;
 mod store;
@@ -21,6 +22,7 @@ use serde::Deserialize;
 
 use crate::Dictionary;
 use crate::budget::{Budget, Reservation};
+use crossing::Crossing;
 use fields::{Available, UseAs};
 use store::{Bounds, Origin, Store};
 
@@ -87,6 +89,7 @@ pub(crate) struct Asked {
     target: Bytes,
     available: Option<Available>,
     authorized: bool,
+    pub(crate) crossing: Crossing,
 }
 
 /// The bytes of a dictionary on their way to the client.
@@ -124,6 +127,7 @@ impl Dictionaries {
             target: head.path.clone(),
             available: Available::parse(&head.fields),
             authorized: head.fields.has("authorization"),
+            crossing: Crossing::of(&head.fields),
         })
     }
 
