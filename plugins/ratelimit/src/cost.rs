@@ -4,6 +4,8 @@ use edgeweir_filter::Fields;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::token;
+
 /// Cells that a request costs.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(
@@ -38,37 +40,41 @@ fn one() -> u32 {
 }
 
 impl Cost {
-    /// The same cost, its field's name in lower case; or why it can't be. `at_once` is what the limits admit at once.
-    pub fn checked(self, at_once: u32) -> Result<Self, String> {
+    /// The same cost, its field's name in lower case; or why it can't be: the field and the reason. `at_once` is what the
+    /// limits admit at once.
+    pub fn checked(self, at_once: u32) -> Result<Self, (&'static str, String)> {
+        let refuse = |message: String| Err(("cost", message));
         let (default, most) = match &self {
             Self::Fixed(cost) => (*cost, *cost),
             Self::Said(said) => (said.default, said.most),
         };
         if default == 0 {
-            return Err("0 is out of bounds: at least 1".to_owned());
+            return refuse("0 is out of bounds: at least 1".to_owned());
         }
         if default > most {
-            return Err(format!(
+            return refuse(format!(
                 "the default {default} is more than the most, {most}"
             ));
         }
         if most > at_once {
-            return Err(format!(
+            return refuse(format!(
                 "{most} is more than the limits ever admit at once ({at_once})"
             ));
         }
         let Self::Said(mut said) = self else {
             return Ok(self);
         };
-        match (&mut said.request, &mut said.response) {
-            (Some(name), None) | (None, Some(name)) if (1..=128).contains(&name.len()) => {
-                name.make_ascii_lowercase();
+        let (field, name) = match (&mut said.request, &mut said.response) {
+            (Some(name), None) => ("cost.request", name),
+            (None, Some(name)) => ("cost.response", name),
+            _ => {
+                let message = "it is said by a request or a response field, one of them";
+                return refuse(message.to_owned());
             }
-            (Some(name), None) | (None, Some(name)) => {
-                return Err(format!("{name:?} is no name of a field: 1 to 128 bytes"));
-            }
-            _ => return Err("it is said by a request or a response field, one of them".to_owned()),
-        }
+        };
+        // RFC 9110 §5.1: field-name = token
+        token::check(name).map_err(|message| (field, message))?;
+        name.make_ascii_lowercase();
         Ok(Self::Said(said))
     }
 
@@ -164,7 +170,8 @@ mod tests {
                 r#"{"request":"x","default":9,"most":5}"#,
                 "the default 9 is more than the most, 5",
             ),
-            (r#"{"response":"","most":5}"#, "no name of a field"),
+            (r#"{"response":"","most":5}"#, "\"\" must be a token"),
+            (r#"{"request":"x y","most":5}"#, "\"x y\" must be a token"),
             (
                 r#"{"most":5}"#,
                 "a request or a response field, one of them",
@@ -172,7 +179,7 @@ mod tests {
             (r#"{"request":"x","response":"x","most":5}"#, "one of them"),
         ] {
             let cost: Cost = serde_json::from_str(json).unwrap();
-            let error = cost.checked(100).unwrap_err();
+            let (_, error) = cost.checked(100).unwrap_err();
             assert!(error.contains(want), "{json}: {error}");
         }
         assert!(serde_json::from_str::<Cost>(r#"{"respons":"x","most":5}"#).is_err());

@@ -25,6 +25,7 @@ mod quota;
 mod rate;
 mod rules;
 mod store;
+mod token;
 mod window;
 mod wire;
 

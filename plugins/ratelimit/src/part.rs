@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::claims;
 use crate::path::Pattern;
+use crate::token;
 
 /// The longest part of a key, bytes; what is longer shares a key with others that begin alike, which is stricter.
 const MOST_PART: usize = 512;
@@ -58,15 +59,9 @@ impl Part {
 
     /// Why it can't be.
     pub fn check(&self, paths: &[Pattern], has_groups: bool) -> Result<(), String> {
-        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         match self {
-            Self::Header(name) | Self::Cookie(name)
-                if name.is_empty() || name.len() > 128 || !name.bytes().all(token) =>
-            {
-                Err(format!(
-                    "{name:?} is no name of a field or cookie: 1 to 128 letters, digits or punctuation"
-                ))
-            }
+            // RFC 9110 §5.1: field-name = token; RFC 6265 §4.1.1: cookie-name = token
+            Self::Header(name) | Self::Cookie(name) => token::check(name),
             Self::Query(name) | Self::Claim(name) if name.is_empty() || name.len() > 128 => {
                 Err(format!("{name:?} must be 1 to 128 bytes"))
             }

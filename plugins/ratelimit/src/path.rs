@@ -25,6 +25,7 @@ impl Pattern {
         let Some(path) = text.strip_prefix('/') else {
             return Err(format!("{text:?} must begin with '/'"));
         };
+        never_of_a_path(text)?;
         let (path, is_open) = match path.strip_suffix('*') {
             Some(path) => (path, true),
             None => (path, false),
@@ -105,6 +106,22 @@ impl Pattern {
     }
 }
 
+/// RFC 3986 §3.3: "The path is terminated by the first question mark ("?") or number sign ("#") character, or by the end of
+/// the URI". RFC 9112 §3: a space ends a request-target, and no control is in one.
+fn never_of_a_path(text: &str) -> Result<(), String> {
+    if text.contains(['?', '#']) {
+        return Err(format!(
+            "{text:?} must be a path alone, without a query or fragment: a query is a matter of `when`"
+        ));
+    }
+    if text.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+        return Err(format!(
+            "{text:?} must have no space or control: write them percent-encoded, like \"%20\""
+        ));
+    }
+    Ok(())
+}
+
 fn is_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     (1..=64).contains(&name.len()) && name.bytes().all(plain)
@@ -177,6 +194,11 @@ mod tests {
             ("/a/x{id}", "no segment"),
             ("/a/{}", "no segment"),
             ("/a/{id}*", "right after"),
+            ("/a?b=1", "without a query or fragment"),
+            ("/a?*", "without a query or fragment"),
+            ("/a#b", "without a query or fragment"),
+            ("/a b", "no space or control"),
+            ("/a\r", "no space or control"),
         ] {
             let error = Pattern::parse(pattern).unwrap_err();
             assert!(error.contains(want), "{pattern}: {error}");

@@ -18,6 +18,7 @@ use crate::part::{Part, Subject};
 use crate::path::{Pattern, decoded};
 use crate::quota::{MOST_BYTES, Quota};
 use crate::store::Store;
+use crate::token;
 
 /// All rules, and what they share.
 pub struct Rules {
@@ -235,7 +236,7 @@ impl Ready {
             return refuse("name", not_a_name(&rule.name));
         }
         let paths = patterns(&rule.paths)?;
-        at_most("methods", rule.methods.len(), 64)?;
+        methods(&rule.methods)?;
         let clients = clients(&rule.clients, groups)?;
         let has_groups = !groups.is_empty();
         let when = conditions(rule.when, &paths, has_groups)?;
@@ -353,7 +354,7 @@ impl Ready {
         };
         let cost = match rule.cost.checked(at_once) {
             Ok(cost) => cost,
-            Err(message) => return refuse("cost", message),
+            Err((field, message)) => return refuse(field, message),
         };
         Ok(Self {
             meter: Meter::of(&rule.name),
@@ -457,9 +458,18 @@ fn at_most(field: &str, count: usize, most: usize) -> Result<(), Refused> {
 
 fn patterns(paths: &[String]) -> Result<Vec<Pattern>, Refused> {
     at_most("paths", paths.len(), 64)?;
-    let parse =
-        |path: &String| Pattern::parse(path).map_err(|message| ("paths".to_owned(), message));
-    paths.iter().map(parse).collect()
+    let parse = |(at, path): (usize, &String)| {
+        Pattern::parse(path).map_err(|message| (format!("paths[{at}]"), message))
+    };
+    paths.iter().enumerate().map(parse).collect()
+}
+
+fn methods(methods: &[String]) -> Result<(), Refused> {
+    at_most("methods", methods.len(), 64)?;
+    for (at, method) in methods.iter().enumerate() {
+        token::method(method).map_err(|message| (format!("methods[{at}]"), message))?;
+    }
+    Ok(())
 }
 
 fn clients(all: &[String], groups: &[String]) -> Result<Vec<Clients>, Refused> {

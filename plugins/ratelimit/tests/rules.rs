@@ -207,9 +207,33 @@ fn nonsense_is_refused_by_name() {
     for (rule, want) in [
         (
             r#""paths":["login"]"#,
-            "`rules[0].paths`: \"login\" must begin with '/'",
+            "`rules[0].paths[0]`: \"login\" must begin with '/'",
         ),
-        (r#""paths":["/{a"]"#, "`rules[0].paths`"),
+        (r#""paths":["/a","/{a"]"#, "`rules[0].paths[1]`"),
+        (
+            r#""paths":["/a?b=1"]"#,
+            "`rules[0].paths[0]`: \"/a?b=1\" must be a path alone, without a query",
+        ),
+        (
+            r#""methods":["GET","post"]"#,
+            "`rules[0].methods[1]`: \"post\" must be \"POST\"",
+        ),
+        (
+            r#""methods":[""]"#,
+            "`rules[0].methods[0]`: \"\" must be a token",
+        ),
+        (
+            r#""methods":["P OST"]"#,
+            "`rules[0].methods[0]`: \"P OST\" must be a token",
+        ),
+        (
+            r#""cost":{"request":"x y","most":2}"#,
+            "`rules[0].cost.request`: \"x y\" must be a token of 1 to 128 characters",
+        ),
+        (
+            r#""cost":{"response":"x:y","most":2}"#,
+            "`rules[0].cost.response`: \"x:y\" must be a token",
+        ),
         (
             r#""clients":["office"]"#,
             "`rules[0].clients`: \"office\" is no block of addresses",
@@ -228,7 +252,7 @@ fn nonsense_is_refused_by_name() {
         ),
         (
             r#""key":[{"header":"a b"}]"#,
-            "`rules[0].key[0]`: \"a b\" is no name",
+            "`rules[0].key[0]`: \"a b\" must be a token",
         ),
         (
             r#""key":[{"claim":""}]"#,
