@@ -7,13 +7,18 @@ use bytes::Bytes;
 use edgeweir_filter::{RequestHead, form_decoded};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::claims;
 use crate::path::Pattern;
 use crate::token;
 
-/// The longest part of a key, bytes; what is longer shares a key with others that begin alike, which is stricter.
+/// The longest part of a key as it is, bytes; of a longer one its SHA-256 counts.
 const MOST_PART: usize = 512;
+/// In place of a length: no part.
+const ABSENT: u16 = u16::MAX;
+/// In place of a length: a hash of a part that is too long. It is no length, so that no client can send another's hash.
+const HASHED: u16 = u16::MAX - 1;
 
 /// A part of a request.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
@@ -154,15 +159,21 @@ pub fn of_any_layout(key: &Bytes) -> Bytes {
     }
 }
 
-/// An absent part differs from an empty one.
+/// An absent part differs from an empty one, and a long one from all others: whoever shares a hash with it has broken SHA-256.
 fn push(key: &mut Vec<u8>, part: Option<&[u8]>) {
     let Some(part) = part else {
-        key.extend_from_slice(&u16::MAX.to_le_bytes());
-        return;
+        return key.extend_from_slice(&ABSENT.to_le_bytes());
     };
-    let part = part.get(..MOST_PART).unwrap_or(part);
-    key.extend_from_slice(&(part.len() as u16).to_le_bytes());
-    key.extend_from_slice(part);
+    match u16::try_from(part.len()) {
+        Ok(length) if part.len() <= MOST_PART => {
+            key.extend_from_slice(&length.to_le_bytes());
+            key.extend_from_slice(part);
+        }
+        _ => {
+            key.extend_from_slice(&HASHED.to_le_bytes());
+            key.extend_from_slice(&Sha256::digest(part));
+        }
+    }
 }
 
 /// RFC 9110 §11.4: a scheme, a space, what identifies the user. The scheme and further spaces say nothing of who it is.
@@ -322,5 +333,31 @@ mod tests {
         assert_ne!(of(&[("a", "x"), ("b", "")]), of(&[("a", "x")]));
         let long = "x".repeat(100_000);
         assert!(of(&[("a", &long), ("b", &long)]).len() < 1_100);
+    }
+
+    #[test]
+    fn long_parts_are_told_apart_by_all_of_their_bytes() {
+        let of = |value: &[u8]| {
+            let line = (Bytes::from("a"), Bytes::copy_from_slice(value));
+            let head = RequestHead {
+                fields: Fields::received([line]),
+                ..RequestHead::default()
+            };
+            subject(&head).key("r", 0, &[Part::Header("a".into())])
+        };
+        for length in [MOST_PART, MOST_PART + 1, usize::from(HASHED), 100_000] {
+            let mut value = vec![b'x'; length];
+            let one = of(&value);
+            assert_eq!(one, of(&value), "{length} bytes");
+            value[length - 1] = b'y';
+            assert_ne!(one, of(&value), "{length} bytes");
+            value.push(b'x');
+            assert_ne!(one, of(&value), "{length} bytes and one");
+            // The name, the layout, and one part.
+            assert!(one.len() <= 3 + 4 + 2 + MOST_PART, "{length} bytes");
+        }
+        let long = vec![b'x'; MOST_PART + 1];
+        let hash = Sha256::digest(&long);
+        assert_ne!(of(&long), of(&hash), "a hash that a client sends");
     }
 }

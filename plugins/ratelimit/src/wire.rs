@@ -2,16 +2,16 @@
 //!
 //! The store's page has them as tables, and examples beside it that the tests here read too.
 
-use std::hash::Hasher as _;
-
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use crate::quota::Standing;
 
 const VERSION: u8 = 1;
-/// The longest key a store takes; of a longer one the beginning counts, and 128 bits of a hash of all of it.
+/// The longest key a store takes; of one that reaches it the beginning counts, and the SHA-256 of all of it. Only such keys are
+/// as long as that, so that no other can be written to equal one.
 const MOST_KEY: usize = 512;
-const BEGINNING: usize = MOST_KEY - 16;
+const BEGINNING: usize = MOST_KEY - 32;
 /// The longest time a limit may span there: ten years.
 pub const MOST_SPAN: u64 = 10 * 365 * 86_400 * 1_000_000_000;
 /// Added to the number of limits: the cells are taken whether they conform or not.
@@ -61,12 +61,11 @@ pub fn ask(key: &[u8], cost: u32, used: Use, limits: &[u8]) -> Bytes {
     out.push(VERSION);
     out.extend_from_slice(&1u16.to_le_bytes());
     let length = |length: usize| u16::try_from(length).unwrap_or(u16::MAX).to_le_bytes();
-    match key.get(..BEGINNING).filter(|_| key.len() > MOST_KEY) {
+    match key.get(..BEGINNING).filter(|_| key.len() >= MOST_KEY) {
         Some(beginning) => {
             out.extend_from_slice(&length(MOST_KEY));
             out.extend_from_slice(beginning);
-            out.extend_from_slice(&hash(key, 1));
-            out.extend_from_slice(&hash(key, 2));
+            out.extend_from_slice(&Sha256::digest(key));
         }
         None => {
             out.extend_from_slice(&length(key.len()));
@@ -83,14 +82,6 @@ pub fn ask(key: &[u8], cost: u32, used: Use, limits: &[u8]) -> Bytes {
         out.extend_from_slice(rest);
     }
     out.into()
-}
-
-/// The same on every edge, whatever built it. Two keys of one hash would share a limit: stricter, never more permissive.
-#[allow(deprecated)] // The one hash in std whose result is the same in every build.
-fn hash(key: &[u8], salt: u64) -> [u8; 8] {
-    let mut hasher = std::hash::SipHasher::new_with_keys(0x6564_6765_7765_6972, salt);
-    hasher.write(key);
-    hasher.finish().to_le_bytes()
 }
 
 /// What each of so many limits says; `None` when it is no answer to one decision on them.
@@ -199,12 +190,20 @@ mod tests {
     #[test]
     fn keys_over_the_bound_stay_apart() {
         let key = |bytes: usize, last: u8| [&vec![b'k'; bytes - 1][..], &[last]].concat();
-        for bytes in [1, MOST_KEY, MOST_KEY + 1, 4_000] {
+        for bytes in [1, MOST_KEY - 1, MOST_KEY, MOST_KEY + 1, 4_000] {
             let (one, other) = (key(bytes, 1), key(bytes, 2));
             let message = |key: &[u8]| ask(key, 1, Use::Asked, &[]);
             assert_ne!(message(&one), message(&other), "{bytes} bytes");
             assert!(message(&one).len() <= 9 + MOST_KEY);
         }
+        let long = key(4_000, 1);
+        let written = [&long[..BEGINNING], &Sha256::digest(&long)].concat();
+        let message = |key: &[u8]| ask(key, 1, Use::Asked, &[]);
+        assert_ne!(
+            message(&long),
+            message(&written),
+            "one that a client writes"
+        );
     }
 
     proptest! {

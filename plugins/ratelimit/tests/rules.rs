@@ -77,6 +77,24 @@ fn every_part_tells_clients_apart() {
 }
 
 #[test]
+fn keys_that_begin_alike_are_clients_of_their_own() {
+    let mut script = script(r#"{"rules":[{"key":["api_key"],"limits":[{"rate":"1/hour"}]}]}"#);
+    // A token is longer than any part that is kept as it is.
+    for length in [500, 511, 512, 513, 4_000] {
+        let same = "k".repeat(length);
+        for last in ["1", "2"] {
+            let key = format!("Bearer {same}{last}");
+            let mut run = || {
+                script
+                    .request(&["GET", "/"], &[("authorization", &key)])
+                    .run()
+            };
+            assert_eq!([run().status, run().status], [200, 429], "{length} {last}");
+        }
+    }
+}
+
+#[test]
 fn a_network_is_one_client() {
     let mut script = script(r#"{"rules":[{"limits":[{"rate":"10/hour"}]}]}"#);
     let mut admitted = 0;
