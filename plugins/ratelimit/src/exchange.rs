@@ -159,11 +159,14 @@ impl Exchange for Limited {
             adaptive.learn(cx.now.since(since), head.unreached, cx.now);
         }
         if let Some(bucket) = &chosen.bucket
-            && let Some(decision) = &bucket.decision
+            && let Some(mut decision) = bucket.decision.as_ref()
         {
             let more = chosen.rule.cost.after(&head.fields);
+            let charged;
             if more > 0 {
                 bucket.charge(more, chosen.level, cx);
+                charged = bucket.quota.less(decision, more, chosen.level);
+                decision = &charged;
             }
             if !chosen.rule.shadow {
                 let answers = &self.shared.rules.answers;

@@ -116,6 +116,19 @@ impl Gcra {
         after.min(now.saturating_add(self.span())).max(tat)
     }
 
+    /// The cells left and the time to the whole quota of an outcome, as of then, once `cost` more are taken: what
+    /// [`charge`](Self::charge) makes of its state.
+    pub fn less(&self, remaining: u32, reset: u64, cost: u32) -> (u32, u64) {
+        let taken = self.interval.saturating_mul(u64::from(cost));
+        let all = self.interval.saturating_mul(u64::from(remaining));
+        let reset = match cost <= remaining {
+            true => reset.saturating_add(taken),
+            // All there was and what had come back of the next: no more than the burst.
+            false => reset.saturating_add(all).max(self.span()),
+        };
+        (remaining.saturating_sub(cost), reset)
+    }
+
     /// The state as of now. A clock set back would lock everyone out until it has caught up: then the burst counts as used
     /// up from now on, so that a cell is there again after one interval.
     fn read(&self, tat: Option<u64>, now: u64) -> (u64, bool) {
@@ -197,6 +210,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_left_after_a_charge_is_what_it_leaves(
+            count in 1u32..1000, capacity in 2u32..50, used in 0u64..50, cost in 0u32..50, more in 0u32..60
+        ) {
+            let gcra = Gcra::new(count, S, capacity);
+            let now = 5 * S;
+            // Less than half is used before, half of it at most is asked for.
+            let before = now + gcra.span() * used / 100;
+            let outcome = gcra.admit(Some(before), now, cost % (capacity / 2) + 1);
+            prop_assert_eq!(outcome.verdict, Ok(()));
+            let tat = gcra.charge(Some(outcome.state), now, more);
+            let left = u32::try_from((gcra.span() + now - tat) / gcra.interval).unwrap();
+            prop_assert_eq!(gcra.less(outcome.remaining, outcome.reset, more), (left, tat - now));
+        }
+
         #[test]
         fn never_more_than_rate_times_time_plus_burst(
             count in 1u32..1000, capacity in 1u32..50, gaps in prop::collection::vec(0u64..50_000_000, 1..400)

@@ -56,6 +56,14 @@ impl Cell {
             Self::Window(window) => Self::Window(window.tightened(percent)),
         }
     }
+    /// Cells left and time to the whole quota after an admission, once `cost` more are taken. A window that counted something
+    /// is there again at the same time however much it was.
+    fn less(self, remaining: u32, reset: u64, cost: u32) -> (u32, u64) {
+        match self {
+            Self::Gcra(gcra) => gcra.less(remaining, reset, cost),
+            Self::Window(_) => (remaining.saturating_sub(cost), reset),
+        }
+    }
     fn within(self, horizon: u64) -> Self {
         match self {
             Self::Gcra(gcra) => Self::Gcra(gcra.within(horizon)),
@@ -341,6 +349,25 @@ impl Quota {
             return None;
         }
         Some(self.charged(before, now, cost, level))
+    }
+
+    /// The standings of an admission once `cost` more cells are taken, as of the admission: nobody waits for what the state
+    /// says of it.
+    pub fn less(&self, decision: &Decision, cost: u32, level: u8) -> Decision {
+        let less = |standing: &Standing| {
+            let policy = self.policies(level).get(standing.policy)?;
+            let (remaining, reset) = policy.cell.less(standing.remaining, standing.reset, cost);
+            Some(Standing {
+                remaining,
+                reset,
+                ..*standing
+            })
+        };
+        let standings = decision.standings.iter();
+        Decision {
+            value: None,
+            standings: standings.map(|it| less(it).unwrap_or(*it)).collect(),
+        }
     }
 
     /// The same use as before, as the clock has it now.

@@ -308,6 +308,7 @@ fn what_a_response_costs_is_charged_there_afterwards() {
         .map(|fetch| (asked(fetch).cost, asked(fetch).charge))
         .collect();
     assert_eq!(asks, [(2, false), (5, true)]);
+    assert_eq!(seen.text("ratelimit"), r#""g";r=13;t=1260"#, "7 of 20");
     assert_eq!(seen.counted("ratelimit.store.charged"), 1);
     assert_eq!(
         statuses(&mut script, 3),

@@ -206,11 +206,14 @@ fn a_response_costs_after_the_fact() {
     let config =
         r#"{"rules":[{"cost":{"response":"X-Cost","most":10},"limits":[{"rate":"10/hour"}]}]}"#;
     let mut script = script(config).origin(200, &[("x-cost", "4")], "hello");
-    let left: Vec<String> = (0..4).map(|_| script.run().text("ratelimit")).collect();
-    assert!(
-        left[0].contains("r=9;") && left[1].contains("r=5;") && left[2].contains("r=1;"),
-        "{left:?}"
-    );
+    let left: Vec<String> = (0..3).map(|_| script.run().text("ratelimit")).collect();
+    // Each says what is left after its own cost, and the last what is left to forgive: nothing.
+    let want = [
+        r#""default";r=6;t=1440"#,
+        r#""default";r=2;t=2880"#,
+        r#""default";r=0;t=3600"#,
+    ];
+    assert_eq!(left, want);
     let seen = script.run();
     assert_eq!(
         seen.status, 429,
@@ -218,6 +221,23 @@ fn a_response_costs_after_the_fact() {
     );
     let wait: u64 = seen.text("retry-after").parse().unwrap();
     assert!((1..=360).contains(&wait), "{wait}");
+}
+
+#[test]
+fn a_response_says_what_is_left_after_its_own_cost() {
+    let config = r#"{"x_ratelimit":true,"rules":[{"cost":{"response":"x-cost","default":5,"most":30},
+        "limits":[{"rate":"100/hour"},{"rate":"60/hour","algorithm":"sliding_window"}]}]}"#;
+    let mut script = script(config);
+    for (cost, left) in [("30", "30"), ("2", "25"), ("none", "20"), ("30", "0")] {
+        let seen = script.answers(200, &[("x-cost", cost)], &[b"hello"]).run();
+        assert_eq!(seen.text("x-ratelimit-remaining"), left, "{cost}");
+        let told = seen.text("ratelimit");
+        assert!(
+            told.starts_with(&format!(r#""default-2";r={left};"#)),
+            "{cost}: {told}"
+        );
+    }
+    assert_eq!(script.run().status, 429);
 }
 
 #[test]
