@@ -15,10 +15,10 @@ use crate::concurrency::{Place, Slot};
 use crate::config::{Action, OnStoreFailure, Scope};
 use crate::denied::Denied;
 use crate::meter::Became;
-use crate::part::{Subject, of_any_layout};
 use crate::quota::{Decision, Quota};
 use crate::rules::{Ready, Rules};
 use crate::store::{Ask, Store};
+use crate::subject::{Subject, of_any_layout};
 
 /// What the exchanges of a filter share.
 pub struct Shared {

@@ -25,6 +25,7 @@ mod quota;
 mod rate;
 mod rules;
 mod store;
+mod subject;
 mod token;
 mod window;
 mod wire;

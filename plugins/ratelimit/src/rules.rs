@@ -14,10 +14,11 @@ use crate::config::{Action, Condition, Config, Follow, OnStoreFailure, Preset, R
 use crate::cost::Cost;
 use crate::limit::Limit;
 use crate::meter::{Meter, Timing};
-use crate::part::{Part, Subject};
+use crate::part::Part;
 use crate::path::{Pattern, decoded};
 use crate::quota::{MOST_BYTES, Quota};
 use crate::store::Store;
+use crate::subject::Subject;
 use crate::token;
 
 /// All rules, and what they share.

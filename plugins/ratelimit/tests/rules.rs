@@ -293,6 +293,14 @@ fn nonsense_is_refused_by_name() {
             "`rules[0].key[0]`: \"a b\" must be a token",
         ),
         (
+            r#""key":["client","header"]"#,
+            "`rules[0].key[1]`: \"header\" needs a name: write {\"header\": \"name\"}",
+        ),
+        (
+            r#""tiers":{"by":"claim","limits":{}}"#,
+            "`rules[0].tiers.by`: \"claim\" needs a name",
+        ),
+        (
             r#""key":[{"claim":""}]"#,
             "`rules[0].key[0]`: \"\" must be 1 to 128 bytes",
         ),
