@@ -72,10 +72,13 @@ impl Block {
             }
             None => (text, None),
         };
-        let address = address
-            .parse::<IpAddr>()
-            .map_err(|_| expected())?
-            .to_canonical();
+        let written: IpAddr = address.parse().map_err(|_| expected())?;
+        let address = written.to_canonical();
+        // Of IPv4 in IPv6 (RFC 4291 §2.5.5.2) the first 96 bits are always the same.
+        let prefix = match prefix {
+            Some(bits) if written != address => Some(bits.checked_sub(96).ok_or_else(expected)?),
+            prefix => prefix,
+        };
         let most = if address.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.unwrap_or(most);
         if prefix > most {
@@ -228,6 +231,8 @@ mod tests {
             ("2001:db8::/32", "2001:db8:ffff::1", true),
             ("2001:db8::/32", "2001:db9::1", false),
             ("::/0", "2001:db9::1", true),
+            ("::ffff:192.0.2.0/120", "192.0.2.255", true),
+            ("::ffff:192.0.2.0/120", "192.0.3.0", false),
         ] {
             let parsed = Block::parse(block).unwrap();
             assert_eq!(

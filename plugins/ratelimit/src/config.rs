@@ -1,9 +1,12 @@
 //! What an operator may set.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::cost::Cost;
 use crate::limit::{Algorithm, Burst, Limit};
@@ -18,6 +21,7 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// Blocks of addresses (`192.0.2.0/24`, `2001:db8::/32`, one address) under names, for `clients` and `group`. At most
     /// 64 groups of at most 1,024 blocks.
+    #[serde(deserialize_with = "distinct")]
     pub groups: BTreeMap<String, Vec<String>>,
     /// How many proxies in front of the edge are trusted to have appended to `X-Forwarded-For`, beside the connection
     /// itself. 0 (the default) uses the connection's address alone. At most 16.
@@ -239,6 +243,7 @@ pub struct Tiers {
     pub by: Part,
     /// Limits by value, which is also a part of the key. At most 16. A value is also part of a name: letters, digits, `-`,
     /// `_` and `.`, at most 64.
+    #[serde(deserialize_with = "distinct")]
     pub limits: BTreeMap<String, Vec<Limit>>,
 }
 
@@ -285,4 +290,33 @@ pub enum OnStoreFailure {
     Open,
     /// Requests are answered `closed_status`.
     Closed,
+}
+
+/// Values by name, none of them twice: RFC 8259 §4 leaves open which of two would count.
+fn distinct<'de, V: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, V>, D::Error> {
+    deserializer.deserialize_map(Distinct(PhantomData))
+}
+
+struct Distinct<V>(PhantomData<V>);
+
+impl<'de, V: Deserialize<'de>> Visitor<'de> for Distinct<V> {
+    type Value = BTreeMap<String, V>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of values by name")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut all = BTreeMap::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if all.contains_key(&name) {
+                let message = format!("{name:?} is there twice: give each its own name");
+                return Err(A::Error::custom(message));
+            }
+            all.insert(name, map.next_value()?);
+        }
+        Ok(all)
+    }
 }

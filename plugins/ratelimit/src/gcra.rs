@@ -47,6 +47,11 @@ impl Gcra {
         self.interval.saturating_mul(u64::from(self.capacity))
     }
 
+    /// Whether no cell conforms to it that would not to the other: neither its rate nor its burst is more.
+    pub fn covers(&self, other: Self) -> bool {
+        self.interval >= other.interval && self.capacity <= other.capacity
+    }
+
     /// So many percent of the rate and of the burst, at least one cell.
     #[must_use]
     pub fn tightened(&self, percent: u8) -> Self {

@@ -10,6 +10,7 @@
 
 mod address;
 mod answer;
+mod check;
 mod claims;
 mod concurrency;
 mod config;

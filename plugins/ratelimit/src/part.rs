@@ -5,8 +5,11 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
-use crate::path::Pattern;
+use crate::path::{Pattern, decoded, never_of_a_path};
 use crate::token;
+
+/// The field that an edge shows as the authority.
+pub const HOST: &str = "host";
 
 /// A part of a request.
 #[derive(Clone, PartialEq, Eq, Debug, JsonSchema)]
@@ -74,6 +77,41 @@ impl Part {
             _ => Ok(()),
         }
     }
+
+    /// A value that it is compared with, as requests have it; or why no request can.
+    pub fn value_of(&self, text: &str, groups: &[String]) -> Result<String, String> {
+        match self {
+            Self::Group if !groups.iter().any(|name| name == text) => {
+                return Err(format!("{text:?} is no name of `groups`"));
+            }
+            Self::Method => token::method(text)?,
+            Self::Path if !text.starts_with('/') => {
+                return Err(format!("{text:?} must begin with '/'"));
+            }
+            Self::Segment(_) if text.is_empty() || text.contains('/') => {
+                return Err(format!("{text:?} must be one segment of a path, not empty"));
+            }
+            // RFC 9110 §5.5: "field values do not include [...] leading or trailing whitespace"; CR, LF and NUL are invalid.
+            Self::Header(_) | Self::Cookie(_) | Self::ApiKey
+                if text.trim_matches([' ', '\t']) != text || text.contains(['\r', '\n', '\0']) =>
+            {
+                return Err(format!(
+                    "{text:?} must have no white space around it, nor a line's end in it (RFC 9110 §5.5)"
+                ));
+            }
+            Self::Cookie(_) if text.contains(';') => {
+                return Err(format!("{text:?} must have no ';': there a cookie ends"));
+            }
+            Self::Header(name) if name == HOST => return Ok(text.to_ascii_lowercase()),
+            _ => {}
+        }
+        if matches!(self, Self::Path | Self::Segment(_)) {
+            never_of_a_path(text)?;
+            let path = decoded(text.as_bytes());
+            return Ok(String::from_utf8_lossy(&path).into_owned());
+        }
+        Ok(text.to_owned())
+    }
 }
 
 /// The parts that are what they are.
@@ -86,8 +124,11 @@ const BARE: [(&str, Part); 6] = [
     ("api_key", Part::ApiKey),
 ];
 
+/// Makes a part of its name.
+type Named = fn(String) -> Part;
+
 /// The parts that have a name.
-const NAMED: [(&str, fn(String) -> Part); 5] = [
+const NAMED: [(&str, Named); 5] = [
     ("segment", Part::Segment),
     ("header", Part::Header),
     ("cookie", Part::Cookie),
@@ -139,7 +180,7 @@ impl<'de> Visitor<'de> for PartVisitor {
     }
 }
 
-fn named(kind: &str) -> Option<fn(String) -> Part> {
+fn named(kind: &str) -> Option<Named> {
     let found = NAMED.iter().find(|(known, _)| *known == kind);
     found.map(|(_, part)| *part)
 }

@@ -39,7 +39,13 @@ impl Pattern {
                 .strip_prefix('{')
                 .and_then(|rest| rest.strip_suffix('}'));
             segments.push(match name {
-                Some(name) if is_name(name) => Segment::Named(name.to_owned()),
+                Some(name) if is_name(name) => {
+                    let named = Segment::Named(name.to_owned());
+                    if segments.contains(&named) {
+                        return Err(format!("{text:?} has two segments {name:?}: give each its own name"));
+                    }
+                    named
+                }
                 None if !part.contains(['{', '}']) => {
                     Segment::Literal(decoded(part.as_bytes()).into_owned())
                 }
@@ -108,7 +114,7 @@ impl Pattern {
 
 /// RFC 3986 §3.3: "The path is terminated by the first question mark ("?") or number sign ("#") character, or by the end of
 /// the URI". RFC 9112 §3: a space ends a request-target, and no control is in one.
-fn never_of_a_path(text: &str) -> Result<(), String> {
+pub fn never_of_a_path(text: &str) -> Result<(), String> {
     if text.contains(['?', '#']) {
         return Err(format!(
             "{text:?} must be a path alone, without a query or fragment: a query is a matter of `when`"
@@ -194,6 +200,7 @@ mod tests {
             ("/a/x{id}", "no segment"),
             ("/a/{}", "no segment"),
             ("/a/{id}*", "right after"),
+            ("/{a}/{b}/{a}", "two segments \"a\""),
             ("/a?b=1", "without a query or fragment"),
             ("/a?*", "without a query or fragment"),
             ("/a#b", "without a query or fragment"),

@@ -56,6 +56,14 @@ impl Cell {
             Self::Window(window) => Self::Window(window.tightened(percent)),
         }
     }
+    /// Whether what this one admits the other does, too.
+    fn covers(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Gcra(one), Self::Gcra(other)) => one.covers(other),
+            (Self::Window(one), Self::Window(other)) => one == other,
+            _ => false,
+        }
+    }
     /// Cells left and time to the whole quota after an admission, once `cost` more are taken. A window that counted something
     /// is there again at the same time however much it was.
     fn less(self, remaining: u32, reset: u64, cost: u32) -> (u32, u64) {
@@ -274,6 +282,21 @@ impl Quota {
             2 => second,
             _ => third,
         }
+    }
+
+    /// The limits that never refuse, each with the one that always does before it.
+    pub fn idle(&self) -> Vec<(&str, &str)> {
+        let policies = self.policies(0);
+        let idle = policies.iter().enumerate().filter_map(|(at, policy)| {
+            let mut others = policies.iter().enumerate();
+            let (_, before) = others.find(|(other, it)| {
+                // Of two alike the second is idle.
+                let alike = it.cell == policy.cell;
+                it.cell.covers(policy.cell) && if alike { *other < at } else { true }
+            })?;
+            Some((policy.name.as_str(), before.name.as_str()))
+        });
+        idle.collect()
     }
 
     /// What differs between layouts; part of the key too.

@@ -1,16 +1,16 @@
 //! The rules, checked and ready to be applied.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use edgeweir_filter::{ConfigError, RequestHead, bounded};
 
 use crate::address::{Block, Client};
 use crate::answer::Answers;
+use crate::check::{self, Refused};
 use crate::concurrency::{Adaptive, UnderWay};
-use crate::config::{Action, Condition, Config, Follow, OnStoreFailure, Preset, Rule, Scope};
+use crate::config::{Action, Condition, Config, OnStoreFailure, Rule, Scope};
 use crate::cost::Cost;
 use crate::limit::Limit;
 use crate::meter::{Meter, Timing};
@@ -19,7 +19,7 @@ use crate::path::{Pattern, decoded};
 use crate::quota::{MOST_BYTES, Quota};
 use crate::store::Store;
 use crate::subject::Subject;
-use crate::token;
+use crate::wire::MOST_SPAN;
 
 /// All rules, and what they share.
 pub struct Rules {
@@ -29,6 +29,7 @@ pub struct Rules {
     pub store: Option<Rc<Store>>,
     rules: Vec<Rc<Ready>>,
     groups: Vec<Vec<Block>>,
+    group_names: Vec<String>,
     client: Client,
     wants_address: bool,
     wants_group: bool,
@@ -78,8 +79,10 @@ struct Tier {
 
 /// Some clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Clients {
+pub enum Clients {
+    /// A group by its number.
     Group(usize),
+    /// A block.
     Block(Block),
 }
 
@@ -95,7 +98,8 @@ impl Rules {
         }
         let answers = Answers::new(&config)?;
         let store = config.store.map(Store::new).transpose()?.map(Rc::new);
-        let (names, groups) = groups(&config.groups)?;
+        let (names, groups) = check::groups(&config.groups)?;
+        let mut policies = BTreeSet::new();
         let mut rules: Vec<Rc<Ready>> = Vec::with_capacity(count);
         for (at, rule) in config.rules.into_iter().enumerate() {
             if rules.iter().any(|other| other.name == rule.name) {
@@ -108,6 +112,13 @@ impl Rules {
             if ready.scope == Scope::Global && store.is_none() {
                 let message = "a rule of global scope needs `store`: where it is decided";
                 return Err(ConfigError::new(format!("rules[{at}].scope"), message));
+            }
+            // Draft §3: a policy is known by its name, in fields and in problem details.
+            if let Some(name) = ready.policies().find(|name| !policies.insert(name.clone())) {
+                let message = format!(
+                    "{name:?} is the name of two limits in the fields: give this rule or its tier another"
+                );
+                return Err(ConfigError::new(format!("rules[{at}].name"), message));
             }
             rules.push(Rc::new(ready));
         }
@@ -123,6 +134,7 @@ impl Rules {
             wants_group,
             rules,
             groups,
+            group_names: names,
             client: Client {
                 trusted_hops,
                 ipv6_prefix,
@@ -170,8 +182,22 @@ impl Rules {
     /// What the operator should know.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
+        if let Some(at) = self.rules.iter().position(|rule| rule.matches_all())
+            && at + 1 < self.rules.len()
+            && let Some(rule) = self.rules.get(at)
+        {
+            let name = &rule.name;
+            notes.push(format!(
+                "rule {name}: it matches every request, so that no rule behind it is asked"
+            ));
+        }
         for rule in &self.rules {
             let name = &rule.name;
+            for (idle, before) in rule.quotas().flat_map(|quota| quota.idle()) {
+                notes.push(format!(
+                    "rule {name}: the limit {idle} never refuses, {before} always does before it"
+                ));
+            }
             if rule.looks_at(|part| matches!(part, Part::Claim(_))) {
                 notes.push(format!(
                     "rule {name}: claims are read without verifying the token; let a filter in front do that"
@@ -210,6 +236,8 @@ impl Rules {
                 self.groups
                     .iter()
                     .position(|blocks| blocks.iter().any(|block| block.has(address)))
+                    .and_then(|at| self.group_names.get(at))
+                    .map(String::as_str)
             }),
             matched: None,
         };
@@ -233,20 +261,15 @@ impl Rules {
 impl Ready {
     fn new(rule: Rule, groups: &[String]) -> Result<Self, (String, String)> {
         let refuse = |field: &str, message: String| Err((field.to_owned(), message));
-        if !is_name(&rule.name) {
-            return refuse("name", not_a_name(&rule.name));
+        if !check::is_name(&rule.name) {
+            return refuse("name", check::not_a_name(&rule.name));
         }
-        let paths = patterns(&rule.paths)?;
-        methods(&rule.methods)?;
-        let clients = clients(&rule.clients, groups)?;
-        let has_groups = !groups.is_empty();
-        let when = conditions(rule.when, &paths, has_groups)?;
-        at_most("key", rule.key.len(), 7)?;
-        for (at, part) in rule.key.iter().enumerate() {
-            if let Err(message) = part.check(&paths, has_groups) {
-                return refuse(&format!("key[{at}]"), message);
-            }
-        }
+        check::idle(&rule)?;
+        let paths = check::patterns(&rule.paths)?;
+        check::methods(&rule.methods)?;
+        let clients = check::clients(&rule.clients, groups)?;
+        let when = check::conditions(rule.when, &paths, groups)?;
+        let key = check::key(rule.key, &paths, groups)?;
         let [first, second, third] = rule.emergency;
         if !(1 <= third && third <= second && second <= first && first <= 100) {
             let message = format!(
@@ -255,7 +278,7 @@ impl Ready {
             );
             return refuse("emergency", message);
         }
-        let adaptive = rule.adaptive.map(followed).transpose()?;
+        let adaptive = rule.adaptive.map(check::followed).transpose()?;
         let concurrency = match rule.concurrency {
             None => None,
             Some(limit) if (1..=1_000_000).contains(&limit) => {
@@ -269,12 +292,6 @@ impl Ready {
             }
         };
         let only_under_way = concurrency.is_some() || adaptive.is_some();
-        let preset = rule.preset != Preset::Standard;
-        let given = preset || rule.limits.is_some() || rule.tiers.is_some() || only_under_way;
-        if rule.action != Action::Limit && given {
-            let message = "a rule that limits must not have the action to allow or deny".to_owned();
-            return refuse("action", message);
-        }
         let limits = match rule.limits {
             Some(limits) => limits,
             None if only_under_way || rule.action != Action::Limit => Vec::new(),
@@ -307,16 +324,21 @@ impl Ready {
                 );
                 (field.to_owned(), message)
             })?;
+            // Beyond it the arithmetic of a state saturates, and a limit that saturates would admit everything.
+            let too_long = |span: u64| {
+                let days = span / 86_400_000_000_000;
+                let message = format!(
+                    "a burst that takes {days} days to come back is out of bounds: at most ten years, at emergency levels too"
+                );
+                (field.to_owned(), message)
+            };
+            if quota.span() > MOST_SPAN {
+                return Err(too_long(quota.span()));
+            }
             if rule.scope == Scope::Local {
                 return Ok::<_, Refused>(Rc::new(quota));
             }
-            let quota = quota.global(rule.emergency).map_err(|span| {
-                let days = span / 86_400_000_000_000;
-                let message = format!(
-                    "a burst that takes {days} days to come back is too long for a store: at most ten years, at emergency levels too"
-                );
-                (field.to_owned(), message)
-            })?;
+            let quota = quota.global(rule.emergency).map_err(too_long)?;
             Ok(Rc::new(quota))
         };
         let quota = match limits.is_empty() {
@@ -326,9 +348,7 @@ impl Ready {
         let tiers = match rule.tiers {
             None => None,
             Some(tiers) => {
-                if let Err(message) = tiers.by.check(&paths, has_groups) {
-                    return refuse("tiers.by", message);
-                }
+                let by = check::tiers_by(tiers.by, &paths, groups)?;
                 let count = tiers.limits.len();
                 if !(1..=16).contains(&count) {
                     return refuse(
@@ -339,8 +359,11 @@ impl Ready {
                 let mut ready = Vec::with_capacity(count);
                 for (value, limits) in tiers.limits {
                     let field = format!("tiers.limits.{value}");
-                    if !is_name(&value) {
-                        return refuse(&field, not_a_name(&value));
+                    if !check::is_name(&value) {
+                        return refuse(&field, check::not_a_name(&value));
+                    }
+                    if let Err(message) = by.value_of(&value, groups) {
+                        return refuse(&field, message);
                     }
                     if limits.is_empty() {
                         let message = "a tier needs at least one limit".to_owned();
@@ -350,7 +373,7 @@ impl Ready {
                     let name = format!("{}/{value}", rule.name);
                     ready.push(Tier { value, name, quota });
                 }
-                Some((tiers.by.normalized(), ready))
+                Some((by, ready))
             }
         };
         let cost = match rule.cost.checked(at_once) {
@@ -362,7 +385,7 @@ impl Ready {
             timing: Timing::default(),
             name: rule.name,
             action: rule.action,
-            key: rule.key.into_iter().map(Part::normalized).collect(),
+            key,
             cost,
             concurrency,
             adaptive,
@@ -431,135 +454,34 @@ impl Ready {
             })
     }
 
+    /// Whether there is no condition to it.
+    fn matches_all(&self) -> bool {
+        self.paths.is_empty()
+            && self.methods.is_empty()
+            && self.clients.is_empty()
+            && self.when.is_empty()
+    }
+
+    /// Its limits and those of its tiers.
+    fn quotas(&self) -> impl Iterator<Item = &Quota> {
+        let tiers = self.tiers.iter().flat_map(|(_, tiers)| tiers);
+        let tiers = tiers.map(|tier| &*tier.quota);
+        self.quota.as_deref().into_iter().chain(tiers)
+    }
+
+    /// The names its limits have in the fields.
+    fn policies(&self) -> impl Iterator<Item = String> {
+        let named = |what: &str, is_set: bool| is_set.then(|| format!("{}-{what}", self.name));
+        self.quotas()
+            .flat_map(|quota| quota.policies(0))
+            .map(|policy| policy.name.clone())
+            .chain(named("concurrency", self.concurrency.is_some()))
+            .chain(named("adaptive", self.adaptive.is_some()))
+    }
+
     fn looks_at(&self, which: impl Fn(&Part) -> bool) -> bool {
         let tiers = self.tiers.iter().map(|(by, _)| by);
         let when = self.when.iter().map(|condition| &condition.by);
         self.key.iter().chain(tiers).chain(when).any(which)
     }
-}
-
-type Refused = (String, String);
-
-fn is_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    (1..=64).contains(&name.len()) && name.bytes().all(plain)
-}
-
-fn not_a_name(name: &str) -> String {
-    format!("{name:?} must be 1 to 64 letters, digits, '-', '_' or '.'")
-}
-
-fn at_most(field: &str, count: usize, most: usize) -> Result<(), Refused> {
-    if count > most {
-        let message = format!("{count} entries is out of bounds: at most {most}");
-        return Err((field.to_owned(), message));
-    }
-    Ok(())
-}
-
-fn patterns(paths: &[String]) -> Result<Vec<Pattern>, Refused> {
-    at_most("paths", paths.len(), 64)?;
-    let parse = |(at, path): (usize, &String)| {
-        Pattern::parse(path).map_err(|message| (format!("paths[{at}]"), message))
-    };
-    paths.iter().enumerate().map(parse).collect()
-}
-
-fn methods(methods: &[String]) -> Result<(), Refused> {
-    at_most("methods", methods.len(), 64)?;
-    for (at, method) in methods.iter().enumerate() {
-        token::method(method).map_err(|message| (format!("methods[{at}]"), message))?;
-    }
-    Ok(())
-}
-
-fn clients(all: &[String], groups: &[String]) -> Result<Vec<Clients>, Refused> {
-    at_most("clients", all.len(), 1_024)?;
-    let parse = |text: &String| match groups.iter().position(|name| name == text) {
-        Some(at) => Ok(Clients::Group(at)),
-        None => Block::parse(text).map(Clients::Block).map_err(|message| {
-            (
-                "clients".to_owned(),
-                format!("{message}, or a name of `groups`"),
-            )
-        }),
-    };
-    all.iter().map(parse).collect()
-}
-
-fn conditions(
-    when: Vec<Condition>,
-    paths: &[Pattern],
-    has_groups: bool,
-) -> Result<Vec<Condition>, Refused> {
-    at_most("when", when.len(), 16)?;
-    let mut ready = Vec::with_capacity(when.len());
-    for (at, condition) in when.into_iter().enumerate() {
-        at_most(&format!("when[{at}].is"), condition.is.len(), 256)?;
-        if let Err(message) = condition.by.check(paths, has_groups) {
-            return Err((format!("when[{at}].by"), message));
-        }
-        if condition.by.is_of_address() {
-            let message = "an address is a matter of `clients`".to_owned();
-            return Err((format!("when[{at}].by"), message));
-        }
-        ready.push(Condition {
-            by: condition.by.normalized(),
-            ..condition
-        });
-    }
-    Ok(ready)
-}
-
-fn followed(follow: Follow) -> Result<Rc<Adaptive>, Refused> {
-    let out = |field: &str, value: u32, bound: &str| {
-        let message = format!("{value} is out of bounds: {bound}");
-        Err((format!("adaptive.{field}"), message))
-    };
-    let Follow {
-        latency_ms,
-        floor,
-        ceiling,
-    } = follow;
-    if !(1..=60_000).contains(&latency_ms) {
-        return out("latency_ms", latency_ms, "1 to 60000");
-    }
-    if floor == 0 || floor > ceiling {
-        return out("floor", floor, "1 to the ceiling");
-    }
-    if ceiling > 1_000_000 {
-        return out("ceiling", ceiling, "at most 1000000");
-    }
-    let latency = Duration::from_millis(u64::from(latency_ms));
-    Ok(Rc::new(Adaptive::new(floor, ceiling, latency)))
-}
-
-type Groups = (Vec<String>, Vec<Vec<Block>>);
-
-fn groups(all: &BTreeMap<String, Vec<String>>) -> Result<Groups, ConfigError> {
-    if all.len() > 64 {
-        let message = format!("{} groups is out of bounds: at most 64", all.len());
-        return Err(ConfigError::new("groups", message));
-    }
-    let mut ready = Groups::default();
-    for (name, blocks) in all {
-        let refuse = |message: String| Err(ConfigError::new(format!("groups.{name}"), message));
-        if !is_name(name) {
-            return refuse(not_a_name(name));
-        }
-        if !(1..=1_024).contains(&blocks.len()) {
-            return refuse(format!(
-                "{} blocks is out of bounds: 1 to 1024",
-                blocks.len()
-            ));
-        }
-        let parsed: Result<Vec<Block>, String> =
-            blocks.iter().map(|block| Block::parse(block)).collect();
-        match parsed {
-            Ok(blocks) => ready.1.push(blocks),
-            Err(message) => return refuse(message),
-        }
-        ready.0.push(name.clone());
-    }
-    Ok(ready)
 }

@@ -8,7 +8,7 @@ use edgeweir_filter::{RequestHead, form_decoded};
 use sha2::{Digest as _, Sha256};
 
 use crate::claims;
-use crate::part::Part;
+use crate::part::{HOST, Part};
 use crate::path::Pattern;
 
 /// The longest part of a key as it is, bytes; of a longer one its SHA-256 counts.
@@ -29,8 +29,8 @@ pub struct Subject<'r> {
     pub address: Option<IpAddr>,
     /// The same as far as it makes a client.
     pub client: Option<IpAddr>,
-    /// The number of the group the client is in.
-    pub group: Option<usize>,
+    /// The name of the group the client is in.
+    pub group: Option<&'r str>,
     /// The pattern of the rule that matched, with its number.
     pub matched: Option<(usize, &'r Pattern)>,
 }
@@ -43,7 +43,7 @@ impl Subject<'_> {
                 IpAddr::V4(address) => Cow::Owned(address.octets().to_vec()),
                 IpAddr::V6(address) => Cow::Owned(address.octets().to_vec()),
             }),
-            Part::Group => Some(Cow::Owned(self.group?.to_le_bytes().to_vec())),
+            Part::Group => Some(Cow::Borrowed(self.group?.as_bytes())),
             Part::Path => Some(Cow::Borrowed(&self.path)),
             Part::Template => Some(Cow::Owned(self.matched?.0.to_le_bytes().to_vec())),
             Part::Segment(name) => {
@@ -55,6 +55,12 @@ impl Subject<'_> {
                 let own = self.head.fields.get("x-api-key");
                 let credentials = || credentials(self.head.fields.get("authorization")?);
                 own.or_else(credentials).map(Cow::Borrowed)
+            }
+            // RFC 9113 §8.3.1: ":authority" conveys what Host does, and is where the edge has both. RFC 9110 §4.2.3: a host is
+            // case-insensitive.
+            Part::Header(name) if name == HOST => {
+                let authority = &self.head.authority;
+                (!authority.is_empty()).then(|| Cow::Owned(authority.to_ascii_lowercase()))
             }
             Part::Header(name) => self.head.fields.joined(name).map(Cow::Owned),
             Part::Cookie(name) => cookie(self.head, name).map(Cow::Borrowed),
@@ -146,6 +152,7 @@ mod tests {
         });
         RequestHead {
             method: "GET".into(),
+            authority: "Example.com".into(),
             path: Bytes::copy_from_slice(path.as_bytes()),
             fields: Fields::received(lines.collect::<Vec<_>>()),
             ..RequestHead::default()
@@ -174,6 +181,13 @@ mod tests {
                 "/",
                 &[("x", "1"), ("X", "2")],
                 Some("1, 2"),
+            ),
+            (
+                "the host, in lower case",
+                Part::Header("host".into()),
+                "/",
+                &[],
+                Some("example.com"),
             ),
             ("no header", Part::Header("x".into()), "/", &[], None),
             (

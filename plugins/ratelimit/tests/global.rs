@@ -455,7 +455,7 @@ fn what_can_not_be_global_is_refused_at_load() {
             format!(
                 r#"{{{store},"rules":[{{"scope":"global","limits":[{{"rate":"1/31days","burst":1000}}]}}]}}"#
             ),
-            "too long for a store",
+            "days to come back is out of bounds: at most ten years",
         ),
         (
             "no scope",
