@@ -133,13 +133,42 @@ fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(plain)
 }
 
-/// RFC 3986 §6.2.2.2: a percent-encoded unreserved character equals the character itself; nothing else is decoded.
+/// RFC 3986 §6.2.2.2: a percent-encoded unreserved character equals the character itself; nothing else is decoded. §6.2.2.1:
+/// "the hexadecimal digits within a percent-encoding triplet [...] are case-insensitive", and become upper case: else a client
+/// had as many paths of its own as it has spellings. RFC 3987 §3.1: what is not ASCII is the same as its encoding.
 pub fn decoded(path: &[u8]) -> Cow<'_, [u8]> {
-    if !path.contains(&b'%') {
+    if path.is_ascii() && !path.contains(&b'%') {
         return Cow::Borrowed(path);
     }
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    Cow::Owned(percent_decoded(path, unreserved))
+    let mut path = percent_decoded(&encoded(path), unreserved);
+    let mut rest = path.as_mut_slice();
+    while let Some(at) = rest.iter().position(|&byte| byte == b'%') {
+        let Some((_, after)) = rest.split_at_mut_checked(at + 1) else {
+            break;
+        };
+        if let Some((digits, _)) = after.split_first_chunk_mut::<2>()
+            && digits.iter().all(u8::is_ascii_hexdigit)
+        {
+            digits.make_ascii_uppercase();
+        }
+        rest = after;
+    }
+    Cow::Owned(path)
+}
+
+fn encoded(path: &[u8]) -> Cow<'_, [u8]> {
+    if path.is_ascii() {
+        return Cow::Borrowed(path);
+    }
+    let mut out = Vec::with_capacity(path.len().saturating_mul(3));
+    for &byte in path {
+        match byte.is_ascii() {
+            true => out.push(byte),
+            false => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+        }
+    }
+    Cow::Owned(out)
 }
 
 #[cfg(test)]
@@ -168,11 +197,16 @@ mod tests {
             ("/{a}/x/{b}", "/1/x/2", true),
             ("/{a}/x/{b}", "/1/y/2", false),
             ("/%6cogin", "/login", true),
+            ("/caf%C3%A9", "/caf%c3%a9", true),
+            ("/café", "/caf%c3%a9", true),
+            ("/caf%C3%A9", "/café", true),
+            ("/caf%c3%a9/*", "/caf%C3%a9/x", true),
             ("/login", "login", false),
             ("/login", "", false),
         ] {
             let parsed = Pattern::parse(pattern).unwrap();
-            assert_eq!(parsed.matches(path.as_bytes()), want, "{pattern} {path}");
+            let is_matched = parsed.matches(&decoded(path.as_bytes()));
+            assert_eq!(is_matched, want, "{pattern} {path}");
         }
     }
 
@@ -213,13 +247,16 @@ mod tests {
     }
 
     #[test]
-    fn only_unreserved_characters_are_decoded() {
+    fn only_unreserved_characters_are_decoded_and_all_digits_upper_case() {
         for (path, want) in [
             ("/a", "/a"),
             ("/%61", "/a"),
             ("/%2Fa", "/%2Fa"),
             ("/%7e%7E", "/~~"),
+            ("/%2f%2F%c3%a9", "/%2F%2F%C3%A9"),
+            ("/é%61", "/%C3%A9a"),
             ("/%zz%+1%", "/%zz%+1%"),
+            ("/%az%a", "/%az%a"),
             ("/%2561", "/%2561"),
         ] {
             assert_eq!(&decoded(path.as_bytes())[..], want.as_bytes(), "{path}");
