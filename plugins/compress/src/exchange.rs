@@ -240,6 +240,10 @@ impl Coded {
         if let Some(asked) = &request.asked {
             let dictionaries = &shared.dictionaries;
             self.works.capture = dictionaries.capture(asked, head, &shared.budget, cx.now);
+            let offered = head.status == 200 && head.fields.has("use-as-dictionary");
+            if offered && self.works.capture.is_none() {
+                cx.count("compress.dictionary.refused");
+            }
         }
         if policy.disabled {
             return Err(Skipped::Disabled);

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use edgeweir_filter::{ConfigError, PathPattern, bounded};
+use edgeweir_filter::{ConfigError, PathPattern, bounded, comparable};
 
 use crate::Coding;
 use crate::breach::{Breach, Cookies};
@@ -85,7 +85,14 @@ impl Settings {
 
     /// What holds for a path without its query: the first rule that matches.
     pub(crate) fn policy(&self, path: &[u8]) -> &Rc<Policy> {
-        let rule = self.rules.iter().find(|(pattern, _)| pattern.matches(path));
+        if self.rules.is_empty() {
+            return &self.policy;
+        }
+        let path = comparable(path);
+        let rule = self
+            .rules
+            .iter()
+            .find(|(pattern, _)| pattern.matches(&path));
         rule.map_or(&self.policy, |(_, policy)| policy)
     }
 

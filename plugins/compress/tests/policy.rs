@@ -55,6 +55,7 @@ fn rules_by_path() {
         ("/", "application/json", 400, "too_small"),
         ("/live", "application/json", 600, "disabled"),
         ("/live?a", "application/json", 600, "disabled"),
+        ("/%6Cive", "application/json", 600, "disabled"),
         ("/live/1", "application/json", 600, "gzip"),
         ("/api/1", "application/json", 400, "gzip"),
         ("/api/1", "text/html", 600, "media_type"),

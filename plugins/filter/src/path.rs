@@ -1,12 +1,12 @@
 //! Paths as rules write them.
 
-use crate::ConfigError;
+use crate::{ConfigError, comparable};
 
 /// The longest pattern in bytes.
 const LONGEST: usize = 1024;
 
-/// The paths that a rule is for: an exact path (`/a`), or a prefix ending in `*` (`/a/*`). Compared byte by byte, without the
-/// query.
+/// The paths that a rule is for: an exact path (`/a`), or a prefix ending in `*` (`/a/*`), without the query. All spellings of a
+/// path are one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PathPattern {
     start: Vec<u8>,
@@ -26,12 +26,12 @@ impl PathPattern {
             return Err(ConfigError::new(field, message));
         }
         Ok(Self {
-            start: start.as_bytes().to_vec(),
+            start: comparable(start.as_bytes()).into_owned(),
             prefix: path.ends_with('*'),
         })
     }
 
-    /// Whether a path without its query is one of these.
+    /// Whether a path without its query, as [`comparable`] gives it, is one of these.
     pub fn matches(&self, path: &[u8]) -> bool {
         match self.prefix {
             true => path.starts_with(&self.start),
@@ -54,6 +54,7 @@ mod tests {
             (Some("/a/*"), "/a/", true),
             (Some("/a/*"), "/a", false),
             (Some("/a*"), "/ab/c", true),
+            (Some("/%61*"), "/ab/c", true),
         ] {
             let checked = PathPattern::check("path", pattern).expect("a pattern");
             assert_eq!(checked.matches(path.as_bytes()), want, "{pattern:?} {path}");

@@ -1,4 +1,6 @@
-//! Percent-encoding (RFC 3986 §2.1), undone.
+//! Percent-encoding (RFC 3986 §2.1): undone, and in one spelling.
+
+use std::borrow::Cow;
 
 /// Decodes the percent-encoded bytes for which `which` holds; what is no encoding stays as it is.
 pub fn percent_decoded(text: &[u8], which: impl Fn(u8) -> bool) -> Vec<u8> {
@@ -27,6 +29,40 @@ pub fn form_decoded(text: &[u8]) -> Vec<u8> {
     percent_decoded(&spaced, |_| true)
 }
 
+/// A path as rules compare it, so that a client can't leave a rule by another spelling. Patterns and requests take it alike.
+///
+/// RFC 3986 §6.2.2.2: an encoded unreserved character equals the character itself; nothing else is decoded. §6.2.2.1: "the
+/// hexadecimal digits within a percent-encoding triplet [...] are case-insensitive". §2, RFC 3987 §3.1: what no URI has (blanks,
+/// controls, anything beyond ASCII) is the same as its encoding.
+pub fn comparable(path: &[u8]) -> Cow<'_, [u8]> {
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let in_a_uri = |byte: u8| unreserved(byte) || b":/?#[]@!$&'()*+,;=%".contains(&byte);
+    if path.iter().all(|&byte| byte != b'%' && in_a_uri(byte)) {
+        return Cow::Borrowed(path);
+    }
+    let mut encoded = Vec::with_capacity(path.len());
+    for &byte in path {
+        match in_a_uri(byte) {
+            true => encoded.push(byte),
+            false => encoded.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+        }
+    }
+    let mut path = percent_decoded(&encoded, unreserved);
+    let mut rest = path.as_mut_slice();
+    while let Some(at) = rest.iter().position(|&byte| byte == b'%') {
+        let Some((_, after)) = rest.split_at_mut_checked(at + 1) else {
+            break;
+        };
+        if let Some((digits, _)) = after.split_first_chunk_mut::<2>()
+            && digits.iter().all(u8::is_ascii_hexdigit)
+        {
+            digits.make_ascii_uppercase();
+        }
+        rest = after;
+    }
+    Cow::Owned(path)
+}
+
 fn hex(digit: u8) -> Option<u8> {
     let value = char::from(digit).to_digit(16)?;
     u8::try_from(value).ok()
@@ -35,6 +71,24 @@ fn hex(digit: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spellings_of_a_path_are_one() {
+        for (path, want) in [
+            ("/a", "/a"),
+            ("/%61", "/a"),
+            ("/%2Fa", "/%2Fa"),
+            ("/%7e%7E", "/~~"),
+            ("/%2e%2E", "/.."),
+            ("/%2f%2F%c3%a9", "/%2F%2F%C3%A9"),
+            ("/é%61 ", "/%C3%A9a%20"),
+            ("/%zz%+1%", "/%zz%+1%"),
+            ("/%az%a", "/%az%a"),
+            ("/%2561", "/%2561"),
+        ] {
+            assert_eq!(&comparable(path.as_bytes())[..], want.as_bytes(), "{path}");
+        }
+    }
 
     #[test]
     fn what_is_no_encoding_stays() {

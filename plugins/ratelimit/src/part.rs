@@ -2,10 +2,11 @@
 
 use std::fmt;
 
+use edgeweir_filter::comparable;
 use schemars::JsonSchema;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
-use crate::path::{Pattern, decoded, never_of_a_path};
+use crate::path::{Pattern, never_of_a_path};
 use crate::token;
 
 /// The field that an edge shows as the authority.
@@ -107,7 +108,7 @@ impl Part {
         }
         if matches!(self, Self::Path | Self::Segment(_)) {
             never_of_a_path(text)?;
-            let path = decoded(text.as_bytes());
+            let path = comparable(text.as_bytes());
             return Ok(String::from_utf8_lossy(&path).into_owned());
         }
         Ok(text.to_owned())

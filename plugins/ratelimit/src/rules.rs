@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use edgeweir_filter::{ConfigError, RequestHead, bounded};
+use edgeweir_filter::{ConfigError, RequestHead, bounded, comparable};
 
 use crate::address::{Block, Client};
 use crate::answer::Answers;
@@ -15,7 +15,7 @@ use crate::cost::Cost;
 use crate::limit::Limit;
 use crate::meter::{Meter, Timing};
 use crate::part::Part;
-use crate::path::{Pattern, decoded};
+use crate::path::Pattern;
 use crate::quota::{MOST_BYTES, Quota};
 use crate::store::Store;
 use crate::subject::Subject;
@@ -229,7 +229,7 @@ impl Rules {
         };
         let mut subject = Subject {
             head,
-            path: decoded(head.path_only()),
+            path: comparable(head.path_only()),
             address,
             client: address.map(|address| self.client.masked(address)),
             group: address.filter(|_| self.wants_group).and_then(|address| {

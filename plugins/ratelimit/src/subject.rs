@@ -162,7 +162,7 @@ mod tests {
     fn subject(head: &RequestHead) -> Subject<'_> {
         Subject {
             head,
-            path: crate::path::decoded(head.path_only()),
+            path: edgeweir_filter::comparable(head.path_only()),
             address: None,
             client: None,
             group: None,

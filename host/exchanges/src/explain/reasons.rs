@@ -495,6 +495,18 @@ pub const ALL: &[Reason] = &[
         "",
     ),
     why(
+        "compress.dictionary.cross_origin",
+        "not compressed with a dictionary: the response is not shared with the site that asks",
+        "RFC 9842 §9.3.3",
+        "",
+    ),
+    why(
+        "compress.dictionary.refused",
+        "not kept as a dictionary: not for everybody, not fresh, coded, or a pattern that is not understood",
+        "RFC 9842 §2",
+        "",
+    ),
+    why(
         "compress.dictionary.too_large",
         "not kept as a dictionary: too large",
         "RFC 9842 §2",
@@ -732,7 +744,7 @@ pub const ALL: &[Reason] = &[
     ),
     why(
         "minify.cut",
-        "the body was ended at its first invalid byte, as rules demand",
+        "the body was broken off at its first invalid byte, as rules demand",
         "",
         "unreadable",
     ),
