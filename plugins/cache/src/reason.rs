@@ -99,6 +99,8 @@ reasons! {
         TooManyGroups = "too_many_groups",
         /// 304 to the client's own condition.
         NotModified = "not_modified",
+        /// A status that answers one request's own conditions, range or expectation, or that no cache may store.
+        OneRequest = "one_request",
         /// Not a final status.
         Status = "status",
         /// `must-understand` with a status this cache does not know.

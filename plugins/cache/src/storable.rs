@@ -235,6 +235,7 @@ fn check_status(status: u16, directives: &ResponseDirectives) -> Result<(), Refu
         // "if the response status code is 206 or 304 … the cache understands the response status code": a 304 has no
         // content of its own.
         304 => return Err(Refused::NotModified),
+        _ if of_one_request(status) => return Err(Refused::OneRequest),
         _ => {}
     }
     let understood = UNDERSTOOD.contains(&status);
@@ -251,6 +252,22 @@ fn check_status(status: u16, directives: &ResponseDirectives) -> Result<(), Refu
         return Err(Refused::NoStore);
     }
     Ok(())
+}
+
+/// Whether a status answers what is in one request only and not in the key: another request under the same key would be
+/// answered otherwise.
+fn of_one_request(status: u16) -> bool {
+    match status {
+        // RFC 9110 §15.5.13: "one or more conditions given in the request header fields evaluated to false"; §15.5.17: "the
+        // set of ranges in the request's Range header field … has been rejected"; §15.5.18: "the expectation given in the
+        // request's Expect header field … could not be met".
+        412 | 416 | 417 => true,
+        // RFC 8470 §5.2: the server "is unwilling to risk processing a request that might be replayed": this one, early.
+        425 => true,
+        // RFC 6585 §3 to §6: "Responses with the … status code MUST NOT be stored by a cache".
+        428 | 429 | 431 | 511 => true,
+        _ => false,
+    }
 }
 
 /// How freshness may be guessed for a status, if at all.
@@ -494,6 +511,20 @@ mod tests {
                 304,
                 &control("max-age=5"),
                 Err(Refused::NotModified),
+            ),
+            (
+                "416",
+                none,
+                416,
+                &control("max-age=5, public, must-understand"),
+                Err(Refused::OneRequest),
+            ),
+            (
+                "429",
+                none,
+                429,
+                &control("max-age=5"),
+                Err(Refused::OneRequest),
             ),
             (
                 "103",

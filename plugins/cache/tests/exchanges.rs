@@ -152,6 +152,13 @@ fn refusals_are_named() {
             "authorization",
         ),
         (
+            "a range that the origin does not have",
+            vec![("range", "bytes=999-")],
+            416,
+            vec![FRESH[0], ("content-range", "bytes */4")],
+            "one_request",
+        ),
+        (
             "asked not to store",
             vec![("cache-control", "no-store")],
             200,

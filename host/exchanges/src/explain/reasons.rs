@@ -367,6 +367,12 @@ pub const ALL: &[Reason] = &[
         "the next request without the condition is stored",
     ),
     why(
+        "cache.refused.one_request",
+        "not stored: the status answers this request's own conditions, range or expectation, or is one that no cache may store",
+        "RFC 9110 §15.5.17, RFC 6585",
+        "",
+    ),
+    why(
         "cache.refused.status",
         "not stored: not a final status",
         "RFC 9111 §3",
