@@ -165,10 +165,10 @@ impl Exchange for CacheExchange {
             return self.bypass(reason, cx);
         }
         let core = Rc::clone(&self.core);
-        if core.settings.rules.of(head.path_only()).bypass() {
+        let target = Target::of(head);
+        if core.settings.rules.of(&target).bypass() {
             return self.bypass(Bypass::Rule, cx);
         }
-        let target = Target::of(head);
         let key = match Key::with_target(&target, head, &core.settings.key) {
             Ok(key) => key,
             Err(reason) => return self.bypass(reason, cx),

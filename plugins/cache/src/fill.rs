@@ -387,7 +387,7 @@ impl Core {
             unreached: settings.unreached,
             keep_stale: settings.keep_stale,
             set_cookie: settings.set_cookie,
-            assumed: settings.rules.of(&lookup.path).ttl(status),
+            assumed: settings.rules.of(&lookup.target).ttl(status),
             jitter: settings.jitter,
             random: self.fresh_generation(now),
         }

@@ -56,6 +56,14 @@ impl Target {
         }
     }
 
+    /// The path without its query, as rules compare it: what shares a key shares its rule.
+    pub fn plain_path(&self) -> Cow<'_, [u8]> {
+        match split(&self.path).0 {
+            b"" => Cow::Borrowed(b"/"),
+            path => comparable(path),
+        }
+    }
+
     /// Scheme and authority.
     pub fn origin(&self) -> Vec<u8> {
         [&self.scheme[..], b"://", &self.authority].concat()
@@ -269,6 +277,28 @@ fn normal_percent(text: &[u8]) -> Cow<'_, [u8]> {
         }
     }
     Cow::Owned(out)
+}
+
+/// A path, or a pattern of paths, as rules and purges compare them: normalised like a key's, and what no URI has
+/// (RFC 3986 §2: blanks, controls, anything beyond ASCII) in percent-encoding.
+pub fn comparable(text: &[u8]) -> Cow<'_, [u8]> {
+    let text = normal_percent(text);
+    if text.iter().all(|byte| in_a_uri(*byte)) {
+        return text;
+    }
+    let mut out = Vec::with_capacity(text.len());
+    for &byte in text.iter() {
+        match in_a_uri(byte) {
+            true => out.push(byte),
+            false => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// RFC 3986 §2: unreserved, reserved, and the percent sign.
+fn in_a_uri(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&byte)
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -538,6 +568,8 @@ mod tests {
         fn normalising_twice_changes_nothing(text: Vec<u8>) {
             let once = normal_percent(&text);
             prop_assert_eq!(&normal_percent(&once), &once);
+            let once = comparable(&text);
+            prop_assert_eq!(&comparable(&once), &once);
         }
     }
 }

@@ -34,8 +34,6 @@ pub(crate) struct Lookup {
     pub asked: RequestDirectives,
     /// The request's fields as the client sent them.
     pub request: Fields,
-    /// The path, for the rules.
-    pub path: Bytes,
     /// Where it is aimed at, normalised.
     pub target: Target,
     origin: OnceCell<Bytes>,
@@ -137,7 +135,6 @@ impl Lookup {
             key,
             asked,
             request: head.fields.clone(),
-            path: head.path.slice_ref(head.path_only()),
             target,
             origin: OnceCell::new(),
             is_head,
@@ -162,7 +159,6 @@ impl Lookup {
             primary: self.primary.clone(),
             asked: RequestDirectives::default(),
             request: self.request.clone(),
-            path: self.path.clone(),
             target: self.target.clone(),
             origin: self.origin.clone(),
             is_head: false,

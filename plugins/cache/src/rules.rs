@@ -7,12 +7,14 @@ use edgeweir_filter::{ConfigError, PathPattern, bounded};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::key::{self, Target};
+
 /// A rule for paths.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rule {
-    /// The paths: an exact path (`/a`), or a prefix ending in `*` (`/a/*`). Compared byte by byte, without the query.
-    /// Default `*`: all.
+    /// The paths: an exact path (`/a`), or a prefix ending in `*` (`/a/*`). Compared without the query, in the
+    /// spelling of the key: `/%61` and `/a`, `/%c3%a9`, `/%C3%A9` and `/é` are the same. Default `*`: all.
     #[schemars(length(max = 1024))]
     pub path: Option<String>,
     /// Leave matching requests alone: no lookup, no storing. Default false.
@@ -51,9 +53,13 @@ impl Rules {
         Ok(Self(checked.collect::<Result<_, _>>()?))
     }
 
-    /// The first rule for a path.
-    pub fn of(&self, path: &[u8]) -> Ruling<'_> {
-        Ruling(self.0.iter().find(|rule| rule.path.matches(path)))
+    /// The first rule for a target.
+    pub fn of(&self, target: &Target) -> Ruling<'_> {
+        if self.0.is_empty() {
+            return Ruling(None);
+        }
+        let path = target.plain_path();
+        Ruling(self.0.iter().find(|rule| rule.path.matches(&path)))
     }
 }
 
@@ -71,7 +77,7 @@ impl Ruling<'_> {
 }
 
 fn check(at: usize, rule: Rule) -> Result<Checked, ConfigError> {
-    let path = PathPattern::check(&format!("rules[{at}].path"), rule.path.as_deref())?;
+    let path = pattern(&format!("rules[{at}].path"), rule.path.as_deref())?;
     let mut ttl = Vec::new();
     for (status, lifetime) in &rule.ttl_by_status {
         let field = format!("rules[{at}].ttl_by_status");
@@ -92,9 +98,56 @@ fn check(at: usize, rule: Rule) -> Result<Checked, ConfigError> {
     })
 }
 
+/// A pattern in the spelling that paths are compared in.
+fn pattern(field: &str, path: Option<&str>) -> Result<PathPattern, ConfigError> {
+    let written = PathPattern::check(field, path)?;
+    let Some(path) = path else {
+        return Ok(written);
+    };
+    let compared = key::comparable(path.as_bytes());
+    PathPattern::check(field, Some(&String::from_utf8_lossy(&compared)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+
+    fn target(path: &str) -> Target {
+        Target {
+            scheme: Bytes::from("https"),
+            authority: Bytes::from("a.example"),
+            path: Bytes::copy_from_slice(path.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn a_rule_is_for_every_spelling_of_a_path_that_shares_a_key() {
+        for (pattern, path, want) in [
+            ("/admin/*", "/%61dmin/me", true),
+            ("/admin/*", "/admi%6E/me?x=1", true),
+            ("/%61dmin/*", "/admin/me", true),
+            ("/caf%c3%a9/*", "/caf%C3%A9/", true),
+            ("/café/*", "/caf%c3%A9/", true),
+            ("/caf%C3%A9/*", "/café/", true),
+            ("/a b", "/a%20b", true),
+            ("/", "", true),
+            ("/", "?x", true),
+            // Other keys, so other paths.
+            ("/admin/*", "/admin%2Fme", false),
+            ("/admin/*", "//admin/me", false),
+            ("/admin/*", "/x/../admin/me", false),
+            ("/admin/*", "/Admin/me", false),
+        ] {
+            let rule = Rule {
+                path: Some(pattern.to_owned()),
+                bypass: true,
+                ..Rule::default()
+            };
+            let rules = Rules::new(vec![rule]).expect("valid");
+            assert_eq!(rules.of(&target(path)).bypass(), want, "{pattern} {path}");
+        }
+    }
 
     #[test]
     fn the_first_match_counts() {
@@ -116,7 +169,7 @@ mod tests {
             ("/b", true, Some(7)),
             ("/b/c", false, None),
         ] {
-            let ruling = rules.of(path.as_bytes());
+            let ruling = rules.of(&target(path));
             assert_eq!((ruling.bypass(), ruling.ttl(404)), (bypass, ttl), "{path}");
             assert_eq!(ruling.ttl(200), None);
         }

@@ -801,6 +801,7 @@ fn rules_bypass_and_assume() {
     );
     for (path, status, fields, hit) in [
         ("/live/a", 200, FRESH, false),
+        ("/li%76e/a", 200, FRESH, false),
         ("/a", 404, &[][..], true),
         ("/b", 200, &[][..], true),
         ("/c", 404, &[("cache-control", "max-age=0")][..], false),
