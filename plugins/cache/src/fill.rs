@@ -363,15 +363,17 @@ impl CacheExchange {
         head: &ResponseHead,
         cx: &mut Cx<'_>,
     ) {
-        let updated = conditional::agrees_with(head, old)
-            .then(|| self.core.freshened(lookup, old, times, head).ok())
-            .flatten();
-        match updated.and_then(|(stored, until)| Some((stored.encode()?, stored, until))) {
-            Some((encoded, stored, until)) => {
+        let updated = match conditional::agrees_with(head, old) {
+            true => self.core.freshened(lookup, old, times, head),
+            false => Err(Refused::Invalidated),
+        };
+        match updated.map(|(stored, until)| Some((stored.encode()?, stored, until))) {
+            Ok(Some((encoded, stored, until))) => {
                 self.core
                     .keep(place, &Rc::new(stored), encoded, until, None, cx)
             }
-            None => self.core.forget(place, old.generation, place.until, cx),
+            Err(refused) if !evicts(refused) => {}
+            Ok(None) | Err(_) => self.core.forget(place, old.generation, place.until, cx),
         }
     }
 }
@@ -477,7 +479,9 @@ impl Core {
             Err(refused) => {
                 // It may be sent once more, having been validated, but not be kept.
                 cx.count(refused.counter());
-                self.forget(place, old.generation, place.until, cx);
+                if evicts(refused) {
+                    self.forget(place, old.generation, place.until, cx);
+                }
                 let sent = Stored {
                     fields: conditional::freshened(old, &head.fields),
                     ..Stored::clone(old)
@@ -547,8 +551,16 @@ pub(crate) fn placing(lookup: &Lookup, register: Rc<Register>, now: Timestamp) -
     store::cell(name, change, store::remaining(until, now))
 }
 
+/// Whether what is stored goes because its update is refused: not where the request alone is the reason.
+///
+/// RFC 9111 §5.2.1.5: no-store in a request forbids to store "any part of either this request or any response to it"; what
+/// was stored before is none of that.
+fn evicts(refused: Refused) -> bool {
+    refused != Refused::RequestNoStore
+}
+
 /// RFC 5861 §4: an error is "any situation that would result in a 500, 502, 503, or 504 HTTP response status code".
-fn is_error(head: &ResponseHead) -> bool {
+pub(crate) fn is_error(head: &ResponseHead) -> bool {
     head.unreached || matches!(head.status, 500 | 502 | 503 | 504)
 }
 
