@@ -8,7 +8,9 @@ use edgeweir_filter::{
     Answer, Cx, Effect, Fetch, Fetched, Fields, RequestHead, Task, Timestamp, To,
 };
 
+use crate::answer;
 use crate::conditional;
+use crate::fill;
 use crate::flights::Lead;
 use crate::freshness::{Times, format_date};
 use crate::key::{Key, Target};
@@ -211,6 +213,10 @@ impl Refresh {
             let _ = core.freshen(&self.lookup, old, place, lead, times, head, cx);
             return None;
         }
+        if fill::is_error(head) && self.outlives_errors(!head.unreached, cx) {
+            cx.count("cache.refresh_failed");
+            return None;
+        }
         match self.core.storable(&self.lookup, head, times) {
             Ok((storable, declared)) if declared.is_none_or(|l| l == reply.body.len() as u64) => {
                 let register = Rc::new(self.core.ask_place(&self.lookup, &storable, cx.now));
@@ -227,7 +233,7 @@ impl Refresh {
                     return self.registered(registering, before, cx);
                 }
                 self.stage = Stage::Registering(registering);
-                Some(crate::fill::placing(&self.lookup, register, cx.now))
+                Some(fill::placing(&self.lookup, register, cx.now))
             }
             Ok(_) => self.refused(Refused::LengthMismatch, cx),
             Err(refused) => {
@@ -239,6 +245,16 @@ impl Refresh {
                 self.refused(refused, cx)
             }
         }
+    }
+
+    /// Whether what is stored is better than an error. RFC 5861 §4: "a cached stale response MAY be used to satisfy the
+    /// request" in place of an error, for which it has to stay; and what is fresh needs no error in its place.
+    fn outlives_errors(&self, reached: bool, cx: &Cx<'_>) -> bool {
+        let (asked, unreached) = (&self.lookup.asked, self.core.settings.unreached);
+        self.old.as_ref().is_some_and(|(stored, _)| {
+            stored.left(cx.now) > 0
+                || answer::serves_error(stored, asked, reached, unreached, cx.now)
+        })
     }
 
     fn registered(
