@@ -13,8 +13,7 @@ use subtle::ConstantTimeEq;
 
 use crate::groups;
 use crate::key::Target;
-use crate::standing::PATTERN;
-use crate::work::Url;
+use crate::meant;
 
 /// Groups in one request at most.
 const MOST_GROUPS: usize = 100;
@@ -264,23 +263,22 @@ fn of_query(head: &RequestHead) -> Result<Command, Denied> {
             .ok_or_else(|| bad(format!("`{name}` is not UTF-8 in percent-encoding")))?;
         match name.as_str() {
             "" => {}
-            "key" => what.push(What::Key(target(head, &value).ok_or_else(|| {
-                bad(format!(
-                    "`key` is {value:?}, must be a path or an absolute http(s) URL"
-                ))
-            })?)),
+            "key" => what.push(What::Key(
+                meant::target(head, &value).map_err(|why| bad(format!("`key` {why}")))?,
+            )),
             "tag" => groups.push(value),
             "prefix" if value.contains(['*', '?']) => {
                 return Err(bad(format!(
                     "`prefix` is {value:?}, must have no `*` or `?`"
                 )));
             }
-            "prefix" => what.push(What::Pattern(pattern(
-                head,
-                "prefix",
-                &format!("{value}*"),
-            )?)),
-            "pattern" => what.push(What::Pattern(pattern(head, "pattern", &value)?)),
+            "prefix" | "pattern" => {
+                let end = if name == "prefix" { "*" } else { "" };
+                let pattern = meant::pattern(head, &value, end);
+                what.push(What::Pattern(
+                    pattern.map_err(|why| bad(format!("`{name}` {why}")))?,
+                ));
+            }
             "all" => {
                 if flag("all", &value)? {
                     what.push(What::All);
@@ -330,44 +328,6 @@ fn group_names(names: Vec<String>) -> Result<Vec<String>, Denied> {
         return Err(Denied::new(400, "bad_request", detail));
     }
     Ok(names)
-}
-
-fn target(head: &RequestHead, text: &str) -> Option<Target> {
-    let mut asked = head.clone();
-    if text.starts_with('/') {
-        asked.path = text.to_owned().into();
-    } else {
-        let url = Url::parse(text)?;
-        asked.scheme = url.scheme.into();
-        asked.authority = url.authority.into();
-        asked.path = url.path.into();
-    }
-    Some(Target::of(&asked))
-}
-
-/// A pattern of host and path; one that begins with a slash is on the host of the request.
-fn pattern(head: &RequestHead, field: &str, text: &str) -> Result<String, Denied> {
-    let whole = match text.starts_with('/') {
-        true => {
-            let host = Target::of(head).authority;
-            format!("{}{text}", String::from_utf8_lossy(&host))
-        }
-        // Hosts are kept in lower case and without a default port.
-        false => {
-            let (host, path) = text.split_at(text.find('/').unwrap_or(text.len()));
-            let host = host.to_ascii_lowercase();
-            let bare = host.strip_suffix(":443").or(host.strip_suffix(":80"));
-            format!("{}{path}", bare.unwrap_or(&host))
-        }
-    };
-    if text.is_empty() || whole.len() > PATTERN {
-        let detail = format!(
-            "`{field}` has {} bytes, must be 1 to {PATTERN}",
-            whole.len()
-        );
-        return Err(Denied::new(400, "bad_request", detail));
-    }
-    Ok(whole)
 }
 
 fn flag(field: &str, value: &str) -> Result<bool, Denied> {
@@ -529,6 +489,8 @@ mod tests {
             "tag=",
             "key=x",
             "prefix=a*",
+            "prefix=img/",
+            "pattern=ftp://a.example/*",
             "spread=5&all=1",
             "spread=9999&soft=1&all=1",
             "tag=%zz",

@@ -198,7 +198,7 @@ pub fn is_of(primary: &[u8], uri: &[u8]) -> bool {
         .is_some_and(|rest| rest.first() != Some(&QUERY))
 }
 
-/// Host and path in the bytes of a key.
+/// Host and path in the bytes of a key, as patterns compare them.
 pub fn host_and_path(primary: &[u8]) -> Option<Vec<u8>> {
     let mut rest = primary;
     let (mut host, mut path) = (None, None);
@@ -212,7 +212,7 @@ pub fn host_and_path(primary: &[u8]) -> Option<Vec<u8>> {
             _ => {}
         }
         if let (Some(host), Some(path)) = (host, path) {
-            return Some([host, path].concat());
+            return Some([host, &comparable(path)].concat());
         }
         rest = after;
     }
@@ -221,18 +221,22 @@ pub fn host_and_path(primary: &[u8]) -> Option<Vec<u8>> {
 
 /// Lower case, without userinfo, a default port or an empty one (RFC 3986 §6.2.2.1, §6.2.3).
 pub fn authority(scheme: &[u8], authority: &Bytes) -> Bytes {
-    let lower = lower(&authority.slice_ref(authority.trim_ascii()));
+    default_port_left_out(scheme, &lower(&authority.slice_ref(authority.trim_ascii())))
+}
+
+/// Without a default port or an empty one (RFC 3986 §6.2.3).
+pub fn default_port_left_out(scheme: &[u8], authority: &Bytes) -> Bytes {
     let default: &[u8] = match scheme {
         b"https" => b":443",
         b"http" => b":80",
         _ => b":",
     };
-    let host = lower
+    let host = authority
         .strip_suffix(default)
-        .or_else(|| lower.strip_suffix(b":"))
-        .unwrap_or(&lower);
+        .or_else(|| authority.strip_suffix(b":"))
+        .unwrap_or(authority);
     // Inside brackets a colon is part of the address: `[::]` keeps it, `[::1]:443` loses its port.
-    lower.slice_ref(host)
+    authority.slice_ref(host)
 }
 
 fn lower(text: &Bytes) -> Bytes {

@@ -49,6 +49,7 @@ mod key;
 mod l3;
 mod lookup;
 mod marker;
+mod meant;
 mod memory;
 mod news;
 mod operate;

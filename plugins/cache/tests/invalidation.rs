@@ -53,6 +53,33 @@ fn purge(edge: &mut Script, query: &str) -> String {
 }
 
 #[test]
+fn a_purge_finds_every_spelling_of_what_it_names() {
+    let (host, coffee) = ("example.com", "/caf%C3%A9/x");
+    for (query, path) in [
+        (format!("prefix=http://{host}/img/"), "/img/a"),
+        (format!("prefix=https://{host}:443/img/"), "/img/a"),
+        (format!("pattern=HTTPS://{host}/img/?"), "/img/a"),
+        ("prefix=/caf%25c3%25a9/".to_owned(), coffee),
+        ("prefix=/caf%c3%a9/".to_owned(), coffee),
+        ("pattern=*/caf%25c3%25A9/*".to_owned(), coffee),
+        ("prefix=/a%20b/".to_owned(), "/a%20b/c"),
+        ("key=/caf%c3%a9/x".to_owned(), coffee),
+        ("key=/caf%25c3%25a9/x".to_owned(), coffee),
+    ] {
+        let (mut one, mut two) = workers();
+        keep(&mut one, path, &[]);
+        let said = purge(&mut two, &query);
+        assert!(!is_hit(&mut one, path), "{query}: {said}");
+    }
+    for query in ["prefix=img/", "prefix=img", "pattern=ftp://example.com/*"] {
+        let path = format!("/.edgeweir/cache/purge?{query}");
+        let seen = admin(&mut workers().0, &["POST", &path], &[]);
+        assert_eq!(seen.status, 400, "{query}");
+        assert!(seen.body_text().contains("must begin with"), "{query}");
+    }
+}
+
+#[test]
 fn what_a_purge_reaches() {
     let all = ["/a", "/a?x", "/b", "/img/c.png", "/img/d.jpg"];
     for (query, gone) in [
