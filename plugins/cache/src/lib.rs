@@ -56,6 +56,7 @@ mod operate;
 mod parts;
 mod preset;
 mod ranges;
+mod reach;
 mod reason;
 mod refresh;
 mod rules;
@@ -138,5 +139,9 @@ impl Filter for Cache {
             );
         }
         notes
+    }
+
+    fn targets_are_hosts(&self) -> Result<(), ConfigError> {
+        self.core.targets_are_hosts()
     }
 }

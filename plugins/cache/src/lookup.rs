@@ -517,7 +517,7 @@ impl CacheExchange {
                 if lookup.waited.is_none()
                     && let Some(lead) = core.flights.lead(&lookup.flight())
                 {
-                    if !core.settings.background.enabled_for(&stored) {
+                    if !core.refreshes(&lookup.target, &stored, cx) {
                         // Nobody else can: this request is the one that validates.
                         let found = Some((stored, place));
                         return self.send(lookup, Missed::Stale, found, Some(lead), head, cx);
@@ -585,7 +585,7 @@ impl CacheExchange {
         let hits = core.memory.borrow_mut().hit(&place.object);
         let left = stored.left(cx.now).saturating_mul(100);
         let near = left <= i64::from(stored.lifetime) * i64::from(settings.refresh_ahead);
-        if hits < settings.refresh_hits || !near || !settings.background.enabled_for(stored) {
+        if hits < settings.refresh_hits || !near || !core.refreshes(&lookup.target, stored, cx) {
             return;
         }
         if let Some(lead) = core.flights.lead(&lookup.flight()) {

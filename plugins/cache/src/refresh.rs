@@ -4,9 +4,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use edgeweir_filter::{
-    Answer, Cx, Effect, Fetch, Fetched, Fields, RequestHead, Task, Timestamp, To,
-};
+use edgeweir_filter::{Answer, Cx, Effect, Fetch, Fetched, Fields, RequestHead, Task, Timestamp};
 
 use crate::answer;
 use crate::conditional;
@@ -313,7 +311,7 @@ impl Core {
             cx.count("cache.prefetch_used");
         }
         let next = successors.predict(lookup.origin(), &head.path);
-        let Some(path) = next.filter(|_| settings.background.enabled) else {
+        let Some(path) = next.filter(|_| self.asks_for(&lookup.target, cx)) else {
             return;
         };
         if !self.prefetches.borrow_mut().take(cx.now) || !successors.begin(lookup.origin(), &path) {
@@ -383,12 +381,5 @@ impl Task for Refresh {
             }
             (Stage::Registering(_), _) => self.refused(Refused::SharedStore, cx),
         }
-    }
-}
-
-impl Background {
-    /// Whether a request of the cache's own would reach what a response came from.
-    pub(crate) fn enabled_for(&self, stored: &Stored) -> bool {
-        self.enabled && (self.to != To::Onward || !stored.conditions.rerouted)
     }
 }

@@ -60,6 +60,8 @@ pub struct Core {
     pub bans: RefCell<(u64, Rc<[Ban]>)>,
     /// How far it is with hearing what other machines invalidated.
     pub(crate) hearing: RefCell<Hearing>,
+    /// A request to a target by name can be for no other host than that.
+    pub(crate) sends_as_target: Cell<bool>,
     random: RandomState,
     drawn: Cell<u64>,
     /// Bytes of responses being captured now.
@@ -113,6 +115,7 @@ impl Core {
             bans: RefCell::new((0, Rc::from([]))),
             hearing: RefCell::default(),
             settings,
+            sends_as_target: Cell::new(false),
             random: RandomState::new(),
             drawn: Cell::new(0),
             captured: Cell::new(0),

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use edgeweir_filter::{ConfigError, To, bounded};
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use crate::key::{self, Target};
 
 /// Concurrent misses for one key that share one request to the origin.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -37,7 +40,8 @@ pub struct BackgroundConfig {
     pub enabled: bool,
     /// Where they go: a cluster (Envoy) or an authority (wasi:http, needs the client). Default: where the request went that
     /// gave rise to them; in Envoy that is the cluster of its route, past the route's rewrites and added fields, so for
-    /// rewritten requests there are none.
+    /// rewritten requests there are none. A component sends what goes to an authority with that as its `Host`: for keys of
+    /// other hosts there are none.
     #[schemars(length(min = 1, max = 256))]
     pub cluster: Option<String>,
     /// Milliseconds such a request may take. 1 to 600000. Default 10000.
@@ -193,6 +197,16 @@ impl TryFrom<WarmConfig> for Warm {
 }
 
 impl Url {
+    /// Where it is aimed at.
+    pub fn target(&self) -> Target {
+        let scheme = Bytes::copy_from_slice(self.scheme.as_bytes());
+        Target {
+            authority: key::authority(&scheme, &Bytes::copy_from_slice(self.authority.as_bytes())),
+            path: Bytes::copy_from_slice(self.path.as_bytes()),
+            scheme,
+        }
+    }
+
     /// An absolute `http` or `https` URL without user, fragment, blanks or control characters.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() > 2048 || !text.bytes().all(|byte| (b'!'..=b'~').contains(&byte)) {

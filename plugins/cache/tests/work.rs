@@ -242,6 +242,57 @@ fn behind_a_rewriting_route_one_client_validates_itself() {
 }
 
 #[test]
+fn where_a_target_is_the_host_nothing_is_asked_for_another() {
+    const TO: &str = r#"{"background": {"cluster": "example.com:443"}}"#;
+    for (name, json, told, asked) in [
+        ("the next handler", "{}", true, 1),
+        ("the host itself", TO, true, 1),
+        (
+            "a cluster",
+            r#"{"background": {"cluster": "origin"}}"#,
+            false,
+            1,
+        ),
+        (
+            "another",
+            r#"{"background": {"cluster": "origin"}}"#,
+            true,
+            0,
+        ),
+    ] {
+        let cache = load::<Cache>(json.as_bytes()).expect("a valid configuration");
+        if told {
+            cache.targets_are_hosts().expect("nothing to warm");
+        }
+        let mut edge = Script::new(cache).get("/");
+        edge.answers(200, &[STALE_OK], &[b"old"]).run();
+        passes(&mut edge, 15).answers(200, FRESH, &[b"new"]);
+        let seen = get(&mut edge, &[]);
+        assert_eq!(seen.fetches.len(), asked, "{name}");
+        // Nobody else can: this client brings the new one.
+        assert_eq!(seen.upstream.is_none(), asked == 1, "{name}");
+        let counted = seen.counted("cache.background_other_host");
+        assert_eq!(counted, u64::from(asked == 0), "{name}");
+    }
+}
+
+#[test]
+fn what_can_not_be_asked_for_is_not_warmed() {
+    let told = |to: &str| {
+        let json = format!(
+            r#"{{"background": {{{to}}}, "warm": {{"urls": ["https://a.example/", "http://B.example/x"]}}}}"#
+        );
+        let cache = load::<Cache>(json.as_bytes()).expect("a valid configuration");
+        cache.targets_are_hosts().map_err(|error| error.to_string())
+    };
+    assert_eq!(told(""), Ok(()));
+    let error = told(r#""cluster": "A.example""#).expect_err("another host");
+    for part in ["warm.urls[1]", "B.example", "A.example", "Host"] {
+        assert!(error.contains(part), "{error} lacks {part}");
+    }
+}
+
+#[test]
 fn stale_in_place_of_errors() {
     let control = |value: &'static str| ("cache-control", value);
     // Lifetime 10; asked again `after` seconds, when the origin answers `status` or can't be reached.

@@ -226,6 +226,9 @@ impl Filter for Edge {
     fn startup(&self) -> Vec<Box<dyn Task>> {
         self.0.startup()
     }
+    fn targets_are_hosts(&self) -> Result<(), ConfigError> {
+        self.0.targets_are_hosts()
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::mem;
 use bytes::Bytes;
 
 use crate::{
-    Answer, Body, Cx, Exchange, Fields, Filter, Pipe, Reply, RequestHead, ResponseHead, Step, Task,
-    Wants,
+    Answer, Body, ConfigError, Cx, Exchange, Fields, Filter, Pipe, Reply, RequestHead,
+    ResponseHead, Step, Task, Wants,
 };
 
 /// An ordered list of filters, the outermost (nearest the client) first; itself a filter.
@@ -72,6 +72,11 @@ impl Filter for Chain {
             .iter()
             .flat_map(|filter| filter.notes())
             .collect()
+    }
+    fn targets_are_hosts(&self) -> Result<(), ConfigError> {
+        self.filters
+            .iter()
+            .try_for_each(|filter| filter.targets_are_hosts())
     }
 }
 

@@ -83,6 +83,12 @@ pub trait Filter {
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }
+    /// Told once at load, before anything else, where a request to a target by name ([`To::Named`]) can be for no other host
+    /// than that: wasi:http makes `Host` of the authority it connects to. The filter goes by it, or names the field of its
+    /// configuration that asks for what can't be done.
+    fn targets_are_hosts(&self) -> Result<(), ConfigError> {
+        Ok(())
+    }
 }
 
 /// One request and its response, seen by one filter.
@@ -150,5 +156,8 @@ impl<F: Filter + ?Sized> Filter for Box<F> {
     }
     fn notes(&self) -> Vec<String> {
         (**self).notes()
+    }
+    fn targets_are_hosts(&self) -> Result<(), ConfigError> {
+        (**self).targets_are_hosts()
     }
 }

@@ -110,7 +110,8 @@ pub enum To {
     /// Where the exchange that asked goes: the cluster of its route (Envoy), the next handler (wasi:http). A task from
     /// [`Filter::startup`](crate::Filter::startup) has no exchange: in Envoy that is [`Failed::Unsupported`].
     Onward,
-    /// The name of a cluster (Envoy), an authority (wasi:http).
+    /// The name of a cluster (Envoy); an authority (wasi:http), which the request has to be for: see
+    /// [`Filter::targets_are_hosts`](crate::Filter::targets_are_hosts).
     Named(String),
 }
 

@@ -142,6 +142,12 @@ pub const ALL: &[Reason] = &[
         "background.cluster, background.timeout_ms",
     ),
     why(
+        "cache.background_other_host",
+        "is not refreshed or fetched ahead: a component would ask background.cluster for another host",
+        "RFC 9110 §7.2",
+        "background.cluster",
+    ),
+    why(
         "cache.only_if_cached",
         "answered with 504: only-if-cached, and there was nothing to use",
         "RFC 9111 §5.2.1.7",

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use edgeweir_filter::{Failed, Fetch, Fetched, Reply, ResponseHead, To};
+use edgeweir_filter::{Failed, Fetch, Fetched, Reply, RequestHead, ResponseHead, To};
 
 use crate::bindings::wasi::http::types::{ErrorCode, Request, RequestOptions, Response};
 use crate::bindings::wasi::http::{client, handler};
@@ -18,15 +18,32 @@ const RESPONSE: usize = 4 << 20;
 pub type Fetcher = fn(Fetch) -> Pin<Box<dyn Future<Output = Result<Fetched, Failed>>>>;
 
 /// The fetcher over `wasi:http/client`: `to` is an authority, the body of the answer is at most 4 MiB, and the whole
-/// takes `timeout` at most.
+/// takes `timeout` at most. A request for another host than `to` is not sent: a guest can't set `Host`, the client makes it
+/// of the authority, and the answer would be another site's.
 pub fn fetcher(mut fetch: Fetch) -> Pin<Box<dyn Future<Output = Result<Fetched, Failed>>>> {
     Box::pin(async move {
         let To::Named(authority) = &mut fetch.to else {
             return Err(Failed::Unsupported);
         };
+        if !is_for(&fetch.head, authority) {
+            return Err(Failed::Unsupported);
+        }
         fetch.head.authority = Bytes::from(std::mem::take(authority));
         whole(fetch, client::send).await
     })
+}
+
+/// Whether a request is for this authority, with or without its scheme's default port.
+fn is_for(head: &RequestHead, authority: &str) -> bool {
+    let port: &[u8] = match &head.scheme[..] {
+        b"https" => b":443",
+        _ => b":80",
+    };
+    let bare = |text: &[u8]| {
+        let text = text.to_ascii_lowercase();
+        text.strip_suffix(port).map(<[u8]>::to_vec).unwrap_or(text)
+    };
+    bare(&head.authority) == bare(authority.as_bytes())
 }
 
 /// Asks the next handler, as an exchange does, under the same bounds as [`fetcher`]. Its trailers are not kept.
@@ -91,4 +108,32 @@ async fn exchange<F: Future<Output = Result<Response, ErrorCode>>>(
         },
         body: body.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_for_its_own_host_only() {
+        for (scheme, host, authority, want) in [
+            ("http", "store:7000", "store:7000", true),
+            ("http", "A.example", "a.example:80", true),
+            ("https", "a.example:443", "a.example", true),
+            ("https", "a.example", "a.example:80", false),
+            ("http", "a.example", "b.example", false),
+            ("http", "a.example", "127.0.0.1:9000", false),
+        ] {
+            let head = RequestHead {
+                scheme: scheme.into(),
+                authority: host.into(),
+                ..RequestHead::default()
+            };
+            assert_eq!(
+                is_for(&head, authority),
+                want,
+                "{scheme} {host} {authority}"
+            );
+        }
+    }
 }

@@ -72,7 +72,8 @@ fn made() -> Option<Rc<Instance>> {
 
 fn make<F: Configured>(json: &str, source: &str, fetcher: Option<Fetcher>) -> Instance {
     let say = |level, text: &str| log::line(time::now(), F::NAME, level, text);
-    let chain = match load::<F>(json.as_bytes()) {
+    let loaded = load::<F>(json.as_bytes());
+    let chain = match loaded.and_then(|filter| filter.targets_are_hosts().map(|()| filter)) {
         Ok(filter) => {
             for note in filter.notes() {
                 say(Level::Info, &note);
