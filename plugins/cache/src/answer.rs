@@ -30,7 +30,7 @@ pub enum Verdict {
 pub fn judge(
     stored: &Stored,
     asked: &RequestDirectives,
-    request: &Fields,
+    (request, is_head): (&Fields, bool),
     standing: Standing,
     saving: u32,
     now: Timestamp,
@@ -41,16 +41,18 @@ pub fn judge(
     if request.has("authorization") && !stored.conditions.shared_with_authorization {
         return Verdict::Ask(Missed::Authorization);
     }
+    // Before what asks for validation: that would only say that the wrong part is still right. RFC 9110 §14.2: "GET is the
+    // only method for which range handling is defined", so that HEAD is about the whole.
+    if let Some(part) = stored.part
+        && (is_head || parts::answers(request, stored, part).is_none())
+    {
+        return Verdict::Ask(Missed::Part);
+    }
     if asked.no_cache {
         return Verdict::Ask(Missed::RequestNoCache);
     }
     if stored.conditions.no_cache {
         return Verdict::Ask(Missed::NoCache);
-    }
-    if let Some(part) = stored.part
-        && parts::answers(request, stored, part).is_none()
-    {
-        return Verdict::Ask(Missed::Part);
     }
     let left = match standing {
         Standing::Stale => stored.left(now).min(0),
@@ -318,7 +320,7 @@ mod tests {
                 judge(
                     &stored,
                     &asked,
-                    &request,
+                    (&request, false),
                     Standing::Valid,
                     0,
                     Timestamp::from_secs(0)

@@ -504,7 +504,7 @@ impl CacheExchange {
         cx: &mut Cx<'_>,
     ) -> Step {
         let saving = self.core.settings.saving(head.emergency);
-        let (asked, request) = (&lookup.asked, &lookup.request);
+        let (asked, request) = (&lookup.asked, (&lookup.request, lookup.is_head));
         match answer::judge(&stored, asked, request, standing, saving, cx.now) {
             Verdict::Reuse => {
                 self.adopt(&mut lookup, &stored, false, cx);

@@ -1,0 +1,59 @@
+//! What a stored response is used for, and what it is not.
+
+use edgeweir_cache::Cache;
+use edgeweir_filter::{Script, Seen, load};
+
+const FRESH: (&str, &str) = ("cache-control", "max-age=60");
+const TAG: (&str, &str) = ("etag", "\"1\"");
+
+fn edge(json: &str) -> Script {
+    Script::new(load::<Cache>(json.as_bytes()).expect("a valid configuration")).get("/")
+}
+
+fn ask(edge: &mut Script, method: &str, fields: &[(&str, &str)]) -> Seen {
+    edge.request(&[method, "/"], fields).run()
+}
+
+/// With `cde` of `abcdefgh` stored, as `control` says; from now on the origin has all of it.
+fn with_a_part(control: &str) -> Script {
+    let mut edge = edge("{}");
+    let fields = [
+        ("cache-control", control),
+        TAG,
+        ("content-range", "bytes 2-4/8"),
+    ];
+    edge.answers(206, &fields, &[b"cde"]);
+    let seen = ask(&mut edge, "GET", &[("range", "bytes=2-4")]);
+    assert!(seen.text("cache-status").ends_with("stored"));
+    edge.answers(200, &[FRESH, TAG], &[b"abcdefgh"]);
+    edge
+}
+
+#[test]
+fn a_range_is_nothing_to_head() {
+    let mut edge = with_a_part("max-age=60");
+    let seen = ask(&mut edge, "HEAD", &[("range", "bytes=3-4")]);
+    assert_eq!((seen.status, seen.field("content-range")), (200, None));
+    assert!(seen.upstream.is_some(), "a part does not say it");
+    let seen = ask(&mut edge, "GET", &[("range", "bytes=3-4")]);
+    assert_eq!((seen.status, seen.body_text().as_str()), (206, "de"));
+    assert!(seen.upstream.is_none(), "the part is still there");
+    ask(&mut edge, "GET", &[]);
+    let seen = ask(&mut edge, "HEAD", &[("range", "bytes=3-4")]);
+    assert_eq!(seen.status, 200);
+    assert!(seen.upstream.is_none(), "the whole says it");
+}
+
+#[test]
+fn another_part_is_not_given_because_it_is_still_right() {
+    for (name, control, request) in [
+        ("the client insists", "max-age=60", "no-cache"),
+        ("the response does", "max-age=60, no-cache", ""),
+    ] {
+        let mut edge = with_a_part(control);
+        let seen = ask(&mut edge, "GET", &[("cache-control", request)]);
+        let upstream = seen.upstream.as_ref().expect("asked");
+        assert!(!upstream.fields.has("if-none-match"), "{name}");
+        assert_eq!((seen.status, seen.body_text().as_str()), (200, "abcdefgh"));
+    }
+}
