@@ -30,8 +30,9 @@ const NOT_IN_304: [&str; 6] = [
 
 /// Whether the client has this response already: then it is to be answered with 304.
 pub fn is_known_to(request: &Fields, stored: &Stored) -> bool {
-    // RFC 9111 §4.3.2: evaluated for a stored 200; other statuses are what they are.
-    if stored.status != 200 {
+    // RFC 9111 §4.3.2: evaluated for "a request that can be satisfied by reusing a stored 200 (OK) or 206 (Partial Content)
+    // response"; other statuses are what they are.
+    if !matches!(stored.status, 200 | 206) {
         return false;
     }
     if request.has("if-none-match") {
@@ -219,6 +220,18 @@ mod tests {
         ];
         for (name, stored, request, want) in table {
             assert_eq!(is_known_to(&Fields::of(request), stored), *want, "{name}");
+        }
+    }
+
+    #[test]
+    fn conditions_are_about_what_was_found() {
+        for (status, want) in [(200, true), (206, true), (203, false), (404, false)] {
+            let has = Stored {
+                status,
+                ..stored(&[("etag", "\"a\"")])
+            };
+            let request = Fields::of(&[("if-none-match", "\"a\"")]);
+            assert_eq!(is_known_to(&request, &has), want, "{status}");
         }
     }
 

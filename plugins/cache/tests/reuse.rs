@@ -57,3 +57,21 @@ fn another_part_is_not_given_because_it_is_still_right() {
         assert_eq!((seen.status, seen.body_text().as_str()), (200, "abcdefgh"));
     }
 }
+
+#[test]
+fn conditions_are_answered_from_a_part_too() {
+    for (name, condition, want) in [
+        ("the tag", ("if-none-match", "\"1\""), 304),
+        ("another tag", ("if-none-match", "\"2\""), 206),
+        (
+            "the date",
+            ("if-modified-since", "Thu, 01 Jan 2026 00:00:00 GMT"),
+            304,
+        ),
+    ] {
+        let mut edge = with_a_part("max-age=60");
+        let seen = ask(&mut edge, "GET", &[condition, ("range", "bytes=3-4")]);
+        assert_eq!(seen.status, want, "{name}");
+        assert!(seen.upstream.is_none(), "{name}");
+    }
+}
