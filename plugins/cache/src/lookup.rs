@@ -517,14 +517,18 @@ impl CacheExchange {
                 if lookup.waited.is_none()
                     && let Some(lead) = core.flights.lead(&lookup.flight())
                 {
-                    if !core.refreshes(&lookup.target, &stored, cx) {
+                    let refreshes = core.refreshes(&lookup.target, &stored, cx);
+                    // RFC 9111 §5.2.1.7: "the client only wishes to obtain a stored response": another one validates it.
+                    if !refreshes && !lookup.asked.only_if_cached {
                         // Nobody else can: this request is the one that validates.
                         let found = Some((stored, place));
                         return self.send(lookup, Missed::Stale, found, Some(lead), head, cx);
                     }
-                    cx.count("cache.refresh");
-                    let found = (Rc::clone(&stored), place);
-                    cx.spawn(Refresh::of(core, &lookup, Some(found), lead, head));
+                    if refreshes {
+                        cx.count("cache.refresh");
+                        let found = (Rc::clone(&stored), place);
+                        cx.spawn(Refresh::of(core, &lookup, Some(found), lead, head));
+                    }
                 }
                 self.reuse(&lookup, &stored, "cache.stale", cx)
             }

@@ -1,5 +1,7 @@
 //! What a stored response is used for, and what it is not.
 
+use std::time::Duration;
+
 use edgeweir_cache::Cache;
 use edgeweir_filter::{Script, Seen, load};
 
@@ -74,4 +76,37 @@ fn conditions_are_answered_from_a_part_too() {
         assert_eq!(seen.status, want, "{name}");
         assert!(seen.upstream.is_none(), "{name}");
     }
+}
+
+#[test]
+fn who_wants_what_is_stored_never_makes_a_request() {
+    let stale_ok = ("cache-control", "max-age=10, stale-while-revalidate=20");
+    let only = [("cache-control", "only-if-cached")];
+    for (name, json, fetches) in [
+        ("in the background", "{}", 1),
+        ("without", r#"{"background": {"enabled": false}}"#, 0),
+    ] {
+        let mut edge = edge(json);
+        edge.answers(200, &[stale_ok, TAG], &[b"old"]).run();
+        edge.pass(Duration::from_secs(15));
+        let seen = ask(&mut edge, "GET", &only);
+        assert_eq!(
+            (seen.status, seen.body_text().as_str()),
+            (200, "old"),
+            "{name}"
+        );
+        assert!(seen.upstream.is_none(), "{name}");
+        assert_eq!(seen.fetches.len(), fetches, "{name}");
+    }
+    let mut edge = edge(r#"{"background": {"enabled": false}}"#);
+    edge.answers(200, &[stale_ok, TAG], &[b"old"]).run();
+    edge.pass(Duration::from_secs(15));
+    ask(&mut edge, "GET", &only);
+    edge.answers(200, &[FRESH], &[b"new"]);
+    // It has not taken the place of one that validates.
+    assert_eq!(ask(&mut edge, "GET", &[]).body_text(), "new");
+    edge.pass(Duration::from_secs(99));
+    let seen = ask(&mut edge, "GET", &only);
+    assert_eq!(seen.status, 504);
+    assert!(seen.upstream.is_none());
 }
