@@ -67,7 +67,7 @@ pub struct Config {
     #[schemars(length(max = 8))]
     pub targets: Vec<String>,
     /// Freshness guessed for a response without an explicit lifetime, in percent of the time since `Last-Modified`.
-    /// 0 (no guess) to 100. Default 10. Errors are never guessed for.
+    /// 0 (no guess) to 100. Default 10. Errors are not guessed for, see `heuristic_error_max_seconds`.
     #[schemars(range(max = 100))]
     pub heuristic_percent: Option<u64>,
     /// The longest freshness guessed, in seconds. 0 to 31536000 (a year). Default 86400 (a day).
@@ -78,7 +78,7 @@ pub struct Config {
     #[schemars(range(max = 2592000))]
     pub keep_stale_seconds: Option<u64>,
     /// The longest freshness guessed for 404, 405, 410, 414 and 501, in seconds. 0 (they need an explicit lifetime) to
-    /// 86400. Default 60. Other errors are never guessed for.
+    /// 86400. Default 0. Other errors are never guessed for.
     #[schemars(range(max = 86400))]
     pub heuristic_error_max_seconds: u64,
     /// Seconds that a stale response is used while the origin can't be reached, where nothing forbids it and no
@@ -177,7 +177,7 @@ impl Default for Config {
             targets: vec!["CDN-Cache-Control".to_owned()],
             heuristic_percent: None,
             heuristic_max_seconds: 86_400,
-            heuristic_error_max_seconds: 60,
+            heuristic_error_max_seconds: 0,
             keep_stale_seconds: None,
             unreached_seconds: 86_400,
             emergency_stale_seconds: [0; 3],
@@ -229,7 +229,7 @@ pub struct Settings {
     pub targets: Vec<String>,
     /// How freshness is guessed.
     pub heuristic: Heuristic,
-    /// The longest guess for a client error, in seconds.
+    /// The longest guess for an error, in seconds; 0 for none.
     pub heuristic_error: u32,
     /// Seconds a stale response is used while the origin can't be reached.
     pub unreached: u32,

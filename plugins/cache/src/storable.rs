@@ -54,7 +54,7 @@ pub struct Asked<'a> {
 pub struct Policy<'a> {
     /// How freshness is guessed.
     pub heuristic: Heuristic,
-    /// The longest guess for a client error, in seconds.
+    /// The longest guess for an error, in seconds; 0 for none.
     pub longest_error: u32,
     /// The fields whose directives come before those of `Cache-Control` (RFC 9213).
     pub targets: &'a [String],
@@ -272,13 +272,14 @@ fn of_one_request(status: u16) -> bool {
 
 /// How freshness may be guessed for a status, if at all.
 ///
-/// RFC 9110 §15.1 lists the statuses that are heuristically cacheable. The errors among them are guessed for shortly,
-/// lest a passing mistake stays; like every guess it takes a `Last-Modified`, which a mistake hardly has. `public` makes
-/// any other success so (RFC 9111 §4.2.2). All other errors need explicit freshness.
+/// RFC 9110 §15.1 lists the statuses that are heuristically cacheable; RFC 9111 §4.2.2 says that a cache "MAY assign a
+/// heuristic expiration time" to them. Lest a passing mistake stays, for the errors among them it is not done unless the
+/// operator says for how long at most. `public` makes any other success so (RFC 9111 §4.2.2). All other errors need explicit
+/// freshness.
 fn guess(status: u16, directives: &ResponseDirectives, policy: &Policy<'_>) -> Option<Heuristic> {
     match status {
         200 | 203 | 204 | 206 | 300 | 301 | 308 => Some(policy.heuristic),
-        404 | 405 | 410 | 414 | 501 => Some(Heuristic {
+        404 | 405 | 410 | 414 | 501 => (policy.longest_error > 0).then_some(Heuristic {
             longest: policy.heuristic.longest.min(policy.longest_error),
             ..policy.heuristic
         }),

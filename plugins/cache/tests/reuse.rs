@@ -110,3 +110,30 @@ fn who_wants_what_is_stored_never_makes_a_request() {
     assert_eq!(seen.status, 504);
     assert!(seen.upstream.is_none());
 }
+
+#[test]
+fn an_error_needs_a_lifetime_of_its_own_unless_a_guess_is_asked_for() {
+    let modified = ("last-modified", "Thu, 01 Jan 2015 00:00:00 GMT");
+    for (json, status, want) in [
+        ("{}", 404, None),
+        ("{}", 501, None),
+        (r#"{"heuristic_error_max_seconds": 30}"#, 404, Some("30")),
+        (r#"{"heuristic_error_max_seconds": 30}"#, 503, None),
+        (r#"{"preset": "maximum"}"#, 410, None),
+        (
+            r#"{"rules": [{"ttl_by_status": {"404": 7}}]}"#,
+            404,
+            Some("7"),
+        ),
+    ] {
+        let mut edge = edge(json);
+        edge.answers(status, &[modified], &[b"body"]);
+        let first = ask(&mut edge, "GET", &[]).text("cache-status");
+        match want {
+            Some(ttl) => assert!(first.ends_with(&format!("ttl={ttl}; stored")), "{first}"),
+            None => assert!(first.ends_with("detail=no_freshness"), "{json}: {first}"),
+        }
+        let second = ask(&mut edge, "GET", &[]);
+        assert_eq!(second.upstream.is_none(), want.is_some(), "{json} {status}");
+    }
+}
