@@ -9,7 +9,7 @@ use edgeweir_filter::{Answer, Body, Cx, Effect, Level, Reply, ResponseHead, Step
 use crate::answer;
 use crate::conditional;
 use crate::exchange::{CacheExchange, State};
-use crate::flights::Lead;
+use crate::flights::{Ended, Lead};
 use crate::freshness::Times;
 use crate::lookup::{Found, Lookup, Sent};
 use crate::marker::Register;
@@ -66,6 +66,10 @@ impl CacheExchange {
             collapsed: sent.lookup.waited.map(|_| false),
             ..sent.lookup.status()
         };
+        if let (true, Some(lead)) = (is_error(head), &sent.lead) {
+            let reached = !head.unreached;
+            lead.ends(Ended::Failed { reached });
+        }
         if let Some((stored, place)) = &sent.selected {
             if sent.validates && head.status == 304 {
                 let found = (Rc::clone(stored), place.clone());
@@ -128,16 +132,9 @@ impl CacheExchange {
         status: &Status,
         cx: &mut Cx<'_>,
     ) -> Option<Reply> {
-        let settings = &self.core.settings;
-        let (reached, unreached) = (!head.unreached, settings.unreached);
-        let mut status = status.clone();
-        if answer::serves_error(stored, &lookup.asked, reached, unreached, cx.now) {
-            cx.count("cache.stale");
-            cx.count("cache.stale_if_error");
-            status.detail = Some("stale_if_error");
-            let unique = self.core.fresh_generation(cx.now);
-            let name = &settings.name;
-            return Some(answer::reply(stored, lookup, status, name, unique, cx.now));
+        let stale = self.stale_for_error(lookup, stored, !head.unreached, status, cx);
+        if stale.is_some() {
+            return stale;
         }
         if !head.unreached || !stored.conditions.never_stale {
             return None;
@@ -145,10 +142,37 @@ impl CacheExchange {
         // RFC 9111 §5.2.2.2: "a cache … that is disconnected … MUST generate an error response rather than reuse the
         // stale response. The generated response SHOULD be 504 (Gateway Timeout)".
         cx.count("cache.stale_forbidden");
-        status.detail = Some("stale_forbidden");
+        let status = Status {
+            detail: Some("stale_forbidden"),
+            ..status.clone()
+        };
         let mut reply = Reply::new(504, &[], "");
-        status.append_to(&mut reply.head.fields, &settings.name);
+        status.append_to(&mut reply.head.fields, &self.core.settings.name);
         Some(reply)
+    }
+
+    /// A stale response in place of an error, where that is allowed; `reached` says that the origin itself sent the error.
+    pub(crate) fn stale_for_error(
+        &self,
+        lookup: &Lookup,
+        stored: &Stored,
+        reached: bool,
+        status: &Status,
+        cx: &mut Cx<'_>,
+    ) -> Option<Reply> {
+        let settings = &self.core.settings;
+        if !answer::serves_error(stored, &lookup.asked, reached, settings.unreached, cx.now) {
+            return None;
+        }
+        cx.count("cache.stale");
+        cx.count("cache.stale_if_error");
+        let status = Status {
+            detail: Some("stale_if_error"),
+            ..status.clone()
+        };
+        let unique = self.core.fresh_generation(cx.now);
+        let name = &settings.name;
+        Some(answer::reply(stored, lookup, status, name, unique, cx.now))
     }
 
     fn refuse(
@@ -160,7 +184,7 @@ impl CacheExchange {
         cx: &mut Cx<'_>,
     ) -> Step {
         cx.count(refused.counter());
-        self.core.give_up(lead, cx);
+        self.core.give_up(lead, refused, cx);
         status.detail = Some(refused.name());
         status.append_to(&mut head.fields, &self.core.settings.name);
         self.state = State::Over;
@@ -274,12 +298,12 @@ impl CacheExchange {
                 Level::Debug,
                 "cache: a response grew over max_object_bytes and was not stored",
             );
-            self.core.give_up(capture.lead, cx);
+            self.core.give_up(capture.lead, Refused::TooLarge, cx);
             return;
         }
         if !capture.room.take(chunk.len()) {
             cx.count(Refused::Busy.counter());
-            self.core.give_up(capture.lead, cx);
+            self.core.give_up(capture.lead, Refused::Busy, cx);
             return;
         }
         capture.buffer.extend_from_slice(chunk);
@@ -295,7 +319,7 @@ impl CacheExchange {
             .is_some_and(|declared| u64::try_from(length) != Ok(declared))
         {
             cx.count(Refused::LengthMismatch.counter());
-            self.core.give_up(capture.lead, cx);
+            self.core.give_up(capture.lead, Refused::LengthMismatch, cx);
             return;
         }
         let sealed = stored::seal(capture.buffer, length);

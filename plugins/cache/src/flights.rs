@@ -1,6 +1,6 @@
 //! Request collapsing within an instance: one request to the origin per key, others wait for what it brings.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::rc::Rc;
@@ -13,8 +13,38 @@ use edgeweir_filter::Gate;
 pub struct Flights(Rc<RefCell<HashMap<Bytes, Flight, RandomState>>>);
 
 struct Flight {
-    gate: Gate,
+    awaited: Awaited,
     waiters: usize,
+}
+
+/// A flight as those see it who wait for its end.
+#[derive(Clone, Default)]
+pub struct Awaited {
+    /// Opens when it is over.
+    pub gate: Gate,
+    ended: Rc<Cell<Ended>>,
+}
+
+/// What a flight's end says, besides what is stored by then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Ended {
+    /// Nothing: another one for the same key may bring what is wanted.
+    #[default]
+    Unsaid,
+    /// What came can't be stored, and what comes next hardly.
+    Unstorable,
+    /// An error came; `reached` says that the origin itself sent it.
+    Failed {
+        /// Whether the origin was reached.
+        reached: bool,
+    },
+}
+
+impl Awaited {
+    /// How it ended, as far as that was said.
+    pub fn ended(&self) -> Ended {
+        self.ended.get()
+    }
 }
 
 /// What a request that would go to the origin may do.
@@ -22,7 +52,7 @@ pub enum Boarding {
     /// Go: it leads.
     Lead(Lead),
     /// Wait for the leader.
-    Wait(Gate),
+    Wait(Awaited),
     /// Go alone: enough others wait already.
     Full,
 }
@@ -31,7 +61,7 @@ pub enum Boarding {
 pub struct Lead {
     flights: Flights,
     key: Bytes,
-    gate: Gate,
+    awaited: Awaited,
     /// The name whose lease was given for it, where machines share a store.
     pub lease: Option<Bytes>,
 }
@@ -46,18 +76,18 @@ impl Flights {
                     return Boarding::Full;
                 }
                 flight.waiters += 1;
-                Boarding::Wait(flight.gate.clone())
+                Boarding::Wait(flight.awaited.clone())
             }
             Entry::Vacant(place) => {
-                let gate = Gate::new();
+                let awaited = Awaited::default();
                 place.insert(Flight {
-                    gate: gate.clone(),
+                    awaited: awaited.clone(),
                     waiters: 0,
                 });
                 Boarding::Lead(Lead {
                     flights: self.clone(),
                     key: key.clone(),
-                    gate,
+                    awaited,
                     lease: None,
                 })
             }
@@ -73,10 +103,19 @@ impl Flights {
     }
 }
 
+impl Lead {
+    /// Says how it ends, to those who wait; what was said first stays.
+    pub fn ends(&self, how: Ended) {
+        if self.awaited.ended() == Ended::Unsaid {
+            self.awaited.ended.set(how);
+        }
+    }
+}
+
 impl Drop for Lead {
     fn drop(&mut self) {
         self.flights.0.borrow_mut().remove(&self.key);
-        self.gate.open();
+        self.awaited.gate.open();
     }
 }
 
@@ -90,14 +129,18 @@ mod tests {
         let Boarding::Lead(lead) = flights.board(&key, 1) else {
             panic!("the first leads");
         };
-        let Boarding::Wait(gate) = flights.board(&key, 1) else {
+        let Boarding::Wait(awaited) = flights.board(&key, 1) else {
             panic!("the second waits");
         };
+        let gate = awaited.gate.clone();
         assert!(matches!(flights.board(&key, 1), Boarding::Full));
         assert!(flights.lead(&key).is_none());
         assert!(flights.lead(&Bytes::from("other")).is_some());
         assert!(!gate.is_open());
+        lead.ends(Ended::Failed { reached: true });
+        lead.ends(Ended::Unstorable);
         drop(lead);
+        assert_eq!(awaited.ended(), Ended::Failed { reached: true });
         assert!(gate.is_open());
         assert!(flights.lead(&key).is_some(), "over, and forgotten");
     }

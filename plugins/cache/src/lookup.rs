@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use edgeweir_filter::{
-    Answer, Body, Cx, Effect, Failed, Fields, Gate, Reply, RequestHead, Step, Timestamp,
+    Answer, Body, Cx, Effect, Failed, Fields, Reply, RequestHead, Step, Timestamp,
 };
 
 use crate::answer::{self, Verdict};
@@ -13,7 +13,7 @@ use crate::conditional;
 use crate::config::Settings;
 use crate::directives::RequestDirectives;
 use crate::exchange::{CacheExchange, State};
-use crate::flights::{Boarding, Lead};
+use crate::flights::{Awaited, Boarding, Ended, Lead};
 use crate::key::{self, Key, Target};
 use crate::marker::{self, Marker};
 use crate::memory::Known;
@@ -53,7 +53,20 @@ pub(crate) struct Lookup {
     pub marker: Option<Marker>,
     /// It waited for another request to the origin, because.
     pub waited: Option<Missed>,
+    /// The flight it waited for last.
+    pub boarded: Option<Boarded>,
     pub shown_key: Option<String>,
+}
+
+/// Flights that one request waits for at most.
+const BOARDINGS: u8 = 2;
+
+/// What a request that waited knows of that.
+pub(crate) struct Boarded {
+    awaited: Awaited,
+    /// Until when it waits, however often.
+    until: Timestamp,
+    times: u8,
 }
 
 /// What a URI's generation is asked with.
@@ -99,7 +112,7 @@ pub(crate) enum Aboard {
     /// It goes, and leads others or not.
     Go(Option<Lead>),
     /// It waits for another.
-    Wait(Gate),
+    Wait(Awaited),
 }
 
 /// A request on its way to the origin.
@@ -146,6 +159,7 @@ impl Lookup {
             clock: None,
             marker: None,
             waited: None,
+            boarded: None,
             shown_key: settings
                 .debug_key
                 .then(|| key::readable(head, &settings.key)),
@@ -170,6 +184,7 @@ impl Lookup {
             clock: self.clock.clone(),
             marker: self.marker.clone(),
             waited: None,
+            boarded: None,
             shown_key: None,
         }
     }
@@ -225,6 +240,27 @@ impl Lookup {
     /// Host and path: what patterns are about.
     pub fn uri(&self) -> Vec<u8> {
         key::host_and_path(self.key.uri_part()).unwrap_or_default()
+    }
+
+    /// Whether it may wait, or wait once more: when the flight before ended with nothing for it (it was cut, its answer was for
+    /// another variant or confirmed what only its client has), one of those who waited leads the next.
+    fn may_board(&self, now: Timestamp) -> bool {
+        match (&self.waited, &self.boarded) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(_), Some(before)) => {
+                let unsaid = before.awaited.ended() == Ended::Unsaid;
+                unsaid && before.times < BOARDINGS && now < before.until
+            }
+        }
+    }
+
+    /// An error that the flight it waited for brought: whether the origin itself sent it.
+    fn failed_for_all(&self) -> Option<bool> {
+        match self.boarded.as_ref()?.awaited.ended() {
+            Ended::Failed { reached } => Some(reached),
+            Ended::Unsaid | Ended::Unstorable => None,
+        }
     }
 
     /// What it shares requests to the origin by: the key, and the variant as far as that is known.
@@ -541,6 +577,11 @@ impl CacheExchange {
                     };
                 }
                 let lead = self.adopt(&mut lookup, &stored, true, cx);
+                if missed == Missed::Stale
+                    && let Some(step) = self.in_place_of_shared_error(&lookup, &stored, cx)
+                {
+                    return step;
+                }
                 let found = Some((stored, place));
                 match lead {
                     Some(lead) => self.send(lookup, missed, found, Some(lead), head, cx),
@@ -618,7 +659,7 @@ impl CacheExchange {
         }
         match self.board(&lookup, missed, cx) {
             Aboard::Go(lead) => self.send(lookup, missed, selected, lead, head, cx),
-            Aboard::Wait(gate) => self.wait(lookup, missed, gate),
+            Aboard::Wait(awaited) => self.wait(lookup, missed, awaited, cx),
         }
     }
 
@@ -629,7 +670,7 @@ impl CacheExchange {
             && missed.collapses()
             && !lookup.is_head
             && !lookup.asked.no_store
-            && lookup.waited.is_none()
+            && lookup.may_board(cx.now)
             && !lookup.request.has("range");
         if !may_wait || self.is_known_uncacheable(lookup, cx) {
             return Aboard::Go(None);
@@ -640,17 +681,51 @@ impl CacheExchange {
                 cx.count("cache.collapse_full");
                 Aboard::Go(None)
             }
-            Boarding::Wait(gate) => Aboard::Wait(gate),
+            Boarding::Wait(awaited) => Aboard::Wait(awaited),
         }
     }
 
-    pub(crate) fn wait(&mut self, mut lookup: Box<Lookup>, missed: Missed, gate: Gate) -> Step {
-        lookup.waited = Some(missed);
+    pub(crate) fn wait(
+        &mut self,
+        mut lookup: Box<Lookup>,
+        missed: Missed,
+        awaited: Awaited,
+        cx: &Cx<'_>,
+    ) -> Step {
+        let before = lookup.boarded.as_ref();
+        let limit = self.core.settings.collapse.limit;
+        let until = before.map_or_else(|| cx.now.plus(limit), |before| before.until);
+        let times = before.map_or(0, |before| before.times).saturating_add(1);
+        let gate = Some(awaited.gate.clone());
+        lookup.waited.get_or_insert(missed);
+        lookup.boarded = Some(Boarded {
+            awaited,
+            until,
+            times,
+        });
         self.state = State::Waiting(lookup);
         Step::Do(Effect::Wait {
-            gate: Some(gate),
-            limit: self.core.settings.collapse.limit,
+            gate,
+            limit: until.since(cx.now),
         })
+    }
+
+    /// A stale response in place of an error that another request was answered and this one waited for.
+    fn in_place_of_shared_error(
+        &self,
+        lookup: &Lookup,
+        stored: &Stored,
+        cx: &mut Cx<'_>,
+    ) -> Option<Step> {
+        let reached = lookup.failed_for_all()?;
+        let status = Status {
+            forward: lookup.waited.map(Missed::forward),
+            collapsed: Some(true),
+            ..lookup.status()
+        };
+        let reply = self.stale_for_error(lookup, stored, reached, &status, cx)?;
+        cx.count("cache.collapsed");
+        Some(Step::Reply(reply))
     }
 
     fn only_if_cached(&mut self, lookup: &Lookup, missed: Missed, cx: &mut Cx<'_>) -> Step {

@@ -133,6 +133,20 @@ reasons! {
 }
 
 impl Refused {
+    /// Whether the response to another request for the same would be refused as well, to all likelihood: not where this
+    /// request or its transmission was the reason.
+    pub(crate) fn concerns_others(self) -> bool {
+        !matches!(
+            self,
+            Self::HeadRequest
+                | Self::RequestNoStore
+                | Self::Authorization
+                | Self::NotModified
+                | Self::LengthMismatch
+                | Self::Invalidated
+        )
+    }
+
     /// Whether the next response for the same key is likely to be refused as well.
     pub(crate) fn lasts(self) -> bool {
         matches!(

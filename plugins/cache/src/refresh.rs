@@ -9,7 +9,7 @@ use edgeweir_filter::{Answer, Cx, Effect, Fetch, Fetched, Fields, RequestHead, T
 use crate::answer;
 use crate::conditional;
 use crate::fill;
-use crate::flights::Lead;
+use crate::flights::{Ended, Lead};
 use crate::freshness::{Times, format_date};
 use crate::key::{Key, Target};
 use crate::lookup::{Epoch, Found, Lookup, read, updated};
@@ -210,6 +210,10 @@ impl Refresh {
             let core = Rc::clone(&self.core);
             let _ = core.freshen(&self.lookup, old, place, lead, times, head, cx);
             return None;
+        }
+        if let (true, Some(lead)) = (fill::is_error(head), &self.lead) {
+            let reached = !head.unreached;
+            lead.ends(Ended::Failed { reached });
         }
         if fill::is_error(head) && self.outlives_errors(!head.unreached, cx) {
             cx.count("cache.refresh_failed");

@@ -11,11 +11,12 @@ use bytes::Bytes;
 use edgeweir_filter::{Answer, Change, Cx, Effect, Task, Timestamp};
 
 use crate::config::Settings;
-use crate::flights::{Flights, Lead};
+use crate::flights::{Ended, Flights, Lead};
 use crate::l3::{About, Keep};
 use crate::marker;
 use crate::memory::Memory;
 use crate::news::Hearing;
+use crate::reason::Refused;
 use crate::standing::Ban;
 use crate::storable::Storable;
 use crate::stored::Stored;
@@ -242,7 +243,10 @@ impl Core {
     }
 
     /// Lets go of a flight whose response is not kept: also the lease on it.
-    pub fn give_up(&self, lead: Option<Lead>, cx: &mut Cx<'_>) {
+    pub fn give_up(&self, lead: Option<Lead>, why: Refused, cx: &mut Cx<'_>) {
+        if let (Some(lead), true) = (&lead, why.concerns_others()) {
+            lead.ends(Ended::Unstorable);
+        }
         if let (Some(l3), Some(name)) = (&self.settings.l3, lead.and_then(|it| it.lease.clone())) {
             cx.spawn(l3.tell(l3.release(&name)));
         }

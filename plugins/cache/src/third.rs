@@ -110,7 +110,7 @@ impl CacheExchange {
             true => None,
             false => match self.board(&lookup, missed, cx) {
                 Aboard::Go(lead) => lead,
-                Aboard::Wait(gate) => return self.wait(lookup, missed, gate),
+                Aboard::Wait(awaited) => return self.wait(lookup, missed, awaited, cx),
             },
         };
         // Under a key nobody knows, the first variant is the one that may be there.

@@ -1,12 +1,9 @@
-//! What the cache does besides answering: stale responses, requests of its own, waiting for one another, parts.
+//! What the cache does besides answering: stale responses, requests of its own, parts.
 
 use std::time::Duration;
 
 use edgeweir_cache::Cache;
-use edgeweir_filter::{
-    Answer, Body, Cx, Effect, Exchange, Failed, Filter, Gate, Record, Reply, RequestHead,
-    ResponseHead, Script, Seen, Step, Timestamp, load,
-};
+use edgeweir_filter::{Failed, Filter, Reply, Script, Seen, load};
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
 const STALE_OK: (&str, &str) = ("cache-control", "max-age=10, stale-while-revalidate=20");
@@ -656,120 +653,4 @@ fn presets_set_the_defaults() {
         wants(r#"{"preset": "minimal", "l2_bytes": 2097152}"#),
         2 << 20
     );
-}
-
-/// A request that is driven by hand: several at once, as in one worker.
-struct Driven {
-    exchange: Box<dyn Exchange>,
-    head: RequestHead,
-    record: Record,
-}
-
-const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
-
-impl Driven {
-    fn new(cache: &Cache) -> Self {
-        let head = RequestHead {
-            method: "GET".into(),
-            scheme: "https".into(),
-            authority: "example.com".into(),
-            path: "/".into(),
-            end: true,
-            ..RequestHead::default()
-        };
-        Self {
-            exchange: cache.exchange(),
-            head,
-            record: Record::default(),
-        }
-    }
-
-    fn begin(&mut self) -> Step {
-        let mut cx = Cx::new(NOW, &mut self.record);
-        self.exchange.request(&mut self.head, &mut cx)
-    }
-
-    fn answered(&mut self) -> Step {
-        let mut cx = Cx::new(NOW, &mut self.record);
-        self.exchange
-            .request_answer(Answer::Waited, &mut self.head, &mut cx)
-    }
-
-    fn response(&mut self, fields: &[(&str, &str)]) {
-        let mut cx = Cx::new(NOW, &mut self.record);
-        let mut head = ResponseHead {
-            status: 200,
-            fields: edgeweir_filter::Fields::of(fields),
-            ..ResponseHead::default()
-        };
-        let step = self.exchange.response(&mut head, &mut cx);
-        assert!(matches!(step, Step::Forward(_)));
-    }
-
-    fn body(&mut self, text: &str) {
-        let mut cx = Cx::new(NOW, &mut self.record);
-        self.exchange
-            .response_body(text.as_bytes(), true, &mut Vec::new(), &mut cx);
-    }
-}
-
-fn alone(json: &str) -> Cache {
-    load::<Cache>(json.as_bytes()).expect("valid")
-}
-
-fn gate(step: Step) -> Gate {
-    match step {
-        Step::Do(Effect::Wait {
-            gate: Some(gate), ..
-        }) => gate,
-        other => panic!("it waits: {other:?}"),
-    }
-}
-
-#[test]
-fn concurrent_misses_share_one_request() {
-    let cache = alone(r#"{"shared": false, "collapse": {"max_waiters": 2}}"#);
-    let mut all: Vec<Driven> = (0..4).map(|_| Driven::new(&cache)).collect();
-    let [one, two, three, four] = &mut all[..] else {
-        panic!("four");
-    };
-    assert!(matches!(one.begin(), Step::Forward(Body::Pass)));
-    let gate = gate(two.begin());
-    self::gate(three.begin());
-    assert!(
-        matches!(four.begin(), Step::Forward(_)),
-        "enough wait already"
-    );
-    one.response(FRESH);
-    assert!(!gate.is_open(), "not before it is stored");
-    one.body("shared");
-    assert!(gate.is_open());
-    for waiter in [two, three] {
-        let Step::Reply(reply) = waiter.answered() else {
-            panic!("it is there");
-        };
-        assert_eq!(reply.body, "shared");
-        let status = reply.head.fields.text("cache-status");
-        assert_eq!(status, Some("edgeweir; fwd=uri-miss; ttl=60; collapsed"));
-    }
-}
-
-#[test]
-fn who_waited_in_vain_goes_alone_and_the_next_need_not_wait() {
-    for leave in [false, true] {
-        let cache = alone(r#"{"shared": false}"#);
-        let (mut one, mut two) = (Driven::new(&cache), Driven::new(&cache));
-        assert!(matches!(one.begin(), Step::Forward(_)));
-        let gate = gate(two.begin());
-        match leave {
-            true => drop(one),
-            false => one.response(&[("cache-control", "no-store")]),
-        }
-        assert!(gate.is_open());
-        assert!(matches!(two.answered(), Step::Forward(_)));
-        let (mut three, mut four) = (Driven::new(&cache), Driven::new(&cache));
-        assert!(matches!(three.begin(), Step::Forward(_)));
-        let waits = matches!(four.begin(), Step::Do(_));
-        assert_eq!(waits, leave, "a key that can't be cached is remembered");
-    }
 }
