@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::admin::{AdminConfig, AdminSettings};
 use crate::freshness::Heuristic;
 use crate::groups::Dependencies;
+use crate::key::Target;
 use crate::l3::{L3, L3Config};
 use crate::memory::Bounds;
 use crate::preset::Preset;
@@ -269,8 +270,8 @@ pub struct Settings {
     pub request_directives: bool,
     /// Whether `Set-Cookie` may be stored.
     pub set_cookie: bool,
-    /// The key's settings.
-    pub key: KeySettings,
+    /// The key's settings, where no rule has its own.
+    key: KeySettings,
     /// The rules for paths.
     pub rules: Rules,
 }
@@ -402,13 +403,18 @@ impl TryFrom<Config> for Settings {
             )?,
             successors: bounded("predict.keys", config.predict.keys, 16, 100_000)?,
             admin: AdminSettings::try_from(config.admin)?,
-            key: KeySettings::try_from(config.key)?,
+            key: KeySettings::check("key", config.key)?,
             rules: Rules::new(config.rules)?,
         })
     }
 }
 
 impl Settings {
+    /// The key's settings for a target.
+    pub fn key_of(&self, target: &Target) -> &KeySettings {
+        self.rules.of(target).key().unwrap_or(&self.key)
+    }
+
     /// Whether an emergency changes anything.
     pub fn heeds_emergencies(&self) -> bool {
         let longer = self.emergency_stale.iter().any(|seconds| *seconds > 0);
@@ -446,38 +452,32 @@ fn emergency_released(used: [u64; 3]) -> Result<[u8; 3], ConfigError> {
 }
 
 impl KeySettings {
-    /// Whether keys have more parts than the URI.
-    pub fn has_extra(&self) -> bool {
-        !self.headers.is_empty() || !self.cookies.is_empty() || self.user_context.is_some()
-    }
-}
-
-impl TryFrom<KeyConfig> for KeySettings {
-    type Error = ConfigError;
-
-    fn try_from(config: KeyConfig) -> Result<Self, ConfigError> {
+    /// Checks what is set under `field`.
+    pub fn check(field: &str, config: KeyConfig) -> Result<Self, ConfigError> {
+        let at = |name: &str| format!("{field}.{name}");
         if config.query_include.is_some() && !config.query_exclude.is_empty() {
-            return Err(ConfigError::new(
-                "key.query_exclude",
-                "has names although `key.query_include` is set: give one of the two",
-            ));
+            let message = format!(
+                "has names although `{}` is set: give one of the two",
+                at("query_include")
+            );
+            return Err(ConfigError::new(at("query_exclude"), message));
         }
         let included = config.query_include.as_deref().unwrap_or_default();
-        at_most("key.query_include", included, 64)?;
-        at_most("key.query_exclude", &config.query_exclude, 64)?;
-        at_most("key.headers", &config.headers, 16)?;
-        at_most("key.cookies", &config.cookies, 16)?;
-        for (at, name) in config.cookies.iter().enumerate() {
-            token(&format!("key.cookies[{at}]"), name)?;
+        at_most(&at("query_include"), included, 64)?;
+        at_most(&at("query_exclude"), &config.query_exclude, 64)?;
+        at_most(&at("headers"), &config.headers, 16)?;
+        at_most(&at("cookies"), &config.cookies, 16)?;
+        for (number, name) in config.cookies.iter().enumerate() {
+            token(&at(&format!("cookies[{number}]")), name)?;
         }
         let mut headers = Vec::new();
-        for (at, name) in config.headers.iter().enumerate() {
-            headers.push(field_name(&format!("key.headers[{at}]"), name)?);
+        for (number, name) in config.headers.iter().enumerate() {
+            headers.push(field_name(&at(&format!("headers[{number}]")), name)?);
         }
         headers.sort();
         headers.dedup();
         let user_context = match &config.user_context {
-            Some(name) => Some(field_name("key.user_context", name)?),
+            Some(name) => Some(field_name(&at("user_context"), name)?),
             None => None,
         };
         Ok(Self {
@@ -488,6 +488,11 @@ impl TryFrom<KeyConfig> for KeySettings {
             cookies: config.cookies,
             user_context,
         })
+    }
+
+    /// Whether keys have more parts than the URI.
+    pub fn has_extra(&self) -> bool {
+        !self.headers.is_empty() || !self.cookies.is_empty() || self.user_context.is_some()
     }
 }
 
@@ -646,6 +651,21 @@ mod tests {
                 "emergency's share",
                 r#"{"emergency_l2_percent": [100, 50, 24]}"#,
                 &["emergency_l2_percent", "24", "25"],
+            ),
+            (
+                "a rule's key",
+                r#"{"rules": [{}, {"key": {"cookies": ["a b"]}}]}"#,
+                &["rules[1].key.cookies[0]", "a b", "token"],
+            ),
+            (
+                "both in a rule's key",
+                r#"{"rules": [{"key": {"query_include": [], "query_exclude": ["b"]}}]}"#,
+                &["rules[0].key.query_exclude", "rules[0].key.query_include"],
+            ),
+            (
+                "unknown in a rule's key",
+                r#"{"rules": [{"key": {"query": []}}]}"#,
+                &["rules[0].key", "unknown field"],
             ),
             ("garbage", "{", &["configuration"]),
         ] {

@@ -169,7 +169,7 @@ impl Exchange for CacheExchange {
         if core.settings.rules.of(&target).bypass() {
             return self.bypass(Bypass::Rule, cx);
         }
-        let key = match Key::with_target(&target, head, &core.settings.key) {
+        let key = match Key::with_target(&target, head, core.settings.key_of(&target)) {
             Ok(key) => key,
             Err(reason) => return self.bypass(reason, cx),
         };

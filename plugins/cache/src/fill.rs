@@ -458,7 +458,7 @@ impl Core {
             fresh: self.fresh_generation(now),
             names: storable.names.clone(),
             request: lookup.request.clone(),
-            until: self.until(storable, now),
+            until: self.until(&lookup.key, storable, now),
             max_variants: self.settings.max_variants,
         }
     }
@@ -548,7 +548,7 @@ impl Core {
             times,
             &self.policy(lookup, old.status, times.responded),
         )?;
-        let until = self.until(&storable, times.responded);
+        let until = self.until(&lookup.key, &storable, times.responded);
         let mut stored = storable.into_stored(old.generation);
         stored.body = old.body.clone();
         Ok((stored, until))

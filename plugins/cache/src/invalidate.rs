@@ -94,7 +94,7 @@ impl Core {
 
     /// Makes what is stored under a URI, or on its way there, unusable.
     pub(crate) fn invalidate_key(&self, target: &Target, updates: &mut Updates, cx: &mut Cx<'_>) {
-        let settings = &self.settings.key;
+        let settings = self.settings.key_of(target);
         let Ok(key) = Key::of_target(target, settings) else {
             return;
         };
@@ -119,16 +119,22 @@ impl Core {
             updates.push(name, store::MARKED, move |before| Some(mark.over(before)));
         }
         self.push_tick(store::clock_of(uri), updates, cx);
-        self.forget_third(&key, Mark::hard(cx.now), updates);
+        self.forget_third(target, &key, Mark::hard(cx.now), updates);
     }
 
     /// Makes the third tier forget all that is kept under a URI, and tell the other machines.
-    pub(crate) fn forget_third(&self, key: &Key, mark: Mark, updates: &mut Updates) {
+    pub(crate) fn forget_third(
+        &self,
+        target: &Target,
+        key: &Key,
+        mark: Mark,
+        updates: &mut Updates,
+    ) {
         let Some(third) = &self.settings.l3 else {
             return;
         };
         let news = self.news(mark, &news::of_uri(key.uri_part()));
-        updates.tell_third(if self.settings.key.has_extra() {
+        updates.tell_third(if self.settings.key_of(target).has_extra() {
             // Which other parts its keys have nobody knows: all queries of the path go. A `*` in it takes more with it.
             let uri = host_and_path(key.uri_part()).unwrap_or_default();
             third.invalidate(&format!("pattern={}", encoded(&uri)), Some(&news))

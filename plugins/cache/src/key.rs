@@ -152,6 +152,11 @@ impl Key {
         Ok(parts.0)
     }
 
+    /// Whether it has more parts than the URI.
+    pub fn has_extra(&self) -> bool {
+        self.extra.is_some()
+    }
+
     /// The part that an unsafe request to the URI invalidates.
     pub fn uri_part(&self) -> &Bytes {
         &self.uri
@@ -167,9 +172,8 @@ impl Key {
     }
 }
 
-/// A readable form of a request's key for `Cache-Status`: visible ASCII, cut at 256 characters.
-pub fn readable(head: &RequestHead, settings: &KeySettings) -> String {
-    let target = Target::of(head);
+/// A readable form of a target's key for `Cache-Status`: visible ASCII, cut at 256 characters.
+pub fn readable(target: &Target, settings: &KeySettings) -> String {
     let (path, query) = split(&target.path);
     let mut text = [
         &target.scheme[..],

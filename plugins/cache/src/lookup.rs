@@ -143,6 +143,9 @@ impl Lookup {
                 ..RequestDirectives::default()
             };
         }
+        let shown_key = settings
+            .debug_key
+            .then(|| key::readable(&target, settings.key_of(&target)));
         Self {
             primary: key.primary(0),
             key,
@@ -160,9 +163,7 @@ impl Lookup {
             marker: None,
             waited: None,
             boarded: None,
-            shown_key: settings
-                .debug_key
-                .then(|| key::readable(head, &settings.key)),
+            shown_key,
         }
     }
 
@@ -325,7 +326,7 @@ impl CacheExchange {
     }
 
     fn ask_epoch(&mut self, lookup: Box<Lookup>, head: &mut RequestHead, cx: &mut Cx<'_>) -> Step {
-        if !self.core.settings.key.has_extra() {
+        if !lookup.key.has_extra() {
             return self.ask_marker(lookup, head, cx);
         }
         let epoch = Epoch::new(self.core.fresh_generation(cx.now), cx.now);

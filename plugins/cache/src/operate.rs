@@ -48,7 +48,7 @@ impl Core {
         };
         match &purge.what {
             What::Key(target) if purge.soft => {
-                let Ok(key) = Key::of_target(target, &self.settings.key) else {
+                let Ok(key) = Key::of_target(target, self.settings.key_of(target)) else {
                     // Too long for a key: nothing is ever stored under it.
                     return;
                 };
@@ -56,7 +56,7 @@ impl Core {
                 updates.push(name, store::MARKED, move |before| Some(mark.over(before)));
                 self.push_wide(Wide::Marks, updates, cx);
                 // It keeps no marks, and what it has would be fresh after a restart.
-                self.forget_third(&key, mark, updates);
+                self.forget_third(target, &key, mark, updates);
             }
             What::Key(target) => self.invalidate_key(target, updates, cx),
             What::Groups(names) => {
@@ -92,7 +92,7 @@ impl Core {
     /// What of this worker's own memory a purge is about.
     fn touched(&self, what: &What) -> Vec<String> {
         let uri = match what {
-            What::Key(target) => Key::of_target(target, &self.settings.key)
+            What::Key(target) => Key::of_target(target, self.settings.key_of(target))
                 .map(|key| key.uri_part().clone())
                 .unwrap_or_default(),
             _ => Bytes::new(),

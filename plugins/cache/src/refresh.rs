@@ -114,7 +114,7 @@ impl Refresh {
             head.fields.remove(name);
         }
         let target = Target::of(&head);
-        let key = Key::with_target(&target, &head, &core.settings.key)?;
+        let key = Key::with_target(&target, &head, core.settings.key_of(&target))?;
         let lookup = Lookup::new(key, target, &head, &core.settings, false);
         Ok(Self {
             core: Rc::clone(core),
@@ -344,7 +344,7 @@ impl Task for Refresh {
         if self.lead.is_some() {
             return self.fetch(cx);
         }
-        if !self.core.settings.key.has_extra() {
+        if !self.lookup.key.has_extra() {
             return self.ask_marker(cx);
         }
         let epoch = Epoch::new(self.core.fresh_generation(cx.now), cx.now);

@@ -1,5 +1,5 @@
-//! Rules for paths: the first that matches a request decides whether it is looked up and how long a response without
-//! an explicit lifetime is fresh.
+//! Rules for paths: the first that matches a request decides whether it is looked up, under which key, and how long a
+//! response without an explicit lifetime is fresh.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,7 @@ use edgeweir_filter::{ConfigError, PathPattern, bounded};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::config::{KeyConfig, KeySettings};
 use crate::key::{self, Target};
 
 /// A rule for paths.
@@ -22,6 +23,9 @@ pub struct Rule {
     /// Seconds a response of a status (three digits) is fresh when it has no explicit lifetime of its own, instead of
     /// a guess. 0 to 31536000 (a year); 0 stores no such response without a validator. Default: none.
     pub ttl_by_status: BTreeMap<String, u64>,
+    /// What makes two requests for these paths ask for the same, in place of all that the filter's own `key` says.
+    /// Default: the filter's.
+    pub key: Option<KeyConfig>,
 }
 
 /// Checked rules, in order.
@@ -37,6 +41,7 @@ struct Checked {
     path: PathPattern,
     bypass: bool,
     ttl: Vec<(u16, u32)>,
+    key: Option<KeySettings>,
 }
 
 impl Rules {
@@ -63,7 +68,12 @@ impl Rules {
     }
 }
 
-impl Ruling<'_> {
+impl<'a> Ruling<'a> {
+    /// The key's settings, where they are not the filter's.
+    pub fn key(&self) -> Option<&'a KeySettings> {
+        self.0?.key.as_ref()
+    }
+
     /// Whether requests are left alone.
     pub fn bypass(&self) -> bool {
         self.0.is_some_and(|rule| rule.bypass)
@@ -91,10 +101,15 @@ fn check(at: usize, rule: Rule) -> Result<Checked, ConfigError> {
             bounded(&format!("{field}.{status}"), *lifetime, 0, 31_536_000)?,
         ));
     }
+    let key = rule.key.map(|key| {
+        let field = format!("rules[{at}].key");
+        KeySettings::check(&field, key)
+    });
     Ok(Checked {
         path,
         bypass: rule.bypass,
         ttl,
+        key: key.transpose()?,
     })
 }
 
@@ -155,6 +170,7 @@ mod tests {
             path: Some(path.to_owned()),
             bypass,
             ttl_by_status: BTreeMap::from([("404".to_owned(), 7)]),
+            key: None,
         };
         let rules = Rules::new(vec![
             rule("/a/open", false),

@@ -12,6 +12,7 @@ use edgeweir_filter::{Answer, Change, Cx, Effect, Task, Timestamp};
 
 use crate::config::Settings;
 use crate::flights::{Ended, Flights, Lead};
+use crate::key::Key;
 use crate::l3::{About, Keep};
 use crate::marker;
 use crate::memory::Memory;
@@ -134,9 +135,9 @@ impl Core {
     ///
     /// Where keys have more parts than the URI it is not longer than a URI's generation lasts: an invalidation is then
     /// remembered until everything stored before it is gone.
-    pub fn until(&self, storable: &Storable, now: Timestamp) -> u32 {
+    pub fn until(&self, key: &Key, storable: &Storable, now: Timestamp) -> u32 {
         let until = storable.until(self.settings.keep_stale);
-        let longest = match self.settings.key.has_extra() {
+        let longest = match key.has_extra() {
             true => EPOCH,
             false => LONGEST_KEPT,
         };

@@ -440,3 +440,56 @@ fn what_a_purge_may_name_is_bounded() {
     }
     assert!(!is_hit(&mut one, "/a"));
 }
+
+#[test]
+fn each_path_has_the_key_of_its_rule_and_is_found_by_its_uri() {
+    const JSON: &str = r#"{
+        "admin": { "token": "0123456789abcdef" },
+        "key": { "query_exclude": ["utm"] },
+        "rules": [
+            { "path": "/search", "key": { "query_include": ["q"], "query_sort": true } },
+            { "path": "/assets/*", "key": { "query_include": [] } },
+            { "path": "/shop/*", "key": { "cookies": ["currency"] } }
+        ]
+    }"#;
+    for (stored, same, other) in [
+        ("/a?x=1&utm=2", "/a?x=1", "/a?x=2"),
+        ("/search?q=1&x=1", "/search?x=2&q=1", "/search?q=2"),
+        ("/assets/a?v=1", "/%61ssets/a?v=2", "/assets/b"),
+        // All of the filter's own key is replaced.
+        ("/shop/a?utm=1", "/shop/a?utm=1", "/shop/a"),
+    ] {
+        for by_purge in [false, true] {
+            let mut one = worker(JSON);
+            let mut two = worker(JSON).sharing(&one.shared);
+            keep(&mut one, stored, &[]);
+            assert!(is_hit(&mut two, same), "{stored} {same}");
+            assert!(!is_hit(&mut two, other), "{stored} {other}");
+            match by_purge {
+                true => drop(purge(&mut two, &format!("key={}", encoded(same)))),
+                false => {
+                    two.answers(200, &[], &[]);
+                    two.request(&["POST", same], &[]).run();
+                }
+            }
+            assert!(!is_hit(&mut one, stored), "{stored} {by_purge}");
+        }
+    }
+    // A key with more than the URI, and one without, in one filter.
+    let mut one = worker(JSON);
+    let mut two = worker(JSON).sharing(&one.shared);
+    let euro = [("cookie", "currency=eur")];
+    one.answers(200, &[("cache-control", "max-age=60")], &[b"euro"]);
+    one.request(&["GET", "/shop/a"], &euro).run();
+    assert!(!is_hit(&mut two, "/shop/a"), "without the cookie");
+    two.request(&["GET", "/shop/a"], &euro);
+    assert_eq!(two.run().body_text(), "euro");
+    purge(&mut two, "key=/shop/a");
+    one.answers(200, &[], &[b"new"]);
+    one.request(&["GET", "/shop/a"], &euro);
+    assert_eq!(one.run().body_text(), "new");
+}
+
+fn encoded(text: &str) -> String {
+    text.replace('%', "%25").replace('&', "%26")
+}

@@ -157,8 +157,8 @@ fn what_can_not_be_stored_is_not_waited_for_again() {
 #[test]
 fn one_of_those_who_waited_in_vain_leads_the_next() {
     const TAG: (&str, &str) = ("etag", "\"1\"");
-    type Ends = fn(Driven);
-    let ends: [(&str, &[(&str, &str)], Ends); 3] = [
+    type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], fn(Driven));
+    let ends: [Row<'_>; 3] = [
         ("its client left", &[], |one| drop(one)),
         (
             "its client has it",
