@@ -29,6 +29,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
 )]
 
+mod aboard;
 mod admin;
 mod adopt;
 mod answer;

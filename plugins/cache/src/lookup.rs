@@ -8,12 +8,13 @@ use edgeweir_filter::{
     Answer, Body, Cx, Effect, Failed, Fields, Reply, RequestHead, Step, Timestamp,
 };
 
+use crate::aboard::{Aboard, Boarded};
 use crate::answer::{self, Verdict};
 use crate::conditional;
 use crate::config::Settings;
 use crate::directives::RequestDirectives;
 use crate::exchange::{CacheExchange, State};
-use crate::flights::{Awaited, Boarding, Ended, Lead};
+use crate::flights::Lead;
 use crate::key::{self, Key, Target};
 use crate::marker::{self, Marker};
 use crate::memory::Known;
@@ -58,17 +59,6 @@ pub(crate) struct Lookup {
     pub shown_key: Option<String>,
 }
 
-/// Flights that one request waits for at most.
-const BOARDINGS: u8 = 2;
-
-/// What a request that waited knows of that.
-pub(crate) struct Boarded {
-    awaited: Awaited,
-    /// Until when it waits, however often.
-    until: Timestamp,
-    times: u8,
-}
-
 /// What a URI's generation is asked with.
 #[derive(Clone, Copy)]
 pub(crate) struct Epoch {
@@ -106,14 +96,6 @@ impl Epoch {
 
 /// A stored response that was found, and where.
 pub(crate) type Found = (Rc<Stored>, Place);
-
-/// What a request that would go to the origin does.
-pub(crate) enum Aboard {
-    /// It goes, and leads others or not.
-    Go(Option<Lead>),
-    /// It waits for another.
-    Wait(Awaited),
-}
 
 /// A request on its way to the origin.
 pub(crate) struct Sent {
@@ -241,27 +223,6 @@ impl Lookup {
     /// Host and path: what patterns are about.
     pub fn uri(&self) -> Vec<u8> {
         key::host_and_path(self.key.uri_part()).unwrap_or_default()
-    }
-
-    /// Whether it may wait, or wait once more: when the flight before ended with nothing for it (it was cut, its answer was for
-    /// another variant or confirmed what only its client has), one of those who waited leads the next.
-    fn may_board(&self, now: Timestamp) -> bool {
-        match (&self.waited, &self.boarded) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(_), Some(before)) => {
-                let unsaid = before.awaited.ended() == Ended::Unsaid;
-                unsaid && before.times < BOARDINGS && now < before.until
-            }
-        }
-    }
-
-    /// An error that the flight it waited for brought: whether the origin itself sent it.
-    fn failed_for_all(&self) -> Option<bool> {
-        match self.boarded.as_ref()?.awaited.ended() {
-            Ended::Failed { reached } => Some(reached),
-            Ended::Unsaid | Ended::Unstorable => None,
-        }
     }
 
     /// What it shares requests to the origin by: the key, and the variant as far as that is known.
@@ -664,71 +625,6 @@ impl CacheExchange {
         }
     }
 
-    /// Whether a request is the one for its key, goes by itself, or waits.
-    pub(crate) fn board(&self, lookup: &Lookup, missed: Missed, cx: &mut Cx<'_>) -> Aboard {
-        let collapse = self.core.settings.collapse;
-        let may_wait = collapse.waiters > 0
-            && missed.collapses()
-            && !lookup.is_head
-            && !lookup.asked.no_store
-            && lookup.may_board(cx.now)
-            && !lookup.request.has("range");
-        if !may_wait || self.is_known_uncacheable(lookup, cx) {
-            return Aboard::Go(None);
-        }
-        match self.core.flights.board(&lookup.flight(), collapse.waiters) {
-            Boarding::Lead(lead) => Aboard::Go(Some(lead)),
-            Boarding::Full => {
-                cx.count("cache.collapse_full");
-                Aboard::Go(None)
-            }
-            Boarding::Wait(awaited) => Aboard::Wait(awaited),
-        }
-    }
-
-    pub(crate) fn wait(
-        &mut self,
-        mut lookup: Box<Lookup>,
-        missed: Missed,
-        awaited: Awaited,
-        cx: &Cx<'_>,
-    ) -> Step {
-        let before = lookup.boarded.as_ref();
-        let limit = self.core.settings.collapse.limit;
-        let until = before.map_or_else(|| cx.now.plus(limit), |before| before.until);
-        let times = before.map_or(0, |before| before.times).saturating_add(1);
-        let gate = Some(awaited.gate.clone());
-        lookup.waited.get_or_insert(missed);
-        lookup.boarded = Some(Boarded {
-            awaited,
-            until,
-            times,
-        });
-        self.state = State::Waiting(lookup);
-        Step::Do(Effect::Wait {
-            gate,
-            limit: until.since(cx.now),
-        })
-    }
-
-    /// A stale response in place of an error that another request was answered and this one waited for.
-    fn in_place_of_shared_error(
-        &self,
-        lookup: &Lookup,
-        stored: &Stored,
-        cx: &mut Cx<'_>,
-    ) -> Option<Step> {
-        let reached = lookup.failed_for_all()?;
-        let status = Status {
-            forward: lookup.waited.map(Missed::forward),
-            collapsed: Some(true),
-            ..lookup.status()
-        };
-        let reply = self.stale_for_error(lookup, stored, reached, &status, cx)?;
-        cx.count("cache.collapsed");
-        Some(Step::Reply(reply))
-    }
-
     fn only_if_cached(&mut self, lookup: &Lookup, missed: Missed, cx: &mut Cx<'_>) -> Step {
         // RFC 9111 §5.2.1.7: "respond with either a stored response … or a 504 (Gateway Timeout) status code".
         cx.count("cache.miss");
@@ -801,7 +697,7 @@ impl Missed {
     }
 
     /// Whether another request's response may serve this one too.
-    fn collapses(self) -> bool {
+    pub(crate) fn collapses(self) -> bool {
         match self {
             Self::Absent
             | Self::Variant

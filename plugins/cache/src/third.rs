@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use edgeweir_filter::{Answer, Cx, Effect, Pass, RequestHead, Step, Timestamp};
 
+use crate::aboard::Aboard;
 use crate::adopt::Adopt;
 use crate::exchange::{CacheExchange, State};
 use crate::flights::Lead;
 use crate::l3::Said;
-use crate::lookup::{Aboard, Lookup};
+use crate::lookup::Lookup;
 use crate::marker::Marker;
 use crate::news::{Due, Hear};
 use crate::reason::Missed;
