@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use edgeweir_filter::RequestHead;
+use edgeweir_filter::{RequestHead, comparable, respelled};
 
 use crate::config::KeySettings;
 use crate::reason::Bypass;
@@ -56,7 +56,7 @@ impl Target {
         }
     }
 
-    /// The path without its query, as rules compare it: what shares a key shares its rule.
+    /// The path without its query, as rules compare it: what shares a key shares its rule, and an encoded dot is a dot.
     pub fn plain_path(&self) -> Cow<'_, [u8]> {
         match split(&self.path).0 {
             b"" => Cow::Borrowed(b"/"),
@@ -216,7 +216,7 @@ pub fn host_and_path(primary: &[u8]) -> Option<Vec<u8>> {
             _ => {}
         }
         if let (Some(host), Some(path)) = (host, path) {
-            return Some([host, &comparable(path)].concat());
+            return Some([host, &in_the_spelling_of_keys(path)].concat());
         }
         rest = after;
     }
@@ -278,7 +278,7 @@ fn normal_percent(text: &[u8]) -> Cow<'_, [u8]> {
         };
         rest = after.get(2..).unwrap_or_default();
         let decoded = high_value << 4 | low_value;
-        if decoded.is_ascii_alphanumeric() || matches!(decoded, b'-' | b'_' | b'~') {
+        if is_decoded(decoded) {
             out.push(decoded);
         } else {
             out.extend_from_slice(&[b'%', high.to_ascii_uppercase(), low.to_ascii_uppercase()]);
@@ -287,26 +287,14 @@ fn normal_percent(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// A path, or a pattern of paths, as rules and purges compare them: normalised like a key's, and what no URI has
-/// (RFC 3986 §2: blanks, controls, anything beyond ASCII) in percent-encoding.
-pub fn comparable(text: &[u8]) -> Cow<'_, [u8]> {
-    let text = normal_percent(text);
-    if text.iter().all(|byte| in_a_uri(*byte)) {
-        return text;
-    }
-    let mut out = Vec::with_capacity(text.len());
-    for &byte in text.iter() {
-        match in_a_uri(byte) {
-            true => out.push(byte),
-            false => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
-        }
-    }
-    Cow::Owned(out)
+/// A path, or a pattern of paths, as purges compare it: normalised like a key's, and what no URI has in percent-encoding.
+pub fn in_the_spelling_of_keys(text: &[u8]) -> Cow<'_, [u8]> {
+    respelled(text, is_decoded)
 }
 
-/// RFC 3986 §2: unreserved, reserved, and the percent sign.
-fn in_a_uri(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&byte)
+/// What keys have decoded.
+fn is_decoded(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~')
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -576,8 +564,8 @@ mod tests {
         fn normalising_twice_changes_nothing(text: Vec<u8>) {
             let once = normal_percent(&text);
             prop_assert_eq!(&normal_percent(&once), &once);
-            let once = comparable(&text);
-            prop_assert_eq!(&comparable(&once), &once);
+            let once = in_the_spelling_of_keys(&text);
+            prop_assert_eq!(&in_the_spelling_of_keys(&once), &once);
         }
     }
 }

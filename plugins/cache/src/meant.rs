@@ -55,7 +55,7 @@ pub fn pattern(head: &RequestHead, text: &str, end: &str) -> Result<String, Stri
         return Err(format!("is {text:?}, must have no `#`: no key has one"));
     }
     let whole = [&host[..], path.as_bytes(), end.as_bytes()].concat();
-    let whole = String::from_utf8_lossy(&key::comparable(&whole)).into_owned();
+    let whole = String::from_utf8_lossy(&key::in_the_spelling_of_keys(&whole)).into_owned();
     match whole.len() {
         1..=PATTERN => Ok(whole),
         length => Err(format!("has {length} bytes, must be 1 to {PATTERN}")),

@@ -54,7 +54,7 @@ pub use emergency::Emergency;
 pub use fields::{Changed, Fields, list_members};
 pub use head::{Reply, RequestHead, ResponseHead};
 pub use path::PathPattern;
-pub use percent::{comparable, form_decoded, percent_decoded};
+pub use percent::{comparable, form_decoded, percent_decoded, respelled};
 pub use script::{Script, Seen, SharedMemory};
 pub use service::Service;
 pub use step::{Answer, Change, Effect, Failed, Fetch, Fetched, Step, To};

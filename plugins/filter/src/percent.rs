@@ -31,12 +31,20 @@ pub fn form_decoded(text: &[u8]) -> Vec<u8> {
 
 /// A path as rules compare it, so that a client can't leave a rule by another spelling. Patterns and requests take it alike.
 ///
-/// RFC 3986 §6.2.2.2: an encoded unreserved character equals the character itself; nothing else is decoded. §6.2.2.1: "the
-/// hexadecimal digits within a percent-encoding triplet [...] are case-insensitive". §2, RFC 3987 §3.1: what no URI has (blanks,
-/// controls, anything beyond ASCII) is the same as its encoding.
+/// RFC 3986 §6.2.2.2: an encoded unreserved character equals the character itself; nothing else is decoded.
 pub fn comparable(path: &[u8]) -> Cow<'_, [u8]> {
-    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let in_a_uri = |byte: u8| unreserved(byte) || b":/?#[]@!$&'()*+,;=%".contains(&byte);
+    respelled(path, |byte| {
+        byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+    })
+}
+
+/// A path in which the unreserved characters for which `which` holds are decoded and all else is encoded one way.
+///
+/// RFC 3986 §6.2.2.1: "the hexadecimal digits within a percent-encoding triplet [...] are case-insensitive". §2, RFC 3987 §3.1:
+/// what no URI has (blanks, controls, anything beyond ASCII) is the same as its encoding.
+pub fn respelled(path: &[u8], which: impl Fn(u8) -> bool) -> Cow<'_, [u8]> {
+    let in_a_uri =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&byte);
     if path.iter().all(|&byte| byte != b'%' && in_a_uri(byte)) {
         return Cow::Borrowed(path);
     }
@@ -47,7 +55,7 @@ pub fn comparable(path: &[u8]) -> Cow<'_, [u8]> {
             false => encoded.extend_from_slice(format!("%{byte:02X}").as_bytes()),
         }
     }
-    let mut path = percent_decoded(&encoded, unreserved);
+    let mut path = percent_decoded(&encoded, which);
     let mut rest = path.as_mut_slice();
     while let Some(at) = rest.iter().position(|&byte| byte == b'%') {
         let Some((_, after)) = rest.split_at_mut_checked(at + 1) else {
