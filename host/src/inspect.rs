@@ -65,6 +65,12 @@ impl Inspected {
         if !bytes.starts_with(b"\0asm") {
             return Err(anyhow!("{} is not Wasm", file.display()));
         }
+        if bytes.len() < 8 {
+            return Err(anyhow!(
+                "{} is not Wasm: it has fewer than the eight bytes that every module and component begins with",
+                file.display()
+            ));
+        }
         let found =
             Self::parse(&bytes).with_context(|| format!("{} is damaged", file.display()))?;
         Ok((found, bytes))

@@ -15,6 +15,7 @@ pub mod load;
 pub mod monitor;
 pub mod package;
 pub mod record;
+mod refusal;
 pub mod reload;
 pub mod report;
 pub mod routing;

@@ -17,6 +17,7 @@ use edgeweir_host_wasi_http as wasi_http;
 use crate::config::{Config, ConfigError, Filter, Limits, OnTrap};
 use crate::files;
 use crate::inspect::Inspected;
+use crate::refusal;
 use crate::schema;
 
 /// How a filter talks to its host.
@@ -40,9 +41,16 @@ impl Abi {
     /// Tells a module from a component by the first eight bytes of its file.
     pub fn of(file: &Path) -> anyhow::Result<Self> {
         let mut head = [0; 8];
-        std::fs::File::open(file)
-            .and_then(|mut file| file.read_exact(&mut head))
-            .with_context(|| format!("{} cannot be read as Wasm", file.display()))?;
+        let read = std::fs::File::open(file).and_then(|mut file| file.read_exact(&mut head));
+        match read {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                return Err(anyhow!(
+                    "{} is not Wasm: it has fewer than the eight bytes that every module and component begins with",
+                    file.display()
+                ));
+            }
+            read => read.with_context(|| format!("{} cannot be read", file.display()))?,
+        }
         match head {
             // Core: version 1, layer 0. Component: version 13 (the binary format's), layer 1.
             [0, b'a', b's', b'm', 1, 0, 0, 0] => Ok(Self::ProxyWasm),
@@ -159,8 +167,7 @@ impl<'a> Loader<'a> {
             Some(value) => {
                 let (text, json) = settings::of(value.get_ref())
                     .map_err(|message| at(value.span(), "config", message))?;
-                if abi == Abi::WasiHttp
-                    && let Some(schema) = Inspected::read(&file).ok().and_then(|it| it.schema)
+                if let Some(schema) = Inspected::read(&file).ok().and_then(|it| it.schema)
                     && let Err(mismatch) = schema::check(&schema, &json)
                 {
                     let field = if mismatch.field.is_empty() {
@@ -168,33 +175,20 @@ impl<'a> Loader<'a> {
                     } else {
                         format!("config.{}", mismatch.field)
                     };
-                    return Err(at(value.span(), &field, mismatch.message));
+                    let place = self.config.source.below(value.span(), &mismatch.field);
+                    return Err(at(place, &field, mismatch.message));
                 }
                 Some(text)
             }
         };
         let layer = match abi {
             Abi::ProxyWasm => self.module(name, filter, &file, settings).await,
-            Abi::WasiHttp => self.component(name, filter, &file, settings).await,
+            Abi::WasiHttp => {
+                self.check_bounds(name, filter)?;
+                self.component(name, filter, &file, settings).await
+            }
         }
-        .map_err(|error| {
-            let raw = filter
-                .raw
-                .as_ref()
-                .and_then(|raw| raw.configuration.as_ref());
-            let span = match (&filter.config, raw) {
-                (Some(config), _) => config.span(),
-                (None, Some(configuration)) => configuration.span.clone(),
-                (None, None) => filter.module.span(),
-            };
-            let message = format!("{error:#}");
-            anyhow::Error::new(ConfigError::at(
-                &self.config.source,
-                span,
-                &format!("filter.{name}"),
-                message,
-            ))
-        })?;
+        .map_err(|error| refusal::of(self.config, name, filter, &error))?;
         Ok(Loaded {
             name: name.to_owned(),
             abi,
@@ -208,6 +202,39 @@ impl<'a> Loader<'a> {
                 * 1024,
             layer,
         })
+    }
+
+    /// Bounds that are narrower for components than for modules.
+    fn check_bounds(&self, name: &str, filter: &Filter) -> Result<(), ConfigError> {
+        let limits = &self.config.limits;
+        let (headers, deadline) = (limits.headers.get(), limits.deadline_ms.get());
+        let own = filter.deadline_ms.map(|it| it.get());
+        let of_filter = ["filter", name, "deadline_ms"];
+        let (deadline, steps) = match own {
+            Some(own) => (own, &of_filter[..]),
+            None => (deadline, &["limits", "deadline_ms"][..]),
+        };
+        for (value, least, most, steps) in [
+            (deadline, wasi_http::LEAST_DEADLINE_MS, 60_000, steps),
+            (
+                headers,
+                wasi_http::LEAST_HEADERS,
+                8_192,
+                &["limits", "headers"],
+            ),
+        ] {
+            if value < least {
+                let source = &self.config.source;
+                let span = source
+                    .place_of(steps)
+                    .unwrap_or_else(|| filter.module.span());
+                let message = format!(
+                    "{value} is out of bounds: from {least} to {most} where a filter is a component, as [filter.{name}] is"
+                );
+                return Err(ConfigError::at(source, span, &steps.join("."), message));
+            }
+        }
+        Ok(())
     }
 
     async fn module(

@@ -1,8 +1,7 @@
 //! A filter's configuration against the JSON Schema its file carries.
 //!
-//! A proxy-wasm module reads its configuration when it is loaded and refuses a wrong one itself. A component reads it
-//! with its first request, which is too late to tell the operator: so the host looks first. Only what every JSON
-//! Schema means alike is checked (types, fields, choices, bounds); the rest is left to the filter.
+//! The host looks before the filter does: what it finds has a field and a bound, and needs no instance. Only what every
+//! JSON Schema means alike is checked (types, fields, choices, bounds); the rest is left to the filter.
 
 use serde_json::Value;
 

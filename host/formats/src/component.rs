@@ -23,7 +23,8 @@ pub fn configuration_variable(wasm: &[u8], file_name: &str) -> String {
     format!("EDGEWEIR_{}", capitals.collect::<String>())
 }
 
-fn own_name(wasm: &[u8]) -> Option<String> {
+/// The name that a filter of this project carries itself (custom section `edgeweir:name`).
+pub fn own_name(wasm: &[u8]) -> Option<String> {
     let payloads = Parser::new(0).parse_all(wasm).map_while(Result::ok);
     payloads
         .filter_map(|payload| match payload {

@@ -71,6 +71,8 @@ pub(crate) struct Host {
     /// Unfinished lines of the guest's standard output and error.
     pub(crate) stdio: [Vec<u8>; 2],
     pub(crate) start_log: Option<Vec<String>>,
+    /// Errors the guest logged while it starts: where it does not start they are in the error, and said once.
+    held: Vec<String>,
 }
 
 impl Host {
@@ -101,6 +103,7 @@ impl Host {
             root_properties: HashMap::new(),
             stdio: [Vec::new(), Vec::new()],
             start_log: Some(Vec::new()),
+            held: Vec::new(),
         }
     }
 
@@ -139,6 +142,24 @@ impl Host {
             && log.len() < START_LINES
         {
             log.push(line.chars().take(500).collect());
+        }
+    }
+
+    /// Keeps an error that is logged during a start; whether it did.
+    pub(crate) fn hold(&mut self, line: &str) -> bool {
+        let holds = self.start_log.is_some() && self.held.len() < START_LINES;
+        if holds {
+            self.held.push(line.to_owned());
+        }
+        holds
+    }
+
+    /// The start went well: what was kept for its error is logged.
+    pub(crate) fn started(&mut self) {
+        self.start_log = None;
+        let plugin = &self.common.name;
+        for text in self.held.drain(..) {
+            tracing::error!(target: "edgeweir::plugin", %plugin, context = ROOT, "{text}");
         }
     }
 }

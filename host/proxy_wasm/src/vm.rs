@@ -95,7 +95,7 @@ impl Vm {
             .instances
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         vm.store.data_mut().flush();
-        vm.store.data_mut().start_log = None;
+        vm.store.data_mut().started();
         Ok(vm)
     }
 

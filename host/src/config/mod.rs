@@ -6,6 +6,7 @@ mod envoy;
 mod error;
 mod foreign;
 mod listener;
+mod place;
 mod route;
 mod spin;
 mod upstream;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use edgeweir_host_chain::{Layer, Meter, World};
+use edgeweir_host_formats::component::own_name;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -39,6 +40,8 @@ pub struct Program {
     component: Component,
     /// As it is given in errors.
     file: String,
+    /// It carries its name, as filters of this project do.
+    named: bool,
 }
 
 impl Program {
@@ -56,7 +59,13 @@ impl Program {
         Ok(Program {
             component,
             file: name,
+            named: own_name(&bytes).is_some(),
         })
+    }
+
+    /// Whether it carries its name, as filters of this project do.
+    pub(crate) fn is_named(&self) -> bool {
+        self.named
     }
 
     /// Links it and starts a first instance in a world; [`load`](crate::load) is this after compiling, in the real one.
@@ -216,7 +225,7 @@ fn check_limits(name: &str, limits: &Limits) -> anyhow::Result<()> {
         Ok(())
     };
     at_least("memory_bytes", limits.memory_bytes, 1 << 20)?;
-    at_least("headers", limits.headers, 16)?;
+    at_least("headers", limits.headers, crate::LEAST_HEADERS as usize)?;
     at_least("header_bytes", limits.header_bytes, 1024)?;
     at_least("instances", limits.instances, 1)?;
     at_least("concurrent", limits.concurrent, 1)?;

@@ -16,6 +16,7 @@ mod instance;
 mod layer;
 mod output;
 mod pool;
+mod probe;
 mod proxy;
 mod redis;
 mod runtime;
@@ -33,8 +34,14 @@ use tempfile::TempDir;
 pub use component::Program;
 pub use edgeweir_host_formats::outbound::Outbound;
 pub use exchange::RouteFields;
+pub use probe::Refused;
 pub use runtime::{Runtime, RuntimeOptions};
 pub use stores::Kept;
+
+/// The least of [`Limits::headers`].
+pub const LEAST_HEADERS: u64 = 16;
+/// The least of [`Limits::deadline`], milliseconds: how exactly it is kept.
+pub const LEAST_DEADLINE_MS: u64 = 10;
 
 /// What a plugin may use, at most.
 #[derive(Clone, Debug)]
@@ -110,8 +117,8 @@ pub struct Plugin {
 ///
 /// # Errors
 /// Names the file and what is wrong with it: unreadable, not Wasm, a core module, no `wasi:http/handler@0.3.0`
-/// export, another version of wasi:http, an import this host does not offer, a limit out of bounds, or an
-/// instance that does not start.
+/// export, another version of wasi:http, an import this host does not offer, a limit out of bounds, an
+/// instance that does not start; of a filter of this project also a [`Refused`] configuration.
 pub async fn load(runtime: &Arc<Runtime>, plugin: Plugin) -> anyhow::Result<Arc<dyn Layer>> {
     load_metered(runtime, plugin, Arc::default()).await
 }
@@ -126,6 +133,9 @@ pub async fn load_metered(
     meter: Arc<Meter>,
 ) -> anyhow::Result<Arc<dyn Layer>> {
     let program = Program::compile(runtime, &plugin.component)?;
+    if program.is_named() {
+        probe::ask(&program, runtime, &plugin).await?;
+    }
     program
         .start_metered(runtime, plugin, World::default(), meter)
         .await
@@ -133,8 +143,9 @@ pub async fn load_metered(
 
 async fn start(loaded: Arc<component::Loaded>) -> anyhow::Result<Arc<dyn Layer>> {
     let file = loaded.plugin.component.display().to_string();
-    let refused =
-        |error: wasmtime::Error| anyhow::anyhow!("{file}: no instance could be started: {error:?}");
+    let refused = |error: wasmtime::Error| {
+        anyhow::anyhow!("{file}: no instance could be started: {}", told(&error))
+    };
     match loaded.pre.clone() {
         component::Pre::Service(service) => {
             let first = instance::instantiate(&loaded, &service).await;
@@ -145,5 +156,28 @@ async fn start(loaded: Arc<component::Loaded>) -> anyhow::Result<Arc<dyn Layer>>
             let proxy = proxy::Proxy::new(loaded, pre).await;
             Ok(Arc::new(proxy.map_err(refused)?))
         }
+    }
+}
+
+/// An error without the guest's stack: it is for who wrote the guest, and many lines long.
+fn told(error: &wasmtime::Error) -> String {
+    let causes = error.chain().map(ToString::to_string);
+    let causes: Vec<String> = causes
+        .filter(|cause| !cause.contains("wasm backtrace:"))
+        .collect();
+    causes.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::format_err;
+
+    use super::told;
+
+    #[test]
+    fn a_trap_at_start_is_told_without_stacks() {
+        let trap = format_err!("wasm trap: `unreachable`");
+        let trap = trap.context("error while executing at wasm backtrace:\n    0: 0x1c - a!start");
+        assert_eq!(told(&trap), "wasm trap: `unreachable`");
     }
 }

@@ -14,7 +14,7 @@ use crate::context::Guest;
 use crate::stores::{Kept, LABEL, Stores};
 
 /// How often epochs advance: the resolution of [`crate::Limits::deadline`].
-pub(crate) const TICK: Duration = Duration::from_millis(10);
+pub(crate) const TICK: Duration = Duration::from_millis(crate::LEAST_DEADLINE_MS);
 
 /// How a [`Runtime`] is set up.
 #[derive(Clone, Debug, Default)]

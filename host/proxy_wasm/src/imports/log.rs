@@ -27,6 +27,9 @@ pub(super) fn say(host: &mut Host, level: u32, text: &str) {
         witness.log(Some(u8::try_from(level).unwrap_or(5)), text);
         return;
     }
+    if level >= 4 && host.hold(text) {
+        return;
+    }
     let (plugin, context) = (&host.common.name, host.current);
     match level {
         0 => tracing::trace!(target: "edgeweir::plugin", %plugin, context, "{text}"),
