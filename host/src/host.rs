@@ -207,7 +207,13 @@ impl Prepared {
         for (name, filter) in &config.filters {
             if !loaded.contains_key(name) {
                 filters.push(loader.load(name, filter).await?);
-                tracing::warn!(filter = name, "no listener names this filter");
+                let made_from_it = |variant: &String| {
+                    let variant = config.filters.get(variant);
+                    variant.is_some_and(|it| it.shares.as_ref() == Some(name))
+                };
+                if !loaded.keys().any(made_from_it) {
+                    tracing::warn!(filter = name, "no listener names this filter");
+                }
             }
         }
         // As is an upstream.

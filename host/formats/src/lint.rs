@@ -22,6 +22,8 @@ pub struct Facts {
     pub name: String,
     /// The name it carries itself.
     pub kind: Option<String>,
+    /// The filter it is made from, where it is one that a route configures.
+    pub base: Option<String>,
     /// The path of it in the file.
     pub path: String,
     /// Where it stands.
@@ -65,8 +67,12 @@ pub fn chains(filters: &[Facts], chains: &[Chain]) -> Vec<Finding> {
         .iter()
         .flat_map(|chain| chain.filters.clone())
         .collect();
+    let bases: BTreeSet<&str> = used
+        .iter()
+        .filter_map(|at| filters.get(*at)?.base.as_deref())
+        .collect();
     for (at, facts) in filters.iter().enumerate() {
-        if !used.contains(&at) {
+        if !used.contains(&at) && !bases.contains(facts.name.as_str()) {
             findings.push(of(
                 facts,
                 Level::Warning,

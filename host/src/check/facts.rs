@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use crate::config::{Config, Filter};
 use crate::inspect::Inspected;
-use crate::load::Abi;
+use crate::load::{Abi, configuration_variable};
+use crate::refusal;
+use crate::schema;
 
 /// The filters, in the order of their names, and the chains they stand in.
 pub(super) fn of(config: &Config) -> (Vec<Facts>, Vec<Chain>) {
@@ -66,6 +68,7 @@ fn facts(config: &Config, name: &str, filter: &Filter) -> Facts {
     Facts {
         name: name.to_owned(),
         kind: inspected.and_then(|it| it.name),
+        base: filter.shares.clone(),
         path: format!("filter.{name}"),
         span: filter.module.span(),
         config_span: span,
@@ -129,7 +132,7 @@ pub(super) fn unreadable(config: &Config) -> Vec<Finding> {
                 findings.push(Finding {
                     level: Level::Error,
                     code: "module",
-                    path: format!("filter.{name}"),
+                    path: format!("filter.{name}.module"),
                     span: filter.module.span(),
                     message: format!(
                         "{error:#}; `cargo edge build` writes the project's own modules to target/edge"
@@ -154,6 +157,53 @@ pub(super) fn unreadable(config: &Config) -> Vec<Finding> {
                 message: format!("the configuration is no JSON: {error}"),
             });
         }
+    }
+    findings
+}
+
+/// Configurations of components that stand in the environment or in a variable, against the schema of their filter.
+pub(super) fn elsewhere(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (name, filter) in &config.filters {
+        let file = config.resolve(filter.module.get_ref());
+        let Some(schema) = Inspected::read(&file).ok().and_then(|it| it.schema) else {
+            continue;
+        };
+        if Abi::of(&file).is_ok_and(|abi| abi == Abi::ProxyWasm) {
+            continue;
+        }
+        let variable = configuration_variable(&file);
+        let of_spin = variable.to_ascii_lowercase();
+        // As the component looks: what Spin says of a variable comes first.
+        let found = [
+            ("variables", &of_spin, &filter.variables),
+            ("environment", &variable, &filter.environment),
+        ]
+        .into_iter()
+        .find_map(|(table, variable, all)| {
+            let all = all.as_ref()?;
+            let text = all.get_ref().get(variable)?;
+            (!text.trim().is_empty()).then_some((table, variable, all.span(), text))
+        });
+        let Some((table, variable, all, text)) = found else {
+            continue;
+        };
+        let message = match serde_json::from_str(text) {
+            Err(error) => format!("the configuration is no JSON: {error}"),
+            Ok(json) => match schema::check(&schema, &json) {
+                Ok(()) => continue,
+                Err(mismatch) if mismatch.field.is_empty() => mismatch.message,
+                Err(mismatch) => format!("in `{}`: {}", mismatch.field, mismatch.message),
+            },
+        };
+        let place = refusal::place_of_variable(config, name, filter, table, variable);
+        findings.push(Finding {
+            level: Level::Error,
+            code: "option",
+            path: format!("filter.{name}.{table}.{variable}"),
+            span: place.unwrap_or(all),
+            message,
+        });
     }
     findings
 }

@@ -99,7 +99,11 @@ fn looked_at(config: &Config, options: &Options) -> Vec<Found> {
             });
         }
     }
+    for finding in &mut findings {
+        exact(config, &filters, finding);
+    }
     findings.extend(facts::unreadable(config));
+    findings.extend(facts::elsewhere(config));
     findings.extend(routes(config, &filters));
     for finding in &mut findings {
         if finding.level == Level::Unsupported && options.lenient {
@@ -110,6 +114,19 @@ fn looked_at(config: &Config, options: &Options) -> Vec<Found> {
         .into_iter()
         .map(|it| placed(&config.source, it))
         .collect()
+}
+
+/// What is said of a field of a filter's configuration stands where the field does.
+fn exact(config: &Config, filters: &[lint::Facts], finding: &mut Finding) {
+    let of = filters.iter().find_map(|facts| {
+        let below = finding.path.strip_prefix(&facts.path)?;
+        Some((facts, below.strip_prefix(".config.")?))
+    });
+    if let Some((facts, field)) = of
+        && finding.span == facts.config_span
+    {
+        finding.span = config.source.below(finding.span.clone(), field);
+    }
 }
 
 /// Routes that nothing reaches, and upstreams that nothing goes to.
@@ -158,7 +175,7 @@ fn routes(config: &Config, filters: &[lint::Facts]) -> Vec<Finding> {
                 level: Level::Advice,
                 code: "unused-upstream",
                 path: format!("upstream.{name}"),
-                span: 0..0,
+                span: config.source.place_of(&["upstream", name]).unwrap_or(0..0),
                 message: format!(
                     "no route leads to \"{name}\" and no filter names it: take it out"
                 ),
