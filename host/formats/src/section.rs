@@ -58,6 +58,13 @@ impl<'a> At<'a> {
         self.say(Level::Warning, "ignored", message);
     }
 
+    /// No answer is another for it.
+    pub(crate) fn has_no_effect(&self) {
+        let name = self.path.rsplit('.').next().unwrap_or_default();
+        let message = format!("`{name}` has no effect here; no answer is another for it");
+        self.say(Level::Advice, "no-effect", message);
+    }
+
     pub(crate) fn placed<T>(&self, value: T) -> Placed<T> {
         Placed::new(value, self.node.span.clone())
     }
@@ -210,8 +217,7 @@ impl<'a> Section<'a> {
     pub(crate) fn without_effect(&self, names: &[&str]) {
         for name in names {
             if let Some(at) = self.get(name) {
-                let message = format!("`{name}` has no effect here; no answer is another for it");
-                at.say(Level::Advice, "no-effect", message);
+                at.has_no_effect();
             }
         }
     }

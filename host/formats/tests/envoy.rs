@@ -261,6 +261,63 @@ fn everything_that_is_left_out_is_named_with_its_path_and_line() {
         ),
         (
             "CLUSTER",
+            "outlier_detection: { consecutive_5xx: 3 }",
+            Warning,
+            "clusters[0].outlier_detection",
+            "no endpoint is put aside",
+        ),
+        (
+            "CLUSTER",
+            "health_checks: [{ timeout: 1s, interval: 5s, tcp_health_check: {} }]",
+            Warning,
+            "clusters[0].health_checks[0]",
+            "HTTP alone",
+        ),
+        (
+            "CLUSTER",
+            "health_checks: [{ timeout: 1s, interval: 5s, healthy_threshold: 1, unhealthy_threshold: 1, http_health_check: { path: /, expected_statuses: [] } }]",
+            Warning,
+            ".http_health_check.expected_statuses",
+            "ignored",
+        ),
+        (
+            "CLUSTER",
+            "circuit_breakers: { thresholds: [{ priority: HIGH, max_connections: 1 }] }",
+            Warning,
+            ".thresholds[0]",
+            "no priority",
+        ),
+        (
+            "CLUSTER",
+            "circuit_breakers: { thresholds: [{ max_requests: 5 }] }",
+            Warning,
+            ".thresholds[0].max_requests",
+            "max_connections",
+        ),
+        (
+            "MANAGER",
+            "common_http_protocol_options: { max_stream_duration: 60s }",
+            Warning,
+            ".max_stream_duration",
+            "as long as it moves",
+        ),
+        (
+            "MANAGER",
+            "common_http_protocol_options: { max_headers_count: 9000 }",
+            Warning,
+            ".max_headers_count",
+            "8192",
+        ),
+        ("MANAGER", "via: edge", Warning, ".via", "no `via`"),
+        (
+            "MANAGER",
+            "server_name: edge",
+            Warning,
+            ".server_name",
+            "what the origin says",
+        ),
+        (
+            "CLUSTER",
             "connect_timeout: soon",
             Error,
             "clusters[0].connect_timeout",
@@ -275,6 +332,138 @@ fn everything_that_is_left_out_is_named_with_its_path_and_line() {
         let one = one.unwrap_or_else(|| panic!("{path}: {words}: {all:#?}\n{text}"));
         assert_eq!(one.level, level, "{path}: {words}");
         assert!(one.place(&text).is_some(), "{path}");
+    }
+}
+
+/// The bootstrap with these endpoints, a line each.
+fn with_endpoints(cluster: &str, groups: &str) -> String {
+    let text = with("CLUSTER", cluster);
+    let from = text.find("      endpoints: [").expect("endpoints");
+    let groups = groups.replace(
+        "PORT",
+        "endpoint: { address: { socket_address: { address: 127.0.0.1, port_value",
+    );
+    format!("{}      endpoints: [{groups}]\n", &text[..from])
+}
+
+#[test]
+fn what_chooses_among_several_endpoints_is_named() {
+    let two = "{ lb_endpoints: [{ PORT: 1 } } } }, { PORT: 2 } } } }] }";
+    for (name, cluster, groups, path, words) in [
+        (
+            "a policy",
+            "lb_policy: RANDOM",
+            two,
+            ".lb_policy",
+            "drawn at random",
+        ),
+        (
+            "a ring",
+            "ring_hash_lb_config: {}",
+            two,
+            ".ring_hash_lb_config",
+            "drawn at random",
+        ),
+        (
+            "weights",
+            "",
+            "{ lb_endpoints: [{ PORT: 1 } } } }, { PORT: 2 } } }, load_balancing_weight: 3 }] }",
+            ".lb_endpoints[1].load_balancing_weight",
+            "not weighed",
+        ),
+        (
+            "priorities",
+            "",
+            "{ lb_endpoints: [{ PORT: 1 } } } }] }, { priority: 1, lb_endpoints: [{ PORT: 2 } } } }] }",
+            ".endpoints[1].priority",
+            "alike",
+        ),
+    ] {
+        let text = with_endpoints(cluster, groups);
+        let all = found(&text);
+        let one = all.iter().find(|it| it.path.ends_with(path));
+        let one = one.unwrap_or_else(|| panic!("{name}: {all:#?}\n{text}"));
+        assert_eq!(one.level, Level::Warning, "{name}");
+        assert!(one.message.contains(words), "{name}: {one:?}");
+        assert!(one.place(&text).is_some(), "{name}");
+    }
+    for (name, cluster, groups) in [
+        ("as here", "lb_policy: LEAST_REQUEST", two),
+        (
+            "weights that are the same",
+            "",
+            "{ priority: 0, lb_endpoints: [{ PORT: 1 } } }, load_balancing_weight: 2 }, { PORT: 2 } } }, load_balancing_weight: 2 }] }",
+        ),
+    ] {
+        let all = found(&with_endpoints(cluster, groups));
+        let told = all.iter().filter(|it| it.path.contains("clusters"));
+        assert!(
+            told.clone().all(|it| it.level == Level::Advice),
+            "{name}: {all:#?}"
+        );
+    }
+}
+
+#[test]
+fn checks_and_bounds_of_a_cluster_are_taken_over() {
+    let checks = "health_checks: [{ timeout: 1s, interval: 5s, healthy_threshold: 2, unhealthy_threshold: 3, http_health_check: { path: /up } }]";
+    let thresholds = "circuit_breakers: { thresholds: [{ max_connections: 7, max_pending_requests: 3, max_requests: 9 }] }";
+    let http2 = "http2_protocol_options: {}";
+    let of = |text: &str| {
+        let (bootstrap, findings) = envoy::read(&with("CLUSTER", text));
+        assert!(
+            findings.iter().all(|it| it.level < Level::Warning),
+            "{findings:#?}"
+        );
+        bootstrap.clusters.into_iter().next().expect("a cluster")
+    };
+    let cluster = of(&format!("{checks}\n{thresholds}"));
+    let health = cluster.health.expect("a check");
+    assert_eq!(
+        (health.path.value.as_str(), health.host.as_str()),
+        ("/up", "origin")
+    );
+    assert_eq!((health.healthy, health.unhealthy), (2, 3));
+    let bounds = cluster.bounds.expect("bounds");
+    assert_eq!((bounds.requests, bounds.pending), (7, 3));
+    let bounds = of(&format!("{http2}\n{thresholds}"))
+        .bounds
+        .expect("bounds");
+    assert_eq!((bounds.requests, bounds.pending), (9, 0));
+    assert_eq!(of(http2).bounds, None);
+}
+
+#[test]
+fn ports_and_fields_of_a_listener_are_taken_over() {
+    use edgeweir_host_formats::envoy::StripPort::{Any, Never, Own};
+    for (text, strip, most, appends) in [
+        ("", Never, None, false),
+        ("strip_any_host_port: true", Any, None, false),
+        ("strip_matching_host_port: true", Own, None, false),
+        (
+            "common_http_protocol_options: { max_headers_count: 7 }",
+            Never,
+            Some(7),
+            false,
+        ),
+        ("use_remote_address: true", Never, None, true),
+        (
+            "use_remote_address: true\nskip_xff_append: true",
+            Never,
+            None,
+            false,
+        ),
+    ] {
+        let (bootstrap, findings) = envoy::read(&with("MANAGER", text));
+        assert!(
+            findings.iter().all(|it| it.level < Level::Warning),
+            "{findings:#?}"
+        );
+        let listener = bootstrap.listeners.first().expect("a listener");
+        assert_eq!(listener.strip_port, strip, "{text}");
+        assert_eq!(listener.max_headers, most, "{text}");
+        assert_eq!(listener.use_remote_address, appends, "{text}");
+        assert!(!listener.ignore_port, "{text}");
     }
 }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use edgeweir_host_chain::Layer;
 use edgeweir_host_formats::envoy::Policy;
+pub use edgeweir_host_formats::envoy::StripPort;
 pub use edgeweir_host_formats::number::Within;
 use edgeweir_host_formats::outbound::Outbound;
 use edgeweir_host_formats::spin::{Files, Store};
@@ -213,6 +214,12 @@ pub struct Listener {
     /// The client's address is put into `X-Forwarded-For`; a bootstrap of Envoy's may say otherwise.
     #[serde(skip, default = "yes")]
     pub forwarded_for: bool,
+    /// The port that is taken off whom a request is for; of a bootstrap of Envoy's.
+    #[serde(skip)]
+    pub strip_port: StripPort,
+    /// The most fields of a request, where they are fewer than those of `[limits]`; of a bootstrap of Envoy's.
+    #[serde(skip)]
+    pub most_fields: Option<usize>,
     /// TLS: HTTP/2 and HTTP/1.1 by ALPN. Without it the listener is clear.
     pub tls: Option<ListenerTls>,
     /// Say in `Server-Timing` what each filter and the upstream took.
@@ -248,6 +255,8 @@ impl Listener {
             routes: Vec::new(),
             ways: Ways::default(),
             forwarded_for: true,
+            strip_port: StripPort::Never,
+            most_fields: None,
             tls: None,
             server_timing: false,
             request_id: RequestId::Off,
@@ -439,7 +448,8 @@ impl Config {
     pub fn read_with(file: &Path, options: &Options) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(file)
             .map_err(|error| ConfigError::file(file, format!("cannot be read: {error}")))?;
-        match Format::of(file, &text) {
+        let format = Format::of(file, &text);
+        match format {
             Format::Edgeweir => Self::parse(file, text),
             Format::Envoy => envoy::parse(file, text, options),
             Format::Spin => spin::parse(file, text, options),

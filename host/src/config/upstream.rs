@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use edgeweir_host_formats::envoy::Bounds;
 use edgeweir_host_upstream as upstream;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -40,6 +41,8 @@ pub struct Upstream {
     pub retry: Option<Retry>,
     /// Bounds of what is under way, and when an endpoint is left alone.
     pub breaker: Option<Breaker>,
+    /// Bounds of what is under way alone; of a bootstrap of Envoy's.
+    pub bounds: Option<Bounds>,
     /// Probes.
     pub health: Option<Health>,
     /// What share of failures puts an endpoint aside.
@@ -95,6 +98,7 @@ impl TryFrom<Fields> for Upstream {
             idle_timeout_ms: fields.idle_timeout_ms,
             retry: fields.retry,
             breaker: fields.breaker,
+            bounds: None,
             health: fields.health,
             outlier: fields.outlier,
         })
@@ -234,6 +238,9 @@ impl Default for Outlier {
     }
 }
 
+/// The most that may be under way, or wait.
+const MOST_REQUESTS: u64 = 1_000_000;
+
 /// What is wrong with a value, where, and the field below the upstream's table.
 type Wrong = (Range<usize>, &'static str, String);
 
@@ -253,6 +260,7 @@ impl Upstream {
             idle_timeout_ms: idle_timeout(),
             retry: None,
             breaker: None,
+            bounds: None,
             health: None,
             outlier: None,
         }
@@ -308,6 +316,11 @@ impl Upstream {
                 failures: small(breaker.failures),
                 open: breaker.open_ms.millis(),
             };
+        }
+        if let Some(bounds) = &self.bounds {
+            let size = |number| usize::try_from(number).unwrap_or(usize::MAX);
+            settings.requests = Some(size(bounds.requests.min(MOST_REQUESTS)));
+            settings.pending = size(bounds.pending.min(MOST_REQUESTS));
         }
         if let Some(health) = &self.health {
             let path = health.path.get_ref();

@@ -20,7 +20,7 @@ use super::listener::Secure;
 use super::listener::Service;
 use super::plain;
 use super::request_id;
-use crate::config::RequestId;
+use crate::config::{RequestId, StripPort};
 use crate::monitor::Watch;
 use crate::reload::Generation;
 use crate::routing::Routes;
@@ -39,6 +39,10 @@ pub struct Site {
     pub routes: Routes,
     /// The client's address is put into `X-Forwarded-For`.
     pub forwarded_for: bool,
+    /// The port that is taken off whom a request is for.
+    pub strip_port: StripPort,
+    /// The listener's own port.
+    pub port: u16,
     /// The most fields a request may have.
     pub headers: usize,
     /// Counts.
@@ -144,7 +148,7 @@ impl Site {
             );
         }
         let authority = match authority_of(&parts) {
-            Ok(authority) => authority,
+            Ok(authority) => authority.map(|it| self.stripped(it)),
             Err(text) => return refuse(StatusCode::BAD_REQUEST, format!("{text}\n")),
         };
         if parts.uri.path() == "*" {
@@ -190,6 +194,20 @@ impl Site {
         }
         let body = body.map_err(Into::into).boxed_unsync();
         Ok(Request::from_parts(parts, body))
+    }
+
+    /// Whom a request is for, without the port that is to be taken off.
+    fn stripped(&self, authority: Authority) -> Authority {
+        let off = match (self.strip_port, authority.port_u16()) {
+            (StripPort::Never, _) | (_, None) => false,
+            (StripPort::Own, Some(port)) => port == self.port,
+            (StripPort::Any, Some(_)) => true,
+        };
+        let host = authority.as_str().rsplit_once(':').filter(|_| off);
+        match host.map(|(host, _)| Authority::try_from(host)) {
+            Some(Ok(host)) => host,
+            _ => authority,
+        }
     }
 
     fn about(&self, peer: SocketAddr, request: &http::Request<Incoming>) -> About {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Cluster, UpstreamTls, any, host_port};
+use super::{Cluster, UpstreamTls, any, endpoints, health};
 use crate::Placed;
 use crate::section::At;
 
@@ -29,10 +29,7 @@ pub(super) fn read(at: &At<'_>) -> Option<Cluster> {
         "upstream_bind_config",
         "filters",
     ]);
-    // Of one cluster with one endpoint all policies are the same.
     fields.without_effect(&[
-        "lb_policy",
-        "load_balancing_policy",
         "alt_stat_name",
         "dns_lookup_family",
         "dns_refresh_rate",
@@ -41,17 +38,9 @@ pub(super) fn read(at: &At<'_>) -> Option<Cluster> {
         "typed_dns_resolver_config",
         "dns_resolution_config",
         "per_connection_buffer_limit_bytes",
-        "circuit_breakers",
-        "outlier_detection",
-        "health_checks",
         "upstream_connection_options",
         "metadata",
         "track_cluster_stats",
-        "common_lb_config",
-        "least_request_lb_config",
-        "ring_hash_lb_config",
-        "maglev_lb_config",
-        "round_robin_lb_config",
         "close_connections_on_host_health_failure",
         "ignore_health_on_host_removal",
         "preconnect_policy",
@@ -81,7 +70,11 @@ pub(super) fn read(at: &At<'_>) -> Option<Cluster> {
     }
     let tls = fields.get("transport_socket").and_then(|at| tls(&at));
     let connect_timeout = fields.get("connect_timeout").and_then(|at| at.duration());
-    let endpoints = endpoints(&fields);
+    let endpoints = endpoints::read(&fields);
+    endpoints::balancing(&fields, endpoints.len() > 1);
+    health::ejection(&fields);
+    let bounds = health::bounds(&fields, http2);
+    let health = health::checks(&fields, &name.value);
     if endpoints.is_empty() {
         at.error("it has no endpoint");
     }
@@ -91,6 +84,8 @@ pub(super) fn read(at: &At<'_>) -> Option<Cluster> {
         http2,
         tls,
         connect_timeout,
+        bounds,
+        health,
     })
 }
 
@@ -164,50 +159,4 @@ fn tls(at: &At<'_>) -> Option<Placed<UpstreamTls>> {
         }
     }
     Some(at.placed(found))
-}
-
-fn endpoints(fields: &crate::section::Section<'_>) -> Vec<Placed<String>> {
-    let Some(assignment) = fields.need("load_assignment") else {
-        return Vec::new();
-    };
-    let assignment = assignment.section();
-    let _ = assignment.get("cluster_name");
-    assignment.without_effect(&["policy"]);
-    let mut found = Vec::new();
-    for group in assignment.items("endpoints") {
-        let group = group.section();
-        group.without_effect(&["locality", "priority", "load_balancing_weight", "proximity"]);
-        for at in group.items("lb_endpoints") {
-            let one = at.section();
-            one.without_effect(&["load_balancing_weight", "metadata"]);
-            if let Some(status) = one.get("health_status")
-                && status
-                    .text()
-                    .is_some_and(|it| !matches!(it.as_str(), "HEALTHY" | "UNKNOWN"))
-            {
-                status.warn("the endpoint is left out");
-                one.let_go();
-                continue;
-            }
-            let Some(endpoint_at) = one.need("endpoint") else {
-                continue;
-            };
-            let endpoint = endpoint_at.section();
-            endpoint.without_effect(&["hostname", "health_check_config", "additional_addresses"]);
-            let Some((host, port, at)) = endpoint.need("address").and_then(|at| host_port(&at))
-            else {
-                continue;
-            };
-            let host = if host.contains(':') {
-                format!("[{host}]")
-            } else {
-                host
-            };
-            if port == 0 {
-                at.error("port 0 is nobody's");
-            }
-            found.push(at.placed(format!("{host}:{port}")));
-        }
-    }
-    found
 }

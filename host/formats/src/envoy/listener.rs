@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
-use super::{HttpFilter, Listener, Tls, any, route, socket, wasm};
+use super::{HttpFilter, Listener, StripPort, Tls, any, route, socket, wasm};
 use crate::section::{At, Section};
 
 const MANAGER: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
+/// The most fields of a request that this host takes.
+const MOST_FIELDS: u64 = 8_192;
 const TLS: &str = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
 
 pub(super) fn read(at: &At<'_>, index: usize) -> Option<Listener> {
@@ -96,6 +98,8 @@ pub(super) fn read(at: &At<'_>, index: usize) -> Option<Listener> {
         filters: Vec::new(),
         virtual_hosts: Vec::new(),
         ignore_port: false,
+        strip_port: StripPort::Never,
+        max_headers: None,
         use_remote_address: false,
         head_timeout: None,
         stream_idle_timeout: None,
@@ -196,20 +200,15 @@ fn read_manager(manager: &Section<'_>, listener: &mut Listener) {
         "preserve_external_request_id",
         "always_set_request_id_in_response",
         "request_id_extension",
-        "server_name",
-        "server_header_transformation",
         "drain_timeout",
         "delayed_close_timeout",
-        "via",
         "forward_client_cert_details",
         "set_current_client_cert_details",
         "internal_address_config",
-        "skip_xff_append",
         "represent_ipv4_remote_address_as_ipv4_mapped_ipv6",
         "http2_protocol_options",
         "http3_protocol_options",
         "stream_error_on_invalid_http_message",
-        "add_user_agent",
         "add_proxy_protocol_connection_state",
     ]);
     manager.unsupported(&[
@@ -243,10 +242,19 @@ fn read_manager(manager: &Section<'_>, listener: &mut Listener) {
             "idle_timeout",
             "max_connection_duration",
             "max_requests_per_connection",
-            "max_headers_count",
-            "max_stream_duration",
         ]);
+        if let Some(at) = options.get("max_stream_duration") {
+            at.warn("a stream may last as long as it moves: `stream_idle_timeout` and `timeout` of its route bound it");
+        }
+        listener.max_headers = options.get("max_headers_count").and_then(|at| {
+            let most = at.number(u32::MAX.into())?;
+            if most > MOST_FIELDS {
+                at.warn(format!("a request may have {MOST_FIELDS} fields"));
+            }
+            u32::try_from(most.clamp(1, MOST_FIELDS)).ok()
+        });
     }
+    fields_added(manager);
     if let Some(codec) = manager.get("codec_type")
         && let Some(text) = codec.text()
     {
@@ -263,16 +271,20 @@ fn read_manager(manager: &Section<'_>, listener: &mut Listener) {
             at.warn("paths are matched and sent on as they come");
         }
     }
-    listener.use_remote_address = manager.flag("use_remote_address");
+    let append = !manager.flag("skip_xff_append");
+    listener.use_remote_address = manager.flag("use_remote_address") && append;
     listener.head_timeout = manager
         .get("request_headers_timeout")
         .and_then(|at| at.duration());
     listener.stream_idle_timeout = manager
         .get("stream_idle_timeout")
         .and_then(|at| at.duration());
-    if manager.flag("strip_matching_host_port") || manager.flag("strip_any_host_port") {
-        listener.ignore_port = true;
-    }
+    let own = manager.flag("strip_matching_host_port");
+    listener.strip_port = match (manager.flag("strip_any_host_port"), own) {
+        (true, _) => StripPort::Any,
+        (false, true) => StripPort::Own,
+        (false, false) => StripPort::Never,
+    };
     let mut router = false;
     for at in manager.items("http_filters") {
         if router {
@@ -293,6 +305,29 @@ fn read_manager(manager: &Section<'_>, listener: &mut Listener) {
         manager
             .at
             .error("missing field `route_config`: routes are read from this file alone");
+    }
+}
+
+/// Fields that Envoy would add or replace.
+fn fields_added(manager: &Section<'_>) {
+    if let Some(at) = manager.get("server_header_transformation")
+        && at.text().is_some_and(|it| it != "PASS_THROUGH")
+    {
+        at.warn("`server` is what the origin says, or missing");
+    }
+    for (name, message) in [
+        (
+            "server_name",
+            "`server` is what the origin says, or missing",
+        ),
+        ("via", "no `via` is added"),
+        ("add_user_agent", "`user-agent` is the client's, or missing"),
+    ] {
+        if let Some(at) = manager.get(name)
+            && at.text().is_some_and(|it| it != "false")
+        {
+            at.warn(message);
+        }
     }
 }
 

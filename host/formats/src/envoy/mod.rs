@@ -5,6 +5,8 @@
 //! something, [`Level::Unsupported`](crate::Level) where they would be wrong (another HTTP filter, say).
 
 mod cluster;
+mod endpoints;
+mod health;
 mod listener;
 mod protobuf;
 mod route;
@@ -46,14 +48,30 @@ pub struct Listener {
     pub filters: Vec<HttpFilter>,
     /// Virtual hosts.
     pub virtual_hosts: Vec<VirtualHost<Way>>,
-    /// The port of an authority counts for nothing.
+    /// The port of an authority counts for nothing when virtual hosts are looked for.
     pub ignore_port: bool,
+    /// The port of an authority that is taken off.
+    pub strip_port: StripPort,
+    /// `max_headers_count`.
+    pub max_headers: Option<u32>,
     /// The client's address is put into `X-Forwarded-For`.
     pub use_remote_address: bool,
     /// `request_headers_timeout`.
     pub head_timeout: Option<Duration>,
     /// `stream_idle_timeout`.
     pub stream_idle_timeout: Option<Duration>,
+}
+
+/// The port that is taken off the authority of a request, for filters, routes and the upstream.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum StripPort {
+    /// None.
+    #[default]
+    Never,
+    /// The listener's own: `strip_matching_host_port`.
+    Own,
+    /// Whatever it is: `strip_any_host_port`.
+    Any,
 }
 
 /// `DownstreamTlsContext`.
@@ -151,6 +169,36 @@ pub struct Cluster {
     pub tls: Option<Placed<UpstreamTls>>,
     /// `connect_timeout`.
     pub connect_timeout: Option<Duration>,
+    /// `circuit_breakers`.
+    pub bounds: Option<Bounds>,
+    /// `health_checks`.
+    pub health: Option<HealthCheck>,
+}
+
+/// What may be under way at a cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// Requests, each of which is a connection over HTTP/1.1.
+    pub requests: u64,
+    /// Requests that wait.
+    pub pending: u64,
+}
+
+/// An `http_health_check`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HealthCheck {
+    /// The path asked for.
+    pub path: Placed<String>,
+    /// Whom it is asked of.
+    pub host: String,
+    /// From one to the next.
+    pub interval: Duration,
+    /// The longest one may take.
+    pub timeout: Duration,
+    /// Good ones in a row that bring an endpoint back.
+    pub healthy: u64,
+    /// Bad ones in a row that put it aside.
+    pub unhealthy: u64,
 }
 
 /// `UpstreamTlsContext`.

@@ -14,8 +14,8 @@ use edgeweir_host_formats::{Finding, Level, Placed};
 use toml::Spanned;
 
 use super::{
-    Address, Admin, Authority, Config, ConfigError, Filter, Listener, ListenerTls, OnTrap, Options,
-    Raw, Source, Upstream, UpstreamTls, Way, Ways, Within,
+    Address, Admin, Authority, Config, ConfigError, Filter, Health, Listener, ListenerTls, OnTrap,
+    Options, Raw, Source, Upstream, UpstreamTls, Way, Ways, Within,
 };
 
 /// Reads a bootstrap.
@@ -62,6 +62,11 @@ fn translate(bootstrap: &Bootstrap, config: &mut Config) -> Result<(), ConfigErr
     if let Some(longest) = heads.filter(|it| !it.is_zero()).max() {
         config.limits.head_timeout_ms = Within::of(millis(longest));
     }
+    let fields = bootstrap.listeners.iter().filter_map(|it| it.max_headers);
+    if let Some(most) = fields.max() {
+        // Each listener has its own bound; that of the host leaves room for it.
+        config.limits.headers = Within::of(config.limits.headers.get().max(most.into()));
+    }
     for listener in &bootstrap.listeners {
         let names = filters(listener, config)?;
         let made = made(listener, &names);
@@ -80,6 +85,8 @@ fn clusters(bootstrap: &Bootstrap, config: &mut Config) {
         upstream.connect_timeout_ms = Within::of(millis(
             cluster.connect_timeout.unwrap_or(Duration::from_secs(5)),
         ));
+        upstream.bounds = cluster.bounds;
+        upstream.health = cluster.health.as_ref().map(health);
         let others = cluster.endpoints.iter().skip(1);
         upstream.others = others.map(|it| Authority(it.value.clone())).collect();
         if let Some(tls) = &cluster.tls {
@@ -132,6 +139,17 @@ fn clusters(bootstrap: &Bootstrap, config: &mut Config) {
         config
             .upstreams
             .insert(cluster.name.value.clone(), upstream);
+    }
+}
+
+fn health(check: &envoy::HealthCheck) -> Health {
+    Health {
+        path: spanned(&check.path, check.path.value.clone()),
+        host: Some(Authority(check.host.clone())),
+        interval_ms: Within::of(millis(check.interval)),
+        timeout_ms: Within::of(millis(check.timeout)),
+        healthy: Within::of(check.healthy),
+        unhealthy: Within::of(check.unhealthy),
     }
 }
 
@@ -279,6 +297,8 @@ fn made(listener: &envoy::Listener, names: &BTreeMap<String, String>) -> Listene
     Listener {
         upstream: None,
         forwarded_for: listener.use_remote_address,
+        strip_port: listener.strip_port,
+        most_fields: listener.max_headers.map(|most| most as usize),
         ways,
         tls: listener.tls.as_ref().map(|tls| ListenerTls {
             certificate: spanned(&tls.certificate, tls.certificate.value.clone()),
