@@ -171,17 +171,17 @@ pub struct Run {
     /// Do not look at the files: reload on SIGHUP only.
     #[arg(long)]
     pub no_watch: bool,
-    /// Go on without what an Envoy bootstrap or a Spin manifest asks for and this host does not have, though answers will
+    /// Envoy bootstraps and Spin manifests: go on without what they ask for and this host does not have, though answers will
     /// be others.
     #[arg(long, requires = "config")]
     pub lenient: bool,
-    /// Where a Spin manifest is served; default 127.0.0.1:3000.
+    /// Spin manifests alone: where they are served; default 127.0.0.1:3000.
     #[arg(long, value_name = "ADDRESS:PORT", requires = "config")]
     pub listen: Option<std::net::SocketAddr>,
-    /// The value of a variable of a Spin manifest; also SPIN_VARIABLE_NAME in the environment.
+    /// Spin manifests alone: the value of a variable; also SPIN_VARIABLE_NAME in the environment.
     #[arg(long, value_name = "NAME=VALUE", requires = "config", value_parser = variable)]
     pub variable: Vec<(String, String)>,
-    /// The stores of a Spin manifest: a runtime configuration as `spin up` takes it.
+    /// Spin manifests alone: their stores, a runtime configuration as `spin up` takes it.
     #[arg(long, value_name = "FILE", requires = "config")]
     pub runtime_config_file: Option<PathBuf>,
     /// Print what each filter cost every so many seconds, not only at the end.

@@ -201,6 +201,101 @@ fn bounds_of_components_are_said_where_they_are_set() {
 }
 
 #[test]
+fn an_option_that_a_format_has_no_use_for_is_refused() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let run = ["run", "--check"];
+    let manifest = "examples/spin/spin.toml";
+    for (command, file, option, value, good) in [
+        (
+            &run[..],
+            "examples/host/edgeweir.toml",
+            "--listen",
+            "127.0.0.1:0",
+            false,
+        ),
+        (
+            &run,
+            "examples/envoy/envoy.yaml",
+            "--listen",
+            "127.0.0.1:0",
+            false,
+        ),
+        (
+            &["check"],
+            "examples/envoy/envoy.yaml",
+            "--variable",
+            "a=b",
+            false,
+        ),
+        (
+            &["check"],
+            "examples/host/edgeweir.toml",
+            "--runtime-config-file",
+            manifest,
+            false,
+        ),
+        (
+            &["check", "--no-load"],
+            manifest,
+            "--variable",
+            "edgeweir_cache=",
+            true,
+        ),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_edgeweir"))
+            .current_dir(&root)
+            .args(command)
+            .args([file, option, value])
+            .output()
+            .expect("it runs");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        let refused = said.contains(&format!(
+            "`{option}` is for Spin manifests, and this is an "
+        ));
+        assert_eq!(
+            (output.status.success(), refused),
+            (good, !good),
+            "{file}: {said}"
+        );
+    }
+}
+
+/// Sizes aside, which change with every build.
+#[test]
+fn the_page_shows_what_inspect_says() {
+    let page = include_str!("../docs/inspect.md");
+    let shown = page.split_once("$ edgeweir inspect target/edge/minify.proxy-wasm.wasm\n");
+    let shown = shown
+        .and_then(|(_, rest)| rest.split_once("```"))
+        .expect("a block")
+        .0;
+    let output = Command::new(env!("CARGO_BIN_EXE_edgeweir"))
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .args(["inspect", "target/edge/minify.proxy-wasm.wasm"])
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let without_sizes = |text: &str| -> Vec<String> {
+        let sized = |line: &&str| {
+            let line = line.trim_start();
+            ["size ", "memory ", "sections "]
+                .iter()
+                .any(|it| line.starts_with(it))
+        };
+        text.lines()
+            .filter(|line| !sized(line))
+            .map(str::to_owned)
+            .collect()
+    };
+    // Imports stand in the order in which the linker found them.
+    let (mut shown, mut said) = (without_sizes(shown), without_sizes(&said));
+    shown.sort();
+    said.sort();
+    assert_eq!(shown, said);
+}
+
+#[test]
 fn a_file_that_is_no_wasm_is_called_so() {
     let folder = tempfile::tempdir().expect("a folder");
     let wasm = folder.path().join("cut.wasm");

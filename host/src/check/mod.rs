@@ -24,13 +24,13 @@ pub struct Check {
     /// Do not start the filters: only read files. Faster; what a filter itself says of its configuration is not heard.
     #[arg(long)]
     pub no_load: bool,
-    /// What an Envoy bootstrap or a Spin manifest asks for and this host does not have is a warning, not an error.
+    /// Envoy bootstraps and Spin manifests: what they ask for and this host does not have is a warning, not an error.
     #[arg(long)]
     pub lenient: bool,
-    /// The value of a variable of a Spin manifest; also SPIN_VARIABLE_NAME in the environment.
+    /// Spin manifests alone: the value of a variable; also SPIN_VARIABLE_NAME in the environment.
     #[arg(long, value_name = "NAME=VALUE", value_parser = crate::cli::variable)]
     pub variable: Vec<(String, String)>,
-    /// The stores of a Spin manifest: a runtime configuration as `spin up` takes it.
+    /// Spin manifests alone: their stores, a runtime configuration as `spin up` takes it.
     #[arg(long, value_name = "FILE")]
     pub runtime_config_file: Option<PathBuf>,
 }

@@ -34,6 +34,13 @@ impl Format {
         }
     }
 
+    const fn article(self) -> &'static str {
+        match self {
+            Self::Edgeweir | Self::Envoy => "an ",
+            Self::Spin => "a ",
+        }
+    }
+
     /// Its name for people.
     pub const fn name(self) -> &'static str {
         match self {
@@ -60,6 +67,27 @@ pub struct Options {
 }
 
 impl Options {
+    /// Refuses what would have no effect on a file of this format.
+    pub(super) fn check(&self, format: Format, file: &Path) -> Result<(), ConfigError> {
+        let given = [
+            ("--listen", self.listen.is_some()),
+            ("--variable", !self.variables.is_empty()),
+            ("--runtime-config-file", self.runtime_config.is_some()),
+        ];
+        let useless = given.iter().find(|(_, given)| *given);
+        match useless.filter(|_| format != Format::Spin) {
+            None => Ok(()),
+            Some((option, _)) => {
+                let message = format!(
+                    "`{option}` is for Spin manifests, and this is {}{}: leave it out",
+                    format.article(),
+                    format.name()
+                );
+                Err(ConfigError::file(file, message))
+            }
+        }
+    }
+
     /// Whether what was found ends the reading.
     pub(super) fn refuses(&self, findings: &[Finding]) -> bool {
         !self.keep_going && findings.iter().any(|finding| self.is_fatal(finding))

@@ -8,6 +8,7 @@ mod foreign;
 mod listener;
 mod place;
 mod route;
+mod sound;
 mod spin;
 mod upstream;
 
@@ -449,6 +450,7 @@ impl Config {
         let text = std::fs::read_to_string(file)
             .map_err(|error| ConfigError::file(file, format!("cannot be read: {error}")))?;
         let format = Format::of(file, &text);
+        options.check(format, file)?;
         match format {
             Format::Edgeweir => Self::parse(file, text),
             Format::Envoy => envoy::parse(file, text, options),
@@ -542,6 +544,8 @@ impl Config {
             }
         }
         self.monitor.settings(self)?;
+        self.check_upstreams()?;
+        self.check_admin()?;
         let mut names = BTreeSet::new();
         let mut addresses = BTreeSet::new();
         for (index, listener) in self.listeners.iter().enumerate() {
