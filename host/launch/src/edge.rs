@@ -55,6 +55,13 @@ impl Edge {
             folder: file.parent().unwrap_or(Path::new("")).to_owned(),
             file: file.to_owned(),
         };
+        if edge.table.contains_key("spin_manifest_version") {
+            bail!(
+                "{} is a Spin manifest, which only `run`, `check` and `record` take: serve it with `run` and name its \
+                 address (http://127.0.0.1:3000)",
+                file.display()
+            );
+        }
         if edge.listeners().is_empty() {
             bail!(
                 "{} has no [[listener]]: nothing would be served",
@@ -424,6 +431,15 @@ config = { max_object_bytes = 7 }
         assert_eq!(edge.filters_of(None).expect("filters"), ["compress"]);
         let filter = edge.named("filter", "compress").expect("a filter");
         assert_eq!(filter["config"]["gzip_level"].as_integer(), Some(6));
+    }
+
+    #[test]
+    fn a_manifest_of_spins_is_called_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("spin.toml");
+        std::fs::write(&file, "spin_manifest_version = 2\n").expect("writes");
+        let error = Edge::read(&file).expect_err("no configuration of this host");
+        assert!(error.to_string().contains("is a Spin manifest"), "{error}");
     }
 
     #[test]

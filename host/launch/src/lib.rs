@@ -51,11 +51,18 @@ impl FromStr for Side {
     fn from_str(text: &str) -> Result<Self, String> {
         let file = |text: &str| {
             let known = text.ends_with(".toml") || text.ends_with(".wasm");
-            known.then(|| PathBuf::from(text)).ok_or_else(|| {
-                format!(
+            let foreign = [".yaml", ".yml", ".json"]
+                .iter()
+                .any(|it| text.ends_with(it));
+            known.then(|| PathBuf::from(text)).ok_or_else(|| match foreign {
+                true => format!(
+                    "\"{text}\" is a bootstrap of Envoy's, which only `run`, `check` and `record` take: serve it with `run`, \
+                     or with Envoy, and name its address (http://127.0.0.1:10000)"
+                ),
+                false => format!(
                     "\"{text}\" is none of: a configuration (.toml), a module or component (.wasm), either with envoy: \
                      or wasmtime: before it, an address (http://127.0.0.1:10000)"
-                )
+                ),
             })
         };
         if let Some(rest) = text.strip_prefix("envoy:") {
