@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::failure::{Failure, chain_of};
+use crate::failure::{Failure, chain_of, in_words};
 use crate::settings::{Protocol, Settings};
 
 /// What a connection goes to.
@@ -112,7 +112,7 @@ impl Connector {
                         error.get_ref().and_then(|it| it.downcast_ref()),
                         Some(rustls::Error::InvalidCertificate(_))
                     ),
-                    why: chain_of(&error),
+                    why: in_words(chain_of(&error)),
                 })?;
             let agreed = stream.get_ref().1.alpn_protocol().map(|name| name == b"h2");
             Ok((Stream::Tls(Box::new(stream)), Some(agreed == Some(true))))

@@ -158,6 +158,16 @@ pub fn plain(status: StatusCode, error: Option<&'static str>, text: String) -> R
     response
 }
 
+/// What of TLS's errors says nothing to an operator, in words.
+pub(crate) fn in_words(why: String) -> String {
+    if why.contains("CaUsedAsEndEntity") {
+        return "the certificate it shows is an authority's (CA:TRUE), which no server may show as its own: have a certificate \
+                signed by that authority, or make this one without CA:TRUE"
+            .to_owned();
+    }
+    why
+}
+
 /// An error with its causes, outermost first.
 pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

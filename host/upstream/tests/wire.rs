@@ -557,6 +557,15 @@ fn certified(names: &[&str], protocols: &[&str]) -> (String, tokio_rustls::TlsAc
         .unwrap()
         .signed_by(&key, &issuer)
         .unwrap();
+    (pem, showing(&own, &key, protocols))
+}
+
+/// A server that shows a certificate.
+fn showing(
+    own: &rcgen::Certificate,
+    key: &rcgen::KeyPair,
+    protocols: &[&str],
+) -> tokio_rustls::TlsAcceptor {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut server = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -568,7 +577,26 @@ fn certified(names: &[&str], protocols: &[&str]) -> (String, tokio_rustls::TlsAc
         )
         .unwrap();
     server.alpn_protocols = protocols.iter().map(|it| it.as_bytes().to_vec()).collect();
-    (pem, tokio_rustls::TlsAcceptor::from(Arc::new(server)))
+    tokio_rustls::TlsAcceptor::from(Arc::new(server))
+}
+
+#[tokio::test]
+async fn an_authority_that_is_shown_as_a_servers_is_named_in_words() {
+    let mut parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let authority = parameters.self_signed(&key).unwrap();
+    let origin = Origin::over(Act::Good, Some(showing(&authority, &key, &[]))).await;
+    let mut settings = settings(&[&origin.address]);
+    settings.tls = Some(Tls {
+        roots: Some(authority.pem().into_bytes()),
+        server_name: None,
+    });
+    let response = Under::new(settings).ask(Method::GET, empty()).await;
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let said = String::from_utf8_lossy(&body);
+    assert!(said.contains("an authority's (CA:TRUE)"), "{said}");
+    assert!(!said.contains("CaUsedAsEndEntity"), "{said}");
 }
 
 #[tokio::test]
