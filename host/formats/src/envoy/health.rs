@@ -35,7 +35,7 @@ pub(super) fn checks(fields: &Section<'_>, cluster: &str) -> Option<HealthCheck>
     let http = http.section();
     http.without_effect(&["codec_client_type"]);
     let path = http.need("path")?;
-    let number = |name| Some(check.need(name)?.number(u32::MAX.into())?);
+    let number = |name| check.need(name)?.number(u32::MAX.into());
     let duration = |name| -> Option<Duration> { check.need(name)?.duration() };
     Some(HealthCheck {
         path: path.placed(path.text()?),
