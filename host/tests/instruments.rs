@@ -238,8 +238,12 @@ fn bench_says_what_is_wrong_before_it_measures() {
     for (arguments, words) in [
         (vec!["bench", "absent.toml"], "absent.toml cannot be read"),
         (
-            vec!["bench", "edgeweir.yaml"],
+            vec!["bench", "edgeweir.ini"],
             "none of: a configuration (.toml)",
+        ),
+        (
+            vec!["bench", "envoy.yaml"],
+            "is a bootstrap of Envoy's, which only `run`",
         ),
         (vec!["bench", "edgeweir.toml", "--rounds", "3"], "6..=100"),
         (
