@@ -404,6 +404,7 @@ fn telling_of(
         server_timing: listener.server_timing,
         request_id: listener.request_id,
         request_id_in_response: listener.request_id_in_response,
+        received: config.taps.client.is_some(),
         access_log,
     })
 }

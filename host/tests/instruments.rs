@@ -386,6 +386,55 @@ fn get(address: &str, path: &str) -> String {
 }
 
 #[test]
+fn a_replay_against_nothing_is_an_error_and_no_difference() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let har = r#"{"log":{"entries":[{"request":{"method":"GET","url":"http://app.test/","headers":[]},
+        "response":{"status":200,"headers":[],"content":{}}}]}}"#;
+    std::fs::write(folder.join("recorded.har"), har).expect("a recording");
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}", nobody.local_addr().expect("an address"));
+    drop(nobody);
+    let output = run(folder, &["replay", "recorded.har", "--against", &address]);
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    let said = out(&output);
+    assert!(
+        said.contains("connecting to 127.0.0.1") && !said.contains("differ"),
+        "{said}"
+    );
+}
+
+#[test]
+fn cases_that_are_all_skipped_are_no_success() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    module(folder, "still.wasm", "");
+    let cases = "module = \"still.wasm\"\n\n[[case]]\nname = \"it passes\"\n\n[[case.step]]\nrequest = \"GET /\"\nexpect.status = 200\n";
+    std::fs::write(folder.join("a.test.toml"), cases).expect("cases");
+    let output = run(folder, &["test"]);
+    assert!(output.status.success(), "{}", out(&output));
+    let output = run(folder, &["test", "--torture-at", "proxy_lgo:1:1"]);
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    let said = out(&output);
+    assert!(
+        said.contains("nothing was run: every case was skipped"),
+        "{said}"
+    );
+    let output = run(folder, &["test", "--filter", "it fails"]);
+    assert_eq!(output.status.code(), Some(2), "{}", out(&output));
+    // A module that is not there is named where it is named.
+    let cases = format!("# A comment.\n{}", cases.replace("still", "absent"));
+    std::fs::write(folder.join("a.test.toml"), cases).expect("cases");
+    let output = run(folder, &["test"]);
+    assert_eq!(output.status.code(), Some(2), "{}", out(&output));
+    let said = out(&output);
+    assert!(
+        said.contains("a.test.toml:2: ") && said.contains("absent.wasm"),
+        "{said}"
+    );
+}
+
+#[test]
 fn what_was_recorded_is_replayed() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
@@ -419,9 +468,11 @@ fn what_was_recorded_is_replayed() {
             "version 1\n"
         );
         assert!(
-            !text.contains("Bearer") && !text.contains("secret=1"),
+            !text.contains("Bearer x") && !text.contains("secret=1"),
             "{text}"
         );
+        assert!(text.contains("Bearer [redacted]"), "{text}");
+        assert_eq!(text.contains("x-forwarded-for"), side == "origin", "{text}");
     }
     let output = run(
         folder,

@@ -1,5 +1,6 @@
 //! Sends a request as it is given, in its pieces and with its trailers, and takes the response down.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,6 +17,16 @@ use crate::message::{Answer, Asked, Body, fields_of, in_pieces, map_of};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The most of a body that is kept, bytes; more is an error.
 const MOST: usize = 64 << 20;
+
+/// No connection: nothing can be said of responses.
+#[derive(Clone, Copy, Debug)]
+pub struct Unreachable(SocketAddr);
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connecting to {}", self.0)
+    }
+}
 
 /// One connection, opened when it is needed and again when it was closed.
 pub struct Client {
@@ -56,7 +67,7 @@ impl Client {
             _ => {
                 let stream = TcpStream::connect(self.target)
                     .await
-                    .with_context(|| format!("connecting to {}", self.target))?;
+                    .context(Unreachable(self.target))?;
                 stream.set_nodelay(true)?;
                 let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
                 tokio::spawn(connection);

@@ -47,6 +47,11 @@ pub const KNOWN: &[Known] = &[
         Rule::Ignored,
         "Envoy's own measurements and hints",
     ),
+    known(
+        "server-timing",
+        Rule::Ignored,
+        "how long it took (the host's and Envoy's own, where they are asked for it)",
+    ),
     known("x-request-id", Rule::Ignored, "made up by each proxy"),
     known(
         "x-forwarded-proto",

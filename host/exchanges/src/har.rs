@@ -222,7 +222,7 @@ fn headers(fields: &Fields, redacts: &[String]) -> Value {
         .iter()
         .map(|(name, value)| {
             if redacts.iter().any(|secret| secret == name) {
-                return json!({ "name": name, "value": REDACTED });
+                return json!({ "name": name, "value": redacted(name, value) });
             }
             match std::str::from_utf8(value) {
                 Ok(text) => json!({ "name": name, "value": text }),
@@ -232,6 +232,19 @@ fn headers(fields: &Fields, redacts: &[String]) -> Value {
             }
         })
         .collect()
+}
+
+/// What stands for a secret: of credentials the scheme stays, which is none (RFC 9110 §11.4), of a cookie that it is one.
+fn redacted(name: &str, value: &[u8]) -> String {
+    match name {
+        "authorization" | "proxy-authorization" => {
+            let end = value.iter().position(|byte| *byte == b' ');
+            let scheme = end.and_then(|end| std::str::from_utf8(value.get(..end)?).ok());
+            scheme.map_or_else(|| REDACTED.to_owned(), |it| format!("{it} {REDACTED}"))
+        }
+        "cookie" => format!("redacted={REDACTED}"),
+        _ => REDACTED.to_owned(),
+    }
 }
 
 fn fields(list: &Value, what: &str) -> Result<Fields> {
@@ -396,8 +409,24 @@ mod tests {
             .append(&sample(), &SECRET.map(str::to_owned))
             .expect("appended");
         let text = std::fs::read_to_string(file.path()).expect("read");
-        assert!(!text.contains("Bearer") && !text.contains("a=1"), "{text}");
+        assert!(
+            !text.contains("Bearer x") && !text.contains("a=1"),
+            "{text}"
+        );
         assert_eq!(text.matches(REDACTED).count(), 2);
+    }
+
+    #[test]
+    fn what_stands_for_a_secret_says_what_kind_it_was() {
+        for (name, value, want) in [
+            ("authorization", "Bearer x", "Bearer [redacted]"),
+            ("proxy-authorization", "Basic eDp5", "Basic [redacted]"),
+            ("authorization", "x", "[redacted]"),
+            ("cookie", "a=1; b=2", "redacted=[redacted]"),
+            ("x-api-key", "x y", "[redacted]"),
+        ] {
+            assert_eq!(redacted(name, value.as_bytes()), want, "{name}: {value}");
+        }
     }
 
     #[test]

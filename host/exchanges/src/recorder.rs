@@ -13,6 +13,7 @@ use anyhow::Result;
 use async_trait::async_trait;
 use bytes::Bytes;
 use edgeweir_host_chain::{Body, Error, Layer, Next, Request, Response};
+use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 
@@ -32,6 +33,11 @@ pub struct Bounds {
     /// Fields whose values are not written, in lower case.
     pub redacts: Vec<String>,
 }
+
+/// A request's fields as the client sent them, before the host added its own; an extension of a request. They are what is
+/// recorded: sent again, the host adds its own again.
+#[derive(Clone, Debug)]
+pub struct Received(pub HeaderMap);
 
 /// The layer.
 pub struct Recorder {
@@ -113,7 +119,9 @@ impl Layer for Recorder {
 
     async fn handle(&self, request: Request, next: Next) -> Result<Response, Error> {
         let (began, started_ms) = (Instant::now(), now_ms());
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let received = parts.extensions.remove::<Received>();
+        let received = received.as_ref().map_or(&parts.headers, |it| &it.0);
         let asked = Asked {
             method: parts.method.to_string(),
             authority: parts
@@ -125,7 +133,7 @@ impl Layer for Recorder {
                 .uri
                 .path_and_query()
                 .map_or("/".to_owned(), ToString::to_string),
-            fields: fields_of(&parts.headers),
+            fields: fields_of(received),
             ..Asked::default()
         };
         let sent = Arc::new(Mutex::new(Part::default()));
@@ -281,7 +289,6 @@ impl Drop for Tee {
 #[cfg(test)]
 mod tests {
     use edgeweir_host_chain::{empty, full};
-    use http::HeaderMap;
     use http_body_util::Channel;
 
     use super::*;
@@ -362,5 +369,31 @@ mod tests {
         assert!(!all[0].answer.cut && !all[0].answer.left_out);
         assert!(all[1].answer.left_out && !all[1].answer.cut);
         assert!(all[2].answer.cut);
+    }
+
+    #[tokio::test]
+    async fn what_the_host_added_to_a_request_is_not_recorded() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tape.har");
+        let bounds = Bounds {
+            file: 1 << 20,
+            body: 10,
+            redacts: Vec::new(),
+        };
+        let (recorder, recording) = Recorder::start(&file, bounds).expect("started");
+        let chain = Next::new(vec![recorder.clone(), Arc::new(Echo)]);
+        let mut request = request(empty());
+        let received = Received(request.headers().clone());
+        request.extensions_mut().insert(received);
+        let added = http::HeaderValue::from_static("192.0.2.1");
+        request.headers_mut().insert("x-forwarded-for", added);
+        drop(chain.clone().run(request).await.expect("a response"));
+        drop((recorder, chain));
+        tokio::task::spawn_blocking(|| recording.finish())
+            .await
+            .expect("finished");
+        let all = har::read(&file).expect("read");
+        let names = all[0].asked.fields.iter().map(|(name, _)| name.as_str());
+        assert_eq!(names.collect::<Vec<_>>(), ["cookie"]);
     }
 }

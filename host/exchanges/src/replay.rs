@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use edgeweir_host_launch::{Edge, Exit, Options, Side};
 
-use crate::client::Client;
+use crate::client::{Client, Unreachable};
 use crate::compare::{Difference, Ignored, answers};
 use crate::har::{self, REDACTED};
 use crate::message::{Answer, Exchange};
-use crate::terminal::{progress, say};
+use crate::terminal::{progress, said, say};
 
 /// The exit code of a response that differs from the recorded one.
 pub const DIFFERS: u8 = 3;
@@ -69,7 +69,7 @@ pub fn execute(arguments: &Replay) -> Result<()> {
         .build()
         .context("the runtime")?;
     let bar = progress(recorded.len() as u64, "exchanges");
-    let differing = runtime.block_on(async {
+    let differing: Result<Vec<_>> = runtime.block_on(async {
         let mut client = Client::new(target);
         let mut differing = Vec::new();
         let began = Instant::now();
@@ -84,15 +84,16 @@ pub fn execute(arguments: &Replay) -> Result<()> {
                     Duration::from_millis(exchange.started_ms.saturating_sub(first)).div_f64(speed);
                 tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
             }
-            let differences = once(&mut client, exchange, &ignored).await;
+            let differences = once(&mut client, exchange, &ignored).await?;
             if !differences.is_empty() {
                 differing.push((at, differences));
             }
             bar.inc(1);
         }
-        differing
+        Ok(differing)
     });
     bar.finish_and_clear();
+    let differing = differing.map_err(|error| said(error, child.as_ref()))?;
     say(&text(&recorded, &differing, &arguments.against));
     if differing.is_empty() {
         return Ok(());
@@ -101,13 +102,16 @@ pub fn execute(arguments: &Replay) -> Result<()> {
     Err(Exit::new(DIFFERS, message).into())
 }
 
-/// Sends one request again.
-async fn once(client: &mut Client, exchange: &Exchange, ignored: &Ignored) -> Vec<Difference> {
+/// Sends one request again. Where nothing listens there is nothing to compare: an error.
+async fn once(
+    client: &mut Client,
+    exchange: &Exchange,
+    ignored: &Ignored,
+) -> Result<Vec<Difference>> {
+    // A secret is sent as what stands for it: without, a response that is nobody else's could be stored. One that was not
+    // recorded cannot be compared.
     let redacted = |value: &[u8]| value == REDACTED.as_bytes();
-    let mut asked = exchange.asked.clone();
-    // What was not recorded cannot be sent, and what it was for cannot be compared.
-    asked.fields.retain(|(_, value)| !redacted(value));
-    match client.send(&asked).await {
+    match client.send(&exchange.asked).await {
         Ok(mut answer) => {
             let mut before = exchange.answer.clone();
             let hidden = |answer: &mut Answer| {
@@ -121,13 +125,14 @@ async fn once(client: &mut Client, exchange: &Exchange, ignored: &Ignored) -> Ve
             };
             hidden(&mut answer);
             hidden(&mut before);
-            answers(&before, &answer, ignored)
+            Ok(answers(&before, &answer, ignored))
         }
-        Err(error) => vec![Difference {
+        Err(error) if error.is::<Unreachable>() => Err(error),
+        Err(error) => Ok(vec![Difference {
             what: "response".to_owned(),
             first: exchange.answer.status.to_string(),
             second: format!("none: {error:#}"),
-        }],
+        }]),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use edgeweir_host_launch::Running;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Prints, and does not mind when nobody reads any more.
@@ -20,4 +21,12 @@ pub fn progress(length: u64, of: &str) -> ProgressBar {
         bar.set_style(style);
     }
     bar
+}
+
+/// The error, and what a child that was started said.
+pub fn said(error: anyhow::Error, child: Option<&Running>) -> anyhow::Error {
+    match child.map(|child| child.log_tail().trim().to_owned()) {
+        Some(log) if !log.is_empty() => error.context(format!("the log says: {log}")),
+        _ => error,
+    }
 }

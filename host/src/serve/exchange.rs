@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
 use edgeweir_host_chain::{Emergency, Peer, Request, Response, Timeline};
+use edgeweir_host_exchanges::recorder::Received;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version};
@@ -64,6 +65,8 @@ pub struct Telling {
     pub request_id: RequestId,
     /// It is returned in the response.
     pub request_id_in_response: bool,
+    /// A recording wants the fields that the client sent.
+    pub received: bool,
     /// Where a line is written.
     pub access_log: Option<Arc<AccessLog>>,
 }
@@ -124,6 +127,7 @@ impl Site {
     ) -> Result<Request, Box<Response>> {
         let refuse = |status, text: String| Err(Box::new(plain(status, None, text)));
         let (mut parts, body) = request.into_parts();
+        let received = self.telling.received.then(|| received(&parts.headers));
         let made = || uuid::Uuid::new_v4().to_string();
         asked.request_id = request_id::identify(&mut parts.headers, self.telling.request_id, made);
         if let (Some((_, about)), Some(id)) = (&mut pending.log, &asked.request_id) {
@@ -183,6 +187,9 @@ impl Site {
         }
         parts.extensions.clear();
         parts.extensions.insert(Peer(peer));
+        if let Some(received) = received {
+            parts.extensions.insert(received);
+        }
         if !self.watch.accept_field {
             parts.headers.remove(Emergency::FIELD);
         }
@@ -264,6 +271,14 @@ impl Site {
         let body = Counted::new(body, expected, pending).boxed_unsync();
         Response::from_parts(parts, body)
     }
+}
+
+/// What a client sent, but for what is of its connection and the `Host`.
+fn received(headers: &HeaderMap) -> Received {
+    let mut headers = headers.clone();
+    headers.remove(header::HOST);
+    fields::strip_request(&mut headers);
+    Received(headers)
 }
 
 /// Whom a request is for; `None` only for HTTP/1.0 without a Host.
