@@ -156,6 +156,9 @@ pub fn execute(arguments: &Bench) -> Result<()> {
         baseline::save(&report, file)?;
     }
     if arguments.json {
+        for failure in report.failures() {
+            eprintln!("{failure}");
+        }
         say(&format!("{}\n", serde_json::to_string_pretty(&report)?));
     } else {
         say(&report.text());

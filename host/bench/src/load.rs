@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
+use http::header::HOST;
 use http::{HeaderName, HeaderValue, Request, Uri};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::{http1, http2};
@@ -120,6 +121,10 @@ pub async fn run(load: &Arc<Load>, target: SocketAddr, lasts: Duration) -> Resul
     if load.paths.is_empty() {
         bail!("there is no path to ask for");
     }
+    // What cannot be sent is said before anything is.
+    for path in &load.paths {
+        request(load, target, path)?;
+    }
     let mut connections = Vec::new();
     for _ in 0..load.connections {
         connections.push(Connection::open(load.http2, target).await?);
@@ -217,18 +222,25 @@ async fn ask(
 }
 
 fn request(load: &Load, target: SocketAddr, path: &str) -> Result<Request<Empty<Bytes>>> {
+    // A Host that is given is the one that is sent: two are answered with 400 (RFC 9112 §3.2).
+    let given = load.fields.iter().find(|(name, _)| *name == HOST);
+    let host = match given {
+        Some((_, host)) => host.clone(),
+        None => HeaderValue::from_str(&target.to_string())?,
+    };
     let uri: Uri = if load.http2 {
-        format!("http://{target}{path}").parse()?
+        let authority = host.to_str().context("the host")?;
+        let uri = format!("http://{authority}{path}");
+        uri.parse().with_context(|| format!("the URL {uri}"))?
     } else {
-        path.parse()?
+        path.parse().with_context(|| format!("the path {path}"))?
     };
     let mut request = Request::new(Empty::new());
     *request.uri_mut() = uri;
     if !load.http2 {
-        let host = HeaderValue::from_str(&target.to_string())?;
-        request.headers_mut().insert(http::header::HOST, host);
+        request.headers_mut().insert(HOST, host);
     }
-    for (name, value) in &load.fields {
+    for (name, value) in load.fields.iter().filter(|(name, _)| *name != HOST) {
         request.headers_mut().append(name.clone(), value.clone());
     }
     Ok(request)
@@ -317,6 +329,23 @@ mod tests {
             assert!(tally.statuses[&200] > 20, "{:?}", tally.statuses);
             assert_eq!(tally.latency.len(), tally.responses());
             assert!(tally.bytes > 20 * 1_024, "{}", tally.bytes);
+        }
+    }
+
+    #[test]
+    fn a_host_that_is_given_is_the_one_that_is_sent() {
+        let target = SocketAddr::from(([127, 0, 0, 1], 80));
+        for http2 in [false, true] {
+            let mut load = (*load(http2, None)).clone();
+            let host = HeaderValue::from_static("x.test:81");
+            load.fields = vec![(HOST, host.clone())];
+            let asked = request(&load, target, "/1k").expect("a request");
+            let hosts: Vec<_> = asked.headers().get_all(HOST).iter().collect();
+            match http2 {
+                true => assert_eq!(asked.uri().to_string(), "http://x.test:81/1k"),
+                false => assert_eq!(hosts, [&host]),
+            }
+            assert_eq!(hosts.len(), usize::from(!http2));
         }
     }
 

@@ -193,9 +193,36 @@ impl Report {
         }
     }
 
-    /// The verdict in a sentence or two; for one side, its bottleneck.
+    /// Sides of which nothing was served, each in a sentence: what follows is the cost of errors.
+    pub fn failures(&self) -> Vec<String> {
+        let failed = |(side, letter): (&SideReport, &str)| {
+            let responses: u64 = side.statuses.values().sum();
+            let served = |(status, _): (&u16, &u64)| (100..400).contains(status);
+            if side.statuses.iter().any(served) || responses + side.errors == 0 {
+                return None;
+            }
+            let statuses: Vec<String> = side.statuses.keys().map(u16::to_string).collect();
+            Some(match responses {
+                0 => format!(
+                    "{letter} ANSWERED NOTHING: none of {} requests got a whole response",
+                    side.errors
+                ),
+                _ => format!(
+                    "{letter} ANSWERED WITH ERRORS ALONE: all {responses} responses are {}; the figures are the cost of those",
+                    statuses.join(" or ")
+                ),
+            })
+        };
+        self.sides
+            .iter()
+            .zip(["A", "B"])
+            .filter_map(failed)
+            .collect()
+    }
+
+    /// The verdict in a sentence or two; for one side, its bottleneck. Before it, what makes it worthless.
     pub fn headline(&self) -> String {
-        let mut lines = Vec::new();
+        let mut lines = self.failures();
         for (metric, what) in [(Metric::Cpu, "CPU time"), (Metric::P50, "median latency")] {
             let Some(ratio) = self.ratios.get(&metric) else {
                 continue;
@@ -559,6 +586,28 @@ pub(crate) mod tests {
             warnings[1].starts_with("B: 3 requests were due and never sent"),
             "{warnings:?}"
         );
+    }
+
+    #[test]
+    fn errors_alone_are_said_before_the_verdict() {
+        let mut report = report();
+        report.sides[0].statuses = [(400, 1_000)].into();
+        report.sides[1].statuses.clear();
+        report.sides[1].errors = 7;
+        let text = report.text();
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default();
+        assert!(
+            first.starts_with("A ANSWERED WITH ERRORS ALONE: all 1000 responses are 400"),
+            "{text}"
+        );
+        assert_eq!(
+            lines.next(),
+            Some("B ANSWERED NOTHING: none of 7 requests got a whole response")
+        );
+        report.sides[0].statuses.insert(204, 1);
+        report.sides[1].statuses.insert(304, 1);
+        assert!(report.failures().is_empty());
     }
 
     #[test]

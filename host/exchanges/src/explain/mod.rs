@@ -8,18 +8,23 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use edgeweir_host_launch::{Edge, Options, Running, Side};
+use edgeweir_host_launch::{Edge, Options, Side};
 use http::Uri;
 use serde_json::Value;
 
 use crate::client::Client;
 use crate::message::{Answer, Asked};
-use crate::terminal::say;
+use crate::terminal::{said, say};
 
 pub use reasons::{ALL, MEASURES, Reason, of, of_detail};
 
-/// Filters count when an exchange has ended, a moment after the client has its last byte.
-const SETTLES: Duration = Duration::from_millis(60);
+/// Modules count when an exchange has ended, a moment after the client has its last byte; components tell what they counted
+/// 50 ms later. What has not changed for so long is what the exchange before left.
+const QUIET: Duration = Duration::from_millis(150);
+/// How often counters are read meanwhile.
+const STEP: Duration = Duration::from_millis(30);
+/// Where others ask all the time counters never stand still: no longer than this.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Arguments of `explain`.
 #[derive(clap::Args, Debug)]
@@ -85,15 +90,18 @@ pub fn execute(arguments: &Explain) -> Result<()> {
         "{} http://{}{}\n",
         asked.method, asked.authority, asked.target
     ));
+    let settled = || match admin {
+        Some(admin) => still(|| counters(admin)),
+        None => Ok(Counters::default()),
+    };
+    let mut before = settled()?;
     for number in 1..=arguments.times {
-        let before = admin.map(counters).transpose()?.unwrap_or_default();
         let began = Instant::now();
         let answer = runtime
             .block_on(client.send(&asked))
             .map_err(|error| said(error, child.as_ref()))?;
         let took = began.elapsed();
-        std::thread::sleep(SETTLES);
-        let after = admin.map(counters).transpose()?.unwrap_or_default();
+        let after = settled()?;
         say(&format!(
             "\n{number}. {}, {} bytes, {:.1} ms\n",
             answer.status,
@@ -103,6 +111,7 @@ pub fn execute(arguments: &Explain) -> Result<()> {
         for line in explained(&answer, &grown(&before, &after)) {
             say(&format!("   {line}\n"));
         }
+        before = after;
     }
     if admin.is_none() {
         say(
@@ -110,13 +119,6 @@ pub fn execute(arguments: &Explain) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn said(error: anyhow::Error, child: Option<&Running>) -> anyhow::Error {
-    match child.map(|child| child.log_tail().trim().to_owned()) {
-        Some(log) if !log.is_empty() => error.context(format!("the log says: {log}")),
-        _ => error,
-    }
 }
 
 /// The request, and the address of the URL's host where it is one that can be asked.
@@ -148,20 +150,48 @@ fn request(arguments: &Explain) -> Result<(Asked, Option<SocketAddr>)> {
         }
         _ => None,
     };
+    // A Host that is given is the one that is sent: two are answered with 400 (RFC 9112 §3.2).
+    let (hosts, fields): (Vec<_>, Vec<_>) = arguments
+        .fields
+        .iter()
+        .cloned()
+        .partition(|(name, _)| name == "host");
+    let host = match hosts.as_slice() {
+        [] => authority.to_string(),
+        [(_, host)] => String::from_utf8_lossy(host).into_owned(),
+        _ => bail!("-H gives more than one host"),
+    };
     let asked = Asked {
         method: method.to_ascii_uppercase(),
-        authority: authority.to_string(),
+        authority: host,
         target: uri
             .path_and_query()
             .map_or("/".to_owned(), ToString::to_string),
-        fields: arguments.fields.clone(),
+        fields,
         ..Asked::default()
     };
     Ok((asked, own))
 }
 
-/// The counters of a host's filters or of an Envoy's, by their full names.
-fn counters(admin: SocketAddr) -> Result<BTreeMap<String, u64>> {
+/// Counters by their full names.
+type Counters = BTreeMap<String, u64>;
+
+/// What `read` says when it has not changed for a while, or when patience is over.
+fn still(mut read: impl FnMut() -> Result<Counters>) -> Result<Counters> {
+    let began = Instant::now();
+    let (mut seen, mut since) = (read()?, Instant::now());
+    while since.elapsed() < QUIET && began.elapsed() < PATIENCE {
+        std::thread::sleep(STEP);
+        let now = read()?;
+        if now != seen {
+            (seen, since) = (now, Instant::now());
+        }
+    }
+    Ok(seen)
+}
+
+/// The counters of a host's filters or of an Envoy's.
+fn counters(admin: SocketAddr) -> Result<Counters> {
     if let Ok(text) = edgeweir_host_launch::get(admin, "/stats.json") {
         let stats: Value = serde_json::from_str(&text).context("/stats.json is no JSON")?;
         return Ok(of_host(&stats));
@@ -170,7 +200,7 @@ fn counters(admin: SocketAddr) -> Result<BTreeMap<String, u64>> {
     Ok(of_envoy(&text))
 }
 
-fn of_host(stats: &Value) -> BTreeMap<String, u64> {
+fn of_host(stats: &Value) -> Counters {
     let mut all = BTreeMap::new();
     for filter in stats["filters"].as_array().into_iter().flatten() {
         for (name, value) in filter["counters"].as_object().into_iter().flatten() {
@@ -181,7 +211,7 @@ fn of_host(stats: &Value) -> BTreeMap<String, u64> {
 }
 
 /// `wasmcustom.edgeweir.cache.hit: 3`.
-fn of_envoy(text: &str) -> BTreeMap<String, u64> {
+fn of_envoy(text: &str) -> Counters {
     text.lines()
         .filter_map(|line| {
             let (name, value) = line.strip_prefix("wasmcustom.")?.rsplit_once(": ")?;
@@ -190,7 +220,7 @@ fn of_envoy(text: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-fn grown(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> Vec<String> {
+fn grown(before: &Counters, after: &Counters) -> Vec<String> {
     after
         .iter()
         .filter(|(name, value)| **value > before.get(*name).copied().unwrap_or_default())
@@ -394,6 +424,54 @@ mod tests {
             lines[2].starts_with("cache         not stored: the response says no-store"),
             "{lines:?}"
         );
+    }
+
+    #[test]
+    fn counters_that_come_late_are_waited_for() {
+        let began = Instant::now();
+        let mut last = 0;
+        let read = || {
+            // A line 40 ms after the exchange, another 100 ms after that.
+            let now = match began.elapsed().as_millis() {
+                0..40 => 1,
+                40..140 => 2,
+                _ => 3,
+            };
+            last = now;
+            Ok([("edgeweir.cache.hit".to_owned(), now)].into())
+        };
+        let seen = still(read).expect("counters");
+        assert_eq!((seen["edgeweir.cache.hit"], last), (3, 3));
+        let mut counted = 0;
+        let busy = || {
+            counted += 1;
+            Ok([("edgeweir.cache.hit".to_owned(), counted)].into())
+        };
+        let began = Instant::now();
+        assert!(still(busy).expect("counters")["edgeweir.cache.hit"] > 2);
+        assert!(began.elapsed() < PATIENCE * 2);
+    }
+
+    #[test]
+    fn a_host_that_is_given_is_the_one_that_is_sent() {
+        let arguments = |fields: &[&str]| Explain {
+            request: vec!["http://127.0.0.1:8000/a".to_owned()],
+            config: None,
+            at: None,
+            admin: None,
+            listener: None,
+            fields: fields
+                .iter()
+                .map(|it| field(it).expect("a field"))
+                .collect(),
+            times: 1,
+            envoy: None,
+        };
+        let (asked, _) = request(&arguments(&["Host: x.test", "a: b"])).expect("a request");
+        assert_eq!(asked.authority, "x.test");
+        assert_eq!(asked.fields, [("a".to_owned(), b"b".to_vec())]);
+        let two = request(&arguments(&["host: x.test", "host: y.test"]));
+        assert!(two.is_err());
     }
 
     #[test]
