@@ -58,6 +58,8 @@ pub struct Filter {
     pub name: String,
     /// Its file.
     pub module: PathBuf,
+    /// Where that is named.
+    pub line: usize,
     /// Its configuration; nothing is empty.
     pub config: String,
     /// Modules: `plugin_root_id`.

@@ -132,6 +132,7 @@ fn filter(module: &Node<'_>, config: &str) -> Result<Filter, Problem> {
     Ok(Filter {
         name: name.split('.').next().unwrap_or_default().to_owned(),
         module: file,
+        line: module.line(),
         config: config.to_owned(),
         root_id: String::new(),
         allow_on_headers_stop_iteration: false,

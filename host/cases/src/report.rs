@@ -123,12 +123,14 @@ impl Run {
         counts
     }
 
-    /// 0: all passed; 1: some failed; 2: a case, a file or a module is broken, or there is nothing to run.
+    /// 0: all passed, those left out that cannot run here; 1: some failed, or every one was left out; 2: a case, a file or a
+    /// module is broken, or there is nothing to run.
     pub fn exit_code(&self) -> u8 {
         match self.counts() {
             counts if counts.broken > 0 => 2,
             counts if counts.failed > 0 => 1,
             counts if counts == Counts::default() => 2,
+            counts if counts.passed == 0 => 1,
             _ => 0,
         }
     }
@@ -172,6 +174,9 @@ impl Run {
             paint.red(&line)
         };
         let _ = writeln!(out, "\n{line}");
+        if counts.skipped > 0 && counts.skipped == self.outcomes.len() {
+            let _ = writeln!(out, "nothing was run: every case was skipped");
+        }
         self.torture_line(&mut out);
         for (what, cases) in self.unchecked() {
             let _ = writeln!(out, "not checked on {}: {what} (in {cases} cases)", self.on);

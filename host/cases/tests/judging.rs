@@ -191,6 +191,15 @@ fn a_run_is_reported_in_three_ways() {
         ..Run::default()
     };
     assert_eq!(run.exit_code(), 0);
+    let mut none = run.clone();
+    none.outcomes
+        .retain(|outcome| matches!(outcome.end, End::Skipped(_)));
+    assert_eq!(none.exit_code(), 1);
+    let said = none.terminal(false);
+    assert!(
+        said.contains("nothing was run: every case was skipped"),
+        "{said}"
+    );
     run.outcomes.push(outcome("bad", judged_as(bad)));
     assert_eq!(run.exit_code(), 1);
     run.outcomes

@@ -138,7 +138,7 @@ fn at_once(arguments: &Test, cases: &[(&Path, &Case)], host: &Host) -> Vec<Outco
         let outcome = Outcome {
             file: file.to_path_buf(),
             name: case.name.clone(),
-            line: case.line,
+            line: line(case, &end),
             end,
             took: began.elapsed(),
         };
@@ -167,6 +167,15 @@ fn at_once(arguments: &Test, cases: &[(&Path, &Case)], host: &Host) -> Vec<Outco
         .unwrap_or_else(PoisonError::into_inner);
     all.sort_by_key(|(at, _)| *at);
     all.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// Where to look: of a module that is not there, where it is named.
+fn line(case: &Case, end: &End) -> usize {
+    let absent = |filter: &&Filter| !filter.module.is_file();
+    match (end, case.filters.iter().find(absent)) {
+        (End::Broken(_), Some(filter)) => filter.line,
+        _ => case.line,
+    }
 }
 
 /// Runs a group and gives each case's end to `keep`.
