@@ -360,7 +360,10 @@ mod tests {
         let all = har::read(&file).expect("read");
         assert_eq!(all[0].asked.target, "/a?b");
         assert_eq!(all[0].asked.authority, "app.test");
-        assert_eq!(all[0].asked.text("cookie").as_deref(), Some(har::REDACTED));
+        assert_eq!(
+            all[0].asked.text("cookie").as_deref(),
+            Some("redacted=[redacted]")
+        );
         assert_eq!(all[0].answer.whole(), b"small");
         assert_eq!(
             all[0].answer.trailers,
