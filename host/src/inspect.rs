@@ -289,6 +289,30 @@ impl Inspected {
         !self.component && (self.abi_version.is_some() || self.exports.iter().any(callback))
     }
 
+    /// What it imports and this host links but does not serve: a name that does not change, and what becomes of calls.
+    pub fn unserved(&self) -> Vec<(&'static str, String)> {
+        let imported = |name: &&str| {
+            let of_host = self.imports.get("env").into_iter().flatten();
+            of_host.into_iter().any(|import| import == name)
+        };
+        let mut found = Vec::new();
+        let grpc = ["proxy_grpc_call", "proxy_grpc_stream"];
+        let grpc: Vec<&str> = grpc.into_iter().filter(|name| imported(name)).collect();
+        if !grpc.is_empty() {
+            let message = format!(
+                "it imports {}: this host makes no gRPC calls, each is answered with Unimplemented (12)",
+                grpc.join(" and ")
+            );
+            found.push(("grpc", message));
+        }
+        if imported(&"proxy_call_foreign_function") {
+            let message = "it imports proxy_call_foreign_function: this host has clear_route_cache, which does nothing here, and \
+                           answers any other name with NotFound (1)";
+            found.push(("foreign-function", message.to_owned()));
+        }
+        found
+    }
+
     /// Everything but the schema's text, for scripts.
     pub fn to_json(&self) -> Value {
         json!({
@@ -308,6 +332,7 @@ impl Inspected {
             "producers": self.producers,
             "target_features": self.features,
             "schema": self.schema,
+            "warnings": self.unserved().into_iter().map(|(_, message)| message).collect::<Vec<_>>(),
         })
     }
 
@@ -355,6 +380,9 @@ impl Inspected {
             .collect();
         if !custom.is_empty() {
             line("sections", custom.join(", "));
+        }
+        for (_, message) in self.unserved() {
+            line("warning", message);
         }
         let _ = writeln!(text, "imports");
         for (interface, names) in &self.imports {
@@ -444,6 +472,27 @@ mod tests {
         assert_eq!(found.name.as_deref(), Some("limit"));
         assert_eq!(found.schema, Some(json!({"type": "object"})));
         assert_eq!(found.features, ["simd128"]);
+    }
+
+    #[test]
+    fn what_is_imported_and_not_served_is_a_warning() {
+        let mut found = Inspected::parse(&module()).expect("a sound module");
+        assert!(found.unserved().is_empty());
+        assert!(!found.to_text(Path::new("a.wasm")).contains("warning"));
+        let more = ["proxy_grpc_stream", "proxy_call_foreign_function"];
+        let of_host = found.imports.entry("env".to_owned()).or_default();
+        of_host.extend(more.map(str::to_owned));
+        let codes: Vec<&str> = found.unserved().into_iter().map(|(code, _)| code).collect();
+        assert_eq!(codes, ["grpc", "foreign-function"]);
+        let text = found.to_text(Path::new("a.wasm"));
+        assert!(
+            text.contains("  warning      it imports proxy_grpc_stream: "),
+            "{text}"
+        );
+        assert_eq!(
+            found.to_json()["warnings"][1].as_str().map(|it| &it[..34]),
+            Some("it imports proxy_call_foreign_func")
+        );
     }
 
     #[test]

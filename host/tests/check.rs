@@ -292,3 +292,27 @@ fn what_a_filter_refuses_is_heard() {
     assert_eq!(output.status.code(), Some(2), "{told}");
     assert!(told.contains("edge.toml:10:"), "{told}");
 }
+
+#[test]
+fn what_a_module_imports_and_will_not_get_is_a_warning() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = r#"(module (import "env" "proxy_grpc_stream" (func (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_call_foreign_function" (func (param i32 i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1")))"#;
+    let module = folder.path().join("calls.wasm");
+    std::fs::write(&module, wat::parse_str(text).expect("it is good")).expect("writes");
+    let file = folder.path().join("edge.toml");
+    let filter = format!("[filter.a]\nmodule = \"{}\"\n", module.display());
+    std::fs::write(&file, toml("filters = [\"a\"]", &filter)).expect("writes");
+    let output = check(&file, &["--no-load"]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    for words in [
+        "edge.toml:9:",
+        "[grpc]",
+        "it imports proxy_grpc_stream: this host makes no gRPC calls",
+        "[foreign-function]",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+}

@@ -121,7 +121,8 @@ pub(super) fn schemas(config: &Config, filters: &[Facts]) -> Vec<Option<Value>> 
     filters.iter().map(schema).collect()
 }
 
-/// Configurations that are texts and no JSON though their filter has a schema, and modules that cannot be read.
+/// Configurations that are texts and no JSON though their filter has a schema, modules that cannot be read, and what modules
+/// import and will not get.
 pub(super) fn unreadable(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, filter) in &config.filters {
@@ -141,6 +142,18 @@ pub(super) fn unreadable(config: &Config) -> Vec<Finding> {
                 continue;
             }
         };
+        findings.extend(
+            inspected
+                .unserved()
+                .into_iter()
+                .map(|(code, message)| Finding {
+                    level: Level::Warning,
+                    code,
+                    path: format!("filter.{name}"),
+                    span: filter.module.span(),
+                    message,
+                }),
+        );
         let raw = filter.raw.as_ref().filter(|raw| raw.text);
         let Some(text) = raw.and_then(|raw| raw.configuration.as_ref()) else {
             continue;
