@@ -86,6 +86,36 @@ fn a_module_has_two_forms_and_a_fixed_digest() {
 }
 
 #[test]
+fn a_flavour_of_a_module_has_a_tag_of_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes);
+    let files = [
+        "limit.proxy-wasm.wasm",
+        "limit.proxy-wasm.slim.wasm",
+        "limit.proxy-wasm.baseline.wasm",
+    ];
+    for file in files {
+        write(file, &module("limit", "1.2.0")).expect("writes");
+    }
+    let components = ["limit.wasi-http.wasm", "limit.wasi-http.slim.wasm"];
+    for file in components {
+        write(file, b"\0asm\x0d\0\x01\0").expect("writes");
+    }
+    let text = said(&package(folder.path(), &[&files[..], &components].concat()));
+    for reference in [
+        "limit:1.2.0 ",
+        "limit:1.2.0-wasm ",
+        "limit:1.2.0-slim ",
+        "limit:1.2.0-slim-wasm ",
+        "limit:1.2.0-baseline ",
+        "limit:latest-wasi-http ",
+        "limit:latest-wasi-http-slim ",
+    ] {
+        assert!(text.contains(reference), "{reference}: {text}");
+    }
+}
+
+#[test]
 fn the_time_is_what_source_date_epoch_says() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("a.wasm"), module("a", "1")).expect("writes");
@@ -153,9 +183,16 @@ fn what_is_wrong_is_said_and_nothing_is_written() {
     write("b.wasm", &module("same", "1")).expect("writes");
     write("c.wasm", b"\0asm\x0d\0\x01\0").expect("writes");
     write("notes.txt", b"no Wasm").expect("writes");
+    write("edge.toml", b"[[listener]]\nname = \"main\"\n").expect("writes");
+    write("half.toml", b"[application\n").expect("writes");
     for (arguments, want) in [
         (&["notes.txt"][..], "notes.txt is not Wasm"),
         (&["gone.wasm"][..], "gone.wasm cannot be read"),
+        (
+            &["edge.toml"][..],
+            "edge.toml: it is no Spin manifest: spin_manifest_version is not there; only `spin.toml`",
+        ),
+        (&["half.toml"][..], "half.toml: TOML parse error at line 1"),
         (
             &["a.wasm", "b.wasm"][..],
             "a.wasm and b.wasm would both be same:1",

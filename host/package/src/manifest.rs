@@ -156,6 +156,16 @@ impl Source {
 /// What is wrong with the text, with its line; a field a package cannot hold; a file that cannot be read; middlewares that do
 /// not fit.
 pub fn read(text: &str, folder: &Path) -> Result<Manifested, ManifestError> {
+    let is_other = |table: &toml::Table| !table.contains_key("spin_manifest_version");
+    if text
+        .parse::<toml::Table>()
+        .is_ok_and(|table| is_other(&table))
+    {
+        return Err(ManifestError(
+            "it is no Spin manifest: spin_manifest_version is not there; only `spin.toml` is packaged, and modules and components"
+                .to_owned(),
+        ));
+    }
     let manifest: Manifest =
         toml::from_str(text).map_err(|error| ManifestError(error.to_string()))?;
     if manifest.version != 2 {

@@ -26,6 +26,8 @@ pub struct Wasm {
     /// The file's name up to its first dot, and what is between that and `.wasm`.
     stem: String,
     kind: String,
+    /// What of that follows the ABI, as `slim`: with it a file is built otherwise.
+    flavour: String,
 }
 
 impl Contents {
@@ -124,22 +126,28 @@ impl Wasm {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let name = name.strip_suffix(".wasm").unwrap_or(&name);
         let (stem, kind) = name.split_once('.').unwrap_or((name, ""));
+        let (_, flavour) = kind.split_once('.').unwrap_or((kind, ""));
         Ok(Self {
             bytes,
             found,
             stem: stem.to_owned(),
             kind: kind.replace('.', "-"),
+            flavour: flavour.replace('.', "-"),
         })
     }
 
-    /// What tells its forms apart, behind the tag.
+    /// What tells its forms and flavours apart, behind the tag.
     fn suffix(&self, form: Form) -> String {
+        let flavour = match self.flavour.as_str() {
+            "" => String::new(),
+            flavour => format!("-{flavour}"),
+        };
         match form {
-            Form::Envoy | Form::Spin => String::new(),
+            Form::Envoy | Form::Spin => flavour,
             Form::Wasm if self.found.component && !self.kind.is_empty() => {
                 format!("-{}", self.kind)
             }
-            Form::Wasm => "-wasm".to_owned(),
+            Form::Wasm => format!("{flavour}-wasm"),
         }
     }
 
