@@ -664,6 +664,10 @@ impl Host {
         for (field, same) in [
             ("limits.fuel", now.limits.fuel == next.limits.fuel),
             (
+                "limits.cpu_time",
+                now.limits.cpu_time == next.limits.cpu_time,
+            ),
+            (
                 "state.cache_dir",
                 now.state.cache_dir == next.state.cache_dir,
             ),

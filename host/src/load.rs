@@ -14,7 +14,7 @@ use edgeweir_host_formats::{component, settings};
 use edgeweir_host_proxy_wasm as proxy_wasm;
 use edgeweir_host_wasi_http as wasi_http;
 
-use crate::config::{Config, ConfigError, Filter, Limits, OnTrap};
+use crate::config::{Config, ConfigError, Filter, Limits, OnTrap, Within};
 use crate::files;
 use crate::inspect::Inspected;
 use crate::refusal;
@@ -251,12 +251,14 @@ impl<'a> Loader<'a> {
                 let runtime = proxy_wasm::Runtime::new(proxy_wasm::RuntimeOptions {
                     cache_dir: cache_dir(self.config),
                     fuel: limits.fuel,
+                    cpu_time: limits.cpu_time,
                 })?;
                 self.runtimes.modules.insert(runtime).clone()
             }
         };
         let text =
             |value: &Option<toml::Spanned<String>>| value.as_ref().map(|it| it.get_ref().clone());
+        let defaults = proxy_wasm::Limits::default();
         let plugin = proxy_wasm::Plugin {
             name: name.to_owned(),
             module: file.to_owned(),
@@ -287,8 +289,16 @@ impl<'a> Loader<'a> {
                 header_bytes: limits.header_kib.size() * 1024,
                 body_buffer_bytes: filter
                     .body_buffer_bytes
-                    .unwrap_or(proxy_wasm::Limits::default().body_buffer_bytes),
-                ..proxy_wasm::Limits::default()
+                    .unwrap_or(defaults.body_buffer_bytes),
+                stack_bytes: own(&filter.stack_kib, 1 << 10, defaults.stack_bytes),
+                shared_data_bytes: own(
+                    &filter.shared_data_mib,
+                    1 << 20,
+                    defaults.shared_data_bytes,
+                ),
+                callouts: own(&filter.callouts, 1, defaults.callouts),
+                callout_bytes: own(&filter.callout_kib, 1 << 10, defaults.callout_bytes),
+                ..defaults
             },
             on_trap: match filter.on_trap {
                 OnTrap::Respond => proxy_wasm::OnTrap::Respond,
@@ -329,6 +339,7 @@ impl<'a> Loader<'a> {
                 let runtime = wasi_http::Runtime::new(wasi_http::RuntimeOptions {
                     cache_dir: cache_dir(self.config),
                     fuel: limits.fuel,
+                    cpu_time: limits.cpu_time,
                     store_path: self.config.state.store.clone(),
                     stores: stores(self.config),
                 })?;
@@ -388,6 +399,17 @@ fn deadline(filter: &Filter, limits: &Limits) -> Duration {
     own.unwrap_or_else(|| limits.deadline_ms.millis())
 }
 
+/// A filter's own limit in its unit, or the default.
+fn own<const MIN: u64, const MAX: u64>(
+    limit: &Option<toml::Spanned<Within<MIN, MAX>>>,
+    unit: usize,
+    default: usize,
+) -> usize {
+    limit
+        .as_ref()
+        .map_or(default, |it| it.get_ref().size() * unit)
+}
+
 fn outbound(filter: &Filter) -> anyhow::Result<Vec<wasi_http::Outbound>> {
     let listed = filter.allowed_outbound.iter().flat_map(|it| it.get_ref());
     listed
@@ -426,6 +448,10 @@ fn of_the_other_abi(filter: &Filter, abi: Abi) -> Option<(Range<usize>, &'static
                 "allow_on_headers_stop_iteration",
             ),
             (span(&filter.clusters), "clusters"),
+            (span(&filter.callouts), "callouts"),
+            (span(&filter.callout_kib), "callout_kib"),
+            (span(&filter.shared_data_mib), "shared_data_mib"),
+            (span(&filter.stack_kib), "stack_kib"),
         ],
         Abi::ProxyWasm => vec![
             (span(&filter.variables), "variables"),

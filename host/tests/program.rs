@@ -54,6 +54,34 @@ fn an_error_names_file_line_column_field_and_what_would_be_right() {
             vec!["0 is out of bounds: from 1 to 60000"],
         ),
         (
+            "a stack too small",
+            format!("{LISTENER}{ORIGIN}[filter.a]\nmodule = \"a.wasm\"\nstack_kib = 32\n"),
+            (9, 13),
+            "filter.a.stack_kib",
+            vec!["32 is out of bounds: from 64 to 1024"],
+        ),
+        (
+            "too many callouts",
+            format!("{LISTENER}{ORIGIN}[filter.a]\nmodule = \"a.wasm\"\ncallouts = 1025\n"),
+            (9, 12),
+            "filter.a.callouts",
+            vec!["1025 is out of bounds: from 0 to 1024"],
+        ),
+        (
+            "callouts that bring nothing",
+            format!("{LISTENER}{ORIGIN}[filter.a]\nmodule = \"a.wasm\"\ncallout_kib = 0\n"),
+            (9, 15),
+            "filter.a.callout_kib",
+            vec!["0 is out of bounds: from 1 to 1048576"],
+        ),
+        (
+            "too much shared data",
+            format!("{LISTENER}{ORIGIN}[filter.a]\nmodule = \"a.wasm\"\nshared_data_mib = 5000\n"),
+            (9, 19),
+            "filter.a.shared_data_mib",
+            vec!["5000 is out of bounds: from 1 to 4096"],
+        ),
+        (
             "not an address",
             format!("{}{ORIGIN}", LISTENER.replace("127.0.0.1:0", "localhost")),
             (3, 10),
@@ -180,6 +208,12 @@ fn a_module_that_is_missing_or_no_wasm_is_said_at_load() {
     std::fs::write(folder.path().join("core.wasm"), b"\0asm\x01\0\0\0").unwrap();
     let said = with("core.wasm", "variables = { A = \"b\" }\n");
     assert!(said.contains("`variables` is for components"), "{said}");
+    std::fs::write(folder.path().join("component.wasm"), b"\0asm\x0d\0\x01\0").unwrap();
+    for field in ["callouts", "callout_kib", "shared_data_mib", "stack_kib"] {
+        let said = with("component.wasm", &format!("{field} = 64\n"));
+        let want = format!("`{field}` is for proxy-wasm modules");
+        assert!(said.contains(&want), "{said}");
+    }
     let said = with("core.wasm", "");
     assert!(
         said.contains("core.wasm") && said.contains("in `filter.a`"),

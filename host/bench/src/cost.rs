@@ -42,6 +42,9 @@ pub struct CallCost {
     pub p99_us: f64,
     /// All calls, microseconds.
     pub total_us: f64,
+    /// All calls, CPU time in microseconds; 0 where it was not measured.
+    #[serde(default)]
+    pub cpu_us: f64,
 }
 
 /// What two copies of `/stats.json` say of the time between them. Filters no request reached are left out.
@@ -134,6 +137,7 @@ fn call_cost(call: &Value, earlier: Option<&Value>) -> Option<CallCost> {
         p95_us: at(0.95),
         p99_us: at(0.99),
         total_us,
+        cpu_us: grown(call, earlier, "cpu_ns") as f64 / 1e3,
     })
 }
 
@@ -192,7 +196,7 @@ mod tests {
     fn stats(calls: u64) -> Value {
         let call = |name: &str, each: u64| {
             json!({
-                "callback": name, "calls": calls, "wall_ns": calls * each, "max_ns": each,
+                "callback": name, "calls": calls, "wall_ns": calls * each, "cpu_ns": calls * each / 2, "max_ns": each,
                 "times": [[each, calls * 9 / 10], [each * 8, calls / 10]],
             })
         };
@@ -218,6 +222,7 @@ mod tests {
             (body.mean_us, body.p50_us, body.p95_us),
             (40.0, 40.0, 320.0)
         );
+        assert_eq!((body.total_us, body.cpu_us), (8_000.0, 4_000.0));
         assert_eq!(costs[0].us_per_exchange, 42.0);
     }
 

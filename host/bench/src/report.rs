@@ -380,6 +380,11 @@ fn filter_table(filters: &[FilterCost]) -> String {
         "p99",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let mut calls = filters.iter().flat_map(|filter| &filter.calls);
+    let has_cpu = calls.any(|call| call.cpu_us > 0.0);
+    if has_cpu {
+        rows[0].push("CPU µs/request".to_owned());
+    }
     let all: f64 = filters
         .iter()
         .flat_map(|filter| &filter.calls)
@@ -403,6 +408,9 @@ fn filter_table(filters: &[FilterCost]) -> String {
                 format!("{:.1}", call.p95_us),
                 format!("{:.1}", call.p99_us),
             ]);
+            if let Some(row) = rows.last_mut().filter(|_| has_cpu) {
+                row.push(format!("{:.1}", call.cpu_us / exchanges));
+            }
         }
         if !small.is_empty() {
             let total: f64 = small.iter().map(|call| call.total_us).sum();
@@ -495,6 +503,7 @@ pub(crate) mod tests {
             p95_us: us * 2.0,
             p99_us: us * 4.0,
             total_us: us * 1_000.0,
+            cpu_us: 0.0,
         };
         SideReport {
             name: name.to_owned(),
@@ -585,6 +594,22 @@ pub(crate) mod tests {
         assert!(
             warnings[1].starts_with("B: 3 requests were due and never sent"),
             "{warnings:?}"
+        );
+    }
+
+    #[test]
+    fn cpu_time_has_a_column_where_it_was_measured() {
+        let mut report = report();
+        assert!(!report.text().contains("CPU µs/request\n"));
+        report.sides[0].filters[0].calls[0].cpu_us = 41_500.0;
+        let text = report.text();
+        let mut lines = text
+            .lines()
+            .skip_while(|line| !line.ends_with("p99  CPU µs/request"));
+        let row = lines.nth(1).unwrap_or_default();
+        assert!(
+            row.starts_with("minify") && row.ends_with(" 41.5"),
+            "{text}"
         );
     }
 

@@ -3,6 +3,7 @@
 //! A layer knows nothing of its neighbours' ABI: it gets a request and [`Next`], and returns a response.
 #![forbid(unsafe_code)]
 
+mod cpu;
 pub mod distribution;
 mod meter;
 mod timeline;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
+pub use cpu::thread_cpu;
 pub use meter::{CallStat, Meter, MeterSnapshot, Trap};
 pub use timeline::Timeline;
 pub use world::{Answering, Clock, Clusters, Faults, Witness, World};

@@ -52,6 +52,8 @@ pub struct CallStat {
     pub calls: u64,
     /// Wall time, nanoseconds.
     pub wall_ns: u64,
+    /// CPU time, nanoseconds; 0 where it is not measured.
+    pub cpu_ns: u64,
     /// The longest call, nanoseconds.
     pub max_ns: u64,
     /// Fuel consumed; 0 where fuel is off.
@@ -135,6 +137,14 @@ impl Meter {
         stat.wall_ns = stat.wall_ns.saturating_add(ns);
         stat.max_ns = stat.max_ns.max(ns);
         stat.fuel = stat.fuel.saturating_add(fuel);
+    }
+
+    /// Adds the CPU time of a call that was counted: see [`crate::thread_cpu`].
+    pub fn cpu(&self, callback: &'static str, spent: Duration) {
+        let ns = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
+        let mut calls = lock(&self.calls);
+        let (stat, _) = calls.entry(callback).or_default();
+        stat.cpu_ns = stat.cpu_ns.saturating_add(ns);
     }
 
     /// Adds the host calls of one exchange; batched so that the lock is taken once.
@@ -246,8 +256,11 @@ mod tests {
         meter.call("on_log", Duration::from_nanos(100), 0);
         meter.call("on_log", Duration::from_nanos(100), 0);
         meter.call("on_log", Duration::from_micros(9), 0);
+        meter.cpu("on_log", Duration::from_nanos(50));
+        meter.cpu("on_log", Duration::from_nanos(25));
         let snapshot = meter.snapshot();
         assert_eq!(snapshot.calls["on_log"].calls, 3);
+        assert_eq!(snapshot.calls["on_log"].cpu_ns, 75);
         assert_eq!(snapshot.times["on_log"], [(103, 2), (9_215, 1)]);
     }
 }

@@ -165,6 +165,17 @@ impl Edge {
         self
     }
 
+    /// Measures the CPU time of each callback.
+    pub fn with_cpu_time(mut self) -> Self {
+        let limits = self.table.entry("limits");
+        let limits = limits.or_insert_with(|| Table::new().into());
+        // What is no table the host refuses.
+        if let Some(limits) = limits.as_table_mut() {
+            limits.insert("cpu_time".into(), true.into());
+        }
+        self
+    }
+
     /// Keeps one instance of every module, as an Envoy of one worker does: what a filter learns counts for the next request.
     pub fn with_one_instance(mut self) -> Self {
         let folder = self.clone();

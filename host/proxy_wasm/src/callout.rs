@@ -14,8 +14,6 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use crate::host::{CalloutAnswer, Host, ROOT};
 use crate::worker::Worker;
 
-/// The largest answer a callout may bring, bytes; a longer one is a 503.
-const ANSWER: usize = 16 << 20;
 /// How long connecting may take, whatever the call's own time-out.
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -37,23 +35,27 @@ impl Client {
         Self { pool }
     }
 
-    async fn call(&self, request: edgeweir_host_chain::Request) -> Option<CalloutAnswer> {
+    async fn call(
+        &self,
+        request: edgeweir_host_chain::Request,
+        most: usize,
+    ) -> Option<CalloutAnswer> {
         let response = self.pool.request(request).await.ok()?;
-        read(response.map(|body| {
+        let response = response.map(|body| {
             body.map_err(edgeweir_host_chain::Error::from)
                 .boxed_unsync()
-        }))
-        .await
+        });
+        read(response, most).await
     }
 }
 
-/// Reads an answer to its end.
-async fn read(response: edgeweir_host_chain::Response) -> Option<CalloutAnswer> {
+/// Reads an answer to its end, where its body is not longer than that.
+async fn read(response: edgeweir_host_chain::Response, most: usize) -> Option<CalloutAnswer> {
     let (head, mut body) = response.into_parts();
     let (mut bytes, mut trailers) = (BytesMut::new(), None);
     while let Some(frame) = body.frame().await {
         match frame.ok()?.into_data() {
-            Ok(data) if bytes.len() + data.len() > ANSWER => return None,
+            Ok(data) if bytes.len() + data.len() > most => return None,
             Ok(data) => bytes.extend_from_slice(&data),
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
@@ -70,6 +72,8 @@ pub(crate) struct Callout {
     pub(crate) cluster: String,
     pub(crate) request: edgeweir_host_chain::Request,
     pub(crate) timeout: Duration,
+    /// The largest body of an answer, bytes.
+    pub(crate) most: usize,
 }
 
 impl Callout {
@@ -84,11 +88,12 @@ impl Callout {
             cluster,
             request,
             timeout,
+            most,
         } = self;
         let asked = async {
             match &world.clusters {
-                Some(clusters) => read(clusters.call(&cluster, request).await.ok()?).await,
-                None => client.call(request).await,
+                Some(clusters) => read(clusters.call(&cluster, request).await.ok()?, most).await,
+                None => client.call(request, most).await,
             }
         };
         let answer = match tokio::time::timeout(timeout, asked).await {

@@ -35,6 +35,8 @@ pub struct Limits {
     pub shared_data_keys: usize,
     /// Callouts under way for one stream.
     pub callouts: usize,
+    /// The largest body a callout may be answered with, bytes; of a longer one the plugin gets a 503.
+    pub callout_bytes: usize,
     /// Body bytes held back for a plugin that pauses.
     pub body_buffer_bytes: usize,
 }
@@ -50,6 +52,7 @@ impl Default for Limits {
             shared_data_bytes: 1152 << 20,
             shared_data_keys: 150_000,
             callouts: 16,
+            callout_bytes: 16 << 20,
             body_buffer_bytes: 1 << 20,
         }
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use edgeweir_host_chain::thread_cpu;
 use wasmtime::{InstancePre, Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
 
 use crate::exports::{Called, Exports, OnHeaders, typed};
@@ -45,6 +46,7 @@ pub(crate) struct Vm {
     pub(crate) store: Store<Host>,
     pub(crate) exports: Exports,
     fuel: bool,
+    cpu_time: bool,
     legacy: bool,
     lingering: usize,
 }
@@ -81,7 +83,9 @@ impl Vm {
         let initialize = typed::<(), ()>(&instance, &mut store, "_initialize")?;
         let start = typed::<(), ()>(&instance, &mut store, "_start")?;
         let main = Main::of(&instance, &mut store);
+        let cpu_time = common.runtime.cpu_time();
         let mut vm = Vm {
+            cpu_time,
             store,
             exports,
             fuel,
@@ -217,6 +221,7 @@ impl Vm {
         tracing::trace!(target: "edgeweir::callback", plugin = %host.common.name, "{}", Called(name, &params));
         arm(&mut self.store, self.fuel, deadline);
         let started = self.store.data().clock.started;
+        let cpu = self.cpu_time.then(thread_cpu);
         let result = callback.call(&mut self.store, params);
         let fuel = if self.fuel {
             u64::MAX - self.store.get_fuel().unwrap_or(u64::MAX)
@@ -224,7 +229,11 @@ impl Vm {
             0
         };
         let host = self.store.data_mut();
-        host.common.meter.call(name, started.elapsed(), fuel);
+        let meter = &host.common.meter;
+        meter.call(name, started.elapsed(), fuel);
+        if let Some(before) = cpu {
+            meter.cpu(name, thread_cpu().saturating_sub(before));
+        }
         match result {
             Ok(result) => Ok(Some(result)),
             Err(error)

@@ -107,6 +107,65 @@ async fn a_callout_pauses_and_resumes() {
     assert_eq!(edge.meter().traps, 0);
 }
 
+/// Answers each request, whatever it is, with `hello`.
+async fn greeting() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut buffer = [0; 4096];
+            while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+                stream.write_all(answer).await.unwrap();
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callouts_are_as_many_and_bring_as_much_as_their_limits() {
+    let up = greeting().await;
+    for (count, bytes, status, seen) in [
+        (1, 5, 200, "x-status=200"),
+        (1, 4, 200, "x-status=503"),
+        (0, 5, 510, ""),
+    ] {
+        let edge = Edge::new(calling(5_000), Origin::text(""), |plugin| {
+            plugin.clusters.insert("up".into(), up.clone());
+            plugin.limits.callouts = count;
+            plugin.limits.callout_bytes = bytes;
+        });
+        let got = edge.await.get("/", &[("to", "up")]).await;
+        assert_eq!(got.status, status, "{count}, {bytes}: {got:?}");
+        let lines = got.all("x-seen");
+        assert!(seen.is_empty() || lines.contains(&seen), "{lines:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shared_data_holds_as_much_as_its_limit() {
+    // Writes 1,000 bytes under one key and answers with the status plus 500 where that fails.
+    let text = guest(&format!(
+        r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+             (local $status i32)
+             (local.set $status (call $set_shared (i32.const 0) (i32.const 3) (i32.const 200) (i32.const 1000) (i32.const 0)))
+             (if (local.get $status) (then
+               (call $ok (call $reply (i32.add (local.get $status) (i32.const 500)) (i32.const 0) (i32.const 0)
+                 (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const -1)))
+               (return (i32.const 1))))
+             (i32.const 0))
+           {}"#,
+        data(0, "key"),
+    ));
+    for (bytes, status) in [(1_200, 200), (999, 510)] {
+        let edge = Edge::new(&text, Origin::text(""), |plugin| {
+            plugin.limits.shared_data_bytes = bytes;
+        });
+        assert_eq!(edge.await.get("/", &[]).await.status, status, "{bytes}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_leaves_takes_its_callout_along() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -87,6 +87,25 @@ async fn what_traps_costs_one_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stack_is_as_deep_as_its_limit() {
+    let text = guest(
+        r#"(func $down (param i32) (result i32)
+             (if (result i32) (local.get 0)
+               (then (i32.add (i32.const 1) (call $down (i32.sub (local.get 0) (i32.const 1)))))
+               (else (i32.const 0))))
+           (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+             (call $must (call $down (i32.const 8000)) (i32.const 8000))
+             (i32.const 0))"#,
+    );
+    for (stack, status) in [(1 << 20, 200), (64 << 10, 500)] {
+        let edge = Edge::new(&text, Origin::text("fine"), |plugin| {
+            plugin.limits.stack_bytes = stack;
+        });
+        assert_eq!(edge.await.get("/", &[]).await.status, status, "{stack}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trap_passes_on_where_that_is_asked() {
     let edge = Edge::new(misbehaving("unreachable"), Origin::text("fine"), |plugin| {
         plugin.on_trap = OnTrap::PassThrough;
@@ -503,6 +522,30 @@ async fn older_abis_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cpu_time_is_measured_where_that_is_asked() {
+    use edgeweir_host_proxy_wasm::{Plugin, Runtime, RuntimeOptions, load};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("guest.wasm");
+    let text = guest(
+        r#"(func (export "proxy_on_configure") (param i32 i32) (result i32) (local $n i32)
+             (loop $on (br_if $on (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 1000000))))
+             (i32.const 1))"#,
+    );
+    std::fs::write(&path, wat::parse_str(text).unwrap()).unwrap();
+    for cpu_time in [false, true] {
+        let options = RuntimeOptions {
+            cpu_time,
+            ..RuntimeOptions::default()
+        };
+        let runtime = Runtime::new(options).unwrap();
+        let layer: Arc<dyn Layer> = load(&runtime, Plugin::new("busy", &path)).await.unwrap();
+        let call = layer.meter().unwrap().snapshot().calls["proxy_on_configure"];
+        let measured = call.cpu_ns > 0 && call.cpu_ns <= call.wall_ns * 2;
+        assert_eq!(measured, cpu_time && cfg!(target_os = "linux"), "{call:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_module_found_in_the_cache_runs_the_same() {
     use edgeweir_host_proxy_wasm::{Plugin, Runtime, RuntimeOptions, load};
     let folder = tempfile::tempdir().unwrap();
@@ -515,6 +558,7 @@ async fn a_module_found_in_the_cache_runs_the_same() {
         let runtime = Runtime::new(RuntimeOptions {
             cache_dir: Some(cache.clone()),
             fuel: true,
+            ..RuntimeOptions::default()
         })
         .unwrap();
         let layer: Arc<dyn Layer> = load(&runtime, Plugin::new("cached", &path)).await.unwrap();

@@ -73,7 +73,7 @@ fn filters(out: &mut Exposition, state: &State) {
         out.sample("edgeweir_filter_info", &labels, 1);
     }
     type OfCall = fn(&edgeweir_host_chain::CallStat) -> String;
-    let by_callback: [(&str, &str, &str, OfCall); 4] = [
+    let by_callback: [(&str, &str, &str, OfCall); 5] = [
         (
             "edgeweir_calls_total",
             "counter",
@@ -85,6 +85,12 @@ fn filters(out: &mut Exposition, state: &State) {
             "counter",
             "Wall time in a filter's callback.",
             |stat| seconds(stat.wall_ns),
+        ),
+        (
+            "edgeweir_call_cpu_seconds_total",
+            "counter",
+            "CPU time in a filter's callback; 0 where limits.cpu_time is off.",
+            |stat| seconds(stat.cpu_ns),
         ),
         (
             "edgeweir_call_seconds_max",

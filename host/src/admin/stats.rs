@@ -126,6 +126,7 @@ fn filter(state: &State, loaded: &Loaded) -> Value {
                 "callback": callback,
                 "calls": stat.calls,
                 "wall_ns": stat.wall_ns,
+                "cpu_ns": stat.cpu_ns,
                 "max_ns": stat.max_ns,
                 "fuel": stat.fuel,
                 "times": snapshot.times.get(callback),

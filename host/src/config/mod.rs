@@ -152,6 +152,8 @@ impl TryFrom<String> for Token {
 pub struct Limits {
     /// Count fuel (Wasm instructions) per callback. Costs up to half of the speed of a filter: for measuring.
     pub fuel: bool,
+    /// Measure CPU time per callback. Costs two readings of the thread's clock each, 0.1 to 0.6 µs: for measuring.
+    pub cpu_time: bool,
     /// The longest a filter may compute without giving up the processor, milliseconds.
     pub deadline_ms: Within<1, 60_000>,
     /// Linear memory of one instance, MiB.
@@ -172,6 +174,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             fuel: false,
+            cpu_time: false,
             deadline_ms: Within::of(1_000),
             memory_mib: Within::of(256),
             headers: Within::of(1_000),
@@ -295,6 +298,14 @@ pub struct Filter {
     pub allow_on_headers_stop_iteration: Option<Spanned<bool>>,
     /// Modules only: clusters callouts may reach, name to `host:port`.
     pub clusters: Option<Spanned<BTreeMap<String, Authority>>>,
+    /// Modules only: callouts under way for one stream.
+    pub callouts: Option<Spanned<Within<0, 1_024>>>,
+    /// Modules only: the largest body a callout may be answered with, KiB.
+    pub callout_kib: Option<Spanned<Within<1, 1_048_576>>>,
+    /// Modules only: what it may put into shared data, MiB.
+    pub shared_data_mib: Option<Spanned<Within<1, 4_096>>>,
+    /// Modules only: the stack of a callback, KiB.
+    pub stack_kib: Option<Spanned<Within<64, 1_024>>>,
     /// Environment variables.
     pub environment: Option<Spanned<BTreeMap<String, String>>>,
     /// Components only: values of `spin:variables`.
@@ -361,6 +372,10 @@ impl Filter {
             root_id: None,
             allow_on_headers_stop_iteration: None,
             clusters: None,
+            callouts: None,
+            callout_kib: None,
+            shared_data_mib: None,
+            stack_kib: None,
             environment: None,
             variables: None,
             allowed_outbound: None,

@@ -57,10 +57,12 @@ impl Local {
             modules: proxy_wasm::Runtime::new(proxy_wasm::RuntimeOptions {
                 cache_dir: cache.clone(),
                 fuel,
+                cpu_time: false,
             })?,
             components: wasi_http::Runtime::new(wasi_http::RuntimeOptions {
                 cache_dir: cache,
                 fuel,
+                cpu_time: false,
                 store_path: None,
                 stores: BTreeMap::new(),
             })?,

@@ -11,11 +11,23 @@ use bytes::Bytes;
 use edgeweir_host_chain as chain;
 use edgeweir_host_chain::Meter;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use crate::instance::{GRACE, Instance, Live};
+
+/// A body whose bytes pass between the host and a guest: they are counted.
+pub(crate) fn copied<B: Body<Data = Bytes>>(
+    body: B,
+    meter: Arc<Meter>,
+) -> impl Body<Data = Bytes, Error = B::Error> {
+    body.inspect_frame(move |frame| {
+        let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+        meter.bytes_copied.fetch_add(size, Ordering::Relaxed);
+    })
+}
 
 /// Notices when nothing comes for too long. Counts only while someone waits for more.
 struct Patience {
@@ -266,6 +278,7 @@ impl Body for FromGuest {
                     let length = data.len() as u64;
                     if let Direction::Response(meter, _) = &this.direction {
                         meter.body_out.fetch_add(length, Ordering::Relaxed);
+                        meter.bytes_copied.fetch_add(length, Ordering::Relaxed);
                     }
                     if let Some(owed) = &mut this.owed {
                         let Some(rest) = owed.checked_sub(length) else {

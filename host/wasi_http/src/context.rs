@@ -114,6 +114,7 @@ impl Guest {
                 limits.timeout,
                 loaded.world.clone(),
                 loaded.runtime.client.clone(),
+                loaded.meter.clone(),
             ),
             limiter: Limiter {
                 meter: loaded.meter.clone(),

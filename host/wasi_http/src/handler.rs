@@ -14,7 +14,7 @@ use wasmtime::{AsContextMut as _, format_err};
 use wasmtime_wasi_http::Error;
 use wasmtime_wasi_http::p3::bindings::http::types::{ErrorCode, Request, Response};
 
-use crate::body::{FromGuest, Timely};
+use crate::body::{FromGuest, Timely, copied};
 use crate::context::{Guest, exchange_of};
 use crate::exchange::{Exchange, NextFailed, check_head};
 
@@ -105,8 +105,10 @@ fn take_request(
         };
         let idle = guest.loaded.plugin.limits.timeout;
         let instance = guest.instance.clone();
-        let request =
-            request.map(|body| FromGuest::request(body, instance, idle, sent).boxed_unsync());
+        let meter = guest.loaded.meter.clone();
+        let request = request.map(|body| {
+            copied(FromGuest::request(body, instance, idle, sent), meter).boxed_unsync()
+        });
         Ok(Ok((exchange.outgoing(request), exchange)))
     })
 }
@@ -126,6 +128,7 @@ fn give_response(
             Timely::new(body, idle).inspect_frame(move |frame| {
                 let size = frame.data_ref().map_or(0, |data| data.len() as u64);
                 meter.body_in.fetch_add(size, Ordering::Relaxed);
+                meter.bytes_copied.fetch_add(size, Ordering::Relaxed);
             })
         });
         // The future tells how the guest liked the body; nobody above asks.

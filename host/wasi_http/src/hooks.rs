@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::body::copied;
 use crate::client::Client;
 use crate::exchange::Exchange;
-use edgeweir_host_chain::{Clusters, Unreached, World};
+use edgeweir_host_chain::{Clusters, Meter, Unreached, World};
 use edgeweir_host_formats::outbound::Outbound;
 use http::uri::Scheme;
 use http_body_util::BodyExt as _;
@@ -17,6 +18,7 @@ pub(crate) struct Hooks {
     world: World,
     client: Client,
     timeout: Duration,
+    meter: Arc<Meter>,
     /// A request for the next layer is being converted: it gets its `host` from the exchange, not from here.
     pub(crate) to_next: bool,
     /// The exchange of a proxy of wasi:http 0.2: what it may send nowhere else goes to the next layer.
@@ -31,8 +33,10 @@ impl Hooks {
         timeout: Duration,
         world: World,
         client: Client,
+        meter: Arc<Meter>,
     ) -> Self {
         Self {
+            meter,
             client,
             allowed: allowed.into(),
             world,
@@ -67,6 +71,25 @@ impl WasiHttpHooks for Hooks {
         _response_result: Io,
     ) -> Box<dyn Future<Output = Sent> + Send> {
         let allowed = is_allowed(&self.allowed, request.uri());
+        let meter = self.meter.clone();
+        let request = request.map(|body| copied(body, meter).boxed_unsync());
+        let sending = self.sending(allowed, request, options);
+        let meter = self.meter.clone();
+        Box::new(async move {
+            let (response, io) = Box::into_pin(sending).await?;
+            let response = response.map(|body| copied(body, meter).boxed_unsync());
+            Ok((response, io))
+        })
+    }
+}
+
+impl Hooks {
+    fn sending(
+        &mut self,
+        allowed: bool,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
         if let Some(exchange) = self.next.clone().filter(|_| !allowed) {
             return Box::new(forward(exchange, request));
         }

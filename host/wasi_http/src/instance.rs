@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use edgeweir_host_chain::thread_cpu;
 use http::StatusCode;
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
@@ -15,7 +16,7 @@ use wasmtime::{AsContextMut as _, Store, StoreContextMut, UpdateDeadline, format
 use wasmtime_wasi_http::p3::bindings::http::types::{ErrorCode, Request, Response};
 use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
 
-use crate::body::FromGuest;
+use crate::body::{FromGuest, copied};
 use crate::component::Loaded;
 use crate::context::Guest;
 use crate::exchange::{NextFailed, body_length, has_no_body};
@@ -47,14 +48,48 @@ pub(crate) struct Instance {
     interrupted: AtomicBool,
     /// Time spent in polls of the store since it was last accounted for, nanoseconds.
     busy_ns: AtomicU64,
+    /// As much of it as was CPU time.
+    cpu_ns: AtomicU64,
+    /// CPU time is measured.
+    cpu_time: bool,
     /// Fuel left when it was last accounted for.
     fuel: AtomicU64,
     /// When the poll under way began, or was last accounted for.
-    poll: Mutex<Option<Instant>>,
+    poll: Mutex<Option<Stamp>>,
     waker: Mutex<Option<Waker>>,
 }
 
+/// A moment, by the clock and by that of the thread; the latter stays zero where it is not asked.
+#[derive(Clone, Copy)]
+struct Stamp {
+    at: Instant,
+    cpu: Duration,
+}
+
+/// What was spent in polls of the store.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    wall: Duration,
+    cpu: Duration,
+}
+
 impl Instance {
+    fn new(cpu_time: bool) -> Self {
+        Self {
+            cpu_time,
+            ..Self::default()
+        }
+    }
+
+    fn stamp(&self) -> Stamp {
+        let cpu = match self.cpu_time {
+            true => thread_cpu(),
+            false => Duration::ZERO,
+        };
+        let at = Instant::now();
+        Stamp { at, cpu }
+    }
+
     /// The store is gone: bodies it has not ended are cut.
     pub(crate) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
@@ -66,18 +101,25 @@ impl Instance {
         self.wake();
     }
 
-    /// The time spent in polls of the store since the last lap.
-    fn lap(&self) -> Duration {
+    /// What was spent in polls of the store since the last lap.
+    fn lap(&self) -> Spent {
         let mut poll = self.poll.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = Duration::from_nanos(self.busy_ns.swap(0, Ordering::Relaxed));
+        let before = Spent {
+            wall: Duration::from_nanos(self.busy_ns.swap(0, Ordering::Relaxed)),
+            cpu: Duration::from_nanos(self.cpu_ns.swap(0, Ordering::Relaxed)),
+        };
         let Some(began) = *poll else { return before };
-        let now = Instant::now();
+        // A poll stays on its thread from its beginning to its end.
+        let now = self.stamp();
         *poll = Some(now);
-        before + now.saturating_duration_since(began)
+        Spent {
+            wall: before.wall + now.at.saturating_duration_since(began.at),
+            cpu: before.cpu + now.cpu.saturating_sub(began.cpu),
+        }
     }
 
     fn begin_poll(&self) {
-        *self.poll.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.poll.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.stamp());
     }
 
     fn end_poll(&self) {
@@ -86,10 +128,13 @@ impl Instance {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let busy = began.map_or(0, |began| {
-            u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)
-        });
-        self.busy_ns.fetch_add(busy, Ordering::Relaxed);
+        let Some(began) = began else { return };
+        let now = self.stamp();
+        let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let busy = now.at.saturating_duration_since(began.at);
+        self.busy_ns.fetch_add(ns(busy), Ordering::Relaxed);
+        let cpu = now.cpu.saturating_sub(began.cpu);
+        self.cpu_ns.fetch_add(ns(cpu), Ordering::Relaxed);
     }
 
     fn wake(&self) {
@@ -154,7 +199,7 @@ pub(crate) async fn instantiate(
     loaded: &Arc<Loaded>,
     pre: &ServicePre<Guest>,
 ) -> wasmtime::Result<Fresh> {
-    let instance = Arc::new(Instance::default());
+    let instance = Arc::new(Instance::new(loaded.runtime.cpu_time));
     let guest = Guest::new(loaded.clone(), instance.clone());
     let mut store = Store::new(&loaded.runtime.engine, guest);
     store.limiter(|guest| &mut guest.limiter);
@@ -358,7 +403,7 @@ fn account_bodies(accessor: &Accessor<Guest>, instance: &Arc<Instance>) {
 }
 
 /// Hands one call's time, the fuel since the last one and the host calls to the meter.
-fn account(accessor: &Accessor<Guest>, callback: &'static str, wall: Duration) {
+fn account(accessor: &Accessor<Guest>, callback: &'static str, spent: Spent) {
     accessor.with(|mut store| {
         let mut store = store.as_context_mut();
         // With fuel off wasmtime would make an error each time, with a backtrace where `RUST_BACKTRACE` asks for them.
@@ -368,10 +413,11 @@ fn account(accessor: &Accessor<Guest>, callback: &'static str, wall: Duration) {
         };
         let guest = store.data_mut();
         let before = guest.instance.fuel.swap(left, Ordering::Relaxed);
-        guest
-            .loaded
-            .meter
-            .call(callback, wall, before.saturating_sub(left));
+        let meter = &guest.loaded.meter;
+        meter.call(callback, spent.wall, before.saturating_sub(left));
+        if guest.instance.cpu_time {
+            meter.cpu(callback, spent.cpu);
+        }
         guest.flush();
     });
 }
@@ -408,6 +454,8 @@ impl AccessorTask<Guest> for Work {
         let handle = handle.func_handle();
         let call = accessor.with(|mut store| -> wasmtime::Result<_> {
             let guest = store.data_mut();
+            let meter = guest.loaded.meter.clone();
+            let request = request.map(|body| copied(body, meter));
             let (request, _read) = Request::from_http(&mut guest.hooks, request);
             let request = match guest.table.push(request) {
                 Ok(request) => request,
@@ -449,8 +497,9 @@ impl AccessorTask<Guest> for Work {
         let forwarded = exchange.forwarded.load(Ordering::Relaxed);
         let below = Duration::from_nanos(exchange.next_ns.load(Ordering::Relaxed));
         // What the guest does from here on is the body's.
-        live.0.lap();
-        account(accessor, "handle", started.elapsed().saturating_sub(below));
+        let Spent { cpu, .. } = live.0.lap();
+        let wall = started.elapsed().saturating_sub(below);
+        account(accessor, "handle", Spent { wall, cpu });
         if forwarded == 0 {
             loaded.meter.answered.fetch_add(1, Ordering::Relaxed);
         }

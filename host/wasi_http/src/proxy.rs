@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use edgeweir_host_chain::{self as chain, Error, Layer, Meter, Next, Request, Response};
+use edgeweir_host_chain::{
+    self as chain, Error, Layer, Meter, Next, Request, Response, thread_cpu,
+};
 use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -22,6 +24,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::bindings::{Proxy as Bound, ProxyPre};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
+use crate::body::copied;
 use crate::component::Loaded;
 use crate::context::Guest;
 use crate::instance::{GRACE, Instance};
@@ -86,6 +89,7 @@ struct Slice {
     ticks: AtomicU64,
     interrupted: AtomicBool,
     busy_ns: AtomicU64,
+    cpu_ns: AtomicU64,
 }
 
 #[async_trait]
@@ -128,6 +132,8 @@ impl Layer for Proxy {
         store.data_mut().hooks.next = Some(exchange.clone());
         let (sender, answer) = oneshot::channel();
         let given = {
+            let meter = self.loaded.meter.clone();
+            let request = request.map(|body| copied(body, meter));
             let mut http = store.data_mut().http();
             let request = http.new_incoming_request(Scheme::Http, request);
             request.and_then(|request| Ok((request, http.new_response_outparam(sender)?)))
@@ -144,10 +150,17 @@ impl Layer for Proxy {
                 let mut call = pin!(handler.call_handle(&mut store, request, out));
                 poll_fn(|cx| {
                     let began = Instant::now();
+                    let cpu = loaded.runtime.cpu_time.then(thread_cpu);
                     slice.interrupted.store(false, Ordering::Relaxed);
                     let poll = call.as_mut().poll(cx);
                     let busy = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
                     slice.busy_ns.fetch_add(busy, Ordering::Relaxed);
+                    if let Some(before) = cpu {
+                        // A poll stays on its thread from its beginning to its end.
+                        let spent = thread_cpu().saturating_sub(before).as_nanos();
+                        let spent = u64::try_from(spent).unwrap_or(u64::MAX);
+                        slice.cpu_ns.fetch_add(spent, Ordering::Relaxed);
+                    }
                     if !slice.interrupted.load(Ordering::Relaxed) {
                         // It waits for something outside: its time begins anew.
                         slice.ticks.store(0, Ordering::Relaxed);
@@ -162,6 +175,10 @@ impl Layer for Proxy {
                 false => 0,
             };
             loaded.meter.call("handle", busy, fuel);
+            if loaded.runtime.cpu_time {
+                let spent = Duration::from_nanos(slice.cpu_ns.load(Ordering::Relaxed));
+                loaded.meter.cpu("handle", spent);
+            }
             store.data_mut().flush();
             if let Err(error) = ended {
                 let message = format!("{error:?}");
@@ -236,6 +253,7 @@ impl Body for Answering {
         {
             let bytes = data.len() as u64;
             self.meter.body_out.fetch_add(bytes, Ordering::Relaxed);
+            self.meter.bytes_copied.fetch_add(bytes, Ordering::Relaxed);
         }
         polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
     }

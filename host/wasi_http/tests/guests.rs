@@ -518,6 +518,22 @@ async fn two_components_chain() {
 }
 
 #[tokio::test]
+async fn cpu_time_is_measured_where_that_is_asked() {
+    for cpu_time in [false, true] {
+        let options = RuntimeOptions {
+            cpu_time,
+            ..RuntimeOptions::default()
+        };
+        let runtime = Runtime::new(options).expect("a runtime");
+        let layer = load(&runtime, plugin()).await.expect("loads");
+        exchange(&hello(&layer), get("/upper")).await;
+        let call = layer.meter().expect("metered").snapshot().calls["handle"];
+        let measured = call.cpu_ns > 0;
+        assert_eq!(measured, cpu_time && cfg!(target_os = "linux"), "{call:?}");
+    }
+}
+
+#[tokio::test]
 async fn fuel_is_counted_where_it_is_on() {
     let runtime = Runtime::new(RuntimeOptions {
         fuel: true,

@@ -65,6 +65,8 @@ async fn an_untouched_exchange_comes_through_unchanged() {
         ),
         (1, 0, 5, 5)
     );
+    // "a body" and "hello", each in and out again.
+    assert_eq!(meter.bytes_copied, 22);
     assert_eq!(meter.host_calls["handler.handle"], 1);
     assert_eq!(meter.calls["handle"].calls, 1);
     assert!(meter.memory_now > 0 && meter.memory_peak >= meter.memory_now);

@@ -72,6 +72,7 @@ async fn a_proxy_answers_and_forwards() {
     };
     assert_eq!((meter.exchanges, meter.answered, meter.traps), (3, 1, 0));
     assert_eq!(meter.calls["handle"].calls, 3);
+    assert!(meter.bytes_copied > meter.body_out, "{meter:?}");
     assert!(meter.instances >= 4, "one each, and one at the start");
     assert_eq!(meter.memory_now, 0, "they are gone");
 }

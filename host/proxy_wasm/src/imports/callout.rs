@@ -73,6 +73,7 @@ pub(super) fn http_call(
         cluster,
         request,
         timeout: Duration::from_millis(timeout.into()),
+        most: host.common.limits.callout_bytes,
     };
     tokio.spawn(callout.run(host.common.client.clone(), host.common.world.clone()));
     Ok(write_u32(guest, token_at, token)?)
