@@ -413,6 +413,12 @@ fn cases_that_are_all_skipped_are_no_success() {
     std::fs::write(folder.join("a.test.toml"), cases).expect("cases");
     let output = run(folder, &["test"]);
     assert!(output.status.success(), "{}", out(&output));
+    // The same as YAML, found in the same folder.
+    let yaml = "module: still.wasm\ncase:\n- name: it passes too\n  step:\n  - request: GET /\n    expect: { status: 200 }\n";
+    std::fs::write(folder.join("b.test.yaml"), yaml).expect("cases");
+    let output = run(folder, &["test"]);
+    assert!(out(&output).contains("2 passed"), "{}", out(&output));
+    std::fs::remove_file(folder.join("b.test.yaml")).expect("removed");
     let output = run(folder, &["test", "--torture-at", "proxy_lgo:1:1"]);
     assert_eq!(output.status.code(), Some(1), "{}", out(&output));
     let said = out(&output);

@@ -31,3 +31,4 @@ pub mod seen;
 pub mod source;
 mod time;
 pub mod torture;
+mod yaml;

@@ -1,4 +1,4 @@
-//! From TOML to cases. Errors name file, line, field and value; a key that is unknown, the nearest one there is.
+//! From TOML or YAML to cases. Errors name file, line, field and value; a key that is unknown, the nearest one there is.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use crate::content::{self, Body};
 use crate::expect::{self, Expect};
 use crate::model::{Answer, Budget, Case, File, Filter, Request, Response, Step};
 use crate::source::{Node, Problem, Source, Table};
-use crate::time;
+use crate::{time, yaml};
 
 /// The client where a case names none (RFC 5737: an address for documentation).
 pub const PEER: SocketAddr = SocketAddr::new(
@@ -39,9 +39,15 @@ pub fn read(file: &Path) -> Result<File, Problem> {
 
 /// Reads the text of a file of cases.
 pub fn parse(source: Source) -> Result<File, Problem> {
-    let parsed = DeTable::parse(&source.text).map_err(|error| {
-        source.problem(error.span().unwrap_or(0..0), "", error.message().trim())
-    })?;
+    let tree = yaml::is(&source)
+        .then(|| yaml::parse(&source))
+        .transpose()?;
+    let parsed = match &tree {
+        Some(tree) => yaml::table(&source, tree)?,
+        None => DeTable::parse(&source.text).map_err(|error| {
+            source.problem(error.span().unwrap_or(0..0), "", error.message().trim())
+        })?,
+    };
     let top = Table::new(&source, String::new(), parsed.span(), parsed.get_ref());
     let chains = chains(&top)?;
     let defaults = Defaults::read(&top)?;

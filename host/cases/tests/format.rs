@@ -7,8 +7,12 @@ use edgeweir_host_cases::parse::parse;
 use edgeweir_host_cases::source::{Problem, Source};
 
 fn read(text: &str) -> Result<File, Problem> {
+    read_as("folder/a.test.toml", text)
+}
+
+fn read_as(file: &str, text: &str) -> Result<File, Problem> {
     parse(Source {
-        file: "folder/a.test.toml".into(),
+        file: file.into(),
         text: text.into(),
     })
 }
@@ -221,5 +225,112 @@ fn what_is_wrong_is_said_with_line_field_and_the_nearest_name() {
         assert!(text.contains(said), "{name}: {text}");
         assert_eq!(error.line, line, "{name}: {text}");
         assert!(text.starts_with("folder/a.test.toml:"), "{name}: {text}");
+    }
+}
+
+#[test]
+fn yaml_says_the_same() {
+    let toml = r#"
+module = ["a.wasm", "../b.wasm"]
+config = { level = 3, share = 0.5, names = ["x"], on = true }
+defaults.upstream = { status = 404, fields = { a = "1" } }
+[[case]]
+name = "one"
+at = 2030-01-01T00:00:00Z
+budget = { fuel = 10 }
+[[case.step]]
+advance = "1.5s"
+request = { path = "/x?y", body = "a\nb\n", chunks = [1] }
+expect = { status = 404, fields = { age = true }, body = { json = [1], decoded = true } }
+"#;
+    let yaml = r#"
+# The same.
+module: [a.wasm, ../b.wasm]
+config: { level: 3, share: 0.5, names: [x], on: true }
+defaults:
+  upstream: { status: 404, fields: { a: "1" } }
+case:
+  - name: one
+    at: 2030-01-01T00:00:00Z
+    budget: { fuel: 10 }
+    step:
+      - advance: 1.5s
+        request:
+          path: /x?y
+          body: |
+            a
+            b
+          chunks: [1]
+        expect: { status: 404, fields: { age: true }, body: { json: [1], decoded: true } }
+"#;
+    let toml = read(toml).unwrap();
+    for file in ["folder/a.test.yaml", "folder/a.test.yml"] {
+        let yaml = read_as(file, yaml).unwrap();
+        assert_eq!(yaml.cases.len(), 2);
+        for (yaml, toml) in yaml.cases.iter().zip(&toml.cases) {
+            // Lines are each file's own.
+            let without_lines = |text: String| {
+                let expression = regex(r#"line: \d+|"[a-z.]+": \d+"#);
+                expression.replace_all(&text, "").into_owned()
+            };
+            assert_eq!(
+                without_lines(format!("{yaml:?}")),
+                without_lines(format!("{toml:?}"))
+            );
+        }
+        assert_eq!((yaml.cases[0].line, yaml.cases[0].filters[0].line), (8, 3));
+    }
+}
+
+fn regex(text: &str) -> regex::Regex {
+    regex::Regex::new(text).unwrap()
+}
+
+#[test]
+fn what_is_wrong_in_yaml_is_said_with_its_line() {
+    let case = "module: a.wasm\ncase:\n  - name: x\n    step:\n      - request: GET /\n";
+    for (name, text, line, said) in [
+        ("no YAML", "module: [a\n".to_owned(), 2, "a.test.yaml:2: "),
+        (
+            "a list",
+            "- module\n".to_owned(),
+            1,
+            "want names with values",
+        ),
+        (
+            "near",
+            format!("{case}        advanse: 1s\n"),
+            6,
+            "in `case[0].step[0].advanse`: there is no `advanse` here; did you mean `advance`?",
+        ),
+        (
+            "a status",
+            format!("{case}        expect:\n          status: 42\n"),
+            7,
+            "it is the number 42, want a whole number from 100 to 999",
+        ),
+        (
+            "a number for a text",
+            format!("{case}        expect: {{ fields: {{ a: 1 }} }}\n"),
+            6,
+            "want a text, true (it is there)",
+        ),
+        (
+            "nothing",
+            format!("{case}        advance:\n"),
+            6,
+            "there is no value",
+        ),
+        (
+            "twice",
+            format!("{case}        times: 1\n        times: 2\n"),
+            7,
+            "`times` is there twice",
+        ),
+    ] {
+        let error = read_as("folder/a.test.yaml", &text).map(drop).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(said), "{name}: {text}");
+        assert_eq!(error.line, line, "{name}: {text}");
     }
 }

@@ -18,7 +18,7 @@ use edgeweir_host_cases::torture::Fault;
 /// Arguments of `test`.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Test {
-    /// Files of cases, or folders in which files named *.test.toml are looked for.
+    /// Files of cases, or folders in which files named *.test.toml, *.test.yaml and *.test.yml are looked for.
     #[arg(default_value = ".")]
     pub paths: Vec<PathBuf>,
     /// Only cases whose name holds this.
@@ -133,6 +133,12 @@ fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Whether a file of this name holds cases.
+fn is_case(name: &str) -> bool {
+    let endings = [".test.toml", ".test.yaml", ".test.yml"];
+    endings.iter().any(|ending| name.ends_with(ending))
+}
+
 /// Folders are looked into this deep.
 const DEEP: usize = 16;
 
@@ -148,7 +154,7 @@ fn collect(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> anyhow::Res
         let hidden = name.starts_with('.') || name == "target" || name == "node_modules";
         if kind.is_dir() && depth < DEEP && !hidden {
             collect(&path, depth + 1, found)?;
-        } else if kind.is_file() && name.ends_with(".test.toml") {
+        } else if kind.is_file() && is_case(&name) {
             found.push(path);
         }
     }

@@ -51,7 +51,7 @@ pub fn all(arguments: &Test) -> anyhow::Result<(Run, Vec<PathBuf>)> {
     if cases.is_empty() && run.problems.is_empty() {
         run.problems.push(match arguments.filter.as_deref() {
             Some(filter) => format!("no case has {filter:?} in its name"),
-            None => "no file named *.test.toml was found".to_owned(),
+            None => "no file named *.test.toml or *.test.yaml was found".to_owned(),
         });
     }
     let mut dependencies = paths;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use notify::{RecursiveMode, Watcher as _};
 
-use super::{Test, once};
+use super::{Test, is_case, once};
 
 /// A build writes a file in several pieces: what comes within this time is one change.
 const QUIET: Duration = Duration::from_millis(200);
@@ -51,7 +51,7 @@ fn wait(changes: &mpsc::Receiver<Vec<PathBuf>>, files: &[PathBuf]) -> anyhow::Re
         let paths = changes.recv().context("files are watched no more")?;
         let matters = paths.iter().any(|path| {
             let name = path.file_name().unwrap_or_default();
-            names.contains(name) || name.to_string_lossy().ends_with(".test.toml")
+            names.contains(name) || is_case(&name.to_string_lossy())
         });
         if matters {
             while changes.recv_timeout(QUIET).is_ok() {}
