@@ -104,3 +104,44 @@ fn what_a_package_cannot_hold_is_refused_by_name() {
         assert!(error.contains(want), "{text}\n{error}");
     }
 }
+
+/// Spin's format: each parameter is asked for or has a default, what is filled in is one of them, and what comes of it is an
+/// application like the example.
+#[test]
+fn the_template_becomes_an_application() {
+    let folder = Path::new("../../examples/spin/templates/edgeweir");
+    let about =
+        fs::read_to_string(folder.join("metadata/spin-template.toml")).expect("the metadata");
+    let about: toml::Table = about.parse().expect("TOML");
+    assert_eq!(about["manifest_version"].as_str(), Some("1"));
+    assert_eq!(about["id"].as_str(), Some("edgeweir"));
+    assert_eq!(about["trigger_type"].as_str(), Some("http"));
+    let mut text = fs::read_to_string(folder.join("content/spin.toml")).expect("the content");
+    // Spin knows these itself.
+    let mut filled = vec![
+        ("project-name | kebab_case".to_owned(), "my-edge".to_owned()),
+        ("authors".to_owned(), "Nobody".to_owned()),
+    ];
+    for (name, parameter) in about["parameters"].as_table().expect("parameters") {
+        assert_eq!(parameter["type"].as_str(), Some("string"), "{name}");
+        assert!(parameter["prompt"].as_str().is_some(), "{name}");
+        let default = parameter.get("default").and_then(toml::Value::as_str);
+        let value = default.unwrap_or("../../target/edge");
+        filled.push((name.clone(), value.to_owned()));
+    }
+    for (name, value) in filled {
+        let place = format!("{{{{{name}}}}}");
+        assert!(text.contains(&place), "nothing asks for {name}");
+        text = text.replace(&place, &value);
+    }
+    assert!(!text.contains("{{"), "{text}");
+    let made = read_manifest(&text, Path::new("../../examples/spin")).expect("reads");
+    assert_eq!(made.application.name, "my-edge");
+    assert_eq!(made.application.triggers[0].route, "/...");
+    let [gateway] = &made.application.components[..] else {
+        panic!("one component");
+    };
+    let rules: serde_json::Value =
+        serde_json::from_str(&gateway.environment["EDGEWEIR_RATELIMIT"]).expect("JSON");
+    assert_eq!(rules["rules"][0]["limits"][0]["rate"], "100/minute");
+}
