@@ -223,6 +223,7 @@ impl Vm {
         let started = self.store.data().clock.started;
         let cpu = self.cpu_time.then(thread_cpu);
         let result = callback.call(&mut self.store, params);
+        let cpu = cpu.map(|before| thread_cpu().saturating_sub(before));
         let fuel = if self.fuel {
             u64::MAX - self.store.get_fuel().unwrap_or(u64::MAX)
         } else {
@@ -231,8 +232,8 @@ impl Vm {
         let host = self.store.data_mut();
         let meter = &host.common.meter;
         meter.call(name, started.elapsed(), fuel);
-        if let Some(before) = cpu {
-            meter.cpu(name, thread_cpu().saturating_sub(before));
+        if let Some(spent) = cpu {
+            meter.cpu(name, spent);
         }
         match result {
             Ok(result) => Ok(Some(result)),

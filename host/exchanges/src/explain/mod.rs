@@ -1,10 +1,11 @@
 //! `edgeweir explain`: why a response was not cached, not compressed, not minified, or refused.
 
 mod reasons;
+mod time;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -66,7 +67,10 @@ pub fn execute(arguments: &Explain) -> Result<()> {
     let child = match &arguments.config {
         None => None,
         Some(Side::Url(_)) => bail!("--config is a configuration; --at is for what runs already"),
-        Some(side) => side.start(Edge::with_upstreams, &options)?,
+        Some(side) => {
+            let edge = |file: &Path| Edge::with_upstreams(file).map(Edge::with_cpu_time);
+            side.start(edge, &options)?
+        }
     };
     let target = match (&child, &arguments.at) {
         (Some(child), _) => child.address,
@@ -94,14 +98,15 @@ pub fn execute(arguments: &Explain) -> Result<()> {
         Some(admin) => still(|| counters(admin)),
         None => Ok(Counters::default()),
     };
-    let mut before = settled()?;
+    let spent = || admin.map(time::spent).unwrap_or_default();
+    let (mut before, mut spent_before) = (settled()?, spent());
     for number in 1..=arguments.times {
         let began = Instant::now();
         let answer = runtime
             .block_on(client.send(&asked))
             .map_err(|error| said(error, child.as_ref()))?;
         let took = began.elapsed();
-        let after = settled()?;
+        let (after, spent_after) = (settled()?, spent());
         say(&format!(
             "\n{number}. {}, {} bytes, {:.1} ms\n",
             answer.status,
@@ -111,7 +116,10 @@ pub fn execute(arguments: &Explain) -> Result<()> {
         for line in explained(&answer, &grown(&before, &after)) {
             say(&format!("   {line}\n"));
         }
-        before = after;
+        if let Some(line) = time::line(&spent_before, &spent_after) {
+            say(&format!("   {line}\n"));
+        }
+        (before, spent_before) = (after, spent_after);
     }
     if admin.is_none() {
         say(
