@@ -259,13 +259,19 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
+/// For what is under way on other threads when a command has ended.
+const LAST_MOMENT: Duration = Duration::from_millis(200);
+
 /// Runs a command that serves.
 fn serving<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("the runtime cannot start")?
-        .block_on(command)
+        .context("the runtime cannot start")?;
+    let done = runtime.block_on(command);
+    // What still computes, such as a compilation, is not waited for; what is being written has a moment.
+    runtime.shutdown_timeout(LAST_MOMENT);
+    done
 }
 
 /// Runs a command that asks an edge; where the edge said no, the exit code is 1, and it said why.

@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use edgeweir_host_chain::{Layer, Meter, World};
 use tempfile::TempDir;
 
@@ -132,7 +133,11 @@ pub async fn load_metered(
     plugin: Plugin,
     meter: Arc<Meter>,
 ) -> anyhow::Result<Arc<dyn Layer>> {
-    let program = Program::compile(runtime, &plugin.component)?;
+    let (compiler, file) = (Arc::clone(runtime), plugin.component.clone());
+    // Compiling takes seconds: it holds up neither what is being served nor a signal to stop.
+    let program = tokio::task::spawn_blocking(move || Program::compile(&compiler, &file))
+        .await
+        .context("loading was cut short")??;
     if program.is_named() {
         probe::ask(&program, runtime, &plugin).await?;
     }
