@@ -312,10 +312,9 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
             (demo.config, Some(demo.origin))
         }
     };
-    let prepared = Prepared::new(config)
-        .await
-        .map_err(|error| advised(error, &arguments))?;
     if arguments.check {
+        let checked = Prepared::checked(config).await;
+        let prepared = checked.map_err(|error| advised(error, &arguments))?;
         say(&format!(
             "{}: good: {}\n",
             shown(arguments.config.as_deref()),
@@ -323,6 +322,9 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         ));
         return Ok(());
     }
+    let prepared = Prepared::new(config)
+        .await
+        .map_err(|error| advised(error, &arguments))?;
     // Before anything is said: who reads the addresses may stop it at once.
     let mut signals = StopSignals::watch()?;
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP cannot be watched")?;

@@ -94,7 +94,15 @@ impl Live {
     }
 }
 
+/// What becomes of access logs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Logs {
+    Opened,
+    LookedAt,
+}
+
 /// What a generation leaves to the next.
+#[derive(Default)]
 struct Kept {
     runtimes: Runtimes,
     state: Option<Arc<State>>,
@@ -131,14 +139,15 @@ struct Serving {
 impl Prepared {
     /// Loads every filter a listener names, in order, and connects the chains.
     pub async fn new(config: Config) -> anyhow::Result<Self> {
-        let nothing = Kept {
-            runtimes: Runtimes::default(),
-            state: None,
-        };
-        Self::after(config, nothing).await
+        Self::after(config, Kept::default(), Logs::Opened).await
     }
 
-    async fn after(config: Config, kept: Kept) -> anyhow::Result<Self> {
+    /// [`Prepared::new`] to see whether all is well, not to be served: no log is made.
+    pub async fn checked(config: Config) -> anyhow::Result<Self> {
+        Self::after(config, Kept::default(), Logs::LookedAt).await
+    }
+
+    async fn after(config: Config, kept: Kept, logs: Logs) -> anyhow::Result<Self> {
         let before = kept.state;
         let reloads = before
             .as_ref()
@@ -184,7 +193,7 @@ impl Prepared {
                 headers: listener.most_fields.unwrap_or(config.limits.headers.size()),
                 stats: stats.clone(),
                 watch: watch.clone(),
-                telling: telling_of(&config, listener, &field)?,
+                telling: telling_of(&config, listener, &field, logs)?,
                 generation: generation.clone(),
             }));
             let (filters, upstream) = build.named(&listener.ways);
@@ -388,16 +397,20 @@ fn telling_of(
     config: &Config,
     listener: &crate::config::Listener,
     field: &str,
+    logs: Logs,
 ) -> anyhow::Result<Telling> {
     let access_log = match &listener.access_log {
         None => None,
         Some(file) => {
-            let log = AccessLog::open(file.get_ref()).map_err(|error| {
+            let opened = match logs {
+                Logs::Opened => AccessLog::open(file.get_ref()).map(|log| Some(Arc::new(log))),
+                Logs::LookedAt => AccessLog::look_at(file.get_ref()).map(|()| None),
+            };
+            opened.map_err(|error| {
                 let field = format!("{field}.access_log");
                 let message = format!("{}: cannot be written: {error}", file.get_ref().display());
                 ConfigError::at(&config.source, file.span(), &field, message)
-            })?;
-            Some(Arc::new(log))
+            })?
         }
     };
     Ok(Telling {
@@ -587,7 +600,7 @@ impl Host {
             runtimes: self.runtimes.clone(),
             state: Some(self.state.clone()),
         };
-        Prepared::after(config, kept).await
+        Prepared::after(config, kept, Logs::Opened).await
     }
 
     /// Puts what was prepared in the place of what is served. Nothing changes when an address cannot be bound.

@@ -69,7 +69,7 @@ pub async fn check(arguments: &Check) -> Vec<Found> {
     if let Some(config) = config
         && !arguments.no_load
         && !broken
-        && let Err(error) = Prepared::new(config).await
+        && let Err(error) = Prepared::checked(config).await
     {
         found.push(of_error(&arguments.file, &error));
     }

@@ -51,6 +51,20 @@ impl AccessLog {
         })
     }
 
+    /// Whether a file could be opened; one that is not there is not made.
+    pub fn look_at(file: &Path) -> io::Result<()> {
+        if file == Path::new("-") {
+            return Ok(());
+        }
+        match OpenOptions::new().append(true).open(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let folder = file.parent().filter(|it| !it.as_os_str().is_empty());
+                std::fs::metadata(folder.unwrap_or(Path::new("."))).map(drop)
+            }
+            opened => opened.map(drop),
+        }
+    }
+
     /// Writes a line; never waits.
     pub fn note(&self, about: &About, ended: &Ended) {
         match self.lines.try_send(line(about, ended)) {
