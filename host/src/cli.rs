@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -305,6 +306,10 @@ fn inspect(arguments: &Inspect) -> anyhow::Result<()> {
 }
 
 async fn run(arguments: Run) -> anyhow::Result<()> {
+    let served = arguments.config.as_deref();
+    let watched = served.filter(|_| !arguments.no_watch && !arguments.check);
+    // Before anything is read: what changes meanwhile is read again.
+    let mut changes = watched.and_then(watch);
     let (config, origin) = match &arguments.config {
         Some(file) => (read(file, &arguments)?, None),
         None => {
@@ -312,6 +317,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
             (demo.config, Some(demo.origin))
         }
     };
+    follow(&mut changes, &reload::files(&config));
     if arguments.check {
         let checked = Prepared::checked(config).await;
         let prepared = checked.map_err(|error| advised(error, &arguments))?;
@@ -329,8 +335,6 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     let mut signals = StopSignals::watch()?;
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP cannot be watched")?;
     let mut host = prepared.serve().await?;
-    let watched = arguments.config.is_some() && !arguments.no_watch;
-    let mut changes = if watched { watch(&host) } else { None };
     match &origin {
         Some(origin) => say(&demo::introduction(&host, origin.address)),
         None => say(&addresses(&host)),
@@ -357,7 +361,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         };
         // What takes long, compiling, must not hold up a signal to stop.
         let next = tokio::select! {
-            next = read_again(&host, file, &arguments) => next,
+            next = read_again(&host, file, &arguments, &mut changes) => next,
             name = signals.next() => break name,
         };
         let taken = match next {
@@ -365,17 +369,15 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
             Err(error) => Err(error),
         };
         match taken {
-            Ok(()) => tracing::info!(why, "reloaded"),
+            Ok(()) => {
+                tracing::info!(why, "reloaded");
+                follow(&mut changes, &reload::files(host.config()));
+            }
             Err(error) => {
                 let text = format!("{error:#}");
                 tracing::error!(why, "not reloaded, what was served is served on: {text}");
                 host.state.reloads.note(Err(text));
             }
-        }
-        if let Some(changes) = &mut changes
-            && let Err(error) = changes.follow(&reload::files(host.config()))
-        {
-            tracing::warn!("{error:#}");
         }
     };
     say(&format!("\n{stopped_by}: finishing what is in flight\n"));
@@ -411,18 +413,40 @@ fn read(file: &Path, arguments: &Run) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
-async fn read_again(host: &Host, file: &Path, arguments: &Run) -> anyhow::Result<Prepared> {
-    host.prepare(read(file, arguments)?).await
+async fn read_again(
+    host: &Host,
+    file: &Path,
+    arguments: &Run,
+    changes: &mut Option<Changes>,
+) -> anyhow::Result<Prepared> {
+    if let Some(changes) = changes {
+        changes.begin();
+    }
+    let config = read(file, arguments)?;
+    // Those of what is served, too: they count on if this one is refused.
+    let mut files = reload::files(host.config());
+    files.extend(reload::files(&config));
+    follow(changes, &files);
+    host.prepare(config).await
 }
 
-/// Watches the files of a configuration; without a word from the kernel there is still SIGHUP.
-fn watch(host: &Host) -> Option<Changes> {
-    match Changes::watch(&reload::files(host.config())) {
+/// Watches a configuration; without a word from the kernel there is still SIGHUP.
+fn watch(file: &Path) -> Option<Changes> {
+    match Changes::watch(&BTreeSet::from([file.to_owned()])) {
         Ok(changes) => Some(changes),
         Err(error) => {
             tracing::warn!("{error:#}: reload with SIGHUP");
             None
         }
+    }
+}
+
+/// Watches these files in the place of others.
+fn follow(changes: &mut Option<Changes>, files: &BTreeSet<PathBuf>) {
+    if let Some(changes) = changes
+        && let Err(error) = changes.follow(files)
+    {
+        tracing::warn!("{error:#}");
     }
 }
 

@@ -80,7 +80,7 @@ impl Drop for Alive {
     }
 }
 
-/// The files a configuration consists of: its own, modules, certificates and keys.
+/// The files a configuration consists of: its own, modules, certificates and keys, the token of the admin pages.
 pub fn files(config: &Config) -> BTreeSet<PathBuf> {
     let mut files = BTreeSet::new();
     files.insert(config.source.file.clone());
@@ -92,6 +92,8 @@ pub fn files(config: &Config) -> BTreeSet<PathBuf> {
     let upstreams = config.upstreams.values();
     let roots = upstreams.filter_map(|it| it.tls.as_ref()?.ca.as_ref());
     files.extend(roots.map(|file| config.resolve(file.get_ref())));
+    let token = config.admin.as_ref().and_then(|it| it.token_file.as_ref());
+    files.extend(token.map(|file| config.resolve(file.get_ref())));
     files
 }
 
@@ -99,7 +101,11 @@ pub fn files(config: &Config) -> BTreeSet<PathBuf> {
 pub struct Changes {
     watcher: RecommendedWatcher,
     events: Receiver<()>,
+    /// Something happened, and the files have not been looked at since.
+    told: bool,
+    complained: bool,
     folders: BTreeSet<PathBuf>,
+    /// Each file as it was before it was read.
     seen: BTreeMap<PathBuf, Option<Stamp>>,
 }
 
@@ -111,9 +117,12 @@ struct Stamp {
     changed: (i64, i64),
 }
 
+/// How often a folder that comes and goes is looked for at once.
+const TRIES: usize = 5;
+
 impl Changes {
-    /// Watches files. Folders are watched, not files: editors and deployments put new files in the place of old ones, and
-    /// what a symbolic link leads to may change.
+    /// Watches files, which are to be read after this. Folders are watched, not files: editors and deployments put new files
+    /// in the place of old ones, and what a symbolic link leads to may change.
     pub fn watch(files: &BTreeSet<PathBuf>) -> anyhow::Result<Self> {
         let (told, events) = channel(1);
         let watcher = notify::recommended_watcher(move |_: notify::Result<notify::Event>| {
@@ -124,6 +133,8 @@ impl Changes {
         let mut changes = Self {
             watcher,
             events,
+            told: false,
+            complained: false,
             folders: BTreeSet::new(),
             seen: BTreeMap::new(),
         };
@@ -131,45 +142,103 @@ impl Changes {
         Ok(changes)
     }
 
-    /// Watches these files and no others from now on.
+    /// Watches these files and no others from now on. New ones are to be read after this; those that were watched already
+    /// may have changed since they were read, which is still told.
     pub fn follow(&mut self, files: &BTreeSet<PathBuf>) -> anyhow::Result<()> {
-        let folders: BTreeSet<PathBuf> = files.iter().flat_map(|file| folders_of(file)).collect();
-        for gone in self.folders.difference(&folders) {
-            let _ = self.watcher.unwatch(gone);
+        let known = std::mem::take(&mut self.seen);
+        self.seen = files.iter().map(|file| (file.clone(), None)).collect();
+        let watched = self.attend();
+        // After its folder is watched: what comes later is an event.
+        for (file, seen) in &mut self.seen {
+            *seen = known.get(file).copied().unwrap_or_else(|| stamp(file));
         }
-        for new in folders.difference(&self.folders) {
-            self.watcher
-                .watch(new, RecursiveMode::NonRecursive)
-                .with_context(|| format!("{} cannot be watched", new.display()))?;
-        }
-        self.folders = folders;
-        self.seen = files
-            .iter()
-            .map(|file| (file.clone(), stamp(file)))
-            .collect();
-        Ok(())
+        watched
     }
 
-    /// Waits until one of the files has changed and all are left alone.
+    /// All files are about to be read: what changes from here on is told.
+    pub fn begin(&mut self) {
+        self.changed();
+    }
+
+    /// Waits until one of the files has changed and all are left alone. Nothing is lost when this is dropped before.
     pub async fn next(&mut self) {
         loop {
-            if self.events.recv().await.is_none() {
+            if !self.told && self.events.recv().await.is_none() {
                 return std::future::pending().await;
             }
-            while let Ok(Some(())) = tokio::time::timeout(QUIET, self.events.recv()).await {}
-            let mut changed = false;
-            for (file, seen) in &mut self.seen {
-                let now = stamp(file);
-                // A file that is gone for a moment is about to be written.
-                if now.is_some() && *seen != now {
-                    *seen = now;
-                    changed = true;
-                }
+            self.told = true;
+            self.quiet().await;
+            self.told = false;
+            if let Err(error) = self.attend()
+                && !std::mem::replace(&mut self.complained, true)
+            {
+                tracing::warn!("{error:#}");
             }
-            if changed {
+            if self.changed() {
                 return;
             }
         }
+    }
+
+    /// Waits until the files are left alone; what else happens in their folders, such as a log that is written, is not
+    /// waited for.
+    async fn quiet(&mut self) {
+        let stamps = |changes: &Self| changes.seen.keys().map(|it| stamp(it)).collect::<Vec<_>>();
+        let mut before = stamps(self);
+        loop {
+            tokio::time::sleep(QUIET).await;
+            while self.events.try_recv().is_ok() {}
+            let now = stamps(self);
+            if now == before {
+                return;
+            }
+            before = now;
+        }
+    }
+
+    /// Whether a file is not what it was when this was last asked.
+    fn changed(&mut self) -> bool {
+        let mut changed = false;
+        for (file, seen) in &mut self.seen {
+            let now = stamp(file);
+            // A file that is gone for a moment is about to be written.
+            if now.is_some() && *seen != now {
+                *seen = now;
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Watches the folders as they are now: one that was made anew under its name is another, and in the place of one that is
+    /// gone the nearest above it is watched, to see it come back.
+    fn attend(&mut self) -> anyhow::Result<()> {
+        for _ in 0..TRIES {
+            let folders = self.folders_now();
+            for gone in self.folders.difference(&folders) {
+                let _ = self.watcher.unwatch(gone);
+            }
+            let mut watched = Ok(());
+            for folder in &folders {
+                // To watch what is watched already changes nothing.
+                let one = self.watcher.watch(folder, RecursiveMode::NonRecursive);
+                let one = one.with_context(|| format!("{} cannot be watched", folder.display()));
+                watched = watched.and(one);
+            }
+            // One that came or went meanwhile would not be noticed.
+            let same = self.folders_now() == folders;
+            self.folders = folders;
+            if same {
+                return watched;
+            }
+        }
+        // They come and go all the time, and each time is an event.
+        Ok(())
+    }
+
+    fn folders_now(&self) -> BTreeSet<PathBuf> {
+        let folders = self.seen.keys().flat_map(|file| folders_of(file));
+        folders.filter_map(there).collect()
     }
 }
 
@@ -179,6 +248,12 @@ fn folders_of(file: &Path) -> Vec<PathBuf> {
     let real = file.canonicalize().ok();
     let of = |file: Option<PathBuf>| file.and_then(|file| file.parent().map(Path::to_owned));
     of(absolute).into_iter().chain(of(real)).collect()
+}
+
+/// A folder, or the nearest above it that is there.
+fn there(folder: PathBuf) -> Option<PathBuf> {
+    let found = folder.ancestors().find(|it| it.is_dir());
+    found.map(Path::to_owned)
 }
 
 fn stamp(file: &Path) -> Option<Stamp> {
@@ -220,6 +295,86 @@ mod tests {
         tokio::time::timeout(soon * 4, changes.next())
             .await
             .expect("another in its place");
+    }
+
+    /// A folder with a file in it, and what watches that.
+    fn watched() -> (tempfile::TempDir, PathBuf, Changes) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("m")).unwrap();
+        let file = folder.path().join("m/a.wasm");
+        std::fs::write(&file, "1").unwrap();
+        let changes = Changes::watch(&BTreeSet::from([file.clone()])).unwrap();
+        (folder, file, changes)
+    }
+
+    async fn told(changes: &mut Changes) -> bool {
+        let soon = Duration::from_secs(5);
+        tokio::time::timeout(soon, changes.next()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_change_while_files_are_read_is_told_afterwards() {
+        let (_folder, file, mut changes) = watched();
+        std::fs::write(&file, "12").unwrap();
+        assert!(told(&mut changes).await);
+        changes.begin();
+        // Reading takes its time, and ends with what was read.
+        std::fs::write(&file, "123").unwrap();
+        let other = file.with_file_name("b.wasm");
+        changes
+            .follow(&BTreeSet::from([file.clone(), other]))
+            .unwrap();
+        assert!(told(&mut changes).await, "lost");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_made_anew_is_watched_again() {
+        let (_folder, file, mut changes) = watched();
+        let inside = file.parent().unwrap();
+        for round in 2..5 {
+            std::fs::remove_dir_all(inside).unwrap();
+            if round == 3 {
+                // Long enough to be seen gone.
+                let soon = Duration::from_secs(1);
+                assert!(
+                    tokio::time::timeout(soon, changes.next()).await.is_err(),
+                    "gone is no change"
+                );
+            }
+            std::fs::create_dir(inside).unwrap();
+            std::fs::write(&file, "1".repeat(round)).unwrap();
+            assert!(told(&mut changes).await, "round {round}: the folder");
+            std::fs::write(&file, "2".repeat(round + 9)).unwrap();
+            assert!(told(&mut changes).await, "round {round}: a file in it");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_may_be_called_away_and_what_else_happens_there_is_no_reason_to_wait() {
+        let (_folder, file, mut changes) = watched();
+        std::fs::write(&file, "12").unwrap();
+        let log = file.with_file_name("log");
+        let mut noise = tokio::time::interval(QUIET / 6);
+        for _ in 0..6 {
+            noise.tick().await;
+            std::fs::write(&log, "a line").unwrap();
+            let a_moment = QUIET / 10;
+            let waited = tokio::time::timeout(a_moment, changes.next()).await;
+            assert!(
+                waited.is_err(),
+                "the files were left alone for a moment only"
+            );
+        }
+        let writing = async {
+            loop {
+                noise.tick().await;
+                std::fs::write(&log, "a line").unwrap();
+            }
+        };
+        tokio::select! {
+            told = told(&mut changes) => assert!(told, "lost"),
+            () = writing => {}
+        }
     }
 
     #[test]
