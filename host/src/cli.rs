@@ -46,7 +46,7 @@ pub enum Command {
     /// Serve: a reverse proxy over chains of filters; without a file, the demo.
     #[command(
         after_help = "Stops on SIGINT or SIGTERM: accepts no more, finishes what is in flight, and prints what \
-        each filter cost.\nReloads on SIGHUP, and when the configuration, a module or a certificate changes: a good one \
+        each filter cost; a second signal ends it at once.\nReloads on SIGHUP, and when the configuration, a module or a certificate changes: a good one \
         takes over with nothing lost, a bad one is logged and changes nothing.\n\nExamples:\n  \
         edgeweir run\n  \
         edgeweir run --port 9100 --modules target/edge\n  \
@@ -381,7 +381,11 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         }
     };
     say(&format!("\n{stopped_by}: finishing what is in flight\n"));
-    let state = host.stop().await;
+    let state = host.state.clone();
+    tokio::select! {
+        _ = host.stop() => {}
+        name = signals.next() => say(&format!("{name}: ending at once\n")),
+    }
     if let Some(origin) = origin {
         origin.stop(Duration::ZERO).await;
     }
