@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::Admin;
-use crate::config::{Config, ConfigError, Way, Ways};
+use crate::config::{Config, ConfigError, Token, Way, Ways};
 use crate::load::{Loaded, Loader, Runtimes};
 use crate::monitor::{Watch, Watching};
 use crate::reload::Reloads;
@@ -37,6 +37,8 @@ pub struct Prepared {
     tls: Vec<Option<Arc<rustls::ServerConfig>>>,
     runtimes: Runtimes,
     state: Arc<State>,
+    /// Of the admin pages.
+    token: Option<Token>,
 }
 
 /// What is known of a host while it runs: the source of metrics, dashboard and report.
@@ -120,6 +122,7 @@ pub struct Host {
     listeners: Vec<Serving>,
     /// Listeners a reload took away, while they finish.
     leaving: tokio::task::JoinSet<()>,
+    pages: Option<Arc<Admin>>,
     admin_task: Option<Accepting>,
     sampler: tokio::task::JoinHandle<()>,
     /// Measures until it is dropped.
@@ -148,6 +151,7 @@ impl Prepared {
     }
 
     async fn after(config: Config, kept: Kept, logs: Logs) -> anyhow::Result<Self> {
+        let token = config.admin_token()?;
         let before = kept.state;
         let reloads = before
             .as_ref()
@@ -249,6 +253,7 @@ impl Prepared {
             tls: secured,
             runtimes,
             state,
+            token,
         })
     }
 
@@ -271,15 +276,16 @@ impl Prepared {
             listeners.push(self.begin(index, socket)?);
         }
         let live = Live::new(self.state.clone());
-        let mut admin_task = None;
+        let (mut admin_task, mut pages) = (None, None);
         if let Some(admin) = &self.config.admin {
             let address = admin.listen.get_ref().0;
-            let token = self.config.admin_token()?;
-            let service = Arc::new(Admin::new(live.clone(), token));
+            let service = Arc::new(Admin::new(live.clone(), self.token));
+            pages = Some(service.clone());
             let accepting = Accepting::start(address, bounds, service)
                 .await
                 .map_err(|error| {
-                    self.unbound(admin.listen.span(), "admin.listen", address, &error)
+                    let span = admin.listen.span();
+                    unbound(&self.config, span, "admin.listen", address, &error)
                 })?;
             admin_task = Some(accepting);
         }
@@ -301,6 +307,7 @@ impl Prepared {
             live,
             listeners,
             leaving: tokio::task::JoinSet::new(),
+            pages,
             admin_task,
             sampler,
             grace: self.config.limits.grace_ms.millis(),
@@ -315,7 +322,13 @@ impl Prepared {
         let address = settings.listen.get_ref().0;
         TcpListener::bind(address).await.map_err(|error| {
             let field = format!("listener[{index}].listen");
-            self.unbound(settings.listen.span(), &field, address, &error)
+            unbound(
+                &self.config,
+                settings.listen.span(),
+                &field,
+                address,
+                &error,
+            )
         })
     }
 
@@ -340,25 +353,26 @@ impl Prepared {
             tls: self.tls[index].clone(),
         }
     }
+}
 
-    fn unbound(
-        &self,
-        span: std::ops::Range<usize>,
-        field: &str,
-        address: SocketAddr,
-        error: &io::Error,
-    ) -> anyhow::Error {
-        let advice = match error.kind() {
-            io::ErrorKind::AddrInUse if self.config.source.text.is_empty() => {
-                ": another program listens there; `--port N` moves all the demo's ports, N being the first of four"
-            }
-            io::ErrorKind::AddrInUse => ": another program listens there",
-            io::ErrorKind::PermissionDenied => ": ports below 1024 need a privilege",
-            _ => "",
-        };
-        let message = format!("cannot listen on {address}: {error}{advice}");
-        anyhow::Error::new(ConfigError::at(&self.config.source, span, field, message))
-    }
+/// An address that cannot be listened on.
+fn unbound(
+    config: &Config,
+    span: std::ops::Range<usize>,
+    field: &str,
+    address: SocketAddr,
+    error: &io::Error,
+) -> anyhow::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse if config.source.text.is_empty() => {
+            ": another program listens there; `--port N` moves all the demo's ports, N being the first of four"
+        }
+        io::ErrorKind::AddrInUse => ": another program listens there",
+        io::ErrorKind::PermissionDenied => ": ports below 1024 need a privilege",
+        _ => "",
+    };
+    let message = format!("cannot listen on {address}: {error}{advice}");
+    anyhow::Error::new(ConfigError::at(&config.source, span, field, message))
 }
 
 /// An upstream: the one there was, with its connections and what is known of its endpoints, when nothing about it changed.
@@ -641,6 +655,11 @@ impl Host {
             self.leaving.spawn(gone.accepting.stop(self.grace));
         }
         while self.leaving.try_join_next().is_some() {}
+        if let Some(pages) = &self.pages
+            && admin_address(&self.config) == admin_address(&prepared.config)
+        {
+            pages.put_token(prepared.token);
+        }
         self.runtimes = prepared.runtimes;
         self.config = prepared.config;
         self.state = prepared.state;
@@ -662,8 +681,6 @@ impl Host {
     /// What a reload does not change.
     fn say_what_stays(&self, next: &Config) {
         let now = &self.config;
-        let admin = |config: &Config| config.admin.as_ref().map(|it| it.listen.get_ref().0);
-        let token = |config: &Config| config.admin_token().ok().flatten();
         // As it is made from the configuration: places in the file say nothing.
         let monitor = |config: &Config| {
             let told = &config.monitor;
@@ -685,8 +702,8 @@ impl Host {
                 now.state.cache_dir == next.state.cache_dir,
             ),
             ("state.store", now.state.store == next.state.store),
-            ("admin.listen", admin(now) == admin(next)),
-            ("admin.token", token(now) == token(next)),
+            // Where the pages stay elsewhere, their token does, too.
+            ("admin", admin_address(now) == admin_address(next)),
             ("monitor", monitor(now) == monitor(next)),
         ] {
             if !same {
@@ -697,6 +714,10 @@ impl Host {
 
     /// Stops to accept, lets exchanges finish within the grace time, and gives back what is to be reported.
     pub async fn stop(mut self) -> Arc<State> {
+        // First of all: who sends traffic by what it says is to send it elsewhere.
+        if let Some(pages) = &self.pages {
+            pages.drain();
+        }
         let mut stopping = std::mem::take(&mut self.leaving);
         for listener in self.listeners {
             stopping.spawn(listener.accepting.stop(self.grace));
@@ -709,6 +730,11 @@ impl Host {
         drop(self.watching);
         self.state
     }
+}
+
+/// Where the admin pages are asked for.
+fn admin_address(config: &Config) -> Option<SocketAddr> {
+    config.admin.as_ref().map(|it| it.listen.get_ref().0)
 }
 
 /// SIGINT and SIGTERM, watched from the moment this is made: one that comes before anybody waits is not lost.

@@ -9,7 +9,8 @@ mod process;
 mod stats;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use edgeweir_host_chain::{Response, empty, full};
 use http::header::{self, HeaderValue};
@@ -19,7 +20,7 @@ use hyper::body::Incoming;
 use subtle::ConstantTimeEq as _;
 
 use crate::config::Token;
-use crate::host::Live;
+use crate::host::{ListenerState, Live};
 use crate::monitor::Setting;
 use crate::serve::listener::Service;
 use crate::serve::plain;
@@ -36,23 +37,43 @@ const PAGES: &str = "pages: / /stats.json /history.json /baseline.json /metrics 
 /// The pages of one host.
 pub struct Admin {
     live: Live,
-    token: Option<Token>,
+    token: RwLock<Option<Token>>,
+    draining: AtomicBool,
 }
 
 impl Admin {
     /// Pages about what is served when they are asked for, for those who have the token, if there is one.
     pub fn new(live: Live, token: Option<Token>) -> Self {
-        Self { live, token }
+        Self {
+            live,
+            token: RwLock::new(token),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Asks for another token from now on.
+    pub fn put_token(&self, token: Option<Token>) {
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    /// The host stops: it is ready for nothing more.
+    pub fn drain(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    fn token(&self) -> Option<Token> {
+        let token = self.token.read();
+        token.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether a request may see this page.
     fn admits(&self, request: &Request<Incoming>) -> bool {
         let open = matches!(request.uri().path(), "/" | "/healthz" | "/readyz");
-        open || self.token.is_none() || self.has_token(request)
+        open || self.token().is_none() || self.has_token(request)
     }
 
     fn has_token(&self, request: &Request<Incoming>) -> bool {
-        let Some(token) = &self.token else {
+        let Some(token) = self.token() else {
             return false;
         };
         // RFC 6750 §2.1; RFC 9110 §11.1: the scheme's name has no case.
@@ -66,7 +87,7 @@ impl Admin {
 
     /// `POST /level?to=LEVEL`.
     fn set_level(&self, request: &Request<Incoming>) -> Response {
-        if self.token.is_none() {
+        if self.token().is_none() {
             let text = "to change the level, configure `admin.token`\n".to_owned();
             return plain(StatusCode::FORBIDDEN, None, text);
         }
@@ -99,30 +120,30 @@ impl Admin {
                 "text/plain; version=0.0.4; charset=utf-8",
                 metrics_text(&self.live.now()),
             ),
-            // Alive is to answer at all; ready is to have loaded every filter and bound every listener.
+            // Alive is to answer at all; ready is to have loaded every filter and bound every listener, and not to stop.
             "/healthz" => typed("text/plain", "ok\n".to_owned()),
-            "/readyz" if self.ready() => typed("text/plain", "ready\n".to_owned()),
-            "/readyz" => plain(
-                StatusCode::SERVICE_UNAVAILABLE,
-                None,
-                "starting\n".to_owned(),
-            ),
+            "/readyz" => match self.unready() {
+                None => typed("text/plain", "ready\n".to_owned()),
+                Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, None, format!("{why}\n")),
+            },
             _ => plain(StatusCode::NOT_FOUND, None, PAGES.to_owned()),
         }
     }
 
-    fn ready(&self) -> bool {
-        self.live
-            .now()
-            .listeners
-            .iter()
-            .all(|it| it.address.get().is_some())
+    /// Why no requests should be sent here.
+    fn unready(&self) -> Option<&'static str> {
+        if self.draining.load(Relaxed) {
+            return Some("stopping");
+        }
+        let state = self.live.now();
+        let bound = |it: &ListenerState| it.address.get().is_some();
+        (!state.listeners.iter().all(bound)).then_some("starting")
     }
 }
 
 impl Service for Admin {
     async fn answer(self: Arc<Self>, _: SocketAddr, request: Request<Incoming>) -> Response {
-        if self.token.is_none() && !for_this_machine(&request) {
+        if self.token().is_none() && !for_this_machine(&request) {
             return plain(
                 StatusCode::FORBIDDEN,
                 None,
