@@ -316,16 +316,17 @@ async fn admin_pages_are_for_those_who_have_the_token() {
             200,
         ),
         ("the past", "GET /history.json", bearer(TOKEN), 200),
-        ("a baseline", "GET /baseline.json", bearer(TOKEN), 200),
+        ("no baseline yet", "GET /baseline.json", bearer(TOKEN), 503),
         ("nothing there", "GET /x", bearer(TOKEN), 404),
     ] {
         assert_eq!(asked(&guarded, line, fields).await, want, "{name}");
     }
-    let open = host("").await;
+    let open = host("[monitor]\nenabled = false").await;
     for (name, line, fields, want) in [
         ("without a token", "GET /metrics", local(), 200),
         ("a name of another site's", "GET /metrics", foreign(), 403),
         ("nothing is changed", "POST /level?to=maximum", local(), 403),
+        ("nothing is watched", "GET /baseline.json", local(), 404),
     ] {
         assert_eq!(asked(&open, line, fields).await, want, "{name}");
     }
@@ -393,6 +394,11 @@ fn a_threshold_or_rule_that_makes_no_sense_is_refused_where_it_stands() {
                 [upstream.origin]\naddress = \"127.0.0.1:1\"\n";
     let alarm =
         |fields: &str| format!("[[monitor.threshold]]\nseverity = \"info\"\n{fields}\n{rest}");
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty.json");
+    let nothing =
+        "{\"version\":\"\",\"memory_bytes\":0.0,\"cpu_us_per_exchange\":0.0,\"filters\":{}}";
+    std::fs::write(&empty, nothing).unwrap();
     let rule = |fields: &str| format!("[[monitor.rule]]\nname = \"r\"\n{fields}\n{rest}");
     for (case, text, field, words) in [
         (
@@ -404,8 +410,57 @@ fn a_threshold_or_rule_that_makes_no_sense_is_refused_where_it_stands() {
         (
             "clear on the wrong side",
             alarm("metric = \"memory\"\nabove = 80\nclear = 90"),
-            "monitor.threshold[0]",
+            "monitor.threshold[0].clear",
             "clear is 90, want at most 80",
+        ),
+        (
+            "less than nothing",
+            alarm("metric = \"memory\"\nabove = -1.0"),
+            "monitor.threshold[0].above",
+            "memory: -1 is out of bounds: from 0 to 100 percent",
+        ),
+        (
+            "more than all",
+            alarm("metric = \"memory\"\nabove = 300.0"),
+            "monitor.threshold[0].above",
+            "memory: 300 is out of bounds: from 0 to 100 percent",
+        ),
+        (
+            "no number",
+            alarm("metric = \"threads\"\nabove = 9\nclear = nan"),
+            "monitor.threshold[0].clear",
+            "threads: NaN is out of bounds: a number from 0 on",
+        ),
+        (
+            "more than all in a condition",
+            rule(
+                "level = \"maximum\"\nwhen = [{ metric = \"memory\", above = 9 },\n{ metric = \"errors\", above = 101 }]",
+            ),
+            "monitor.rule[0].when[1].above",
+            "errors: 101 is out of bounds: from 0 to 100 percent",
+        ),
+        (
+            "a rule without a name",
+            rule("when = [{ metric = \"memory\", above = 9 }]\nlevel = \"maximum\"")
+                .replace("\"r\"", "\" \""),
+            "monitor.rule[0].name",
+            "\" \" is no name",
+        ),
+        (
+            "two rules of a name",
+            rule(
+                "when = [{ metric = \"memory\", above = 9 }]\nlevel = \"maximum\"\n\
+                  [[monitor.rule]]\nname = \"r\"\n\
+                  when = [{ metric = \"memory\", above = 9 }]\nlevel = \"standard\"",
+            ),
+            "monitor.rule[1].name",
+            "\"r\" is the name of an earlier rule",
+        ),
+        (
+            "a baseline that says nothing",
+            format!("[monitor]\nbaseline = {empty:?}\n{rest}"),
+            "monitor.baseline",
+            "it has no costs to compare with",
         ),
         (
             "no such metric",
@@ -416,8 +471,8 @@ fn a_threshold_or_rule_that_makes_no_sense_is_refused_where_it_stands() {
         (
             "no condition",
             rule("when = []\nlevel = \"maximum\""),
-            "monitor.rule[0]",
-            "`when` has 0 conditions, want 1 to 100",
+            "monitor.rule[0].when",
+            "it has 0 conditions, want 1 to 100",
         ),
         (
             "no such level",
@@ -457,6 +512,14 @@ fn a_threshold_or_rule_that_makes_no_sense_is_refused_where_it_stands() {
         assert!(error.field.starts_with(field), "{case}: {error}");
         assert!(error.message.contains(words), "{case}: {error}");
         assert!(error.place.is_some(), "{case}: {error}");
+        // The line of the value, where it is one value that is wrong.
+        if let Some(name) = ["above", "clear", "name"]
+            .into_iter()
+            .find(|it| error.field.ends_with(&format!(".{it}")))
+        {
+            let shown = error.to_string();
+            assert!(shown.contains(&format!("{name} = ")), "{case}: {shown}");
+        }
         assert!(!error.message.contains("secret"), "{case}: {error}");
     }
     let everybody = format!("[admin]\nlisten = \"0.0.0.0:0\"\ntoken = \"{TOKEN}\"\n{rest}");

@@ -42,8 +42,10 @@ pub struct Bound {
 /// Why a bound is none.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Unsound {
-    /// A value is not a number, or below zero.
-    NotANumber,
+    /// Where it is crossed is no value the metric can have.
+    At(Beyond),
+    /// Where it is clear is none.
+    Clear(Beyond),
     /// `clear` is on the wrong side: it would be crossed and back at once.
     Order {
         /// Whether values above are bad.
@@ -55,10 +57,35 @@ pub enum Unsound {
     },
 }
 
+/// A value that a metric never has.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Beyond {
+    value: f64,
+    most: Option<f64>,
+}
+
+impl Beyond {
+    fn check(metric: Metric, value: f64) -> Result<(), Self> {
+        let most = metric.most();
+        let within = value.is_finite() && value >= 0.0 && most.is_none_or(|most| value <= most);
+        within.then_some(()).ok_or(Self { value, most })
+    }
+}
+
+impl fmt::Display for Beyond {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { value, most } = self;
+        match most {
+            Some(most) => write!(f, "{value} is out of bounds: from 0 to {most} percent"),
+            None => write!(f, "{value} is out of bounds: a number from 0 on"),
+        }
+    }
+}
+
 impl fmt::Display for Unsound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::NotANumber => f.write_str("it is not a number from 0 on"),
+            Self::At(beyond) | Self::Clear(beyond) => beyond.fmt(f),
             Self::Order { rising, at, clear } => {
                 let (side, than) = if rising {
                     ("above", "at most")
@@ -86,10 +113,8 @@ impl Bound {
     }
 
     fn new(metric: Metric, rising: bool, at: f64, clear: f64) -> Result<Self, Unsound> {
-        let sound = |value: f64| value.is_finite() && value >= 0.0;
-        if !sound(at) || !sound(clear) {
-            return Err(Unsound::NotANumber);
-        }
+        Beyond::check(metric, at).map_err(Unsound::At)?;
+        Beyond::check(metric, clear).map_err(Unsound::Clear)?;
         if (rising && clear > at) || (!rising && clear < at) {
             return Err(Unsound::Order { rising, at, clear });
         }

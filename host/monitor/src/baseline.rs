@@ -91,6 +91,11 @@ impl Baseline {
         }
     }
 
+    /// Whether it says nothing that could be compared with.
+    pub fn is_empty(&self) -> bool {
+        self.memory_bytes <= 0.0 && self.cpu_us_per_exchange <= 0.0 && self.filters.is_empty()
+    }
+
     /// What of `now` is worse by more than `tolerance` percent.
     pub fn regressions(&self, now: &Self, tolerance: f64) -> Vec<Regression> {
         let mut found = Vec::new();
@@ -213,6 +218,13 @@ mod tests {
         };
         assert!(small(5.0).regressions(&small(15.0), 25.0).is_empty());
         assert_eq!(small(5.0).regressions(&small(50.0), 25.0).len(), 3);
+    }
+
+    #[test]
+    fn one_that_says_nothing_is_empty() {
+        assert!(Baseline::default().is_empty());
+        assert!(!Baseline::of("1", 1e8, 0.0, &[]).is_empty());
+        assert!(!Baseline::of("1", 0.0, 0.0, &[seen(1.0, 1_000)]).is_empty());
     }
 
     #[test]

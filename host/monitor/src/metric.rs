@@ -77,6 +77,16 @@ metrics! {
     Limited, "limited", PerSecond, "Requests refused by limits in a second.";
 }
 
+impl Metric {
+    /// The greatest value it can have, if there is one.
+    pub const fn most(self) -> Option<f64> {
+        match self.unit() {
+            Unit::Percent => Some(100.0),
+            _ => None,
+        }
+    }
+}
+
 /// The number of metrics.
 pub const METRICS: usize = Metric::ALL.len();
 

@@ -114,7 +114,10 @@ impl Admin {
                 "application/json",
                 history_json(&self.live.now()).to_string(),
             ),
-            "/baseline.json" => typed("application/json", monitor::baseline(&self.live.now())),
+            "/baseline.json" => match monitor::baseline(&self.live.now()) {
+                Ok(text) => typed("application/json", text),
+                Err((status, why)) => plain(status, None, why),
+            },
             // The version is what makes Prometheus read it as text format 0.0.4.
             "/metrics" => typed(
                 "text/plain; version=0.0.4; charset=utf-8",

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use edgeweir_host_monitor::{Level, Metric, Mode, Monitor, Point, STEP, Sample, Severity};
+use edgeweir_host_monitor::{Level, Metric, Mode, Monitor, Point, STEP, SURVEY, Sample, Severity};
+use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use crate::host::State;
@@ -124,10 +125,25 @@ fn mean(points: &[Point]) -> Option<Point> {
     })
 }
 
-/// `/baseline.json`: the costs of the last minute, to be kept in a file.
-pub fn baseline(state: &State) -> String {
-    let current = state.watch.current();
-    format!("{:#}\n", serde_json::to_value(&current).unwrap_or_default())
+/// `/baseline.json`: the costs of the last minute, to be kept in a file; or why there are none.
+pub fn baseline(state: &State) -> Result<String, (StatusCode, String)> {
+    if !state.watch.enabled {
+        let why = "nothing is watched: monitor.enabled is false\n".to_owned();
+        return Err((StatusCode::NOT_FOUND, why));
+    }
+    match state.watch.current().filter(|it| !it.is_empty()) {
+        Some(current) => {
+            let value = serde_json::to_value(&current).unwrap_or_default();
+            Ok(format!("{value:#}\n"))
+        }
+        None => {
+            let every = SURVEY.as_secs();
+            let why = format!(
+                "not yet: costs are looked at every {every} s, a minute of them makes a baseline\n"
+            );
+            Err((StatusCode::SERVICE_UNAVAILABLE, why))
+        }
+    }
 }
 
 /// All of them.

@@ -106,11 +106,11 @@ pub struct Alarm {
     /// What is measured.
     pub metric: Metric,
     /// Raised at this value and above; this or `below`.
-    pub above: Option<f64>,
+    pub above: Option<Spanned<f64>>,
     /// Raised at this value and below.
-    pub below: Option<f64>,
+    pub below: Option<Spanned<f64>>,
     /// Clear on the other side of this; a tenth back without it.
-    pub clear: Option<f64>,
+    pub clear: Option<Spanned<f64>>,
     /// How bad it is.
     pub severity: Severity,
     /// How long it must be crossed first, milliseconds.
@@ -125,10 +125,10 @@ pub struct Alarm {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mover {
-    /// Its name in logs.
-    pub name: String,
+    /// Its name in logs, its own.
+    pub name: Spanned<String>,
     /// All of these must be crossed, at least one.
-    pub when: Vec<Condition>,
+    pub when: Spanned<Vec<Spanned<Condition>>>,
     /// For how long, milliseconds.
     #[serde(default = "at_once")]
     pub for_ms: Within<0, 86_400_000>,
@@ -140,17 +140,17 @@ pub struct Mover {
 }
 
 /// A condition of a rule.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
     /// What is measured.
     pub metric: Metric,
     /// Crossed at this value and above; this or `below`.
-    pub above: Option<f64>,
+    pub above: Option<Spanned<f64>>,
     /// Crossed at this value and below.
-    pub below: Option<f64>,
+    pub below: Option<Spanned<f64>>,
     /// Clear on the other side of this; a tenth back without it.
-    pub clear: Option<f64>,
+    pub clear: Option<Spanned<f64>>,
 }
 
 fn at_once() -> Within<0, 86_400_000> {
@@ -166,29 +166,26 @@ fn in_the_middle() -> Within<0, 255> {
 /// Rules and thresholds one configuration may have: each is looked at with every sample.
 const MOST: usize = 100;
 
+/// What is wrong, where, and in which field.
+type Wrong = (Range<usize>, String, String);
+
 impl Monitor {
     /// Checks it, and makes what the monitor works by.
     pub fn settings(&self, config: &Config) -> Result<monitor::Settings, ConfigError> {
-        let wrong = |span: Range<usize>, field: String, message: String| {
-            ConfigError::at(&config.source, span, &field, message)
+        let wrong = |(span, field, message): Wrong| {
+            ConfigError::at(&config.source, span, &format!("monitor.{field}"), message)
         };
-        for (kind, count, last) in [
-            (
-                "threshold",
-                self.thresholds.len(),
-                self.thresholds.last().map(Spanned::span),
-            ),
-            (
-                "rule",
-                self.rules.len(),
-                self.rules.last().map(Spanned::span),
-            ),
-        ] {
-            if let Some(span) = last.filter(|_| count > MOST) {
-                let message = format!("there are {count}; at most {MOST} are looked at");
-                return Err(wrong(span, format!("monitor.{kind}"), message));
-            }
-        }
+        Ok(monitor::Settings {
+            thresholds: self.thresholds().map_err(wrong)?,
+            rules: self.rules().map_err(wrong)?,
+            recover_after: self.recover_after_ms.millis(),
+            mode: self.level.mode(),
+            baseline: self.baseline(config).map_err(wrong)?,
+        })
+    }
+
+    fn thresholds(&self) -> Result<Vec<Threshold>, Wrong> {
+        not_too_many("threshold", &self.thresholds)?;
         let mut thresholds = monitor::default_thresholds();
         thresholds.retain(|built_in| {
             let metric = built_in.bound.metric();
@@ -197,16 +194,14 @@ impl Monitor {
                 .all(|it| it.get_ref().metric != metric)
         });
         for (index, one) in self.thresholds.iter().enumerate() {
-            let alarm = one.get_ref();
+            let alarm = one.get_ref().clone();
             let condition = Condition {
                 metric: alarm.metric,
                 above: alarm.above,
                 below: alarm.below,
                 clear: alarm.clear,
             };
-            let bound = condition.bound().map_err(|message| {
-                wrong(one.span(), format!("monitor.threshold[{index}]"), message)
-            })?;
+            let bound = condition.bound(one.span(), &format!("threshold[{index}]"))?;
             thresholds.push(Threshold {
                 bound,
                 severity: alarm.severity,
@@ -214,68 +209,118 @@ impl Monitor {
                 cooldown: alarm.cooldown_ms.millis(),
             });
         }
+        Ok(thresholds)
+    }
+
+    fn rules(&self) -> Result<Vec<Rule>, Wrong> {
+        not_too_many("rule", &self.rules)?;
         let mut rules = monitor::default_rules();
         rules.retain(|built_in| {
-            self.rules
-                .iter()
-                .all(|it| it.get_ref().name != built_in.name)
+            let names = self.rules.iter().map(|it| it.get_ref().name.get_ref());
+            names.into_iter().all(|name| *name != built_in.name)
         });
         for (index, one) in self.rules.iter().enumerate() {
-            let mover = one.get_ref();
-            let field = || format!("monitor.rule[{index}]");
-            if mover.when.is_empty() || mover.when.len() > MOST {
-                let message = format!(
-                    "`when` has {} conditions, want 1 to {MOST}",
-                    mover.when.len()
-                );
-                return Err(wrong(one.span(), field(), message));
-            }
-            let when: Result<Vec<_>, _> = mover.when.iter().map(Condition::bound).collect();
-            rules.push(Rule {
-                name: mover.name.clone(),
-                when: when.map_err(|message| wrong(one.span(), field(), message))?,
-                hold: mover.for_ms.millis(),
-                level: mover.level,
-                priority: u8::try_from(mover.priority.get()).unwrap_or(u8::MAX),
-            });
+            let earlier = self.rules.iter().take(index);
+            rules.push(one.get_ref().rule(index, earlier.map(Spanned::get_ref))?);
         }
-        let baseline = match &self.baseline {
-            None => None,
-            Some(file) => {
-                let baseline =
-                    read_baseline(&config.resolve(file.get_ref())).map_err(|message| {
-                        wrong(file.span(), "monitor.baseline".to_owned(), message)
-                    })?;
-                Some((baseline, self.baseline_tolerance_percent.get() as f64))
-            }
+        Ok(rules)
+    }
+
+    fn baseline(&self, config: &Config) -> Result<Option<(Baseline, f64)>, Wrong> {
+        let Some(file) = &self.baseline else {
+            return Ok(None);
         };
-        Ok(monitor::Settings {
-            thresholds,
-            rules,
-            recover_after: self.recover_after_ms.millis(),
-            mode: self.level.mode(),
+        let baseline = read_baseline(&config.resolve(file.get_ref()))
+            .map_err(|message| (file.span(), "baseline".to_owned(), message))?;
+        Ok(Some((
             baseline,
+            self.baseline_tolerance_percent.get() as f64,
+        )))
+    }
+}
+
+fn not_too_many<T>(kind: &str, all: &[Spanned<T>]) -> Result<(), Wrong> {
+    match all.last() {
+        Some(last) if all.len() > MOST => {
+            let message = format!("there are {}; at most {MOST} are looked at", all.len());
+            Err((last.span(), kind.to_owned(), message))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Mover {
+    /// The rule, with a name that none of the earlier ones has.
+    fn rule<'a>(
+        &self,
+        index: usize,
+        mut earlier: impl Iterator<Item = &'a Self>,
+    ) -> Result<Rule, Wrong> {
+        let name = self.name.get_ref();
+        let misnamed = |message: String| {
+            let field = format!("rule[{index}].name");
+            Err((self.name.span(), field, message))
+        };
+        if name.trim().is_empty() {
+            return misnamed(format!("{name:?} is no name: logs say which rule holds"));
+        }
+        if earlier.any(|it| it.name.get_ref() == name) {
+            return misnamed(format!("{name:?} is the name of an earlier rule"));
+        }
+        let conditions = self.when.get_ref();
+        if conditions.is_empty() || conditions.len() > MOST {
+            let field = format!("rule[{index}].when");
+            let message = format!("it has {} conditions, want 1 to {MOST}", conditions.len());
+            return Err((self.when.span(), field, message));
+        }
+        let bounds = conditions.iter().enumerate().map(|(at, condition)| {
+            let field = format!("rule[{index}].when[{at}]");
+            condition.get_ref().bound(condition.span(), &field)
+        });
+        Ok(Rule {
+            name: name.clone(),
+            when: bounds.collect::<Result<_, _>>()?,
+            hold: self.for_ms.millis(),
+            level: self.level,
+            priority: u8::try_from(self.priority.get()).unwrap_or(u8::MAX),
         })
     }
 }
 
 impl Condition {
-    fn bound(&self) -> Result<monitor::Bound, String> {
-        let text = |unsound: Unsound| format!("{}: {unsound}", self.metric.name());
-        match (self.above, self.below) {
-            (Some(at), None) => {
-                let clear = self.clear.unwrap_or(at * 0.9);
-                monitor::Bound::above(self.metric, at, clear).map_err(text)
+    /// The bound; `span` and `field` are the condition's own.
+    fn bound(&self, span: Range<usize>, field: &str) -> Result<monitor::Bound, Wrong> {
+        let metric = self.metric.name();
+        let (at, side) = match (&self.above, &self.below) {
+            (Some(above), None) => (above, "above"),
+            (None, Some(below)) => (below, "below"),
+            _ => {
+                let message = format!("{metric}: want one of `above` and `below`");
+                return Err((span, field.to_owned(), message));
             }
-            (None, Some(at)) => {
-                let clear = self.clear.unwrap_or(at * 1.1);
-                monitor::Bound::below(self.metric, at, clear).map_err(text)
+        };
+        let crossed = *at.get_ref();
+        let clear = self.clear.as_ref().map(|it| *it.get_ref());
+        let made = match side {
+            "above" => {
+                let clear = clear.unwrap_or(crossed * 0.9);
+                monitor::Bound::above(self.metric, crossed, clear)
             }
-            _ => Err(format!(
-                "{}: want one of `above` and `below`",
-                self.metric.name()
-            )),
-        }
+            _ => {
+                // A tenth back, which for a share is never more than all of it.
+                let back = || (crossed * 1.1).min(self.metric.most().unwrap_or(f64::INFINITY));
+                let clear = clear.unwrap_or_else(back);
+                monitor::Bound::below(self.metric, crossed, clear)
+            }
+        };
+        made.map_err(|unsound| {
+            let (place, name) = match (unsound, &self.clear) {
+                (Unsound::At(_), _) | (_, None) => (at.span(), side),
+                (_, Some(clear)) => (clear.span(), "clear"),
+            };
+            let field = format!("{field}.{name}");
+            (place, field, format!("{metric}: {unsound}"))
+        })
     }
 }
 
@@ -287,5 +332,9 @@ fn read_baseline(file: &std::path::Path) -> Result<Baseline, String> {
         )
     };
     let text = std::fs::read_to_string(file).map_err(|error| says(&error))?;
-    serde_json::from_str(&text).map_err(|error| says(&error))
+    let baseline: Baseline = serde_json::from_str(&text).map_err(|error| says(&error))?;
+    match baseline.is_empty() {
+        true => Err(says(&"it has no costs to compare with")),
+        false => Ok(baseline),
+    }
 }

@@ -3,7 +3,7 @@
 mod config;
 mod seen;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -41,7 +41,8 @@ struct Inner {
     probe: Probe,
     sample: Sample,
     filters: seen::Recent,
-    current: Baseline,
+    /// `None` before the first survey.
+    current: Option<Baseline>,
 }
 
 /// The thread that measures, until this is dropped.
@@ -58,12 +59,7 @@ impl Watch {
             Mode::Fixed(level) => level,
             Mode::Automatic => Level::Minimal,
         };
-        let state = config
-            .state
-            .store
-            .as_deref()
-            .or(config.state.cache_dir.as_deref());
-        let mut probe = Probe::new(state.unwrap_or(Path::new(".")));
+        let mut probe = Probe::new(&kept_in(config));
         let sample = probe.sample(Duration::ZERO, Default::default);
         Ok(Self {
             enabled: config.monitor.enabled,
@@ -83,7 +79,7 @@ impl Watch {
                 probe,
                 sample,
                 filters: seen::Recent::default(),
-                current: Baseline::default(),
+                current: None,
             }),
         })
     }
@@ -104,8 +100,8 @@ impl Watch {
         see(&inner.monitor, &inner.sample, inner.probe.process())
     }
 
-    /// What filters and host cost over the last minute, to be kept as a baseline.
-    pub fn current(&self) -> Baseline {
+    /// What filters and host cost over the last minute, to be kept as a baseline; `None` until that has been looked at.
+    pub fn current(&self) -> Option<Baseline> {
         self.inner().current.clone()
     }
 
@@ -202,10 +198,9 @@ impl Watch {
             .filters
             .cpu_us_per_exchange(process.cpu_seconds, state);
         let memory = process.resident as f64;
-        inner.current = Baseline::of(env!("CARGO_PKG_VERSION"), memory, cost, &filters);
-        let events = inner
-            .monitor
-            .survey(&filters, self.bounds, &inner.current, now);
+        let current = Baseline::of(env!("CARGO_PKG_VERSION"), memory, cost, &filters);
+        let events = inner.monitor.survey(&filters, self.bounds, &current, now);
+        inner.current = Some(current);
         self.tell(&events);
     }
 
@@ -251,6 +246,14 @@ impl Watch {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where the host keeps what it keeps: the disk whose free space counts.
+fn kept_in(config: &Config) -> PathBuf {
+    let state = config.state.store.clone();
+    let state = state.or_else(|| config.state.cache_dir.clone());
+    let state = state.or_else(crate::load::user_cache);
+    state.unwrap_or_else(|| PathBuf::from("."))
 }
 
 impl Drop for Watching {
