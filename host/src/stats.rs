@@ -57,7 +57,7 @@ pub struct Ended {
     pub at: SystemTime,
     /// The request's method.
     pub method: String,
-    /// Path and query, cut at 200 bytes.
+    /// Path and query, cut at 200 bytes; then with `…` at its end.
     pub path: String,
     /// The status; 0 when the client left first.
     pub status: u16,

@@ -349,7 +349,12 @@ async fn an_exchange_has_one_name_and_says_what_it_took() {
         };
         assert_eq!((origin, total), ("origin", "total"), "{case}");
         assert!(own <= all, "{case}: {timing}");
+        let (_, body) = answer.split_once("\r\n\r\n").expect(case);
+        let size = format!(";desc=\"{} bytes\", total", body.len());
+        assert!(timing.contains(&size), "{case}: {timing}");
     }
+    let long = format!("/chunks?{}", "x".repeat(3_000));
+    get_raw(address, &long, "").await;
     let slow = get_raw(address, "/slow", "").await;
     let timing = slow
         .lines()
@@ -360,7 +365,7 @@ async fn an_exchange_has_one_name_and_says_what_it_took() {
     let began = Instant::now();
     let lines = loop {
         let text = std::fs::read_to_string(&log).unwrap();
-        if text.lines().count() == 4 {
+        if text.lines().count() == 5 {
             break text;
         }
         assert!(began.elapsed() < Duration::from_secs(5), "{text}");
@@ -373,6 +378,13 @@ async fn an_exchange_has_one_name_and_says_what_it_took() {
         (&first["path"], &first["status"]),
         (&"/head".into(), &200.into())
     );
+    assert_eq!(first["layers"][0]["name"], "origin");
+    assert_eq!(first["layers"][0]["bytes"], first["bytes"]);
+    // A path that is longer than what is written says so; bytes are counted where no head says them.
+    let fourth: serde_json::Value = serde_json::from_str(lines.lines().nth(3).unwrap()).unwrap();
+    let path = fourth["path"].as_str().unwrap();
+    assert_eq!(path, format!("{}…", &long[..2_048]));
+    assert_eq!(fourth["layers"][0]["bytes"], 70_004);
 }
 
 /// Names and milliseconds of a `Server-Timing`.
@@ -381,6 +393,7 @@ fn metrics(value: &str) -> Vec<(&str, f64)> {
         .split(", ")
         .map(|metric| {
             let (name, took) = metric.split_once(";dur=").unwrap();
+            let took = took.split(';').next().unwrap();
             (name, took.parse().unwrap())
         })
         .collect()

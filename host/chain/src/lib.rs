@@ -20,7 +20,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 pub use cpu::thread_cpu;
 pub use meter::{CallStat, Meter, MeterSnapshot, Trap};
-pub use timeline::Timeline;
+pub use timeline::{Own, Timeline};
 pub use world::{Answering, Clock, Clusters, Faults, Witness, World};
 
 /// A streaming message body with trailers.
@@ -122,8 +122,11 @@ impl Next {
         };
         let began = Instant::now();
         let response = layer.handle(request, next).await;
-        timeline.note(self.at, layer.name(), began.elapsed());
-        response
+        let took = began.elapsed();
+        if response.is_err() {
+            timeline.note_failed(self.at, layer.name(), took);
+        }
+        Ok(timeline.note(self.at, layer.name(), took, response?))
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::UNIX_EPOCH;
 
+use edgeweir_host_chain::Timeline;
 use serde_json::json;
 
 use crate::stats::Ended;
@@ -29,8 +30,12 @@ pub struct About {
     pub peer: SocketAddr,
     /// Whom the request was for.
     pub host: String,
+    /// Path and query.
+    pub path: String,
     /// Its identifier.
     pub request_id: Option<String>,
+    /// What the layers took and gave.
+    pub timeline: Option<Timeline>,
 }
 
 impl AccessLog {
@@ -103,7 +108,7 @@ fn line(about: &About, ended: &Ended) -> String {
         "client": about.peer.to_string(),
         "host": about.host,
         "method": ended.method,
-        "path": ended.path,
+        "path": about.path,
         "status": ended.status,
         "bytes": ended.bytes,
         "took_us": ended.took.as_micros() as u64,
@@ -113,12 +118,24 @@ fn line(about: &About, ended: &Ended) -> String {
         let optional = [
             ("request_id", about.request_id.as_deref().unwrap_or("")),
             ("cache_status", &ended.cache_status),
+            ("rate_limit", &ended.rate_limit),
             ("content_encoding", &ended.content_encoding),
         ];
         for (name, text) in optional {
             if !text.is_empty() {
                 fields.insert(name.to_owned(), text.into());
             }
+        }
+        if let Some(timeline) = &about.timeline {
+            let layers = timeline.own();
+            let layers = layers.iter().map(|it| {
+                json!({
+                    "name": it.name,
+                    "took_us": it.took.as_micros() as u64,
+                    "bytes": it.passed,
+                })
+            });
+            fields.insert("layers".to_owned(), layers.collect());
         }
     }
     format!("{value}\n")

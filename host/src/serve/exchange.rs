@@ -29,8 +29,12 @@ use crate::stats::{Ended, ListenerStats};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-/// What is kept of a path for the dashboard, bytes.
+/// What is kept of a path for the dashboard, and of a field, bytes.
 const PATH_KEPT: usize = 200;
+/// What is written of a path to the access log, bytes: 8,192 lines may wait.
+const PATH_LOGGED: usize = 2_048;
+/// At the end of what was cut.
+const CUT: char = '…';
 
 /// A listener's chain, and what it did.
 pub struct Site {
@@ -194,10 +198,13 @@ impl Site {
             parts.headers.remove(Emergency::FIELD);
         }
         parts.extensions.insert(self.watch.emergency());
-        if self.telling.server_timing {
+        if self.telling.server_timing || pending.log.is_some() {
             let timeline = Timeline::default();
             parts.extensions.insert(timeline.clone());
-            asked.timeline = Some(timeline);
+            if let Some((_, about)) = &mut pending.log {
+                about.timeline = Some(timeline.clone());
+            }
+            asked.timeline = Some(timeline).filter(|_| self.telling.server_timing);
         }
         let body = body.map_err(Into::into).boxed_unsync();
         Ok(Request::from_parts(parts, body))
@@ -225,8 +232,10 @@ impl Site {
         About {
             listener: self.name.clone(),
             peer,
-            host: host.get(..PATH_KEPT).unwrap_or(&host).to_owned(),
+            host: cut(&host, PATH_KEPT),
+            path: cut(path_of(request), PATH_LOGGED),
             request_id: None,
+            timeline: None,
         }
     }
 
@@ -307,22 +316,27 @@ fn authority_of(parts: &http::request::Parts) -> Result<Option<Authority>, &'sta
     }
 }
 
-/// What each layer took to its response head without those below it, and all of it, in milliseconds.
-// Server Timing (W3C) §2: a list of metrics, each a token with the parameter dur.
+/// What each layer took to its response head without those below it, and all of it, in milliseconds; and the bytes of
+/// its body and of that of the layer below it, as far as they are known with the head.
+// Server Timing (W3C) §2: a list of metrics, each a token with the parameters dur and desc.
 fn server_timing(timeline: &Timeline, total: std::time::Duration) -> String {
     let mut text = String::new();
-    for (name, took) in timeline.own() {
-        let token: String = name
-            .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() || "-._~".contains(c) {
-                    c
-                } else {
-                    '-'
-                }
-            })
-            .collect();
-        text.push_str(&format!("{token};dur={:.3}, ", took.as_secs_f64() * 1e3));
+    let layers = timeline.own();
+    let below = layers.iter().skip(1).map(Some).chain([None]);
+    for (layer, below) in layers.iter().zip(below) {
+        let token = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+        let name = layer.name.chars().map(|c| if token(c) { c } else { '-' });
+        text.extend(name);
+        text.push_str(&format!(";dur={:.3}", layer.took.as_secs_f64() * 1e3));
+        match (below.and_then(|it| it.size), layer.size) {
+            (Some(before), Some(after)) => {
+                text.push_str(&format!(";desc=\"{before} to {after} bytes\""));
+            }
+            (Some(before), None) => text.push_str(&format!(";desc=\"from {before} bytes\"")),
+            (None, Some(after)) => text.push_str(&format!(";desc=\"{after} bytes\"")),
+            (None, None) => {}
+        }
+        text.push_str(", ");
     }
     text.push_str(&format!("total;dur={:.3}", total.as_secs_f64() * 1e3));
     text
@@ -353,11 +367,7 @@ impl Pending {
         request: &http::Request<Incoming>,
     ) -> Self {
         stats.in_flight.fetch_add(1, Relaxed);
-        let path = request
-            .uri()
-            .path_and_query()
-            .map_or("/", |path| path.as_str());
-        let path = path.get(..PATH_KEPT).unwrap_or(path);
+        let path = cut(path_of(request), PATH_KEPT);
         Self {
             stats: stats.clone(),
             log: None,
@@ -366,7 +376,7 @@ impl Pending {
             ended: Some(Ended {
                 at: SystemTime::now(),
                 method: request.method().as_str().to_owned(),
-                path: path.to_owned(),
+                path,
                 status: 0,
                 took: std::time::Duration::ZERO,
                 cache_status: String::new(),
@@ -419,8 +429,53 @@ fn text_of(headers: &HeaderMap, name: &HeaderName) -> String {
         }
         text.push_str(&String::from_utf8_lossy(value.as_bytes()));
     }
-    if text.len() > PATH_KEPT {
-        text = text.chars().take(PATH_KEPT / 2).collect();
+    cut(&text, PATH_KEPT)
+}
+
+fn path_of(request: &http::Request<Incoming>) -> &str {
+    let path = request.uri().path_and_query();
+    path.map_or("/", |path| path.as_str())
+}
+
+/// A text of at most so many bytes and, where it was longer, a mark.
+fn cut(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
     }
-    text
+    let kept = text.get(..text.floor_char_boundary(most)).unwrap_or("");
+    format!("{kept}{CUT}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_says_so() {
+        for (text, most, want) in [
+            ("/short", 200, "/short"),
+            ("/as-long", 8, "/as-long"),
+            ("/longer", 4, "/lon…"),
+            ("/ä", 2, "/…"),
+        ] {
+            assert_eq!(cut(text, most), want);
+        }
+    }
+
+    #[test]
+    fn sizes_are_told_as_far_as_they_are_known() {
+        let timeline = Timeline::default();
+        let took = std::time::Duration::ZERO;
+        let known = |bytes: usize| Response::new(edgeweir_host_chain::full(vec![0; bytes]));
+        let origin = timeline.note(3, "origin", took, known(5_000));
+        drop(timeline.note(2, "minify", took, origin.map(|_| known(4_100).into_body())));
+        timeline.note_failed(1, "co der", took);
+        drop(timeline.note(0, "limit", took, known(7)));
+        assert_eq!(
+            server_timing(&timeline, took),
+            "limit;dur=0.000;desc=\"7 bytes\", co-der;dur=0.000;desc=\"from 4100 bytes\", \
+             minify;dur=0.000;desc=\"5000 to 4100 bytes\", origin;dur=0.000;desc=\"5000 bytes\", \
+             total;dur=0.000"
+        );
+    }
 }
