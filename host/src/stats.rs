@@ -1,11 +1,12 @@
 //! What a listener did: requests by status, latency, what is in flight, and the last exchanges.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use edgeweir_host_chain::distribution;
+use edgeweir_host_upstream::Tally;
 
 /// Upper bounds of the latency histogram on `/metrics`, microseconds.
 pub const BUCKETS_US: [u64; 16] = [
@@ -30,6 +31,8 @@ pub struct ListenerStats {
     pub in_flight: AtomicU64,
     /// Connections open.
     pub connections: AtomicU64,
+    /// Bytes on them.
+    pub wire: Arc<Tally>,
     /// Responses whose body did not reach its end.
     pub cut: AtomicU64,
     /// Responses with status 429.
@@ -96,6 +99,7 @@ impl Default for ListenerStats {
             by_class: Default::default(),
             in_flight: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            wire: Arc::default(),
             cut: AtomicU64::new(0),
             limited: AtomicU64::new(0),
             looked_up: AtomicU64::new(0),

@@ -63,9 +63,14 @@ metrics! {
     DiskFree, "disk_free", Percent, "Free space where the host keeps its state, percent.";
     NetworkIn, "network_in", BytesPerSecond, "Bytes the machine receives in a second, without the loopback.";
     NetworkOut, "network_out", BytesPerSecond, "Bytes the machine sends in a second, without the loopback.";
+    ProcessNetworkIn, "process_network_in", BytesPerSecond, "Bytes the host receives from clients and upstreams in a second.";
+    ProcessNetworkOut, "process_network_out", BytesPerSecond, "Bytes the host sends to clients and upstreams in a second.";
     Threads, "threads", Count, "Threads of the process.";
     Descriptors, "descriptors", Count, "Open descriptors of the process.";
     DescriptorsUsed, "descriptors_used", Percent, "Open descriptors, percent of what the process may have.";
+    MachineThreads, "machine_threads", Count, "Threads of all processes of the machine.";
+    MachineDescriptors, "machine_descriptors", Count, "Open files of all processes of the machine.";
+    MachineConnections, "machine_connections", Count, "TCP sockets in use on the machine (in a container: in its network).";
     Connections, "connections", Count, "Connections of clients.";
     InFlight, "in_flight", Count, "Exchanges in flight.";
     Requests, "requests", PerSecond, "Exchanges ended in a second.";

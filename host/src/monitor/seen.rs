@@ -17,6 +17,7 @@ pub fn load(state: &State) -> Load {
     let mut load = Load::default();
     for listener in &state.listeners {
         let stats = &listener.stats;
+        add(&mut load, stats.wire.get());
         load.connections += stats.connections.load(Relaxed);
         load.in_flight += stats.in_flight.load(Relaxed);
         load.ended += stats.requests();
@@ -31,12 +32,20 @@ pub fn load(state: &State) -> Load {
             load.latency_us = Some((slow.max(us(p50)), slowest.max(us(p99))));
         }
     }
+    for upstream in state.upstreams.values() {
+        add(&mut load, upstream.counts().wire.get());
+    }
     for filter in &state.filters {
         if let Some(meter) = filter.layer.meter() {
             load.saved += saved(&meter.snapshot());
         }
     }
     load
+}
+
+fn add(load: &mut Load, (received, sent): (u64, u64)) {
+    load.received = load.received.saturating_add(received);
+    load.sent = load.sent.saturating_add(sent);
 }
 
 /// Bytes a filter took off bodies. Where it counts them itself, that; else what came out less, of one that answers

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use edgeweir_host_chain::Response;
 use edgeweir_host_framing::{Checked, Malformed};
+use edgeweir_host_upstream::Tallied;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -223,6 +224,8 @@ async fn accept<S: Service>(
             if let Some(stats) = &stats {
                 stats.connections.fetch_add(1, Relaxed);
             }
+            let tally = stats.as_ref().map(|stats| stats.wire.clone());
+            let stream = Tallied::new(stream, tally.unwrap_or_default());
             let (bounds, tls) = (setup.bounds, setup.tls.clone());
             // What a connection holds of an old setup must not keep the rest of it.
             drop(setup);

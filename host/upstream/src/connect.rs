@@ -17,6 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::failure::{Failure, chain_of, in_words};
 use crate::settings::{Protocol, Settings};
+use crate::wire::{Tallied, Tally};
 
 /// What a connection goes to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,11 +32,12 @@ pub(crate) enum To {
 pub(crate) struct Connector {
     tls: Option<(TlsConnector, Option<ServerName<'static>>)>,
     limit: Duration,
+    tally: Arc<Tally>,
 }
 
 impl Connector {
-    /// Reads roots and names; errors name the field.
-    pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
+    /// Reads roots and names; errors name the field. Bytes are counted in `tally`.
+    pub(crate) fn new(settings: &Settings, tally: &Arc<Tally>) -> Result<Self, String> {
         let tls = match &settings.tls {
             None => None,
             Some(tls) => {
@@ -68,6 +70,7 @@ impl Connector {
         Ok(Self {
             tls,
             limit: settings.connect_timeout,
+            tally: tally.clone(),
         })
     }
 
@@ -90,6 +93,7 @@ impl Connector {
             .map_err(|error| Failure::Connect(chain_of(&error)))?;
             // Some sandboxes refuse the option; the connection works without.
             let _ = stream.set_nodelay(true);
+            let stream = Tallied::new(stream, self.tally.clone());
             let Some((connector, name)) = &self.tls else {
                 return Ok((Stream::Clear(stream), None));
             };
@@ -155,8 +159,8 @@ fn roots_of_the_system() -> Result<RootCertStore, String> {
 
 /// A connection, clear or not.
 pub(crate) enum Stream {
-    Clear(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Clear(Tallied<TcpStream>),
+    Tls(Box<TlsStream<Tallied<TcpStream>>>),
 }
 
 impl AsyncRead for Stream {

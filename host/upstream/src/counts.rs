@@ -1,6 +1,9 @@
 //! What happened at an upstream, by name.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::wire::Tally;
 
 /// One thing that happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +86,8 @@ const EVENTS: [(Event, &str); 23] = [
 /// Counts of all events of an upstream. They outlive it: one that takes its place goes on with them.
 #[derive(Default, Debug)]
 pub struct Counts {
+    /// Bytes on its connections.
+    pub wire: Arc<Tally>,
     counts: [AtomicU64; EVENTS.len()],
 }
 

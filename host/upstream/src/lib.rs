@@ -20,6 +20,7 @@ pub mod retry;
 mod settings;
 mod tend;
 mod upstream;
+mod wire;
 
 pub use connect::roots_of;
 pub use counts::{Counts, Event};
@@ -27,3 +28,4 @@ pub use endpoint::EndpointSnapshot;
 pub use failure::plain;
 pub use settings::{Protocol, Settings, Tls};
 pub use upstream::{Snapshot, Upstream};
+pub use wire::{Tallied, Tally};

@@ -77,7 +77,7 @@ impl Upstream {
     /// # Errors
     /// Certificates that cannot be read, a name that is none; the text begins with the field.
     pub fn new(name: &str, settings: Settings, counts: Arc<Counts>) -> Result<Self, String> {
-        let connector = Arc::new(Connector::new(&settings)?);
+        let connector = Arc::new(Connector::new(&settings, &counts.wire)?);
         let room = settings.requests.map(|most| Arc::new(Semaphore::new(most)));
         let inner = Arc::new(Inner {
             name: name.to_owned(),

@@ -22,6 +22,10 @@ pub(super) struct System {
     memory: Option<File>,
     network: Option<File>,
     disks: Option<File>,
+    load: Option<File>,
+    files: Option<File>,
+    /// Of IPv4 and of IPv6.
+    sockets: [Option<File>; 2],
     /// Names of whole disks: partitions and what lies upon disks would count twice.
     whole: Vec<String>,
     state: PathBuf,
@@ -42,6 +46,9 @@ impl System {
             memory: open("/proc/meminfo"),
             network: open("/proc/net/dev"),
             disks: open("/proc/diskstats"),
+            load: open("/proc/loadavg"),
+            files: open("/proc/sys/fs/file-nr"),
+            sockets: ["/proc/net/sockstat", "/proc/net/sockstat6"].map(open),
             whole: whole_disks(),
             state: existing(state),
             limits: control_group_limits(),
@@ -115,6 +122,14 @@ impl System {
         if let Some(text) = read(&self.disks, &mut self.buffer[..]) {
             machine.disk_bytes = Some(disks(text, &self.whole));
         }
+        machine.threads = read(&self.load, &mut self.buffer[..512]).and_then(all_threads);
+        machine.descriptors = read(&self.files, &mut self.buffer[..512]).and_then(first_number);
+        for file in &self.sockets {
+            if let Some(count) = read(file, &mut self.buffer[..1_024]).and_then(tcp_sockets) {
+                let others = machine.connections.unwrap_or(0);
+                machine.connections = Some(others.saturating_add(count));
+            }
+        }
     }
 }
 
@@ -160,6 +175,23 @@ fn own_stat(text: &str) -> Option<(u64, u64, u64)> {
     let size = fields.nth(2)?.parse().ok()?;
     let pages = fields.next()?.parse().ok()?;
     Some((threads, size, pages))
+}
+
+/// Threads of `/proc/loadavg`: `0.20 0.18 0.12 1/80 11206`, those that run and all.
+fn all_threads(text: &str) -> Option<u64> {
+    let (_, all) = text.split_ascii_whitespace().nth(3)?.split_once('/')?;
+    all.parse().ok()
+}
+
+/// Open files of `/proc/sys/fs/file-nr`: those, those that wait to be used again, the most there may be.
+fn first_number(text: &str) -> Option<u64> {
+    text.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// TCP sockets in use, of `/proc/net/sockstat` or `sockstat6`.
+fn tcp_sockets(text: &str) -> Option<u64> {
+    let named = |line: &str| line.starts_with("TCP:") || line.starts_with("TCP6:");
+    number_after(text.lines().find(|line| named(line))?, "inuse ")
 }
 
 fn number_after(text: &str, name: &str) -> Option<u64> {
@@ -287,6 +319,16 @@ mod tests {
         assert_eq!(disks(text, &["sda".to_owned()]), 60 * 512);
         let text = "rchar: 1\nread_bytes: 4096\nwrite_bytes: 8192\ncancelled_write_bytes: 1\n";
         assert_eq!(number_after(text, "\nwrite_bytes:"), Some(8192));
+        assert_eq!(all_threads("0.20 0.18 0.12 1/80 11206\n"), Some(80));
+        assert_eq!(first_number("1952\t0\t9223372036854775807\n"), Some(1952));
+        let text =
+            "sockets: used 290\nTCP: inuse 20 orphan 0 tw 9 alloc 23 mem 2\nUDP: inuse 3 mem 1\n";
+        assert_eq!(tcp_sockets(text), Some(20));
+        assert_eq!(tcp_sockets("TCP6: inuse 6\nUDP6: inuse 1\n"), Some(6));
+        for garbage in ["", "TCP:", "TCP: inuse x", "1/", "0 0 0 1 2"] {
+            assert_eq!(all_threads(garbage), None, "{garbage:?}");
+            assert_eq!(tcp_sockets(garbage), None, "{garbage:?}");
+        }
         for garbage in ["", "cpu", "cpu  x y", "no parenthesis", "1 (a) S 1"] {
             assert_eq!(busy(garbage), None, "{garbage:?}");
             assert_eq!(own_stat(garbage), None, "{garbage:?}");

@@ -65,6 +65,10 @@ pub struct Load {
     pub reused: u64,
     /// Body bytes filters took off responses.
     pub saved: u64,
+    /// Bytes received from clients and upstreams.
+    pub received: u64,
+    /// Bytes sent to them.
+    pub sent: u64,
     /// Median and 99th percentile of recent exchanges, microseconds.
     pub latency_us: Option<(u64, u64)>,
 }
@@ -77,6 +81,9 @@ pub(crate) struct Machine {
     pub(crate) disk_bytes: Option<u64>,
     pub(crate) disk_free_percent: Option<f64>,
     pub(crate) network: Option<(u64, u64)>,
+    pub(crate) threads: Option<u64>,
+    pub(crate) descriptors: Option<u64>,
+    pub(crate) connections: Option<u64>,
 }
 
 /// Reads what there is to read.
@@ -202,6 +209,15 @@ impl Probe {
         if let Some(percent) = machine.disk_free_percent {
             values.set(Metric::DiskFree, percent);
         }
+        for (metric, count) in [
+            (Metric::MachineThreads, machine.threads),
+            (Metric::MachineDescriptors, machine.descriptors),
+            (Metric::MachineConnections, machine.connections),
+        ] {
+            if let Some(count) = count {
+                values.set(metric, count as f64);
+            }
+        }
         if let Some(before) = &self.slow {
             let seconds = now.saturating_sub(before.at).as_secs_f64();
             let by = |new: u64, old: u64| new.saturating_sub(old) as f64;
@@ -211,6 +227,12 @@ impl Probe {
                 Metric::Limited,
                 by(load.limited, before.load.limited) / seconds,
             );
+            let (received, sent) = (
+                by(load.received, before.load.received),
+                by(load.sent, before.load.sent),
+            );
+            values.set(Metric::ProcessNetworkIn, received / seconds);
+            values.set(Metric::ProcessNetworkOut, sent / seconds);
             values.set(Metric::Saved, by(load.saved, before.load.saved) / seconds);
             if ended >= FEW {
                 let failed = by(load.failed, before.load.failed);
@@ -254,6 +276,8 @@ mod tests {
             failed: 5,
             looked_up: 10,
             reused: 9,
+            received: 4_000,
+            sent: 500,
             ..Load::default()
         };
         let sample = probe.sample(Duration::from_secs(1), || load);
@@ -266,6 +290,9 @@ mod tests {
             Metric::MachineMemory,
             Metric::DiskFree,
             Metric::NetworkIn,
+            Metric::MachineThreads,
+            Metric::MachineDescriptors,
+            Metric::MachineConnections,
             Metric::Threads,
             Metric::Descriptors,
             Metric::DescriptorsUsed,
@@ -278,6 +305,8 @@ mod tests {
             (Metric::Requests, 50.0),
             (Metric::Errors, 10.0),
             (Metric::HitRatio, 90.0),
+            (Metric::ProcessNetworkIn, 4_000.0),
+            (Metric::ProcessNetworkOut, 500.0),
         ] {
             let got = sample.get(metric).unwrap_or_else(|| panic!("{metric:?}"));
             assert!((got - want).abs() < 0.01, "{metric:?}: {got}");
