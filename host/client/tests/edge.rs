@@ -130,6 +130,14 @@ fn stats() -> Value {
             "saved": 0, "memory_now": 4_194_304, "shared_bytes": 1024, "traps": 1,
             "calls": [{ "wall_ns": 5_000_000 }],
         }],
+        "reloads": { "taken": 3, "refused": 1, "last_error": "edge.toml:3:1: in `limits.fuel`: no\n  3 | fuel" },
+        "upstreams": [
+            { "name": "whole", "endpoints": [{ "address": "10.0.0.9:80", "healthy": true, "ejected": false, "breaker": "closed" }] },
+            { "name": "half", "endpoints": [
+                { "address": "10.0.0.1:80", "healthy": true, "ejected": false, "breaker": "closed" },
+                { "address": "10.0.0.2:80", "healthy": false, "ejected": true, "breaker": "open" },
+            ] },
+        ],
         "recent": [{
             "listener": "main", "method": "GET", "path": "/a\u{1b}[31m", "status": 200, "took_us": 900, "bytes": 100,
             "content_encoding": "br", "cache_status": "edgeweir; hit",
@@ -248,6 +256,8 @@ async fn a_frame_shows_what_is_there() {
     println!("{frame}");
     for words in [
         "edgeweir 9.9.9  up 2 min  level aggressive",
+        "refused  reload: edge.toml:3:1: in `limits.fuel`: no\n",
+        "upstream half: 1 of 2 take requests: 10.0.0.2:80 fails its probes, put aside, breaker open\n",
         "critical memory above 92.0 %: 95.0 %  for 12 s",
         "ahead    disk_free reaches 10.0 % in about 20 min",
         "advice   filter.a.memory_mib: raise it",

@@ -441,6 +441,13 @@ fn reloads(out: &mut Exposition, state: &State) {
         );
     }
     out.family(
+        "edgeweir_last_reload_refused",
+        "gauge",
+        "Whether the last reload was refused: what was served before is served on.",
+    );
+    let refused = u64::from(reloads.last_error().is_some());
+    out.sample("edgeweir_last_reload_refused", &[], refused);
+    out.family(
         "edgeweir_generations",
         "gauge",
         "Generations of the configuration with exchanges in flight, the served one included.",

@@ -104,6 +104,16 @@ fn notes(seen: &Seen, trouble: Option<&str>) -> Vec<Line<'static>> {
     if let Some(trouble) = trouble {
         lines.push(Line::from(trouble.to_owned().red()));
     }
+    if let Some(why) = seen.now["reloads"]["last_error"].as_str() {
+        // Its first line: those that follow show the place in the file.
+        let why = string(&Value::from(why.lines().next().unwrap_or("")));
+        lines.push(Line::from(vec![
+            "refused  ".red().bold(),
+            "reload: ".bold(),
+            Span::from(why),
+        ]));
+    }
+    lines.extend(seen.list("upstreams").iter().filter_map(of_upstream));
     for alert in list("alerts") {
         let severity = text(&alert["severity"]);
         let colour = match severity.as_str() {
@@ -137,6 +147,43 @@ fn notes(seen: &Seen, trouble: Option<&str>) -> Vec<Line<'static>> {
         ]));
     }
     lines
+}
+
+/// An upstream with endpoints that take no requests.
+fn of_upstream(upstream: &Value) -> Option<Line<'static>> {
+    let endpoints = upstream["endpoints"].as_array()?;
+    let off = endpoints.iter().filter_map(|it| Some((it, against(it)?)));
+    let off: Vec<String> = off
+        .map(|(it, why)| format!("{} {why}", string(&it["address"])))
+        .collect();
+    if off.is_empty() {
+        return None;
+    }
+    let (left, all) = (endpoints.len() - off.len(), endpoints.len());
+    let colour = if left == 0 { Color::Red } else { Color::Yellow };
+    Some(Line::from(vec![
+        "upstream ".fg(colour).bold(),
+        string(&upstream["name"]).bold(),
+        Span::from(format!(": {left} of {all} take requests: ")),
+        Span::from(off.join("; ")),
+    ]))
+}
+
+/// Why an endpoint takes no requests.
+fn against(endpoint: &Value) -> Option<String> {
+    let is = |name: &str| endpoint[name].as_bool() == Some(true);
+    let breaker = endpoint["breaker"].as_str().unwrap_or("closed");
+    let mut why = Vec::new();
+    if endpoint["healthy"].as_bool() == Some(false) {
+        why.push("fails its probes".to_owned());
+    }
+    if is("ejected") {
+        why.push("put aside".to_owned());
+    }
+    if breaker != "closed" {
+        why.push(format!("breaker {breaker}"));
+    }
+    (!why.is_empty()).then(|| why.join(", "))
 }
 
 fn titled(title: &'static str) -> Block<'static> {
