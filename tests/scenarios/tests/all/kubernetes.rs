@@ -119,6 +119,80 @@ fn spin_app(object: &Object) {
     }
 }
 
+/// Fields of the Gateway API (v1), of Envoy Gateway's Backend (v1alpha1) and of the operator's PodMonitor (v1): those that
+/// are used here, wherever they stand.
+fn custom(object: &Object) {
+    let (version, known): (&str, &[&str]) = match object.kind.as_str() {
+        "GatewayClass" => ("gateway.networking.k8s.io/v1", &["controllerName"]),
+        "Gateway" => (
+            "gateway.networking.k8s.io/v1",
+            &[
+                "gatewayClassName",
+                "listeners",
+                "name",
+                "protocol",
+                "port",
+                "allowedRoutes",
+                "namespaces",
+                "from",
+            ],
+        ),
+        "HTTPRoute" => (
+            "gateway.networking.k8s.io/v1",
+            &[
+                "parentRefs",
+                "rules",
+                "backendRefs",
+                "group",
+                "kind",
+                "name",
+            ],
+        ),
+        "Backend" => (
+            "gateway.envoyproxy.io/v1alpha1",
+            &["endpoints", "fqdn", "hostname", "port"],
+        ),
+        _ => (
+            "monitoring.coreos.com/v1",
+            &[
+                "selector",
+                "matchLabels",
+                "app",
+                "podMetricsEndpoints",
+                "port",
+                "path",
+                "interval",
+                "authorization",
+                "type",
+                "credentials",
+                "name",
+                "key",
+            ],
+        ),
+    };
+    let place = format!("{}: {} {}", object.file, object.kind, object.name);
+    assert_eq!(object.all["apiVersion"], version, "{place}");
+    let mut fields = Vec::new();
+    names(&object.all["spec"], &mut fields);
+    assert!(!fields.is_empty(), "{place}");
+    for field in fields {
+        assert!(known.contains(&field), "{place}: {field}");
+    }
+}
+
+fn names<'a>(value: &'a Value, out: &mut Vec<&'a str>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                out.push(name);
+                names(value, out);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| names(item, out)),
+        _ => {}
+    }
+}
+
 #[test]
 fn every_field_is_one_of_the_api() {
     let mut kinds = BTreeMap::new();
@@ -137,6 +211,7 @@ fn every_field_is_one_of_the_api() {
             "StatefulSet" => is::<StatefulSet>(&object),
             // Not Kubernetes' own; checked below for what matters.
             "EnvoyExtensionPolicy" | "EnvoyPatchPolicy" | "WasmPlugin" => {}
+            "GatewayClass" | "Gateway" | "HTTPRoute" | "Backend" | "PodMonitor" => custom(&object),
             "SpinApp" => spin_app(&object),
             other => panic!("{}: no check for {other}", object.file),
         }
@@ -285,7 +360,43 @@ fn names_that_refer_to_something_refer_to_what_is_there() {
                 );
             }
         }
-        if object.kind != "Namespace" && object.kind != "WasmPlugin" {
+        // What a policy or a route is attached to, and where a route leads.
+        if let Some(class) = object.all["spec"]["gatewayClassName"].as_str() {
+            wants("GatewayClass", class);
+        }
+        for field in ["targetRefs", "targetRef", "parentRefs", "backendRefs"] {
+            let mut found = Vec::new();
+            all(&object.all, field, &mut found);
+            for one in found {
+                for to in one.as_array().unwrap_or(&vec![one.clone()]) {
+                    let kind = to["kind"].as_str().unwrap_or("Gateway");
+                    wants(kind, to["name"].as_str().unwrap_or(""));
+                }
+            }
+        }
+        // A port that is scraped is a container's, and what is said to it is in a Secret.
+        for endpoint in object.all["spec"]["podMetricsEndpoints"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            let mut ports = Vec::new();
+            objects
+                .iter()
+                .for_each(|it| all(&it.all, "ports", &mut ports));
+            let mut ports = ports.iter().filter_map(|it| it.as_array()).flatten();
+            assert!(ports.any(|it| it["name"] == endpoint["port"]), "{place}");
+            let said = &endpoint["authorization"]["credentials"];
+            let secret = objects
+                .iter()
+                .find(|it| it.kind == "Secret" && said["name"] == it.name.as_str());
+            let key = said["key"].as_str().unwrap_or("");
+            assert!(
+                secret.is_some_and(|it| it.all["stringData"][key].is_string()),
+                "{place}: no {said}"
+            );
+        }
+        if !["Namespace", "WasmPlugin", "GatewayClass"].contains(&object.kind.as_str()) {
             assert_eq!(object.all["metadata"]["namespace"], "edge", "{place}");
         }
     }
