@@ -380,6 +380,11 @@ async fn every_metric_is_on_the_pages() {
             "{metric:?}: {sample}"
         );
     }
+    // Bytes are counted on both sides: of clients, and of the origin.
+    let upstream = host.state.upstreams["origin"].counts().wire.get();
+    for (received, sent) in [host.state.listeners[0].stats.wire.get(), upstream] {
+        assert!(received > 20 * 18 && sent > 20 * 18, "{received}, {sent}");
+    }
     let history = edgeweir::admin::history_json(&host.state);
     let threads = &history["metrics"]["threads"]["fine"];
     let (ago, value) = (&threads["ago"], &threads["value"]);

@@ -372,10 +372,14 @@ mod tests {
 
     #[test]
     fn a_bound_that_could_not_hold_is_refused() {
-        assert_eq!(
-            Bound::above(Metric::Memory, f64::NAN, 1.0),
-            Err(Unsound::NotANumber)
-        );
+        for (metric, at, clear) in [
+            (Metric::Memory, f64::NAN, 1.0),
+            (Metric::Memory, 300.0, 1.0),
+            (Metric::Threads, 9.0, -1.0),
+        ] {
+            let wrong = Bound::above(metric, at, clear).unwrap_err().to_string();
+            assert!(wrong.contains("is out of bounds: "), "{wrong}");
+        }
         let wrong = Bound::above(Metric::Memory, 80.0, 90.0).unwrap_err();
         assert_eq!(
             wrong.to_string(),

@@ -28,7 +28,7 @@ mod probe;
 mod trend;
 
 pub use advice::{Advice, Bounds};
-pub use alarm::{Bound, Severity, Threshold, Unsound, defaults as default_thresholds};
+pub use alarm::{Beyond, Bound, Severity, Threshold, Unsound, defaults as default_thresholds};
 pub use baseline::{Baseline, Costs, Regression};
 pub use filters::{FilterSeen, Recent};
 pub use history::{History, Point, STEP};
