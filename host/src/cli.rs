@@ -318,6 +318,9 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         }
     };
     follow(&mut changes, &reload::files(&config));
+    for line in crate::check::unwise(&config) {
+        tracing::warn!("{line}");
+    }
     if arguments.check {
         let checked = Prepared::checked(config).await;
         let prepared = checked.map_err(|error| advised(error, &arguments))?;

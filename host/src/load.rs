@@ -20,6 +20,20 @@ use crate::inspect::Inspected;
 use crate::refusal;
 use crate::schema;
 
+/// What takes longer than this at the start is said.
+const PATIENCE: Duration = Duration::from_millis(800);
+
+/// Says what takes so long, when it does.
+async fn patiently<T>(file: &Path, starting: impl Future<Output = T>) -> T {
+    let mut starting = std::pin::pin!(starting);
+    tokio::select! {
+        done = &mut starting => return done,
+        () = tokio::time::sleep(PATIENCE) => {}
+    }
+    tracing::info!(file = %file.display(), "compiling; what comes of it is kept for the next start");
+    starting.await
+}
+
 /// How a filter talks to its host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Abi {
@@ -181,14 +195,18 @@ impl<'a> Loader<'a> {
                 Some(text)
             }
         };
-        let layer = match abi {
-            Abi::ProxyWasm => self.module(name, filter, &file, settings).await,
-            Abi::WasiHttp => {
-                self.check_bounds(name, filter)?;
-                self.component(name, filter, &file, settings).await
-            }
+        if abi == Abi::WasiHttp {
+            self.check_bounds(name, filter)?;
         }
-        .map_err(|error| refusal::of(self.config, name, filter, &error))?;
+        let starting = async {
+            match abi {
+                Abi::ProxyWasm => self.module(name, filter, &file, settings).await,
+                Abi::WasiHttp => self.component(name, filter, &file, settings).await,
+            }
+        };
+        let layer = patiently(&file, starting)
+            .await
+            .map_err(|error| refusal::of(self.config, name, filter, &error))?;
         Ok(Loaded {
             name: name.to_owned(),
             abi,

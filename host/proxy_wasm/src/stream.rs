@@ -273,13 +273,17 @@ impl Stream {
         }
     }
 
-    /// Takes a local response. Once, and only until the response's head is gone.
+    /// Takes a local response, once. Behind a head that is gone nothing can be answered any more: as in Envoy that resets the
+    /// exchange.
     pub(crate) fn reply(&mut self, reply: LocalResponse) -> bool {
-        if self.answered || self.verdict.is_some() || self.phase >= Phase::ResponseBody {
+        if self.answered || self.verdict.is_some() || self.phase >= Phase::Done {
             return false;
         }
         self.answered = true;
-        self.verdict = Some(Verdict::Reply(reply));
+        self.verdict = Some(match self.phase >= Phase::ResponseBody {
+            true => Verdict::Close,
+            false => Verdict::Reply(reply),
+        });
         self.signal.all();
         true
     }

@@ -77,6 +77,15 @@ pub async fn check(arguments: &Check) -> Vec<Found> {
     found
 }
 
+/// What is unwise in the chains of a configuration that is good, a line each.
+pub fn unwise(config: &Config) -> Vec<String> {
+    let (filters, chains) = facts::of(config);
+    let mut findings = lint::chains(&filters, &chains);
+    findings.retain(|finding| finding.level >= Level::Warning);
+    let placed = findings.into_iter().map(|it| placed(&config.source, it));
+    placed.map(|found| found.to_text()).collect()
+}
+
 fn looked_at(config: &Config, options: &Options) -> Vec<Found> {
     let mut findings = config.notes.clone();
     let (filters, chains) = facts::of(config);

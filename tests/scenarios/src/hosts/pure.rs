@@ -97,7 +97,7 @@ impl Pure {
             fields: owned(&seen.fields),
             body: if bodiless { Vec::new() } else { seen.body() },
             trailers: seen.trailers.as_ref().map(owned).unwrap_or_default(),
-            complete: bodiless || !(origin.cut && reached),
+            complete: bodiless || !((seen.cut || origin.cut) && reached),
             pieces: seen
                 .chunks
                 .iter()

@@ -138,7 +138,12 @@ on_each_host!(what_cannot_be_read_is_not_shown, [hiding()], |edge| {
         ("too deep", format!("{}{USER}", "[".repeat(16))),
     ] {
         for origin in ways(&damaged) {
-            let seen = edge.send(&get("/a"), &origin).body_text();
+            // Broken off before anything was on its way, there is no response at all.
+            let Ok(seen) = edge.try_send(&get("/a"), &origin) else {
+                continue;
+            };
+            assert!(seen.status == 502 || !seen.complete, "{name}: as if whole");
+            let seen = seen.body_text();
             assert!(!seen.contains("hunter"), "{name}: {seen}");
             assert!(!seen.contains("4111 1111"), "{name}: {seen}");
         }
