@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 use crate::case::{Case, Server, good, in_short, talk};
 use crate::wire::*;
 
+/// How a server is said to have taken more than it should.
+pub const GREW: &str = "it grew by";
+
 /// By how much a flood on one connection may make a server grow.
 const ROOM: usize = 128 << 20;
 
@@ -155,7 +158,7 @@ fn flood(
     }
     alive(server)?;
     if most - before > ROOM {
-        return Err(format!("it grew by {} MiB", (most - before) >> 20));
+        return Err(format!("{GREW} {} MiB", (most - before) >> 20));
     }
     Ok(())
 }
