@@ -52,6 +52,14 @@ pub struct Inspected {
     pub features: Vec<String>,
 }
 
+/// The error of a file that ends before it says what it is.
+pub(crate) fn too_short(file: &Path) -> anyhow::Error {
+    anyhow!(
+        "{} is not Wasm: it has fewer than the eight bytes that every module and component begins with",
+        file.display()
+    )
+}
+
 impl Inspected {
     /// Reads a file; an error says what it is not.
     pub fn read(file: &Path) -> anyhow::Result<Self> {
@@ -66,10 +74,7 @@ impl Inspected {
             return Err(anyhow!("{} is not Wasm", file.display()));
         }
         if bytes.len() < 8 {
-            return Err(anyhow!(
-                "{} is not Wasm: it has fewer than the eight bytes that every module and component begins with",
-                file.display()
-            ));
+            return Err(too_short(file));
         }
         let found =
             Self::parse(&bytes).with_context(|| format!("{} is damaged", file.display()))?;

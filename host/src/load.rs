@@ -16,7 +16,7 @@ use edgeweir_host_wasi_http as wasi_http;
 
 use crate::config::{Config, ConfigError, Filter, Limits, OnTrap, Within};
 use crate::files;
-use crate::inspect::Inspected;
+use crate::inspect::{self, Inspected};
 use crate::refusal;
 use crate::schema;
 
@@ -58,10 +58,7 @@ impl Abi {
         let read = std::fs::File::open(file).and_then(|mut file| file.read_exact(&mut head));
         match read {
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                return Err(anyhow!(
-                    "{} is not Wasm: it has fewer than the eight bytes that every module and component begins with",
-                    file.display()
-                ));
+                return Err(inspect::too_short(file));
             }
             read => read.with_context(|| format!("{} cannot be read", file.display()))?,
         }

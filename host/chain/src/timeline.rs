@@ -1,17 +1,14 @@
 //! What each layer of one exchange took and gave.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
-use crate::{Body, Error, Response};
+use crate::Response;
 
 /// The most calls of layers that are noted for one exchange.
 const NOTES: usize = 64;
@@ -48,7 +45,7 @@ impl Timeline {
     /// response.
     #[must_use]
     pub fn note(&self, at: usize, name: &str, took: Duration, response: Response) -> Response {
-        let passed = Arc::default();
+        let passed = Arc::<AtomicU64>::default();
         let note = Note {
             at,
             name: name.to_owned(),
@@ -59,7 +56,13 @@ impl Timeline {
         if !self.add(note) {
             return response;
         }
-        response.map(|body| Passing { body, passed }.boxed_unsync())
+        response.map(|body| {
+            let counted = body.inspect_frame(move |frame| {
+                let data = frame.data_ref().map_or(0, |data| data.len() as u64);
+                passed.fetch_add(data, Relaxed);
+            });
+            counted.boxed_unsync()
+        })
     }
 
     /// Notes that a layer took so long and did not answer.
@@ -128,40 +131,11 @@ fn size_of(response: &Response) -> Option<u64> {
     response.body().size_hint().exact().or_else(said)
 }
 
-/// A body that counts what comes out of it, and is as it was in all else.
-struct Passing {
-    body: Body,
-    passed: Arc<AtomicU64>,
-}
-
-impl HttpBody for Passing {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            self.passed.fetch_add(data.len() as u64, Relaxed);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
     use super::*;
     use crate::full;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use edgeweir_filter::{ConfigError, Emergency, bounded};
+use edgeweir_filter::{ConfigError, Emergency, bounded, is_token};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -513,12 +513,7 @@ fn at_most(field: &str, names: &[String], max: usize) -> Result<(), ConfigError>
 }
 
 fn token(field: &str, name: &str) -> Result<(), ConfigError> {
-    let is_token = !name.is_empty()
-        && name.len() <= 128
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
-    if is_token {
+    if name.len() <= 128 && is_token(name.as_bytes()) {
         return Ok(());
     }
     let message = format!("is {name:?}, must be a token of 1 to 128 characters (RFC 9110 §5.6.2)");

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use edgeweir_filter::{RequestHead, comparable, respelled};
+use edgeweir_filter::{RequestHead, comparable, normal_percent, respelled};
 
 use crate::config::KeySettings;
 use crate::reason::Bypass;
@@ -129,7 +129,7 @@ impl Key {
             return Err(Bypass::NoAuthority);
         }
         let (path, query) = split(&target.path);
-        let path = normal_percent(if path.is_empty() { b"/" } else { path });
+        let path = normal(if path.is_empty() { b"/" } else { path });
         let query = query.and_then(|query| chosen_query(query, settings));
         let all = [
             (GET_CLASS, &b""[..]),
@@ -175,13 +175,7 @@ impl Key {
 /// A readable form of a target's key for `Cache-Status`: visible ASCII, cut at 256 characters.
 pub fn readable(target: &Target, settings: &KeySettings) -> String {
     let (path, query) = split(&target.path);
-    let mut text = [
-        &target.scheme[..],
-        b"://",
-        &target.authority,
-        &normal_percent(path),
-    ]
-    .concat();
+    let mut text = [&target.scheme[..], b"://", &target.authority, &normal(path)].concat();
     if let Some(query) = query.and_then(|query| chosen_query(query, settings)) {
         text.push(b'?');
         text.extend_from_slice(&query);
@@ -260,31 +254,8 @@ pub fn split(target: &[u8]) -> (&[u8], Option<&[u8]>) {
 
 /// Percent-encoding normalised where RFC 3986 §6.2.2 says that it changes nothing: upper-case digits, unreserved
 /// characters decoded. An encoded dot stays: a decoded one could make a dot segment that an origin reads otherwise.
-fn normal_percent(text: &[u8]) -> Cow<'_, [u8]> {
-    if !text.contains(&b'%') {
-        return Cow::Borrowed(text);
-    }
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        let (b'%', Some((&high, &low))) = (byte, after.first().zip(after.get(1))) else {
-            out.push(byte);
-            continue;
-        };
-        let (Some(high_value), Some(low_value)) = (hex(high), hex(low)) else {
-            out.push(byte);
-            continue;
-        };
-        rest = after.get(2..).unwrap_or_default();
-        let decoded = high_value << 4 | low_value;
-        if is_decoded(decoded) {
-            out.push(decoded);
-        } else {
-            out.extend_from_slice(&[b'%', high.to_ascii_uppercase(), low.to_ascii_uppercase()]);
-        }
-    }
-    Cow::Owned(out)
+fn normal(text: &[u8]) -> Cow<'_, [u8]> {
+    normal_percent(text, is_decoded)
 }
 
 /// A path, or a pattern of paths, as purges compare it: normalised like a key's, and what no URI has in percent-encoding.
@@ -297,15 +268,9 @@ fn is_decoded(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~')
 }
 
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
-}
-
 /// The query as the settings want it; `None` when nothing of it is left under a choice.
 fn chosen_query<'q>(query: &'q [u8], settings: &KeySettings) -> Option<Cow<'q, [u8]>> {
-    let query = normal_percent(query);
+    let query = normal(query);
     if settings.query_include.is_none() && settings.query_exclude.is_empty() && !settings.query_sort
     {
         return Some(query);
@@ -562,8 +527,8 @@ mod tests {
 
         #[test]
         fn normalising_twice_changes_nothing(text: Vec<u8>) {
-            let once = normal_percent(&text);
-            prop_assert_eq!(&normal_percent(&once), &once);
+            let once = normal(&text);
+            prop_assert_eq!(&normal(&once), &once);
             let once = in_the_spelling_of_keys(&text);
             prop_assert_eq!(&in_the_spelling_of_keys(&once), &once);
         }

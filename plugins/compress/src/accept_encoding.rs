@@ -1,6 +1,6 @@
 //! What codings a client accepts, and in which order to try ours (RFC 9110 §12.5.3).
 
-use edgeweir_filter::Fields;
+use edgeweir_filter::{Fields, is_token};
 
 use crate::Coding;
 
@@ -162,14 +162,6 @@ fn trim_ows(mut text: &[u8]) -> &[u8] {
         text = rest;
     }
     text
-}
-
-/// RFC 9110 §5.6.2: token = 1*tchar
-fn is_token(name: &[u8]) -> bool {
-    !name.is_empty()
-        && name
-            .iter()
-            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use edgeweir_filter::{Body, Cx, Emergency, Exchange, Fields, RequestHead, Respon
 
 use crate::breach::{self, Breach};
 use crate::decode::{self, Applied, DecodeResponses, Unpacker};
+use crate::dictionary::Asked;
 use crate::governor::Ease;
 use crate::request::{Decoding, Request, Why};
 use crate::stream::{Broken, Choice, Stream, Unpacking, Works};
@@ -293,13 +294,13 @@ impl Coded {
             let chance = shared.chance.draw(cx.now);
             breach::length(chance, shared.settings.breach_bytes)
         });
+        let length = head.expected_length();
         for candidate in ranked {
             let coding = candidate.coding;
             let configured = policy.level(coding);
             let Some(level) = ease.level(coding, configured) else {
                 continue;
             };
-            let length = head.expected_length();
             let mut plan = Plan::new(coding, level, policy.window_bits, length);
             if candidate.dictionary {
                 let shared = dictionary.clone().and_then(|it| plan.with_dictionary(it));
@@ -326,23 +327,33 @@ impl Coded {
         Err(Skipped::Memory)
     }
 
-    /// The dictionary to code with; where one is for this path, the response depends on what the client has.
-    fn dictionary(
+    /// What is asked of dictionaries; where one is for this path, the response depends on what the client has.
+    fn vary_by_dictionary<'r>(
         &self,
-        request: &Request,
+        request: &'r Request,
         head: &mut ResponseHead,
-        cx: &mut Cx<'_>,
-    ) -> Option<Rc<Dictionary>> {
+        cx: &Cx<'_>,
+    ) -> Option<&'r Asked> {
         let asked = request.asked.as_ref()?;
-        let dictionaries = &self.shared.dictionaries;
-        if !dictionaries.concern(asked, cx.now) {
+        if !self.shared.dictionaries.concern(asked, cx.now) {
             return None;
         }
         // RFC 9842 §6.2: "the "Vary" header field [...] accept-encoding, available-dictionary".
         if !head.fields.list("vary").any(|member| member == b"*") {
             head.fields.add_member("vary", "Available-Dictionary");
         }
-        let found = dictionaries.find(asked, cx.now)?;
+        Some(asked)
+    }
+
+    /// The dictionary to code with.
+    fn dictionary(
+        &self,
+        request: &Request,
+        head: &mut ResponseHead,
+        cx: &mut Cx<'_>,
+    ) -> Option<Rc<Dictionary>> {
+        let asked = self.vary_by_dictionary(request, head, cx)?;
+        let found = self.shared.dictionaries.find(asked, cx.now)?;
         if !asked.crossing.may_use(&head.fields) {
             cx.count("compress.dictionary.cross_origin");
             return None;
@@ -361,18 +372,18 @@ impl Coded {
     }
 
     /// RFC 9110 §15.3.7: a 206 has the `Vary` "that would have been sent in a 200". What is in several parts has no type here.
-    fn partial(&self, request: &Request, head: &mut ResponseHead, cx: &mut Cx<'_>) {
+    fn partial(&self, request: &Request, head: &mut ResponseHead, cx: &Cx<'_>) {
         let type_is = representation::media_type(&head.fields);
         let several = type_is.as_deref() == Some("multipart/byteranges");
         let eligible = several || eligible::check_media_type(head, &request.policy).is_ok();
         if head.status == 206 && eligible {
             vary(head);
-            self.dictionary(request, head, cx);
+            self.vary_by_dictionary(request, head, cx);
         }
     }
 
     /// RFC 9110 §15.4.5: a 304 has the `ETag` and `Vary` "that would have been sent in a 200".
-    fn not_modified(&self, request: &Request, head: &mut ResponseHead, cx: &mut Cx<'_>) {
+    fn not_modified(&self, request: &Request, head: &mut ResponseHead, cx: &Cx<'_>) {
         let settings = &self.shared.settings;
         let decodes = settings.decode.responses != DecodeResponses::Off;
         let typed = head.fields.has("content-type");
@@ -381,7 +392,7 @@ impl Coded {
             return;
         }
         vary(head);
-        self.dictionary(request, head, cx);
+        self.vary_by_dictionary(request, head, cx);
         let ranked = request.ranked();
         let asked = request.if_none_match.as_deref();
         let changes = decodes || !ranked.is_empty();

@@ -245,8 +245,8 @@ fn lowered(name: Bytes) -> Bytes {
     }
 }
 
-/// RFC 9110 §5.6.2: token = 1*tchar
-fn is_token(name: &[u8]) -> bool {
+/// Whether it can be the name of a field, a method, a coding or one half of a media type. RFC 9110 §5.6.2: token = 1*tchar
+pub fn is_token(name: &[u8]) -> bool {
     !name.is_empty()
         && name
             .iter()

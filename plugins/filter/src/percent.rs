@@ -8,16 +8,13 @@ pub fn percent_decoded(text: &[u8], which: impl Fn(u8) -> bool) -> Vec<u8> {
     let mut rest = text;
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
-        if byte == b'%'
-            && let Some(([high, low], after)) = tail.split_first_chunk::<2>()
-            && let (Some(high), Some(low)) = (hex(*high), hex(*low))
-            && which(high << 4 | low)
-        {
-            out.push(high << 4 | low);
-            rest = after;
-            continue;
+        match encoded_byte(byte, tail) {
+            Some((decoded, _, after)) if which(decoded) => {
+                out.push(decoded);
+                rest = after;
+            }
+            _ => out.push(byte),
         }
-        out.push(byte);
     }
     out
 }
@@ -55,20 +52,38 @@ pub fn respelled(path: &[u8], which: impl Fn(u8) -> bool) -> Cow<'_, [u8]> {
             false => encoded.extend_from_slice(format!("%{byte:02X}").as_bytes()),
         }
     }
-    let mut path = percent_decoded(&encoded, which);
-    let mut rest = path.as_mut_slice();
-    while let Some(at) = rest.iter().position(|&byte| byte == b'%') {
-        let Some((_, after)) = rest.split_at_mut_checked(at + 1) else {
-            break;
-        };
-        if let Some((digits, _)) = after.split_first_chunk_mut::<2>()
-            && digits.iter().all(u8::is_ascii_hexdigit)
-        {
-            digits.make_ascii_uppercase();
-        }
-        rest = after;
+    Cow::Owned(normal_percent(&encoded, which).into_owned())
+}
+
+/// A text in which the encoded characters for which `which` holds are decoded and the digits of all others are upper case
+/// (RFC 3986 §6.2.2).
+pub fn normal_percent(text: &[u8], which: impl Fn(u8) -> bool) -> Cow<'_, [u8]> {
+    if !text.contains(&b'%') {
+        return Cow::Borrowed(text);
     }
-    Cow::Owned(path)
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        let Some((decoded, [high, low], after)) = encoded_byte(byte, after) else {
+            out.push(byte);
+            continue;
+        };
+        rest = after;
+        match which(decoded) {
+            true => out.push(decoded),
+            false => out.extend([b'%', high.to_ascii_uppercase(), low.to_ascii_uppercase()]),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// What two digits after a percent sign stand for, they themselves, and what follows.
+fn encoded_byte(byte: u8, after: &[u8]) -> Option<(u8, [u8; 2], &[u8])> {
+    let (digits, rest) = after.split_first_chunk::<2>()?;
+    let [high, low] = *digits;
+    let decoded = hex(high)? << 4 | hex(low)?;
+    (byte == b'%').then_some((decoded, *digits, rest))
 }
 
 fn hex(digit: u8) -> Option<u8> {

@@ -88,8 +88,7 @@ pub fn weaken_not_modified(head: &mut ResponseHead, if_none_match: Option<&[u8]>
         _ => false,
     };
     if !held {
-        weaken_etag(head);
-        drop_fields_of_bytes(&mut head.fields);
+        transformed(head);
     }
 }
 
@@ -104,7 +103,11 @@ pub fn weaken_etag(head: &mut ResponseHead) {
 
 /// The type and subtype of `content-type`, without parameters, in lower case.
 pub fn media_type(fields: &Fields) -> Option<String> {
-    let value = fields.get("content-type")?;
+    essence(fields.get("content-type")?)
+}
+
+/// The type and subtype of one value of `content-type`, as [`media_type`] gives them.
+pub fn essence(value: &[u8]) -> Option<String> {
     let essence = value.split(|&byte| byte == b';').next()?.trim_ascii();
     let text = std::str::from_utf8(essence).ok()?;
     (!text.is_empty()).then(|| text.to_ascii_lowercase())

@@ -163,14 +163,7 @@ fn media_types(configured: &[String]) -> Result<Vec<String>, ConfigError> {
         let message = format!("{} are out of bounds: at most 64", configured.len());
         return Err(ConfigError::new("media_types", message));
     }
-    // RFC 9110 §5.6.2: tchar.
-    let is_token = |text: &str| {
-        let is_mark = |byte: u8| b"!#$%&'*+-.^_`|~".contains(&byte);
-        !text.is_empty()
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || is_mark(byte))
-    };
+    let is_token = |text: &str| edgeweir_filter::is_token(text.as_bytes());
     for (at, text) in configured.iter().enumerate() {
         let parts = text.split_once('/');
         if !parts.is_some_and(|(of, sub)| is_token(of) && is_token(sub)) {

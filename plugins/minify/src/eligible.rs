@@ -107,9 +107,8 @@ pub(crate) fn shows(skipped: Skipped, head: &ResponseHead, settings: &Settings) 
         Skipped::MediaType => {
             let mut claimed = head.fields.list("content-type");
             claimed.any(|one| {
-                let essence = one.split(|&byte| byte == b';').next().unwrap_or_default();
-                let essence = String::from_utf8_lossy(essence.trim_ascii()).to_ascii_lowercase();
-                framing(&essence, settings).is_some()
+                let essence = representation::essence(one);
+                essence.is_some_and(|essence| framing(&essence, settings).is_some())
             })
         }
         _ => false,

@@ -336,8 +336,7 @@ impl Minified {
                 let held = self.request.if_none_match.as_deref();
                 representation::weaken_not_modified(head, held);
             } else if eligible::check_type(head, &self.settings).is_ok() {
-                representation::weaken_etag(head);
-                representation::drop_fields_of_bytes(&mut head.fields);
+                representation::transformed(head);
             }
         }
         checked

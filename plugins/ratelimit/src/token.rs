@@ -1,5 +1,7 @@
 //! Names as an operator writes them, which messages must be able to carry: a rule by any other never matches.
 
+use edgeweir_filter::is_token;
+
 /// The methods of RFC 9110 §9.3 and RFC 5789.
 const STANDARD: [&str; 9] = [
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
@@ -7,8 +9,7 @@ const STANDARD: [&str; 9] = [
 
 /// Why it is no name of a field, a cookie or a method. RFC 9110 §5.6.2: token = 1*tchar
 pub fn check(name: &str) -> Result<(), String> {
-    let tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if (1..=128).contains(&name.len()) && name.bytes().all(tchar) {
+    if name.len() <= 128 && is_token(name.as_bytes()) {
         return Ok(());
     }
     Err(format!(

@@ -4,7 +4,6 @@ use std::cell::Cell;
 
 use edgeweir_filter::{Body, ResponseHead};
 
-use crate::heads;
 use crate::hostcalls::{self, Buffer, Side, Status};
 
 /// Bytes read from the host at once.
@@ -297,8 +296,7 @@ impl Flow {
     pub fn abort(&self) {
         if hostcalls::close_stream(self.side).is_err() {
             // A host that can't reset it still ends it when it is answered: where a response has begun that resets it too.
-            let none = heads::pairs(std::iter::empty());
-            let _ = hostcalls::send_response(502, "edgeweir", &[], &none);
+            let _ = hostcalls::send_status(502);
         }
     }
 }

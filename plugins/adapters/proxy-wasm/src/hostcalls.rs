@@ -358,6 +358,12 @@ pub fn send_response(status: u16, details: &str, body: &[u8], fields: &[u8]) -> 
     })
 }
 
+/// Ends the exchange with a status alone; behind the head of a response a host can only reset it.
+pub fn send_status(status: u16) -> Result<(), Status> {
+    let no_fields = 0u32.to_le_bytes();
+    send_response(status, "edgeweir", &[], &no_fields)
+}
+
 /// Sends a request to a cluster; the answer comes to `proxy_on_http_call_response` with the returned token.
 pub fn http_call(
     cluster: &str,

@@ -439,8 +439,7 @@ impl Stream {
                 status @ 400.. => status,
                 _ => 500,
             };
-            let none = heads::pairs(std::iter::empty());
-            if hostcalls::send_response(plain, "edgeweir", &[], &none).is_err() {
+            if hostcalls::send_status(plain).is_err() {
                 let _ = hostcalls::close_stream(side);
             }
         }
