@@ -182,9 +182,13 @@ pub struct Run {
     /// Spin manifests alone: the value of a variable; also SPIN_VARIABLE_NAME in the environment.
     #[arg(long, value_name = "NAME=VALUE", requires = "config", value_parser = variable)]
     pub variable: Vec<(String, String)>,
-    /// Spin manifests alone: their stores, a runtime configuration as `spin up` takes it.
+    /// Spin manifests alone: their stores and databases, a runtime configuration as `spin up` takes it.
     #[arg(long, value_name = "FILE", requires = "config")]
     pub runtime_config_file: Option<PathBuf>,
+    /// Spin manifests alone: where stores and databases are kept. `spin up` keeps them in `.spin` beside the manifest; here they
+    /// are gone at the end without this.
+    #[arg(long, value_name = "DIR", requires = "config")]
+    pub state_dir: Option<PathBuf>,
     /// Print what each filter cost every so many seconds, not only at the end.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub report: Option<u64>,
@@ -409,6 +413,7 @@ fn read(file: &Path, arguments: &Run) -> Result<Config, ConfigError> {
     let options = Options {
         lenient: arguments.lenient,
         runtime_config: arguments.runtime_config_file.clone(),
+        state_dir: arguments.state_dir.clone(),
         listen: arguments.listen,
         variables: arguments.variable.clone(),
         keep_going: false,

@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::Admin;
 use crate::config::{Config, ConfigError, Token, Way, Ways};
-use crate::load::{Loaded, Loader, Runtimes};
+use crate::load::{self, Loaded, Loader, Runtimes};
 use crate::monitor::{Watch, Watching};
 use crate::reload::Reloads;
 use crate::routing::{Chain, Editing, Lost, Redirecting, Responding, Routes, Taken};
@@ -702,6 +702,11 @@ impl Host {
                 now.state.cache_dir == next.state.cache_dir,
             ),
             ("state.store", now.state.store == next.state.store),
+            ("key_value_stores", now.stores == next.stores),
+            (
+                "sqlite_databases",
+                load::databases(now) == load::databases(next),
+            ),
             // Where the pages stay elsewhere, their token does, too.
             ("admin", admin_address(now) == admin_address(next)),
             ("monitor", monitor(now) == monitor(next)),

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
+use edgeweir_host_wasi_http::is_absent;
 use serde_json::{Value, json};
 use wasmparser::{
     ComponentAlias, ComponentExternalKind, ComponentType, ComponentTypeRef, ExternalKind,
@@ -278,6 +279,13 @@ impl Inspected {
         match self.abi_version {
             Some(version) => format!("proxy-wasm module, ABI {version}"),
             None if self
+                .custom
+                .keys()
+                .any(|it| it.starts_with("component-type")) =>
+            {
+                "core module that Spin and this host make a component of".to_owned()
+            }
+            None if self
                 .exports
                 .iter()
                 .any(|name| name.starts_with("proxy_on_")) =>
@@ -314,6 +322,16 @@ impl Inspected {
             let message = "it imports proxy_call_foreign_function: this host has clear_route_cache, which does nothing here, and \
                            answers any other name with NotFound (1)";
             found.push(("foreign-function", message.to_owned()));
+        }
+        let imports = self.imports.keys();
+        let absent: Vec<_> = imports.filter(|name| is_absent(name)).collect();
+        if !absent.is_empty() {
+            let names: Vec<String> = absent.iter().map(|name| format!("`{name}`")).collect();
+            let message = format!(
+                "it imports {}: this host does not offer that, a call of it is a trap",
+                names.join(", ")
+            );
+            found.push(("not-offered", message));
         }
         found
     }

@@ -64,7 +64,14 @@ impl Abi {
         }
         match head {
             // Core: version 1, layer 0. Component: version 13 (the binary format's), layer 1.
-            [0, b'a', b's', b'm', 1, 0, 0, 0] => Ok(Self::ProxyWasm),
+            [0, b'a', b's', b'm', 1, 0, 0, 0] => {
+                let wasm = std::fs::read(file)
+                    .with_context(|| format!("{} cannot be read", file.display()))?;
+                Ok(match component::is_component_to_be(&wasm) {
+                    true => Self::WasiHttp,
+                    false => Self::ProxyWasm,
+                })
+            }
             [0, b'a', b's', b'm', _, _, 1, 0] => Ok(Self::WasiHttp),
             [0, b'a', b's', b'm', ..] => Err(anyhow!(
                 "{} is Wasm of a version this host does not know",
@@ -357,6 +364,7 @@ impl<'a> Loader<'a> {
                     cpu_time: limits.cpu_time,
                     store_path: self.config.state.store.clone(),
                     stores: stores(self.config),
+                    databases: databases(self.config),
                 })?;
                 self.runtimes.components.insert(runtime).clone()
             }
@@ -399,6 +407,11 @@ impl<'a> Loader<'a> {
                 None => outbound(filter)?,
             },
             stores: filter.grants.as_ref().map(|grants| grants.stores.clone()),
+            databases: filter
+                .grants
+                .as_ref()
+                .map(|grants| grants.databases.clone())
+                .unwrap_or_default(),
             files: match &filter.grants {
                 Some(grants) => files::gathered(&grants.files, &self.config.source)?,
                 None => None,
@@ -429,6 +442,17 @@ fn outbound(filter: &Filter) -> anyhow::Result<Vec<wasi_http::Outbound>> {
     let listed = filter.allowed_outbound.iter().flat_map(|it| it.get_ref());
     listed
         .map(|authority| wasi_http::Outbound::parse(&authority.0).map_err(|why| anyhow!(why)))
+        .collect()
+}
+
+/// The databases that a component may open: no file is made for others.
+pub(crate) fn databases(config: &Config) -> BTreeMap<String, Option<PathBuf>> {
+    let granted = |label: &String| {
+        let mut grants = config.filters.values().filter_map(|it| it.grants.as_ref());
+        grants.any(|grants| grants.databases.contains(label))
+    };
+    let all = config.databases.iter().filter(|(label, _)| granted(label));
+    all.map(|(label, file)| (label.clone(), file.clone()))
         .collect()
 }
 

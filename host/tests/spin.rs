@@ -2,10 +2,15 @@
 
 mod support;
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use edgeweir::config::{Config, Options};
 use edgeweir::host::Host;
+use edgeweir::inspect::Inspected;
+use edgeweir_host_formats::spin::Store;
 use support::*;
 
 fn options() -> Options {
@@ -90,7 +95,19 @@ fn a_manifest_that_cannot_run_says_why_with_its_place() {
         ..given.clone()
     };
     let config = read(&store, &with_store).expect("it is read");
-    assert_eq!(config.stores.len(), 1);
+    let other = Store::File(Some(folder.path().join("other.db")));
+    assert_eq!(config.stores, [("other".to_owned(), other.clone())].into());
+    let in_state = Options {
+        state_dir: Some("kept".into()),
+        ..with_store
+    };
+    let config = read(&store, &in_state).expect("it is read");
+    let default = Store::File(Some("kept/sqlite_key_value.db".into()));
+    let stores = [("other".to_owned(), other), ("default".to_owned(), default)];
+    assert_eq!(config.stores, stores.into());
+    let database = format!("{base}sqlite_databases = [\"default\", \"mine\"]\n");
+    let error = read(&database, &given).expect_err("there is no such database");
+    assert!(error.message.contains("[sqlite_database.mine]"), "{error}");
     let profile = format!("{base}profile = {{ debug = {{}} }}\n");
     let error = read(&profile, &given).expect_err("profiles are not supported");
     assert!(error.message.contains("--lenient"), "{error}");
@@ -99,6 +116,71 @@ fn a_manifest_that_cannot_run_says_why_with_its_place() {
         ..given
     };
     assert!(read(&profile, &lenient).is_ok());
+}
+
+/// An application made with the SDK of Spin 3.
+fn older() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .parent()
+        .expect("the target folder")
+        .join("guests-wasi");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("wasi_http/tests/spin");
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--release", "--target", "wasm32-wasip1"])
+        .arg("--manifest-path")
+        .arg(folder.join("Cargo.toml"))
+        .env("CARGO_TARGET_DIR", &target)
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTFLAGS")
+        .status();
+    assert!(built.expect("cargo runs").success());
+    target.join("wasm32-wasip1/release/wasi_http_test_spin.wasm")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_of_spin_3_runs_as_it_is_and_keeps_what_it_keeps() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = format!(
+        "spin_manifest_version = 2\n[application]\nname = \"a\"\n[[trigger.http]]\nroute = \"/...\"\ncomponent = \"a\"\n\
+         [component.a]\nsource = {:?}\nkey_value_stores = [\"default\"]\nsqlite_databases = [\"default\"]\n",
+        older()
+    );
+    let file = folder.path().join("spin.toml");
+    std::fs::write(&file, text).expect("writes");
+    let state = folder.path().join(".spin");
+    let kept = Options {
+        state_dir: Some(state.clone()),
+        ..options()
+    };
+    for (options, count) in [(options(), 0), (kept.clone(), 0), (kept, 1), (options(), 0)] {
+        let config = Config::read_with(&file, &options).expect("it is read");
+        let host = Host::start(config).await.expect("it starts");
+        let address = host.addresses()[0];
+        let ask = async |path: &str, body: &str| {
+            let sent = format!("content-length: {}\r\n\r\n{body}", body.len());
+            let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n");
+            let answer = raw(address, format!("{head}{sent}")).await;
+            String::from_utf8_lossy(&answer).into_owned()
+        };
+        let stored = ask("/store?default", "value").await;
+        assert!(stored.contains("Some(\"value\")"), "{stored}");
+        let made = "CREATE TABLE IF NOT EXISTS t (a)";
+        ask("/sqlite?default", made).await;
+        let counted = ask("/sqlite?default", "SELECT COUNT(*) FROM t").await;
+        assert!(counted.contains(&format!("Integer({count})")), "{counted}");
+        ask("/sqlite?default", "INSERT INTO t VALUES (1)").await;
+        host.stop().await;
+    }
+    let files = std::fs::read_dir(&state).expect("read");
+    let files: BTreeSet<_> = files.map(|it| it.expect("read").file_name()).collect();
+    for file in ["sqlite_key_value.db", "sqlite_db.db"] {
+        assert!(files.contains(OsStr::new(file)), "{files:?}");
+    }
+    let warned = Inspected::read(&older()).expect("read").unserved();
+    assert!(
+        matches!(&warned[..], [("not-offered", why)] if why.contains("fermyon:spin/llm@2.0.0")),
+        "{warned:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,10 +4,34 @@ use wasmparser::{Parser, Payload};
 
 /// The custom section in which a filter carries its name.
 const NAME: &str = "edgeweir:name";
+/// What the names of custom sections begin with in which the parts of a component's world are.
+const TYPE: &str = "component-type";
 
 /// Whether a `.wasm` file is a component: by the layer field after the magic number.
 pub fn is_component(wasm: &[u8]) -> bool {
     wasm.get(6).is_some_and(|layer| *layer != 0)
+}
+
+/// Whether a core module says, as those of toolchains before WASI 0.2 was a target do, what component to make of it: Spin does when
+/// it loads one.
+pub fn is_component_to_be(wasm: &[u8]) -> bool {
+    if is_component(wasm) {
+        return false;
+    }
+    let mut said = false;
+    for payload in Parser::new(0).parse_all(wasm).map_while(Result::ok) {
+        match payload {
+            Payload::ExportSection(exports) => {
+                let mut names = exports.into_iter().map_while(Result::ok);
+                if names.any(|it| it.name.starts_with("proxy_abi_version_")) {
+                    return false;
+                }
+            }
+            Payload::CustomSection(section) => said |= section.name().starts_with(TYPE),
+            _ => {}
+        }
+    }
+    said
 }
 
 /// The environment variable a component reads its JSON from: `EDGEWEIR_` and its name in capitals.
@@ -47,6 +71,22 @@ mod tests {
         assert!(is_component(COMPONENT));
         assert!(!is_component(b"\0asm\x01\0\0\0"));
         assert!(!is_component(b"\0asm"));
+    }
+
+    #[test]
+    fn a_module_may_say_what_component_it_becomes() {
+        let module = b"\0asm\x01\0\0\0";
+        let typed = [&module[..], b"\0\x10\x0fcomponent-type:"].concat();
+        let exports = b"\x07\x1b\x01\x17proxy_abi_version_0_2_1\0\0";
+        let filter = [&module[..], &exports[..], b"\0\x10\x0fcomponent-type:"].concat();
+        for (what, wasm, want) in [
+            ("a bare module", &module[..], false),
+            ("one with a type", &typed, true),
+            ("one that says it is of proxy-wasm", &filter, false),
+            ("a component", COMPONENT, false),
+        ] {
+            assert_eq!(is_component_to_be(wasm), want, "{what}");
+        }
     }
 
     #[test]

@@ -155,8 +155,8 @@ fn what_is_left_out_is_named() {
             "source = \"trim.wasm\"",
             "source = \"trim.wasm\"\nsqlite_databases = [\"default\"]",
             Warning,
-            "component.trim.sqlite_databases",
-            "refused",
+            "component.trim",
+            "what it inherits",
         ),
         (
             "fetched",

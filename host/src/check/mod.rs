@@ -30,7 +30,7 @@ pub struct Check {
     /// Spin manifests alone: the value of a variable; also SPIN_VARIABLE_NAME in the environment.
     #[arg(long, value_name = "NAME=VALUE", value_parser = crate::cli::variable)]
     pub variable: Vec<(String, String)>,
-    /// Spin manifests alone: their stores, a runtime configuration as `spin up` takes it.
+    /// Spin manifests alone: their stores and databases, a runtime configuration as `spin up` takes it.
     #[arg(long, value_name = "FILE")]
     pub runtime_config_file: Option<PathBuf>,
 }

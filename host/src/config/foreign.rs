@@ -58,6 +58,8 @@ pub struct Options {
     pub lenient: bool,
     /// Spin's `--runtime-config-file`.
     pub runtime_config: Option<PathBuf>,
+    /// Spin's `--state-dir`.
+    pub state_dir: Option<PathBuf>,
     /// Spin's `--listen`.
     pub listen: Option<SocketAddr>,
     /// Spin's `--variable`: names and values.
@@ -73,6 +75,7 @@ impl Options {
             ("--listen", self.listen.is_some()),
             ("--variable", !self.variables.is_empty()),
             ("--runtime-config-file", self.runtime_config.is_some()),
+            ("--state-dir", self.state_dir.is_some()),
         ];
         let useless = given.iter().find(|(_, given)| *given);
         match useless.filter(|_| format != Format::Spin) {

@@ -68,6 +68,9 @@ pub struct Config {
     /// Stores behind `spin:key-value` by their labels, beside `default` of `[state]`.
     #[serde(skip)]
     pub stores: BTreeMap<String, Store>,
+    /// SQLite databases of components by their labels, each in its file or, with none, gone at the end.
+    #[serde(skip)]
+    pub databases: BTreeMap<String, Option<PathBuf>>,
     /// Where the file is and what it says, for errors found later.
     #[serde(skip)]
     pub source: Source,
@@ -333,6 +336,8 @@ pub struct Grants {
     pub outbound: Vec<Outbound>,
     /// Labels of stores.
     pub stores: Vec<String>,
+    /// Labels of databases.
+    pub databases: Vec<String>,
     /// Files, relative to the manifest.
     pub files: Files,
 }
@@ -450,6 +455,7 @@ impl Config {
             notes,
             held: Vec::new(),
             stores: BTreeMap::new(),
+            databases: BTreeMap::new(),
             source,
             taps: Taps::default(),
         }

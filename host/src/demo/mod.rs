@@ -93,6 +93,7 @@ pub async fn start(modules: &Path, port: u16) -> anyhow::Result<Demo> {
         notes: Vec::new(),
         held: Vec::new(),
         stores: BTreeMap::new(),
+        databases: BTreeMap::new(),
         source: Source::default(),
         taps: crate::config::Taps::default(),
     };

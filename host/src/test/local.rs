@@ -65,6 +65,7 @@ impl Local {
                 cpu_time: false,
                 store_path: None,
                 stores: BTreeMap::new(),
+                databases: BTreeMap::new(),
             })?,
             programs: Mutex::default(),
         })
@@ -246,6 +247,7 @@ fn component(case: &Case, filter: &Filter) -> wasi_http::Plugin {
             .filter_map(|name| wasi_http::Outbound::parse(name).ok())
             .collect(),
         stores: None,
+        databases: Vec::new(),
         files: None,
     }
 }

@@ -3,16 +3,22 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use edgeweir_host_chain::{Layer, Meter, World};
-use edgeweir_host_formats::component::own_name;
+use edgeweir_host_formats::component::{is_component_to_be, own_name};
+use wasi_preview1_component_adapter_provider::{
+    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+};
 use wasmtime::Engine;
-use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
+use wit_component::ComponentEncoder;
 
 use crate::context::Guest;
-use crate::{Limits, Plugin, Runtime};
+use crate::spin::absent::{self, is_absent};
+use crate::{Limits, Plugin, Runtime, spin};
 
 const HANDLER: &str = "wasi:http/handler@0.3.0";
 
@@ -38,6 +44,7 @@ pub(crate) enum Pre {
 #[derive(Clone)]
 pub struct Program {
     component: Component,
+    linker: Arc<Linker<Guest>>,
     /// As it is given in errors.
     file: String,
     /// It carries its name, as filters of this project do.
@@ -52,12 +59,18 @@ impl Program {
     pub fn compile(runtime: &Runtime, file: &Path) -> anyhow::Result<Program> {
         let name = file.display().to_string();
         let bytes = std::fs::read(file).with_context(|| format!("{name}: cannot be read"))?;
+        let bytes = match is_component_to_be(&bytes) {
+            true => componentized(&bytes).with_context(|| name.clone())?,
+            false => bytes,
+        };
         check_kind(&bytes).with_context(|| name.clone())?;
         let component = Component::new(&runtime.engine, &bytes)
             .map_err(|error| anyhow::anyhow!("{name}: does not compile: {error:#}"))?;
         check_world(runtime, &component).with_context(|| name.clone())?;
+        let linker = linker(runtime, &component, &name).with_context(|| name.clone())?;
         Ok(Program {
             component,
+            linker,
             file: name,
             named: own_name(&bytes).is_some(),
         })
@@ -92,7 +105,7 @@ impl Program {
         meter: Arc<Meter>,
     ) -> anyhow::Result<Arc<dyn Layer>> {
         check_limits(&plugin.name, &plugin.limits)?;
-        let pre = runtime
+        let pre = self
             .linker
             .instantiate_pre(&self.component)
             .and_then(|pre| match is_proxy(&runtime.engine, &self.component) {
@@ -109,6 +122,21 @@ impl Program {
         };
         crate::start(Arc::new(loaded)).await
     }
+}
+
+/// The component that a core module says is to be made of it, its calls of WASI 0.1 turned into those of 0.2.
+fn componentized(module: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let made = ComponentEncoder::default()
+        .validate(false)
+        .module(module)
+        .and_then(|it| {
+            it.adapter(
+                WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
+                WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+            )
+        })
+        .and_then(|it| it.encode());
+    made.map_err(|error| anyhow!("a core module of which no component can be made: {error:#}"))
 }
 
 /// Component binaries have layer 1 in their header, core modules layer 0.
@@ -146,21 +174,49 @@ fn check_world(runtime: &Runtime, component: &Component) -> anyhow::Result<()> {
             "imports `{name}`: another version of wasi:http; this host offers 0.3.0 and 0.2"
         );
     }
-    // All that are missing are named, not the first alone. Judged only when linking fails: the linker knows best.
+    Ok(())
+}
+
+/// What links a component: where it may lack something, a linker of its own, in which a call of that is a trap.
+fn linker(
+    runtime: &Runtime,
+    component: &Component,
+    name: &str,
+) -> anyhow::Result<Arc<Linker<Guest>>> {
+    // Judged only when linking fails: the linker knows best.
     if runtime.linker.instantiate_pre(component).is_ok() {
-        return Ok(());
+        return Ok(runtime.linker.clone());
     }
-    let missing: Vec<String> = ty
-        .imports(engine)
-        .map(|(name, _)| name.to_owned())
-        .filter(|name| !is_offered(name))
-        .collect();
+    let world = component.component_type();
+    let imports = world.imports(&runtime.engine);
+    let missing = imports.filter(|(name, _)| !is_offered(name));
+    let (absent, missing): (Vec<_>, Vec<_>) = missing.partition(|(name, _)| is_absent(name));
+    let names = |imports: &[(&str, _)]| {
+        let names = imports
+            .iter()
+            .map(|(name, _): &(&str, _)| (*name).to_owned());
+        list(&names.collect::<Vec<_>>())
+    };
+    // All that are missing are named, not the first alone.
     ensure!(
         missing.is_empty(),
         "imports what this host does not offer: {}",
-        list(&missing)
+        names(&missing)
     );
-    Ok(())
+    if absent.is_empty() {
+        return Ok(runtime.linker.clone());
+    }
+    tracing::warn!(
+        "{name}: a call of what this host does not offer is a trap: {}",
+        names(&absent)
+    );
+    let mut linker = Linker::clone(&runtime.linker);
+    for (name, import) in absent {
+        if let ComponentItem::ComponentInstance(instance) = import.ty {
+            absent::add_to_linker(&mut linker, &runtime.engine, name, &instance)?;
+        }
+    }
+    Ok(Arc::new(linker))
 }
 
 /// 0.3.0 and the patches after it share one type; release candidates do not.
@@ -200,9 +256,9 @@ fn is_offered(name: &str) -> bool {
     .iter()
     .any(|prefix| name.starts_with(prefix))
         || name.starts_with("wasi:http/")
-        || name == "spin:key-value/key-value@3.0.0"
-        || name == "spin:redis/redis@3.0.0"
-        || name == "spin:variables/variables@3.0.0"
+        || spin::OFFERED
+            .iter()
+            .any(|offered| name.starts_with(offered))
 }
 
 fn list(names: &[String]) -> String {

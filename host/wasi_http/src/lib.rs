@@ -9,6 +9,7 @@ mod body;
 mod client;
 mod component;
 mod context;
+mod databases;
 mod exchange;
 mod handler;
 mod hooks;
@@ -18,7 +19,6 @@ mod output;
 mod pool;
 mod probe;
 mod proxy;
-mod redis;
 mod runtime;
 mod spin;
 mod stores;
@@ -37,6 +37,7 @@ pub use edgeweir_host_formats::outbound::Outbound;
 pub use exchange::RouteFields;
 pub use probe::Refused;
 pub use runtime::{Runtime, RuntimeOptions};
+pub use spin::absent::is_absent;
 pub use stores::Kept;
 
 /// The least of [`Limits::headers`].
@@ -110,6 +111,8 @@ pub struct Plugin {
     pub allowed_outbound: Vec<Outbound>,
     /// Labels of the stores `spin:key-value` may open; `None` means all there are.
     pub stores: Option<Vec<String>>,
+    /// Labels of the databases `spin:sqlite` may open.
+    pub databases: Vec<String>,
     /// The folder it sees as `/` and may read, if any.
     pub files: Option<Arc<TempDir>>,
 }

@@ -11,6 +11,7 @@ use wasmtime::{Cache, CacheConfig, Config, Engine};
 
 use crate::client::Client;
 use crate::context::Guest;
+use crate::databases::Database;
 use crate::stores::{Kept, LABEL, Stores};
 
 /// How often epochs advance: the resolution of [`crate::Limits::deadline`].
@@ -30,6 +31,8 @@ pub struct RuntimeOptions {
     pub store_path: Option<PathBuf>,
     /// Stores by their labels, `default` among them if it is to be another one.
     pub stores: BTreeMap<String, Kept>,
+    /// Databases of SQLite by their labels, each in its file; `None` is one that goes when the host does.
+    pub databases: BTreeMap<String, Option<PathBuf>>,
 }
 
 /// An engine with everything a component may import linked.
@@ -37,6 +40,7 @@ pub struct Runtime {
     pub(crate) engine: Engine,
     pub(crate) linker: Arc<Linker<Guest>>,
     pub(crate) stores: BTreeMap<String, Arc<Stores>>,
+    pub(crate) databases: BTreeMap<String, Arc<Database>>,
     pub(crate) fuel: bool,
     pub(crate) cpu_time: bool,
     pub(crate) client: Client,
@@ -71,17 +75,25 @@ impl Runtime {
         link(&mut linker).map_err(anyhow::Error::from)?;
         let mut stores = BTreeMap::new();
         for (label, kept) in &options.stores {
-            let store = Stores::open(kept).with_context(|| format!("key-value store `{label}`"))?;
+            let store =
+                Stores::open(kept, label).with_context(|| format!("key-value store `{label}`"))?;
             stores.insert(label.clone(), store);
         }
         if !stores.contains_key(LABEL) {
             let kept = options.store_path.map_or(Kept::Memory, Kept::File);
-            stores.insert(LABEL.to_owned(), Stores::open(&kept)?);
+            stores.insert(LABEL.to_owned(), Stores::open(&kept, LABEL)?);
+        }
+        let mut databases = BTreeMap::new();
+        for (label, file) in &options.databases {
+            let database = Database::new(file.as_deref());
+            let database = database.with_context(|| format!("database `{label}`"))?;
+            databases.insert(label.clone(), database);
         }
         Ok(Arc::new(Self {
             engine,
             linker: Arc::new(linker),
             stores,
+            databases,
             fuel: options.fuel,
             cpu_time: options.cpu_time,
             client: Client::new(),
@@ -96,7 +108,8 @@ impl Runtime {
         Ok(Arc::new(Self {
             engine: self.engine.clone(),
             linker: Arc::clone(&self.linker),
-            stores: BTreeMap::from([(LABEL.to_owned(), Stores::open(&Kept::Memory)?)]),
+            stores: BTreeMap::from([(LABEL.to_owned(), Stores::open(&Kept::Memory, LABEL)?)]),
+            databases: BTreeMap::new(),
             fuel: self.fuel,
             cpu_time: self.cpu_time,
             client: self.client.clone(),
@@ -136,8 +149,7 @@ fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     wasmtime_wasi_http::p3::add_to_linker(linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
     crate::handler::add_to_linker(linker)?;
-    crate::spin::add_to_linker(linker)?;
-    crate::redis::add_to_linker(linker)
+    crate::spin::add_to_linker(linker)
 }
 
 /// One ticker per engine: one per request costs orders of magnitude more.

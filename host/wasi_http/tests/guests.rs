@@ -227,7 +227,7 @@ async fn guests_read_the_files_they_are_shown_and_no_others() {
 #[tokio::test]
 async fn the_store_is_shared_by_the_plugins_of_a_runtime() {
     let dir = tempfile::tempdir().expect("a folder");
-    for path in [None, Some(dir.path().join("store.redb"))] {
+    for path in [None, Some(dir.path().join("store.db"))] {
         let kept = path.is_some();
         let runtime = Runtime::new(RuntimeOptions {
             store_path: path,

@@ -9,7 +9,7 @@ use crate::outbound::Outbound;
 use crate::route::Segments;
 use crate::section::{At, Notes, Section};
 use crate::yaml::Value;
-use crate::{Finding, tree};
+use crate::{Finding, Placed, tree};
 
 /// What middleware may inherit.
 const INHERITED: [&str; 7] = [
@@ -136,7 +136,7 @@ impl<'a> Part<'a> {
 fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component> {
     let fields = at.section();
     fields.without_effect(&["description", "build", "tool", "targets"]);
-    for name in ["sqlite_databases", "ai_models", "allowed_http_hosts"] {
+    for name in ["ai_models", "allowed_http_hosts"] {
         if let Some(at) = fields.get(name)
             && !at.items().is_empty()
         {
@@ -182,10 +182,12 @@ fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component
             Err(why) => at.error(why),
         }
     }
-    let mut key_value_stores = Vec::new();
-    for at in fields.items("key_value_stores") {
-        key_value_stores.push(at.placed(at.text()?));
-    }
+    let labels = |name: &str| -> Option<Vec<Placed<String>>> {
+        let all = fields.items(name);
+        all.iter().map(|at| Some(at.placed(at.text()?))).collect()
+    };
+    let key_value_stores = labels("key_value_stores")?;
+    let sqlite_databases = labels("sqlite_databases")?;
     let files = files(&fields);
     let source = fields.need("source")?;
     if let Value::Map(_) = source.node.value {
@@ -199,6 +201,7 @@ fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component
         variables,
         outbound,
         key_value_stores,
+        sqlite_databases,
         files,
     })
 }
@@ -336,6 +339,7 @@ fn own_grants(layer: &Component, parts: &BTreeMap<String, Part<'_>>, at: &At<'_>
         || !layer.variables.is_empty()
         || !layer.outbound.is_empty()
         || !layer.key_value_stores.is_empty()
+        || !layer.sqlite_databases.is_empty()
         || !layer.files.shown.is_empty();
     if has {
         let place = parts.get(&layer.id.value).map_or(at, |part| &part.at);
@@ -355,5 +359,6 @@ fn grant(layer: &mut Component, primary: &Component, granted: &BTreeSet<String>)
     layer.variables = pick(has("variables"), &primary.variables);
     layer.outbound = pick(has("allowed_outbound_hosts"), &primary.outbound);
     layer.key_value_stores = pick(has("key_value_stores"), &primary.key_value_stores);
+    layer.sqlite_databases = pick(has("sqlite_databases"), &primary.sqlite_databases);
     layer.files = pick(has("files"), &primary.files);
 }

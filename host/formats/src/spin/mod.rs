@@ -11,7 +11,7 @@ use crate::outbound::Outbound;
 use crate::route::Segments;
 use crate::{Finding, Placed};
 
-pub use runtime::{Store, read as read_runtime};
+pub use runtime::{Runtime, Store, read as read_runtime};
 
 /// An application.
 #[derive(Clone, Default, Debug)]
@@ -50,6 +50,8 @@ pub struct Component {
     pub outbound: Vec<Outbound>,
     /// Labels of the stores it may open.
     pub key_value_stores: Vec<Placed<String>>,
+    /// Labels of the databases it may open.
+    pub sqlite_databases: Vec<Placed<String>>,
     /// Files it may read.
     pub files: Files,
 }

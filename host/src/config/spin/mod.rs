@@ -3,13 +3,12 @@
 //! A component is a filter; as middleware it is one for each component behind it, with what it inherits of that one. The
 //! component of a route stands at the end of its chain and has nothing behind it.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use edgeweir_host_formats::action::{Action, Edits, Respond};
 use edgeweir_host_formats::route::{HostPattern, Match, PathMatch, VirtualHost};
-use edgeweir_host_formats::spin::{self, Application, Component, Store};
+use edgeweir_host_formats::spin::{self, Application, Component, Runtime, Store};
 use edgeweir_host_formats::{Finding, Level};
 use http::StatusCode;
 use toml::Spanned;
@@ -34,9 +33,14 @@ pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Conf
         text,
     };
     let mut config = Config::bare(source, findings);
-    if let Some(file) = &options.runtime_config {
-        config.stores = stores(file, options)?;
+    let mut runtime = match &options.runtime_config {
+        Some(file) => runtime(file, options)?,
+        None => Runtime::default(),
+    };
+    if options.state_dir.is_some() {
+        runtime.state.clone_from(&options.state_dir);
     }
+    keep(runtime, &mut config);
     if options.refuses(&config.notes) {
         return Err(options.refusal(&config));
     }
@@ -47,11 +51,11 @@ pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Conf
     Ok(config)
 }
 
-/// The stores of a runtime configuration; their files are beside it.
-fn stores(file: &Path, options: &Options) -> Result<BTreeMap<String, Store>, ConfigError> {
+/// A runtime configuration; the files it names are beside it.
+fn runtime(file: &Path, options: &Options) -> Result<Runtime, ConfigError> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| ConfigError::file(file, format!("cannot be read: {error}")))?;
-    let (mut stores, findings) = spin::read_runtime(&text);
+    let (mut runtime, findings) = spin::read_runtime(&text);
     let source = Source {
         file: file.to_owned(),
         text,
@@ -68,14 +72,37 @@ fn stores(file: &Path, options: &Options) -> Result<BTreeMap<String, Store>, Con
         }
         tracing::warn!("{}: {}: {}", file.display(), finding.path, finding.message);
     }
-    for store in stores.values_mut() {
-        if let Store::File(Some(path)) = store
-            && path.is_relative()
-        {
-            *path = file.parent().unwrap_or(Path::new("")).join(&*path);
+    // An absolute path is what it was.
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let stores = runtime.stores.values_mut().filter_map(|it| match it {
+        Store::File(path) => path.as_mut(),
+        Store::Redis(_) => None,
+    });
+    let databases = runtime.databases.values_mut().flatten();
+    for path in stores.chain(databases).chain(&mut runtime.state) {
+        *path = folder.join(&*path);
+    }
+    Ok(runtime)
+}
+
+/// Puts what has no file of its own where Spin has it in its state folder, and into none without one.
+fn keep(runtime: Runtime, config: &mut Config) {
+    let in_state = |name: &str| runtime.state.as_ref().map(|folder| folder.join(name));
+    config.stores = runtime.stores;
+    config.databases = runtime.databases;
+    if let Some(file) = in_state("sqlite_key_value.db") {
+        let default = config.stores.entry(DEFAULT.to_owned());
+        default.or_insert(Store::File(None));
+        for store in config.stores.values_mut() {
+            if let Store::File(path) = store {
+                path.get_or_insert_with(|| file.clone());
+            }
         }
     }
-    Ok(stores)
+    config.databases.entry(DEFAULT.to_owned()).or_default();
+    for database in config.databases.values_mut() {
+        *database = database.take().or_else(|| in_state("sqlite_db.db"));
+    }
 }
 
 fn translate(application: &Application, config: &mut Config, options: &Options) {
@@ -148,23 +175,32 @@ fn add(config: &mut Config, component: &Component, behind: Option<&Component>) -
             .iter()
             .map(|label| label.value.clone())
             .collect(),
+        databases: component
+            .sqlite_databases
+            .iter()
+            .map(|label| label.value.clone())
+            .collect(),
         files: component.files.clone(),
     });
-    for label in &component.key_value_stores {
-        if label.value != DEFAULT && !config.stores.contains_key(&label.value) {
-            let finding = Finding {
-                level: Level::Error,
-                code: "missing-store",
-                path: format!("component.{}.key_value_stores", component.id.value),
-                span: label.span.clone(),
-                message: format!(
-                    "there is no store \"{}\": `--runtime-config-file` names a file with a [key_value_store.{}]",
-                    label.value, label.value
-                ),
-            };
-            if !config.notes.contains(&finding) {
-                config.notes.push(finding);
-            }
+    let stores = component.key_value_stores.iter();
+    let stores = stores.filter(|it| it.value != DEFAULT && !config.stores.contains_key(&it.value));
+    let stores = stores.map(|it| (it, "key_value_stores", "store", "key_value_store"));
+    let databases = component.sqlite_databases.iter();
+    let databases = databases.filter(|it| !config.databases.contains_key(&it.value));
+    let databases = databases.map(|it| (it, "sqlite_databases", "database", "sqlite_database"));
+    for (label, field, kind, section) in stores.chain(databases) {
+        let finding = Finding {
+            level: Level::Error,
+            code: "missing-store",
+            path: format!("component.{}.{field}", component.id.value),
+            span: label.span.clone(),
+            message: format!(
+                "there is no {kind} \"{}\": `--runtime-config-file` names a file with a [{section}.{}]",
+                label.value, label.value
+            ),
+        };
+        if !config.notes.contains(&finding) {
+            config.notes.push(finding);
         }
     }
     let id = &component.id.value;

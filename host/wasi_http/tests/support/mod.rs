@@ -26,6 +26,11 @@ pub fn filter() -> PathBuf {
 
 /// Builds the component in a folder of the tests.
 pub fn build(folder: &str) -> PathBuf {
+    build_for("wasm32-wasip2", folder)
+}
+
+/// Builds what is in a folder of the tests.
+pub fn build_for(triple: &str, folder: &str) -> PathBuf {
     let manifest = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"))
         .join(format!("tests/{folder}/Cargo.toml"));
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -38,7 +43,7 @@ pub fn build(folder: &str) -> PathBuf {
             "--quiet",
             "--release",
             "--target",
-            "wasm32-wasip2",
+            triple,
             "--manifest-path",
         ])
         .arg(manifest)
@@ -48,9 +53,7 @@ pub fn build(folder: &str) -> PathBuf {
         .status()
         .expect("cargo runs");
     assert!(status.success(), "the {folder} does not build");
-    target.join(format!(
-        "wasm32-wasip2/release/wasi_http_test_{folder}.wasm"
-    ))
+    target.join(format!("{triple}/release/wasi_http_test_{folder}.wasm"))
 }
 
 pub fn plugin() -> Plugin {
@@ -63,8 +66,14 @@ pub fn plugin() -> Plugin {
         on_trap: OnTrap::Respond,
         allowed_outbound: Vec::new(),
         stores: None,
+        databases: Vec::new(),
         files: None,
     }
+}
+
+/// Where what is compiled is kept for the next run.
+pub fn cache() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("wasi-http-compiled")
 }
 
 /// One runtime for the tests of a file: they share the compiled guest.
@@ -72,9 +81,8 @@ pub fn runtime() -> Arc<Runtime> {
     static RUNTIME: OnceLock<Arc<Runtime>> = OnceLock::new();
     RUNTIME
         .get_or_init(|| {
-            let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wasi-http-compiled");
             let options = RuntimeOptions {
-                cache_dir: Some(cache),
+                cache_dir: Some(cache()),
                 ..RuntimeOptions::default()
             };
             Runtime::new(options).expect("a runtime")

@@ -1,12 +1,10 @@
-//! `spin:key-value` and `spin:variables`, as Spin offers them.
+//! `spin:key-value` and `spin:variables`, as Spin 4 has them.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use wasmtime::component::{
-    Access, Accessor, FutureReader, HasData, Linker, Resource, StreamReader,
-};
+use wasmtime::component::{Access, Accessor, FutureReader, Linker, Resource, StreamReader};
 
+use super::{NoVariable, NotOpened, OpenStore as Opened, Spin};
 use crate::context::Guest;
 use crate::stores::Stores;
 
@@ -22,21 +20,12 @@ mod generated {
         ",
         world: "edgeweir:host/stores",
         imports: { default: store | trappable },
-        with: { "spin:key-value/key-value.store": super::Opened },
+        with: { "spin:key-value/key-value.store": super::super::OpenStore },
     });
 }
 
 use generated::spin::key_value::key_value;
 use generated::spin::variables::variables;
-
-/// A store a guest has opened.
-pub struct Opened(Arc<Stores>);
-
-struct Spin;
-
-impl HasData for Spin {
-    type Data<'a> = &'a mut Guest;
-}
 
 pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     key_value::add_to_linker::<Guest, Spin>(linker, |guest| guest)?;
@@ -59,14 +48,17 @@ fn stores(
 }
 
 fn keeps(accessor: &Accessor<Guest, Spin>, bytes: u64) {
-    accessor.with(|mut access| {
-        access
-            .get()
-            .loaded
-            .meter
-            .shared_bytes
-            .store(bytes, Ordering::Relaxed);
-    });
+    accessor.with(|mut access| access.get().keeps(bytes));
+}
+
+impl From<NotOpened> for key_value::Error {
+    fn from(why: NotOpened) -> Self {
+        match why {
+            NotOpened::Denied => Self::AccessDenied,
+            NotOpened::Unknown => Self::NoSuchStore,
+            NotOpened::Failed(why) => Self::Other(why),
+        }
+    }
 }
 
 impl key_value::Host for Guest {}
@@ -80,23 +72,12 @@ impl key_value::HostStoreWithStore<Guest> for Spin {
     ) -> wasmtime::Result<Result<Resource<Opened>, key_value::Error>> {
         accessor.with(|mut access| {
             let guest = access.get();
-            if let Err(error) = guest.counted("key-value.open") {
-                return Ok(Err(key_value::Error::Other(error)));
-            }
-            let granted = &guest.loaded.plugin.stores;
-            if granted
-                .as_ref()
-                .is_some_and(|labels| !labels.contains(&label))
-            {
-                return Ok(Err(key_value::Error::AccessDenied));
-            }
-            let Some(store) = guest.loaded.runtime.stores.get(&label).cloned() else {
-                return Ok(Err(key_value::Error::NoSuchStore));
+            let opened = match guest.open_store(&label) {
+                Ok(opened) => opened,
+                Err(why) => return Ok(Err(why.into())),
             };
-            Ok(guest
-                .table
-                .push(Opened(store))
-                .map_err(|_| key_value::Error::StoreTableFull))
+            let pushed = guest.table.push(opened);
+            Ok(pushed.map_err(|_| key_value::Error::StoreTableFull))
         })
     }
 
@@ -192,44 +173,10 @@ impl variables::HostWithStore<Guest> for Spin {
         accessor: &Accessor<Guest, Self>,
         name: String,
     ) -> wasmtime::Result<Result<String, variables::Error>> {
-        accessor.with(|mut access| {
-            let guest = access.get();
-            guest.count("variables.get");
-            if !is_name(&name) {
-                return Ok(Err(variables::Error::InvalidName(format!(
-                    "`{name}`: lower-case letters, digits and `_`, beginning with a letter"
-                ))));
-            }
-            let value = guest.loaded.plugin.variables.get(&name).cloned();
-            Ok(value
-                .ok_or_else(|| variables::Error::Undefined(format!("no variable named `{name}`"))))
-        })
-    }
-}
-
-/// Spin's rule for names of variables.
-fn is_name(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_name;
-
-    #[test]
-    fn names_follow_spins_rule() {
-        for (name, want) in [
-            ("a", true),
-            ("a_1", true),
-            ("", false),
-            ("1a", false),
-            ("A", false),
-            ("a-b", false),
-        ] {
-            assert_eq!(is_name(name), want, "{name}");
-        }
+        let value = accessor.with(|mut access| access.get().variable(&name));
+        Ok(value.map_err(|why| match why {
+            NoVariable::InvalidName(why) => variables::Error::InvalidName(why),
+            NoVariable::Undefined(why) => variables::Error::Undefined(why),
+        }))
     }
 }

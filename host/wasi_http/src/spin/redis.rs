@@ -1,11 +1,12 @@
-//! `spin:redis`, as Spin offers it: connections to the Redis that a plugin may reach.
+//! `spin:redis`, as Spin 4 has it: connections to the Redis that a plugin may reach.
 
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Client, ConnectionAddr, FromRedisValue, RedisError, ToRedisArgs, Value};
-use wasmtime::component::{Access, Accessor, HasData, Linker, Resource};
+use wasmtime::component::{Access, Accessor, Linker, Resource};
 
+use super::Spin;
 use crate::context::Guest;
 
 mod generated {
@@ -23,7 +24,9 @@ mod generated {
     });
 }
 
-use generated::spin::redis::redis::{self as api, Error, RedisParameter, RedisResult};
+pub(super) use generated::spin::redis::redis::{Error, RedisParameter, RedisResult};
+
+use generated::spin::redis::redis as api;
 
 /// How long connecting and an answer may take; a guest that wants less races it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,13 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A connection a guest has opened.
 pub struct Opened(MultiplexedConnection);
 
-struct Spin;
-
-impl HasData for Spin {
-    type Data<'a> = &'a mut Guest;
-}
-
-pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     api::add_to_linker::<Guest, Spin>(linker, |guest| guest)
 }
 
@@ -50,12 +47,8 @@ async fn ask<T: FromRedisValue>(
     call: &'static str,
     command: redis::Cmd,
 ) -> Told<T> {
-    let mut connection = accessor.with(|mut access| {
-        let guest = access.get();
-        guest.count(call);
-        wasmtime::error::Ok(guest.table.get(connection)?.0.clone())
-    })?;
-    Ok(command.query_async(&mut connection).await.map_err(failed))
+    let connection = accessor.with(|mut access| access.get().connection(connection, call))?;
+    Ok(connection.ask(command).await)
 }
 
 fn failed(error: RedisError) -> Error {
@@ -65,10 +58,74 @@ fn failed(error: RedisError) -> Error {
     }
 }
 
-fn command<A: ToRedisArgs>(name: &str, arguments: A) -> redis::Cmd {
+pub(super) fn command<A: ToRedisArgs>(name: &str, arguments: A) -> redis::Cmd {
     let mut command = redis::cmd(name);
     command.arg(arguments);
     command
+}
+
+impl Guest {
+    /// Whom an address names, if this one may reach it.
+    pub(super) fn redis(&mut self, address: String) -> Result<Client, Error> {
+        let client = Client::open(address).map_err(|_| Error::InvalidAddress)?;
+        self.count("redis.open");
+        let allowed = match client.get_connection_info().addr() {
+            ConnectionAddr::Tcp(host, port) => {
+                let all = &self.loaded.plugin.allowed_outbound;
+                all.iter().any(|it| it.allows("redis", host, Some(*port)))
+            }
+            _ => false,
+        };
+        if allowed {
+            return Ok(client);
+        }
+        // Where the network is somebody else's, nobody has to be told.
+        if self.loaded.world.clusters.is_none() {
+            tracing::warn!("a connection to Redis denied: not in allowed_outbound");
+        }
+        Err(Error::InvalidAddress)
+    }
+
+    /// Counts a call on a connection, and gives the connection.
+    pub(super) fn connection(
+        &mut self,
+        connection: &Resource<Opened>,
+        call: &'static str,
+    ) -> wasmtime::Result<Opened> {
+        self.count(call);
+        Ok(Opened(self.table.get(connection)?.0.clone()))
+    }
+}
+
+pub(super) async fn dial(client: &Client) -> Result<Opened, Error> {
+    let config = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE));
+    let opened = client.get_multiplexed_async_connection_with_config(&config);
+    opened.await.map(Opened).map_err(failed)
+}
+
+impl Opened {
+    pub(super) async fn ask<T: FromRedisValue>(mut self, command: redis::Cmd) -> Result<T, Error> {
+        command.query_async(&mut self.0).await.map_err(failed)
+    }
+
+    pub(super) async fn execute(
+        self,
+        name: String,
+        arguments: Vec<RedisParameter>,
+    ) -> Result<Vec<RedisResult>, Error> {
+        let mut command = redis::cmd(&name);
+        for argument in arguments {
+            match argument {
+                RedisParameter::Int64(number) => command.arg(number),
+                RedisParameter::Binary(bytes) => command.arg(bytes),
+            };
+        }
+        let mut flat = Vec::new();
+        flatten(self.ask(command).await?, &mut flat)?;
+        Ok(flat)
+    }
 }
 
 impl api::Host for Guest {}
@@ -77,40 +134,16 @@ impl api::HostConnection for Guest {}
 
 impl api::HostConnectionWithStore<Guest> for Spin {
     async fn open(accessor: &Accessor<Guest, Self>, address: String) -> Told<Resource<Opened>> {
-        let Ok(client) = Client::open(address) else {
-            return Ok(Err(Error::InvalidAddress));
-        };
-        let (allowed, staged) = accessor.with(|mut access| {
-            let guest = access.get();
-            guest.count("redis.open");
-            let allowed = match client.get_connection_info().addr() {
-                ConnectionAddr::Tcp(host, port) => {
-                    let all = &guest.loaded.plugin.allowed_outbound;
-                    all.iter().any(|it| it.allows("redis", host, Some(*port)))
-                }
-                _ => false,
-            };
-            (allowed, guest.loaded.world.clusters.is_some())
-        });
-        if !allowed {
-            // Where the network is somebody else's, nobody has to be told.
-            if !staged {
-                tracing::warn!("a connection to Redis denied: not in allowed_outbound");
-            }
-            return Ok(Err(Error::InvalidAddress));
-        }
-        let config = redis::AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE));
-        let opened = client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await;
-        match opened {
-            Err(error) => Ok(Err(failed(error))),
-            Ok(connection) => accessor.with(|mut access| {
-                let pushed = access.get().table.push(Opened(connection));
-                Ok(pushed.map_err(|_| Error::TooManyConnections))
-            }),
+        let allowed = accessor.with(|mut access| access.get().redis(address));
+        match allowed {
+            Err(why) => Ok(Err(why)),
+            Ok(client) => match dial(&client).await {
+                Err(why) => Ok(Err(why)),
+                Ok(opened) => accessor.with(|mut access| {
+                    let pushed = access.get().table.push(opened);
+                    Ok(pushed.map_err(|_| Error::TooManyConnections))
+                }),
+            },
         }
     }
 
@@ -194,19 +227,9 @@ impl api::HostConnectionWithStore<Guest> for Spin {
         name: String,
         arguments: Vec<RedisParameter>,
     ) -> Told<Vec<RedisResult>> {
-        let mut command = redis::cmd(&name);
-        for argument in arguments {
-            match argument {
-                RedisParameter::Int64(number) => command.arg(number),
-                RedisParameter::Binary(bytes) => command.arg(bytes),
-            };
-        }
-        let told = ask::<Value>(accessor, &connection, "redis.execute", command).await?;
-        Ok(told.and_then(|value| {
-            let mut flat = Vec::new();
-            flatten(value, &mut flat)?;
-            Ok(flat)
-        }))
+        let connection =
+            accessor.with(|mut access| access.get().connection(&connection, "redis.execute"))?;
+        Ok(connection.execute(name, arguments).await)
     }
 
     fn drop(
