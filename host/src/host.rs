@@ -178,7 +178,7 @@ impl Prepared {
         let mut secured = Vec::new();
         for (index, listener) in config.listeners.iter().enumerate() {
             let field = format!("listener[{index}]");
-            let routes = build.routes(&listener.ways).await?;
+            let routes = Arc::new(build.routes(&listener.ways).await?);
             let tls = match &listener.tls {
                 None => None,
                 Some(tls) => Some(tls::server(&config, tls, &field)?),
@@ -468,8 +468,13 @@ impl Build<'_> {
                 routes,
             });
         }
+        let mut services = BTreeMap::new();
+        for (id, filters) in &ways.services {
+            let next = self.chain(filters, vec![Arc::new(Lost)]).await?;
+            services.insert(id.clone(), next);
+        }
         let table = Table::new(virtual_hosts, ways.ignore_port);
-        Ok(Routes::new(table, lost))
+        Ok(Routes::new(table, lost, services))
     }
 
     async fn way(&mut self, matched: &PathMatch, way: &Way) -> anyhow::Result<Taken> {

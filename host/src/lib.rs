@@ -23,3 +23,4 @@ pub mod schema;
 pub mod serve;
 pub mod stats;
 pub mod test;
+mod within;

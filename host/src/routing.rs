@@ -1,5 +1,7 @@
 //! The way a request takes through a listener: its chain of filters and what stands at the end of it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use async_trait::async_trait;
@@ -11,12 +13,15 @@ use http::header::{HeaderValue, LOCATION};
 use http::{StatusCode, Uri, header};
 
 use crate::serve::plain;
+use crate::within::Inside;
 
 /// The ways of a listener.
 pub struct Routes {
     table: Table<Taken>,
     /// Where a request goes that takes none.
     lost: Next,
+    /// Components by their names, where they reach each other.
+    services: BTreeMap<String, Next>,
 }
 
 /// A way, with its chains.
@@ -64,13 +69,22 @@ impl Taken {
 }
 
 impl Routes {
-    /// The ways of a table; `lost` answers what takes none.
-    pub fn new(table: Table<Taken>, lost: Next) -> Self {
-        Self { table, lost }
+    /// The ways of a table; `lost` answers what takes none, `services` are what components reach by name.
+    pub fn new(table: Table<Taken>, lost: Next, services: BTreeMap<String, Next>) -> Self {
+        Self {
+            table,
+            lost,
+            services,
+        }
+    }
+
+    /// A component and what stands before it.
+    pub fn service(&self, id: &str) -> Option<Next> {
+        self.services.get(id).cloned()
     }
 
     /// Sends a request its way. The layers see which it is by an extension.
-    pub async fn run(&self, mut request: Request) -> Result<Response, Error> {
+    pub async fn run(self: &Arc<Self>, mut request: Request) -> Result<Response, Error> {
         let (next, route, fields) = {
             let found = self.table.find(&Asked {
                 authority: request.uri().authority().map_or("", |it| it.as_str()),
@@ -105,6 +119,10 @@ impl Routes {
             }
         };
         request.extensions_mut().insert(route);
+        if !self.services.is_empty() {
+            let within = Inside::of(self, &request);
+            request.extensions_mut().insert(within);
+        }
         if let Some(fields) = fields {
             request.extensions_mut().insert(fields);
         }

@@ -184,6 +184,72 @@ async fn an_application_of_spin_3_runs_as_it_is_and_keeps_what_it_keeps() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn components_reach_each_other_and_nobody_else_reaches_a_private_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let gateway = root
+        .join("target/edge/gateway.wasi-http.wasm")
+        .canonicalize()
+        .expect("target/edge: cargo edge build");
+    let older = older();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("spin.toml");
+    let text = format!(
+        r#"
+spin_manifest_version = 2
+[application]
+name = "a"
+[[trigger.http]]
+route = "/..."
+component = "front"
+[[trigger.http]]
+route = "/gate/..."
+component = "gate"
+[[trigger.http]]
+route = {{ private = true }}
+component = "hidden"
+[component.front]
+source = {older:?}
+variables = {{ answer = "front" }}
+allowed_outbound_hosts = ["http://self", "http://hidden.spin.internal", "http://nobody.spin.internal"]
+[component.hidden]
+source = {older:?}
+variables = {{ answer = "hidden" }}
+[component.gate]
+source = {gateway:?}
+environment = {{ EDGEWEIR_ORIGIN = "http://hidden.spin.internal" }}
+allowed_outbound_hosts = ["http://*.spin.internal"]
+"#
+    );
+    std::fs::write(&file, text).expect("writes");
+    let config = Config::read_with(&file, &options()).expect("it is read");
+    let host = Host::start(config).await.expect("it starts");
+    let address = host.addresses()[0];
+    for (path, want) in [
+        ("/call?http://self/variable?answer", "200 Ok(\"front\")"),
+        (
+            "/call?http://hidden.spin.internal/variable?answer",
+            "200 Ok(\"hidden\")",
+        ),
+        ("/call?http://nobody.spin.internal/", "not reached"),
+        ("/call?http://gate.spin.internal/", "404"),
+        ("/gate/a", "answered by Spin 3: /gate/a"),
+        ("/variable?answer", "Ok(\"front\")"),
+        (
+            "/loop",
+            "200 200 200 200 200 200 200 200 200 200 200 200 200 200 200 200 not reached",
+        ),
+    ] {
+        let said = get_raw(address, path, "").await;
+        assert!(said.contains(want), "{path}: {said}");
+    }
+    let named =
+        "GET /variable?answer HTTP/1.1\r\nhost: hidden.spin.internal\r\nconnection: close\r\n\r\n";
+    let said = String::from_utf8_lossy(&raw(address, named).await).into_owned();
+    assert!(said.contains("Ok(\"front\")"), "{said}");
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn files_that_are_not_there_are_named_with_their_line() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let gateway = root

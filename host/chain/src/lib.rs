@@ -21,7 +21,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 pub use cpu::thread_cpu;
 pub use meter::{CallStat, Meter, MeterSnapshot, Trap};
 pub use timeline::{Own, Timeline};
-pub use world::{Answering, Clock, Clusters, Faults, Witness, World};
+pub use world::{Answering, Clock, Clusters, Faults, Within, Witness, World};
 
 /// A streaming message body with trailers.
 pub type Body = UnsyncBoxBody<Bytes, Error>;

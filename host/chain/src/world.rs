@@ -29,6 +29,10 @@ pub trait Clusters: Send + Sync {
     fn call(&self, name: &str, request: Request) -> Answering;
 }
 
+/// What an application reaches in itself, without the network: an extension of its requests.
+#[derive(Clone)]
+pub struct Within(pub Arc<dyn Clusters>);
+
 /// Sees what a filter does.
 pub trait Witness: Send + Sync {
     /// A line of its log; levels from 0 (trace) to 5 (critical), `None` where the line says it itself.

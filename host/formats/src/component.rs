@@ -1,6 +1,11 @@
 //! What a component's file says before anything runs it: that it is one, and where it looks for its configuration.
 
+use anyhow::anyhow;
+use wasi_preview1_component_adapter_provider::{
+    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+};
 use wasmparser::{Parser, Payload};
+use wit_component::ComponentEncoder;
 
 /// The custom section in which a filter carries its name.
 const NAME: &str = "edgeweir:name";
@@ -32,6 +37,23 @@ pub fn is_component_to_be(wasm: &[u8]) -> bool {
         }
     }
     said
+}
+
+/// A component as it is, and of a core module that says so the component that it is to be, its calls of WASI 0.1 turned into
+/// those of 0.2. Any other module stays one.
+///
+/// # Errors
+/// Why no component can be made of it.
+pub fn made_component(wasm: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+    if !is_component_to_be(&wasm) {
+        return Ok(wasm);
+    }
+    let adapter = WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER;
+    let made = ComponentEncoder::default()
+        .module(&wasm)
+        .and_then(|it| it.adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, adapter))
+        .and_then(|it| it.encode());
+    made.map_err(|error| anyhow!("a core module of which no component can be made: {error:#}"))
 }
 
 /// The environment variable a component reads its JSON from: `EDGEWEIR_` and its name in capitals.
@@ -86,6 +108,12 @@ mod tests {
             ("a component", COMPONENT, false),
         ] {
             assert_eq!(is_component_to_be(wasm), want, "{what}");
+            let made = made_component(wasm.to_vec());
+            match want {
+                // It says that it has a type, and has none.
+                true => assert!(made.is_err(), "{what}"),
+                false => assert_eq!(made.ok().as_deref(), Some(wasm), "{what}"),
+            }
         }
     }
 

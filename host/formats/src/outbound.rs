@@ -101,15 +101,6 @@ impl Outbound {
         };
         of_host && of_port && self.scheme.as_ref().is_none_or(|only| *only == scheme)
     }
-
-    /// Whether it names the application itself (`http://self`, `http://name.spin.internal`).
-    pub fn is_internal(&self) -> bool {
-        match &self.host {
-            Host::Name(name) => name == "self" || name.ends_with(".spin.internal"),
-            Host::Below(domain) => domain == ".spin.internal",
-            _ => false,
-        }
-    }
 }
 
 fn is_scheme(text: &str) -> bool {
@@ -224,6 +215,5 @@ mod tests {
         ] {
             assert!(Outbound::parse(bad).is_err(), "{bad}");
         }
-        assert!(Outbound::parse("http://self").unwrap().is_internal());
     }
 }

@@ -59,12 +59,12 @@ fn a_manifest_is_read_whole() {
         .collect();
     assert_eq!(routes, ["/a/:id", "/..."], "the most particular first");
     let all = &app.triggers[1];
-    assert_eq!(all.component.variables["said"], "hello, t0k");
-    assert!(all.component.outbound[0].allows("http", "hello.test", None));
-    let [limit, trim] = all.middleware.as_slice() else {
+    assert_eq!(all.service.component.variables["said"], "hello, t0k");
+    assert!(all.service.component.outbound[0].allows("http", "hello.test", None));
+    let [limit, trim] = all.service.middleware.as_slice() else {
         panic!("two layers")
     };
-    assert_eq!(limit.environment, all.component.environment);
+    assert_eq!(limit.environment, all.service.component.environment);
     assert_eq!(limit.key_value_stores.len(), 1);
     let shown: Vec<_> = limit.files.shown.iter().map(|it| &it.value).collect();
     let elsewhere = Shown::Elsewhere {
@@ -79,7 +79,7 @@ fn a_manifest_is_read_whole() {
         "not inherited"
     );
     assert!(trim.environment.is_empty() && trim.key_value_stores.is_empty());
-    assert_eq!(app.triggers[0].middleware, []);
+    assert_eq!(app.triggers[0].service.middleware, []);
 }
 
 #[test]
@@ -183,20 +183,12 @@ fn what_is_left_out_is_named() {
             "what it inherits",
         ),
         (
-            "self",
-            "https://*.b.org",
-            "http://self",
-            Warning,
-            "allowed_outbound_hosts[1]",
-            "do not reach each other",
-        ),
-        (
             "private",
             "\"/a/:id\"",
-            "{ private = true }",
-            Warning,
+            "{ private = false }",
+            Error,
             "trigger.http[1].route",
-            "private",
+            "private = true",
         ),
     ] {
         let text = BASE.replacen(from, to, 1);

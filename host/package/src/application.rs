@@ -56,6 +56,8 @@ pub struct Component {
     pub allowed_outbound_hosts: Vec<String>,
     /// The key-value stores it may open.
     pub key_value_stores: Vec<String>,
+    /// The SQLite databases it may open.
+    pub sqlite_databases: Vec<String>,
 }
 
 impl Application {
@@ -127,6 +129,7 @@ impl Component {
         for (name, list) in [
             ("allowed_outbound_hosts", &self.allowed_outbound_hosts),
             ("key_value_stores", &self.key_value_stores),
+            ("databases", &self.sqlite_databases),
         ] {
             if !list.is_empty() {
                 metadata[name] = json!(list);

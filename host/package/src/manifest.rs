@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use edgeweir_host_formats::component::made_component;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -128,6 +129,8 @@ struct Source {
     allowed_outbound_hosts: Vec<String>,
     #[serde(default)]
     key_value_stores: Vec<String>,
+    #[serde(default)]
+    sqlite_databases: Vec<String>,
     #[serde(rename = "build")]
     _build: Option<IgnoredAny>,
 }
@@ -142,6 +145,7 @@ impl Source {
             ),
             ("environment", self.environment.is_empty()),
             ("key_value_stores", self.key_value_stores.is_empty()),
+            ("sqlite_databases", self.sqlite_databases.is_empty()),
             ("variables", self.variables.is_empty()),
         ]
         .into_iter()
@@ -254,6 +258,7 @@ impl<'a> Reader<'a> {
             variables: settings.variables.clone(),
             allowed_outbound_hosts: settings.allowed_outbound_hosts.clone(),
             key_value_stores: settings.key_value_stores.clone(),
+            sqlite_databases: settings.sqlite_databases.clone(),
         });
         self.made.push((own, before, id.clone()));
         Ok(id)
@@ -298,6 +303,12 @@ impl<'a> Reader<'a> {
         let wasm = std::fs::read(&file).map_err(|error| {
             ManifestError(format!(
                 "component.{id}.source: {} cannot be read: {error}",
+                file.display()
+            ))
+        })?;
+        let wasm = made_component(wasm).map_err(|error| {
+            ManifestError(format!(
+                "component.{id}.source: {}: {error}",
                 file.display()
             ))
         })?;

@@ -155,6 +155,7 @@ fn a_spin_application_names_its_components_by_digest() {
             id: "app".into(),
             wasm: b"\0asm\x0d\0\x01\0".to_vec(),
             key_value_stores: vec!["default".into()],
+            sqlite_databases: vec!["db".into()],
             ..Component::default()
         }],
         ..Application::default()
@@ -186,6 +187,7 @@ fn a_spin_application_names_its_components_by_digest() {
         locked["components"][0]["metadata"]["key_value_stores"][0],
         "default"
     );
+    assert_eq!(locked["components"][0]["metadata"]["databases"][0], "db");
     assert_eq!(locked["triggers"][0]["trigger_config"]["route"], "/...");
     assert_eq!(locked["variables"]["token"]["secret"], true);
     assert_eq!(

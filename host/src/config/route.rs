@@ -5,6 +5,7 @@ use edgeweir_host_formats::action::{Action, Edits};
 use edgeweir_host_formats::route::{HostPattern, Match, VirtualHost};
 use edgeweir_host_formats::written::Around;
 pub use edgeweir_host_formats::written::Route;
+use std::collections::BTreeMap;
 use toml::Spanned;
 
 use super::{Config, ConfigError, Filter, Listener};
@@ -33,6 +34,8 @@ pub struct Ways {
     pub ignore_port: bool,
     /// The filters of a request that takes no way: it is answered with 404 behind them.
     pub filters: Vec<Spanned<String>>,
+    /// In an application of Spin, what its components reach of it by their names: filters, the component last.
+    pub services: BTreeMap<String, Vec<Spanned<String>>>,
 }
 
 impl Config {
@@ -98,6 +101,7 @@ impl Config {
             }],
             ignore_port: false,
             filters: listener.filters.clone(),
+            services: BTreeMap::new(),
         })
     }
 

@@ -41,7 +41,7 @@ pub struct Site {
     /// The name of the listener.
     pub name: String,
     /// The ways of its requests: filters, and what is behind them.
-    pub routes: Routes,
+    pub routes: Arc<Routes>,
     /// The client's address is put into `X-Forwarded-For`.
     pub forwarded_for: bool,
     /// The port that is taken off whom a request is for.

@@ -3,18 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use edgeweir_host_chain::{Layer, Meter, World};
-use edgeweir_host_formats::component::{is_component_to_be, own_name};
-use wasi_preview1_component_adapter_provider::{
-    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
-};
+use edgeweir_host_formats::component::{made_component, own_name};
 use wasmtime::Engine;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
-use wit_component::ComponentEncoder;
 
 use crate::context::Guest;
 use crate::spin::absent::{self, is_absent};
@@ -59,10 +55,7 @@ impl Program {
     pub fn compile(runtime: &Runtime, file: &Path) -> anyhow::Result<Program> {
         let name = file.display().to_string();
         let bytes = std::fs::read(file).with_context(|| format!("{name}: cannot be read"))?;
-        let bytes = match is_component_to_be(&bytes) {
-            true => componentized(&bytes).with_context(|| name.clone())?,
-            false => bytes,
-        };
+        let bytes = made_component(bytes).with_context(|| name.clone())?;
         check_kind(&bytes).with_context(|| name.clone())?;
         let component = Component::new(&runtime.engine, &bytes)
             .map_err(|error| anyhow::anyhow!("{name}: does not compile: {error:#}"))?;
@@ -122,21 +115,6 @@ impl Program {
         };
         crate::start(Arc::new(loaded)).await
     }
-}
-
-/// The component that a core module says is to be made of it, its calls of WASI 0.1 turned into those of 0.2.
-fn componentized(module: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let made = ComponentEncoder::default()
-        .validate(false)
-        .module(module)
-        .and_then(|it| {
-            it.adapter(
-                WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
-                WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
-            )
-        })
-        .and_then(|it| it.encode());
-    made.map_err(|error| anyhow!("a core module of which no component can be made: {error:#}"))
 }
 
 /// Component binaries have layer 1 in their header, core modules layer 0.

@@ -132,6 +132,7 @@ impl Guest {
     /// again or no task is left: a guest may call on after it has returned. Numbers are reused, so there are
     /// as many entries as there were tasks at once.
     pub(crate) fn begin(&mut self, task: GuestTaskId, exchange: Arc<Exchange>) {
+        self.hooks.within = exchange.within();
         self.exchanges.insert(task, exchange);
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use edgeweir_host_chain::{Emergency, Error, Next, Peer, Request, Response, Unreached};
+use edgeweir_host_chain::{Emergency, Error, Next, Peer, Request, Response, Unreached, Within};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
@@ -124,6 +124,11 @@ impl Exchange {
             cancelled: watch::Sender::new(false),
         };
         (exchange, parts)
+    }
+
+    /// What the application that the request is in reaches in itself.
+    pub(crate) fn within(&self) -> Option<Within> {
+        self.extensions.get().cloned()
     }
 
     /// The request a guest hands on, as the next layer expects it: with the client's address as an extension

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::body::copied;
 use crate::client::Client;
 use crate::exchange::Exchange;
-use edgeweir_host_chain::{Clusters, Meter, Unreached, World};
+use edgeweir_host_chain::{Clusters, Meter, Unreached, Within, World};
 use edgeweir_host_formats::outbound::Outbound;
 use http::uri::Scheme;
 use http_body_util::BodyExt as _;
@@ -23,6 +23,8 @@ pub(crate) struct Hooks {
     pub(crate) to_next: bool,
     /// The exchange of a proxy of wasi:http 0.2: what it may send nowhere else goes to the next layer.
     pub(crate) next: Option<Arc<Exchange>>,
+    /// What the application of the latest exchange reaches in itself.
+    pub(crate) within: Option<Within>,
     /// Calls of `client.send` since the last look.
     pub(crate) sent: u64,
 }
@@ -43,6 +45,7 @@ impl Hooks {
             timeout,
             to_next: false,
             next: None,
+            within: None,
             sent: 0,
         }
     }
@@ -101,13 +104,21 @@ impl Hooks {
         if let Some(clusters) = self.world.clusters.clone() {
             return Box::new(staged(clusters, request, options));
         }
+        let plain = request.uri().scheme() != Some(&Scheme::HTTPS);
+        if allowed
+            && plain
+            && let Some(Within(services)) = &self.within
+            && target(request.uri()).is_some_and(|name| services.knows(&name))
+        {
+            return Box::new(staged(services.clone(), request, options));
+        }
         let client = self.client.clone();
         Box::new(async move {
             if !allowed {
                 tracing::warn!(uri = %request.uri(), "outbound request denied: not in allowed_outbound");
                 return Err(Error::HttpRequestDenied);
             }
-            if request.uri().scheme() != Some(&Scheme::HTTPS) {
+            if plain {
                 let response = client.send(request, options).await?;
                 return Ok((response, Box::new(async { Ok(()) }) as Io));
             }
@@ -143,7 +154,7 @@ async fn forward(exchange: Arc<Exchange>, request: http::Request<WasiBody>) -> S
     Ok((response, Box::new(async { Ok(()) })))
 }
 
-/// A request to a cluster that a test put in place of the network.
+/// A request to what stands in place of the network: of a test, or of the application itself.
 async fn staged(
     clusters: Arc<dyn Clusters>,
     request: http::Request<WasiBody>,

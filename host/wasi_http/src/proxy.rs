@@ -129,6 +129,7 @@ impl Layer for Proxy {
                 return without_guest(saved).await;
             }
         };
+        store.data_mut().hooks.within = exchange.within();
         store.data_mut().hooks.next = Some(exchange.clone());
         let (sender, answer) = oneshot::channel();
         let given = {

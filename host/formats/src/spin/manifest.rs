@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::template::fill;
-use super::{Application, Component, Files, Shown, Trigger};
+use super::{Application, Component, Files, Service, Shown, Trigger};
 use crate::outbound::Outbound;
 use crate::route::Segments;
 use crate::section::{At, Notes, Section};
@@ -75,7 +75,20 @@ fn application(at: &At<'_>, given: &BTreeMap<String, String>) -> Option<Applicat
                 continue;
             }
             for at in at.items() {
-                found.triggers.extend(trigger(&at, &parts));
+                let Some((route, service)) = trigger(&at, &parts) else {
+                    continue;
+                };
+                let id = |it: &Service| it.component.id.value == service.component.id.value;
+                if !found.services.iter().any(id) {
+                    found.services.push(service.clone());
+                }
+                if let Some((route, pattern)) = route {
+                    found.triggers.push(Trigger {
+                        route,
+                        pattern,
+                        service,
+                    });
+                }
             }
         }
     }
@@ -172,11 +185,6 @@ fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component
         let Some(text) = filled(&at) else { continue };
         match Outbound::parse(&text) {
             Ok(pattern) => {
-                if pattern.is_internal() {
-                    at.warn(
-                        "components do not reach each other by `self` or `.spin.internal` here",
-                    );
-                }
                 outbound.push(pattern);
             }
             Err(why) => at.error(why),
@@ -237,7 +245,11 @@ fn files(fields: &Section<'_>) -> Files {
     found
 }
 
-fn trigger(at: &At<'_>, parts: &BTreeMap<String, Part<'_>>) -> Option<Trigger> {
+/// A route, as it is written and read.
+type Public = (Placed<String>, Segments);
+
+/// What a trigger leads to, and its route unless it is private.
+fn trigger(at: &At<'_>, parts: &BTreeMap<String, Part<'_>>) -> Option<(Option<Public>, Service)> {
     let fields = at.section();
     fields.without_effect(&["id"]);
     if let Some(executor) = fields.get("executor") {
@@ -286,26 +298,23 @@ fn trigger(at: &At<'_>, parts: &BTreeMap<String, Part<'_>>) -> Option<Trigger> {
         }
     }
     let route = fields.need("route")?;
+    let service = Service {
+        component: component?,
+        middleware,
+    };
     if let Value::Map(_) = route.node.value {
         // `{ private = true }`: reached by other components alone.
-        let private = route.section();
-        if private.flag("private") {
-            route.warn(
-                "a private route is reached by no one here: components do not reach each other",
-            );
+        if !route.section().flag("private") {
+            route.error("a route is a path, or `{ private = true }`");
+            return None;
         }
-        return None;
+        return Some((None, service));
     }
     let text = route.text()?;
     let pattern = Segments::parse(&text)
         .map_err(|why| route.error(why))
         .ok()?;
-    Some(Trigger {
-        route: route.placed(text),
-        pattern,
-        component: component?,
-        middleware,
-    })
+    Some((Some((route.placed(text), pattern)), service))
 }
 
 /// Names of what a layer inherits.

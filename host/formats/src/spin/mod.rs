@@ -20,6 +20,8 @@ pub struct Application {
     pub name: String,
     /// Its routes, the most particular first.
     pub triggers: Vec<Trigger>,
+    /// What its own components reach at `http://ID.spin.internal`: one for each that has a trigger, also a private one.
+    pub services: Vec<Service>,
 }
 
 /// A route and the component that answers it, behind others.
@@ -29,6 +31,13 @@ pub struct Trigger {
     pub route: Placed<String>,
     /// The same, read.
     pub pattern: Segments,
+    /// Who answers.
+    pub service: Service,
+}
+
+/// A component behind its middleware.
+#[derive(Clone, Debug)]
+pub struct Service {
     /// The component that answers.
     pub component: Component,
     /// Those before it, outermost first.

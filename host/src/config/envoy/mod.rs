@@ -293,6 +293,7 @@ fn made(listener: &envoy::Listener, names: &BTreeMap<String, String>) -> Listene
         virtual_hosts: listener.virtual_hosts.iter().map(ways_of).collect(),
         ignore_port: listener.ignore_port,
         filters: all.clone(),
+        services: BTreeMap::new(),
     };
     Listener {
         upstream: None,

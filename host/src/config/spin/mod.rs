@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use edgeweir_host_formats::action::{Action, Edits, Respond};
 use edgeweir_host_formats::route::{HostPattern, Match, PathMatch, VirtualHost};
-use edgeweir_host_formats::spin::{self, Application, Component, Runtime, Store};
+use edgeweir_host_formats::spin::{self, Application, Component, Runtime, Service, Store};
 use edgeweir_host_formats::{Finding, Level};
 use http::StatusCode;
 use toml::Spanned;
@@ -106,14 +106,21 @@ fn keep(runtime: Runtime, config: &mut Config) {
 }
 
 fn translate(application: &Application, config: &mut Config, options: &Options) {
-    let mut routes = Vec::new();
-    for trigger in &application.triggers {
+    let mut chain = |service: &Service| {
         let mut filters = Vec::new();
-        for layer in &trigger.middleware {
-            let behind = Some(&trigger.component);
+        for layer in &service.middleware {
+            let behind = Some(&service.component);
             filters.push(add(config, layer, behind));
         }
-        filters.push(add(config, &trigger.component, None));
+        filters.push(add(config, &service.component, None));
+        filters
+    };
+    let services = application.services.iter();
+    let services = services.map(|it| (it.component.id.value.clone(), chain(it)));
+    let services = services.collect();
+    let mut routes = Vec::new();
+    for trigger in &application.triggers {
+        let filters = chain(&trigger.service);
         let way = Way {
             name: trigger.route.value.clone(),
             // Reached only by a component that hands its request on, though nothing is behind it.
@@ -149,6 +156,7 @@ fn translate(application: &Application, config: &mut Config, options: &Options) 
             }],
             ignore_port: false,
             filters: Vec::new(),
+            services,
         },
         ..Listener::plain(name, listen, unplaced(String::new()), Vec::new())
     });

@@ -6,12 +6,11 @@ use wasmtime::{Engine, bail};
 
 use crate::context::Guest;
 
-const ABSENT: [&str; 8] = [
+const ABSENT: [&str; 7] = [
     "fermyon:spin/llm@",
     "fermyon:spin/mqtt@",
     "fermyon:spin/mysql@",
     "fermyon:spin/postgres@",
-    "fermyon:spin/rdbms-types@",
     "spin:mqtt/",
     "spin:mysql/",
     "spin:postgres/",

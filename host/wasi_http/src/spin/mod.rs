@@ -19,8 +19,10 @@ use crate::context::Guest;
 use crate::stores::Stores;
 
 /// What there is for components.
-pub(crate) const OFFERED: [&str; 10] = [
+pub(crate) const OFFERED: [&str; 11] = [
     "fermyon:spin/key-value@2.",
+    // Types alone.
+    "fermyon:spin/rdbms-types@2.",
     "fermyon:spin/redis@2.",
     "fermyon:spin/sqlite@2.",
     "fermyon:spin/variables@2.",

@@ -24,7 +24,7 @@ use wasi::wasi::config::store as config;
 use wasi::wasi::keyvalue::{atomics, batch, store};
 
 #[http_component]
-fn handle(request: Request) -> impl IntoResponse {
+async fn handle(request: Request) -> impl IntoResponse {
     let target = request.path_and_query().unwrap_or("/").to_owned();
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let body = String::from_utf8_lossy(request.body()).into_owned();
@@ -37,9 +37,19 @@ fn handle(request: Request) -> impl IntoResponse {
         "/sqlite3" => newer(&body),
         "/redis" => remote(query),
         "/llm" => format!("{:?}", llm::infer(llm::InferencingModel::Llama2Chat, "?").is_ok()),
+        "/call" => call(query).await,
+        "/loop" => call("http://self/loop").await,
         _ => format!("answered by Spin 3: {path}"),
     };
     Response::builder().status(200).body(said).build()
+}
+
+async fn call(address: &str) -> String {
+    let answer: Result<Response, _> = spin_sdk::http::send(Request::get(address)).await;
+    match answer {
+        Ok(answer) => format!("{} {}", answer.status(), String::from_utf8_lossy(answer.body())),
+        Err(error) => format!("not reached: {error}"),
+    }
 }
 
 fn key_value(label: &str, body: &str) -> String {
