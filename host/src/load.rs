@@ -229,26 +229,22 @@ impl<'a> Loader<'a> {
     /// Bounds that are narrower for components than for modules.
     fn check_bounds(&self, name: &str, filter: &Filter) -> Result<(), ConfigError> {
         let limits = &self.config.limits;
-        let (headers, deadline) = (limits.headers.get(), limits.deadline_ms.get());
-        let own = filter.deadline_ms.map(|it| it.get());
-        let of_filter = ["filter", name, "deadline_ms"];
-        let (deadline, steps) = match own {
-            Some(own) => (own, &of_filter[..]),
-            None => (deadline, &["limits", "deadline_ms"][..]),
+        let or = |own: Option<u64>, all: u64, field: &'static str| match own {
+            Some(own) => (own, vec!["filter", name, field]),
+            None => (all, vec!["limits", field]),
         };
-        for (value, least, most, steps) in [
-            (deadline, wasi_http::LEAST_DEADLINE_MS, 60_000, steps),
-            (
-                headers,
-                wasi_http::LEAST_HEADERS,
-                8_192,
-                &["limits", "headers"],
-            ),
+        let own = filter.deadline_ms.map(|it| it.get());
+        let deadline = or(own, limits.deadline_ms.get(), "deadline_ms");
+        let own = filter.headers.map(|it| it.get());
+        let headers = or(own, limits.headers.get(), "headers");
+        for ((value, steps), least, most) in [
+            (deadline, wasi_http::LEAST_DEADLINE_MS, 60_000),
+            (headers, wasi_http::LEAST_HEADERS, 8_192),
         ] {
             if value < least {
                 let source = &self.config.source;
                 let span = source
-                    .place_of(steps)
+                    .place_of(&steps)
                     .unwrap_or_else(|| filter.module.span());
                 let message = format!(
                     "{value} is out of bounds: from {least} to {most} where a filter is a component, as [filter.{name}] is"
@@ -307,8 +303,8 @@ impl<'a> Loader<'a> {
             limits: proxy_wasm::Limits {
                 memory_bytes: filter.memory_mib.unwrap_or(limits.memory_mib).size() * 1024 * 1024,
                 deadline: deadline(filter, limits),
-                headers: limits.headers.size(),
-                header_bytes: limits.header_kib.size() * 1024,
+                headers: filter.headers.unwrap_or(limits.headers).size(),
+                header_bytes: header_bytes(filter, limits),
                 body_buffer_bytes: filter
                     .body_buffer_bytes
                     .unwrap_or(defaults.body_buffer_bytes),
@@ -391,8 +387,8 @@ impl<'a> Loader<'a> {
             limits: wasi_http::Limits {
                 memory_bytes: filter.memory_mib.unwrap_or(limits.memory_mib).size() * 1024 * 1024,
                 deadline: deadline(filter, limits),
-                headers: limits.headers.size(),
-                header_bytes: limits.header_kib.size() * 1024,
+                headers: filter.headers.unwrap_or(limits.headers).size(),
+                header_bytes: header_bytes(filter, limits),
                 instances: filter
                     .instances
                     .map_or(defaults.instances, |count| count.size()),
@@ -419,6 +415,12 @@ impl<'a> Loader<'a> {
         };
         wasi_http::load_metered(&runtime, plugin, self.meter(name)).await
     }
+}
+
+/// The bytes of one head that a filter takes.
+fn header_bytes(filter: &Filter, limits: &Limits) -> usize {
+    let own = filter.header_kib.map(|it| it.size());
+    own.unwrap_or_else(|| limits.header_kib.size()) * 1024
 }
 
 /// The longest that a filter may compute.

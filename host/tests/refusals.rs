@@ -180,6 +180,11 @@ fn bounds_of_components_are_said_where_they_are_set() {
             "`limits.deadline_ms`: 9 is out of bounds: from 10 to 60000",
         ),
         (
+            "headers = 15",
+            ":10:11",
+            "`filter.f.headers`: 15 is out of bounds: from 16 to 8192",
+        ),
+        (
             "deadline_ms = 0",
             ":10:15",
             "`filter.f.deadline_ms`: 0 is out of bounds: from 10 to 60000",
@@ -197,6 +202,28 @@ fn bounds_of_components_are_said_where_they_are_set() {
         std::fs::write(&file, modules).expect("writes");
         let [(code, said), ..] = said(&file);
         assert_eq!(code, Some(0), "a module may: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_beyond_the_bounds_of_one_filter_is_refused_before_it() {
+    let origin = support::origin().await;
+    for module in ["minify.wasi-http.wasm", "minify.proxy-wasm.wasm"] {
+        let text = text(origin, module, "headers = 20\nheader_kib = 2");
+        let config = Config::parse(Path::new("edge.toml"), text).expect("it is read");
+        let host = Host::start(config).await.expect("it starts");
+        let address = host.addresses()[0];
+        for (fields, want) in [
+            ("a: b\r\n".repeat(10), "200"),
+            ("a: b\r\n".repeat(30), "431"),
+            (format!("a: {}\r\n", "b".repeat(1_000)), "200"),
+            (format!("a: {}\r\n", "b".repeat(3_000)), "431"),
+        ] {
+            let answer = support::get_raw(address, "/", &fields).await;
+            let want = format!("HTTP/1.1 {want}");
+            assert!(answer.starts_with(&want), "{module} {want}: {answer}");
+        }
+        host.stop().await;
     }
 }
 

@@ -288,6 +288,10 @@ pub struct Filter {
     pub deadline_ms: Option<Within<0, 60_000>>,
     /// As in `[limits]`, for this filter alone.
     pub memory_mib: Option<Within<1, 4_096>>,
+    /// As in `[limits]`, for this filter alone.
+    pub headers: Option<Within<1, 8_192>>,
+    /// As in `[limits]`, for this filter alone.
+    pub header_kib: Option<Within<1, 1_024>>,
     /// Instances: of a module, the number kept; of a component, the most at once.
     pub instances: Option<Within<1, 1_024>>,
     /// Modules only: filters with the same one share data; default: the filter's name.
@@ -371,6 +375,8 @@ impl Filter {
             config: None,
             deadline_ms: None,
             memory_mib: None,
+            headers: None,
+            header_kib: None,
             instances: None,
             vm_id: None,
             vm_config: None,
