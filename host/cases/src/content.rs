@@ -122,7 +122,7 @@ pub(crate) fn read(table: &Table<'_>) -> Result<Body, Problem> {
         body.cut_after = Some(cut.number(0, most)? as usize);
     }
     if let Some(trailers) = table.get("trailers") {
-        body.trailers = fields(&trailers)?;
+        body.trailers = lines(fields(&trailers)?);
     }
     body.chunked = match table.get("chunked") {
         Some(chunked) => chunked.flag()?,
@@ -131,9 +131,20 @@ pub(crate) fn read(table: &Table<'_>) -> Result<Body, Problem> {
     Ok(body)
 }
 
-/// Reads fields: a text for one line, a list for several.
-pub(crate) fn fields(node: &Node<'_>) -> Result<Vec<(String, String)>, Problem> {
-    let mut lines = Vec::new();
+/// Fields by their names, each with its lines.
+pub(crate) type Fields = Vec<(String, Vec<String>)>;
+
+/// Fields line by line.
+pub(crate) fn lines(fields: Fields) -> Vec<(String, String)> {
+    let lines_of = |(name, values): (String, Vec<String>)| {
+        values.into_iter().map(move |value| (name.clone(), value))
+    };
+    fields.into_iter().flat_map(lines_of).collect()
+}
+
+/// Reads fields: a text for one line, a list for several, or for none.
+pub(crate) fn fields(node: &Node<'_>) -> Result<Fields, Problem> {
+    let mut fields = Vec::new();
     for (name, value) in node.table()?.entries() {
         let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
         if name.is_empty() || !name.bytes().all(is_token) {
@@ -144,15 +155,17 @@ pub(crate) fn fields(node: &Node<'_>) -> Result<Vec<(String, String)>, Problem> 
         } else {
             vec![value]
         };
+        let mut lines = Vec::with_capacity(values.len());
         for value in values {
             let text = value.text()?;
             if text.bytes().any(|b| (b < b' ' && b != b'\t') || b == 0x7f) {
                 return value.fail(format!("{text:?} holds a control character"));
             }
-            lines.push((name.to_ascii_lowercase(), text.to_owned()));
+            lines.push(text.to_owned());
         }
+        fields.push((name.to_ascii_lowercase(), lines));
     }
-    Ok(lines)
+    Ok(fields)
 }
 
 /// The bytes a value stands for: a text, or a table with one of `text`, `json`, `file`, `base64`, `repeat`, `random`.

@@ -243,11 +243,13 @@ impl Defaults {
 }
 
 /// The second's fields in place of those of the first with the same name.
-fn merged(first: &[(String, String)], second: Vec<(String, String)>) -> Vec<(String, String)> {
+fn merged(first: &[(String, String)], second: content::Fields) -> Vec<(String, String)> {
     let kept = first
         .iter()
         .filter(|(name, _)| !second.iter().any(|(other, _)| other == name));
-    kept.cloned().chain(second.iter().cloned()).collect()
+    let mut all: Vec<_> = kept.cloned().collect();
+    all.extend(content::lines(second));
+    all
 }
 
 fn case(node: &Node<'_>, mut filters: Vec<Filter>, defaults: &Defaults) -> Result<Case, Problem> {
@@ -449,7 +451,7 @@ fn answer(node: &Node<'_>, default: &Response) -> Result<Answer, Problem> {
         response.delay = time::duration(&delay)?;
     }
     let body = content::read(&table)?;
-    if body != Body::default() {
+    if table.get("body").is_some() || body != Body::default() {
         response.body = body;
     }
     table.finish()?;

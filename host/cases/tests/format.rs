@@ -45,6 +45,10 @@ expect = { status = 404, body = { json = [1], decoded = true } }
 [[case.step]]
 request = "DELETE /y"
 upstream = "text"
+
+[[case.step]]
+request = { path = "/z", fields = { accept = [] } }
+upstream = { fields = { a = [] }, body = "" }
 "#,
     )
     .unwrap();
@@ -90,6 +94,14 @@ upstream = "text"
         .map(|(n, v)| format!("{n}: {v}"))
         .collect();
     assert_eq!(fields, ["a: 1", "b: 3", "b: 4"]);
+    // What a default has and nothing is in its place.
+    let last = case.steps.last().unwrap();
+    assert!(last.request.fields.iter().all(|(name, _)| name != "accept"));
+    let Answer::Response(response) = &last.upstream else {
+        panic!("a response");
+    };
+    assert_eq!(response.fields, [("b".to_owned(), "2".to_owned())]);
+    assert_eq!(response.body.bytes, b"");
     assert_eq!(case.steps[1].request.method, "DELETE");
 }
 

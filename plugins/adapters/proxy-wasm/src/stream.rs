@@ -67,6 +67,18 @@ pub struct Stream {
     answered: bool,
     /// The filter replied itself: it sees nothing more.
     replied: bool,
+    /// What the host will have made of the reply's media type.
+    typed: Typed,
+}
+
+/// Hosts call the body of a reply without a type `text/plain`, and take the type from one without a body.
+enum Typed {
+    /// As it should be.
+    AsItWas,
+    /// One that nobody gave it.
+    Made,
+    /// This one was left out.
+    LeftOut(Bytes),
 }
 
 impl Stream {
@@ -89,6 +101,7 @@ impl Stream {
             begun: None,
             answered: false,
             replied: false,
+            typed: Typed::AsItWas,
         }
     }
 
@@ -121,6 +134,9 @@ impl Stream {
     /// The response's head is there.
     pub fn on_response(&mut self, end: bool) -> Action {
         // After a reply the host shows the filter its own response.
+        if self.replied {
+            self.mend_type();
+        }
         let Some(begun) = self.begun.filter(|_| !self.replied) else {
             return Action::Continue;
         };
@@ -416,6 +432,14 @@ impl Stream {
         }
         self.replied = true;
         reply.declare_length(self.is_head());
+        let bodiless = matches!(reply.head.status, 204 | 304);
+        self.typed = match reply.head.fields.get("content-type") {
+            None if !reply.body.is_empty() => Typed::Made,
+            Some(given) if reply.body.is_empty() && !bodiless => {
+                Typed::LeftOut(Bytes::copy_from_slice(given))
+            }
+            _ => Typed::AsItWas,
+        };
         // The host declares the length of a body itself, and would join ours to it.
         if !reply.body.is_empty() {
             reply.head.fields.remove("content-length");
@@ -444,6 +468,23 @@ impl Stream {
             }
         }
         Outcome::Replied
+    }
+
+    /// Gives a reply the media type that it has, or none. RFC 9110 §8.3: without one "the recipient MAY either assume a media type of
+    /// "application/octet-stream" [...] or examine the data to determine its type", which it may not of one that is said to be text.
+    fn mend_type(&mut self) {
+        let there = |name| hostcalls::value(Map::ResponseHeaders, name);
+        let mended = match std::mem::replace(&mut self.typed, Typed::AsItWas) {
+            // Another one is of a host that answers in another protocol (gRPC).
+            Typed::Made if there(b"content-type").is_ok_and(|made| made == b"text/plain") => {
+                hostcalls::remove(Map::ResponseHeaders, b"content-type")
+            }
+            Typed::LeftOut(given) if there(b"content-type").is_err() => {
+                hostcalls::add(Map::ResponseHeaders, b"content-type", &given)
+            }
+            _ => Ok(()),
+        };
+        self.written(mended);
     }
 
     /// A piece of a body.

@@ -83,6 +83,8 @@ impl Exchange for Meet {
             "/many" => (0..70).for_each(|_| cx.spawn(Work("many", To::Onward))),
             "/fetch" => return Step::Do(Effect::Fetch(fetch(To::Onward))),
             "/wait-in-task" => cx.spawn(Waiting),
+            "/untyped" => return Step::Reply(Reply::new(200, &[], "body")),
+            "/empty" => return Step::Reply(Reply::new(200, &[("content-type", "text/html")], "")),
             "/hit" => {
                 return Step::Do(Effect::Update {
                     table: "meet",
@@ -98,7 +100,8 @@ impl Exchange for Meet {
     fn request_answer(&mut self, answer: Answer, _: &mut RequestHead, cx: &mut Cx<'_>) -> Step {
         if self.path == "/hit" {
             cx.count("meet.hit");
-            return Step::Reply(Reply::new(200, &[("age", "1")], "body"));
+            let fields = [("age", "1"), ("content-type", "text/plain")];
+            return Step::Reply(Reply::new(200, &fields, "body"));
         }
         tell(format!("{} {}", self.path, shown(&answer)));
         Step::Forward(Body::Pass)
@@ -186,8 +189,12 @@ fn request(id: u32, path: &str) -> u32 {
 
 fn response(id: u32) {
     host(|host| {
-        let head = owned(&[(":status", "200"), ("content-length", "1")]);
-        host.maps.insert(2, head);
+        let head = [
+            (":status", "200"),
+            ("content-type", "text/plain"),
+            ("content-length", "1"),
+        ];
+        host.maps.insert(2, owned(&head));
         host.buffers.insert(1, b"x".to_vec());
     });
     vm::stream(id, |stream| stream.on_response(false));
@@ -399,6 +406,31 @@ fn a_configuration_that_comes_again_loses_no_wait() {
     vm::tick(ROOT);
     assert_eq!(continued(), ["as 3", "continue 0", "as 1"]);
     vm::delete(ROOT);
+}
+
+#[test]
+fn a_reply_has_the_media_type_that_it_was_given_and_no_other() {
+    begin();
+    for (id, path, made, want) in [
+        (
+            2,
+            "/untyped",
+            Some("text/plain"),
+            &["remove content-type"][..],
+        ),
+        // What the host made of it for a client that speaks another protocol.
+        (3, "/untyped", Some("application/grpc"), &[]),
+        (4, "/empty", None, &["add content-type: text/html"]),
+    ] {
+        assert_eq!(request(id, path), 1);
+        done();
+        let made = made.map(|made| ("content-type", made));
+        let head: Vec<_> = [(":status", "200")].into_iter().chain(made).collect();
+        host(|host| host.maps.insert(2, owned(&head)));
+        assert!(vm::stream(id, |stream| stream.on_response(false)) == 0);
+        assert_eq!(done(), want, "{path}");
+        vm::delete(id);
+    }
 }
 
 #[test]
