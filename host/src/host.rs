@@ -27,6 +27,7 @@ use crate::serve::access::AccessLog;
 use crate::serve::exchange::Telling;
 use crate::serve::listener::{Setup, Slot};
 use crate::serve::{Accepting, Bounds, Site, Upstream, tls};
+use crate::sources::fetch_missing;
 use crate::stats::ListenerStats;
 
 /// A configuration whose filters are loaded, not yet served.
@@ -152,6 +153,7 @@ impl Prepared {
 
     async fn after(config: Config, kept: Kept, logs: Logs) -> anyhow::Result<Self> {
         let token = config.admin_token()?;
+        fetch_missing(&config).await?;
         let before = kept.state;
         let reloads = before
             .as_ref()

@@ -21,6 +21,7 @@ pub mod report;
 pub mod routing;
 pub mod schema;
 pub mod serve;
+mod sources;
 pub mod stats;
 pub mod test;
 mod within;

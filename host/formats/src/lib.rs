@@ -11,6 +11,7 @@ mod finding;
 pub mod lint;
 pub mod number;
 pub mod outbound;
+pub mod remote;
 pub mod route;
 mod section;
 pub mod settings;

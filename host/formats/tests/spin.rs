@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use edgeweir_host_formats::Level;
-use edgeweir_host_formats::spin::{self, Shown};
+use edgeweir_host_formats::spin::{self, Shown, Source};
 
 const BASE: &str = r#"spin_manifest_version = 2
 [application]
@@ -46,6 +46,32 @@ fn given() -> BTreeMap<String, String> {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
     )
+}
+
+#[test]
+fn a_component_may_stand_where_it_is_used_and_be_somewhere_else() {
+    let digest = "0a".repeat(32);
+    let text = format!(
+        "spin_manifest_version = 2\n[application]\nname = \"a\"\n\
+         [[trigger.http]]\nroute = \"/a\"\ncomponent = {{ source = \"a.wasm\", sqlite_databases = [\"default\"] }}\n\
+         [[trigger.http]]\nroute = \"/b\"\ncomponent = {{ source = {{ url = \"https://b.test/b.wasm\", digest = \"sha256:{digest}\" }} }}\n"
+    );
+    let (app, findings) = spin::read(&text, &given());
+    assert_eq!(findings, []);
+    let [a, b] = app.triggers.as_slice() else {
+        panic!("two routes")
+    };
+    let (a, b) = (&a.service.component, &b.service.component);
+    assert_ne!(a.id.value, b.id.value);
+    assert_eq!(a.source.value, Source::File("a.wasm".into()));
+    assert_eq!(a.sqlite_databases.len(), 1);
+    let Source::Remote(remote) = &b.source.value else {
+        panic!("it is somewhere else")
+    };
+    assert_eq!(
+        (remote.url.as_str(), &remote.sha256),
+        ("https://b.test/b.wasm", &digest)
+    );
 }
 
 #[test]
@@ -162,9 +188,17 @@ fn what_is_left_out_is_named() {
             "fetched",
             "source = \"trim.wasm\"",
             "source = { url = \"https://a\", digest = \"sha256:0\" }",
+            Error,
+            "component.trim.source",
+            "no SHA-256",
+        ),
+        (
+            "registry",
+            "source = \"trim.wasm\"",
+            "source = { registry = \"a\", package = \"b:c\", version = \"1.0.0\" }",
             Unsupported,
             "component.trim.source",
-            "not fetched",
+            "no registry",
         ),
         (
             "unknown",

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::config::{Config, ConfigError, Options, Source};
 use crate::host::Prepared;
 use crate::schema;
+use crate::sources::fetch_missing;
 
 /// Arguments of `check`.
 #[derive(clap::Args, Debug)]
@@ -58,7 +59,15 @@ pub async fn check(arguments: &Check) -> Vec<Found> {
     };
     let (config, mut found) = match Config::read_with(&arguments.file, &options) {
         Ok(config) => {
-            let found = looked_at(&config, &options);
+            // What is not to be loaded is not fetched.
+            let fetched = match arguments.no_load {
+                true => Ok(()),
+                false => fetch_missing(&config).await,
+            };
+            let mut found = looked_at(&config, &options);
+            if let Err(error) = fetched {
+                found.push(of_error(&arguments.file, &error));
+            }
             (Some(config), found)
         }
         Err(error) => (None, vec![of_config_error(&error)]),

@@ -23,6 +23,7 @@ use edgeweir_host_formats::envoy::Policy;
 pub use edgeweir_host_formats::envoy::StripPort;
 pub use edgeweir_host_formats::number::Within;
 use edgeweir_host_formats::outbound::Outbound;
+use edgeweir_host_formats::remote::Remote;
 use edgeweir_host_formats::spin::{Files, Store};
 use edgeweir_host_formats::written::choices;
 use edgeweir_host_formats::{Finding, Placed};
@@ -331,6 +332,9 @@ pub struct Filter {
     /// What a Spin manifest grants, in place of `allowed_outbound` and of every store.
     #[serde(skip)]
     pub grants: Option<Grants>,
+    /// Where the module is fetched from, when it is not there.
+    #[serde(skip)]
+    pub remote: Option<Remote>,
 }
 
 /// What a component of Spin's may reach.
@@ -394,6 +398,7 @@ impl Filter {
             body_buffer_bytes: None,
             raw: None,
             grants: None,
+            remote: None,
         }
     }
 }

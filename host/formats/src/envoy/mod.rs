@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::action::{Action, Edits};
+use crate::remote::Remote;
 use crate::route::VirtualHost;
 use crate::section::{At, Notes, Section};
 use crate::{Finding, Placed, yaml};
@@ -128,6 +129,8 @@ pub enum Code {
     File(PathBuf),
     /// The module itself.
     Inline(Vec<u8>),
+    /// What is to be fetched.
+    Remote(Remote),
 }
 
 /// `failure_policy`.

@@ -7,6 +7,7 @@ use base64::Engine as _;
 
 use super::{Code, Plugin, Policy, any, protobuf};
 use crate::Placed;
+use crate::remote::Remote;
 use crate::section::At;
 
 pub(super) fn read(at: &At<'_>) -> Option<Plugin> {
@@ -71,9 +72,19 @@ pub(super) fn read(at: &At<'_>) -> Option<Plugin> {
     }
     let code_at = vm.need("code")?;
     let code = code_at.section();
-    if let Some(remote) = code.get("remote") {
-        remote.unsupported("modules are not fetched: name a file in `code.local.filename`");
-        return None;
+    if let Some(at) = code.get("remote") {
+        let remote = at.section();
+        // As often as is needed, and once for all starts.
+        let _ = remote.get("retry_policy");
+        let uri = remote.need("http_uri")?.section();
+        // It is fetched directly: no cluster is asked for it.
+        let _ = (uri.get("cluster"), uri.get("timeout"));
+        let (url, sha256) = (uri.need("uri")?.text()?, remote.need("sha256")?.text()?);
+        let read = Remote::new(&url, &sha256)
+            .map_err(|why| at.error(why))
+            .ok()?;
+        found.code = at.placed(Code::Remote(read));
+        return Some(found);
     }
     let local = code.need("local")?.section();
     if let Some(file) = local.get("filename") {

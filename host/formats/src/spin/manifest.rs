@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::template::fill;
-use super::{Application, Component, Files, Service, Shown, Trigger};
+use super::{Application, Component, Files, Service, Shown, Source, Trigger};
 use crate::outbound::Outbound;
+use crate::remote::Remote;
 use crate::route::Segments;
 use crate::section::{At, Notes, Section};
 use crate::yaml::Value;
@@ -75,7 +76,7 @@ fn application(at: &At<'_>, given: &BTreeMap<String, String>) -> Option<Applicat
                 continue;
             }
             for at in at.items() {
-                let Some((route, service)) = trigger(&at, &parts) else {
+                let Some((route, service)) = trigger(&at, &parts, &values) else {
                     continue;
                 };
                 let id = |it: &Service| it.component.id.value == service.component.id.value;
@@ -198,13 +199,13 @@ fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component
     let sqlite_databases = labels("sqlite_databases")?;
     let files = files(&fields);
     let source = fields.need("source")?;
-    if let Value::Map(_) = source.node.value {
-        source.unsupported("sources are not fetched: name a file");
-        return None;
-    }
+    let from = match source.node.value {
+        Value::Map(_) => Source::Remote(remote(&source)?),
+        _ => Source::File(PathBuf::from(source.text()?)),
+    };
     Some(Component {
         id: at.placed(at.path.rsplit('.').next().unwrap_or_default().to_owned()),
-        source: source.placed(PathBuf::from(source.text()?)),
+        source: source.placed(from),
         environment,
         variables,
         outbound,
@@ -212,6 +213,18 @@ fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component
         sqlite_databases,
         files,
     })
+}
+
+/// `{ url = "…", digest = "sha256:…" }`.
+fn remote(at: &At<'_>) -> Option<Remote> {
+    let fields = at.section();
+    let Some(url) = fields.text("url") else {
+        fields.let_go();
+        at.unsupported("a source is a file, or `{ url, digest }`; no registry is asked");
+        return None;
+    };
+    let digest = fields.need("digest")?.text()?;
+    Remote::new(&url, &digest).map_err(|why| at.error(why)).ok()
 }
 
 fn files(fields: &Section<'_>) -> Files {
@@ -249,7 +262,11 @@ fn files(fields: &Section<'_>) -> Files {
 type Public = (Placed<String>, Segments);
 
 /// What a trigger leads to, and its route unless it is private.
-fn trigger(at: &At<'_>, parts: &BTreeMap<String, Part<'_>>) -> Option<(Option<Public>, Service)> {
+fn trigger(
+    at: &At<'_>,
+    parts: &BTreeMap<String, Part<'_>>,
+    values: &BTreeMap<String, String>,
+) -> Option<(Option<Public>, Service)> {
     let fields = at.section();
     fields.without_effect(&["id"]);
     if let Some(executor) = fields.get("executor") {
@@ -279,7 +296,14 @@ fn trigger(at: &At<'_>, parts: &BTreeMap<String, Part<'_>>) -> Option<(Option<Pu
     };
     let mut component = None;
     if let Some(at) = fields.need("component") {
-        component = named(&at);
+        component = match at.node.value {
+            // Written where it is used, and told by where that is.
+            Value::Map(_) => self::component(&at, values).map(|found| Component {
+                id: at.placed(at.path.replace(['[', ']', '.'], "-")),
+                ..found
+            }),
+            _ => named(&at),
+        };
     }
     let mut middleware = Vec::new();
     if let Some(dependencies) = fields.get("dependencies") {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::outbound::Outbound;
+use crate::remote::Remote;
 use crate::route::Segments;
 use crate::{Finding, Placed};
 
@@ -49,8 +50,8 @@ pub struct Service {
 pub struct Component {
     /// Its name in the manifest.
     pub id: Placed<String>,
-    /// Its file, relative to the manifest.
-    pub source: Placed<PathBuf>,
+    /// Its file, relative to the manifest, or what is to be fetched.
+    pub source: Placed<Source>,
     /// Its environment.
     pub environment: BTreeMap<String, String>,
     /// Its variables.
@@ -63,6 +64,15 @@ pub struct Component {
     pub sqlite_databases: Vec<Placed<String>>,
     /// Files it may read.
     pub files: Files,
+}
+
+/// Where a component is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// Somewhere else.
+    Remote(Remote),
 }
 
 /// Files of the application that a component may read.

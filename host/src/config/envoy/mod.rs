@@ -13,6 +13,8 @@ use edgeweir_host_formats::route::VirtualHost;
 use edgeweir_host_formats::{Finding, Level, Placed};
 use toml::Spanned;
 
+use crate::sources::place;
+
 use super::{
     Address, Admin, Authority, Config, ConfigError, Filter, Health, Listener, ListenerTls, OnTrap,
     Options, Raw, Source, Upstream, UpstreamTls, Way, Ways, Within,
@@ -202,6 +204,7 @@ fn filter_of(
     let plugin = &filter.plugin;
     let module = match &plugin.code.value {
         Code::File(file) => file.clone(),
+        Code::Remote(remote) => place(remote),
         Code::Inline(bytes) => {
             let kept = kept(plugin, bytes).map_err(|error| {
                 ConfigError::at(
@@ -219,6 +222,9 @@ fn filter_of(
     let at = || plugin.code.span.clone();
     let mut made = Filter::of(module);
     made.module = Spanned::new(at(), made.module.into_inner());
+    if let Code::Remote(remote) = &plugin.code.value {
+        made.remote = Some(remote.clone());
+    }
     made.on_trap = match plugin.policy {
         Policy::Open => OnTrap::Pass,
         Policy::Closed | Policy::Reload => OnTrap::Respond,

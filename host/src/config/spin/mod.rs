@@ -4,7 +4,7 @@
 //! component of a route stands at the end of its chain and has nothing behind it.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use edgeweir_host_formats::action::{Action, Edits, Respond};
 use edgeweir_host_formats::route::{HostPattern, Match, PathMatch, VirtualHost};
@@ -12,6 +12,8 @@ use edgeweir_host_formats::spin::{self, Application, Component, Runtime, Service
 use edgeweir_host_formats::{Finding, Level};
 use http::StatusCode;
 use toml::Spanned;
+
+use crate::sources::place;
 
 use super::{Address, Config, ConfigError, Filter, Grants, Listener, Options, Source, Way, Ways};
 
@@ -166,8 +168,12 @@ fn translate(application: &Application, config: &mut Config, options: &Options) 
 fn add(config: &mut Config, component: &Component, behind: Option<&Component>) -> Spanned<String> {
     let folder = config.source.file.parent().unwrap_or(Path::new(""));
     // As Spin: a source is relative to the manifest, wherever one stands.
-    let module: PathBuf = folder.join(&component.source.value);
+    let (module, remote) = match &component.source.value {
+        spin::Source::File(file) => (folder.join(file), None),
+        spin::Source::Remote(remote) => (place(remote), Some(remote.clone())),
+    };
     let mut filter = Filter::of(module);
+    filter.remote = remote;
     filter.module = Spanned::new(component.source.span.clone(), filter.module.into_inner());
     let place = || component.id.span.clone();
     if !component.environment.is_empty() {
