@@ -24,4 +24,5 @@ pub mod serve;
 mod sources;
 pub mod stats;
 pub mod test;
+mod ways;
 mod within;
