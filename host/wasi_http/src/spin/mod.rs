@@ -13,7 +13,7 @@ mod redis;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use wasmtime::component::{HasData, Linker};
+use wasmtime::component::{HasData, Linker, Resource};
 
 use crate::context::Guest;
 use crate::stores::Stores;
@@ -78,6 +78,17 @@ impl Guest {
         }
         let store = self.loaded.runtime.stores.get(label);
         store.cloned().map(OpenStore).ok_or(NotOpened::Unknown)
+    }
+
+    /// Counts the call and gives the store.
+    fn store(
+        &mut self,
+        opened: &Resource<OpenStore>,
+        call: &'static str,
+    ) -> wasmtime::Result<Result<Arc<Stores>, String>> {
+        let counted = self.counted(call);
+        let store = self.table.get(opened)?.0.clone();
+        Ok(counted.map(|()| store))
     }
 
     /// Notes the bytes that a store now keeps.

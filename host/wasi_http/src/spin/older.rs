@@ -1,12 +1,9 @@
 //! `fermyon:spin/key-value` and `fermyon:spin/variables`, as Spin 2 and 3 have them.
 
-use std::sync::Arc;
-
 use wasmtime::component::{Linker, Resource};
 
 use super::{NoVariable, NotOpened, OpenStore, Spin};
 use crate::context::Guest;
-use crate::stores::Stores;
 
 mod generated {
     wasmtime::component::bindgen!({
@@ -36,19 +33,6 @@ impl From<NotOpened> for Error {
 }
 
 type Told<T> = wasmtime::Result<Result<T, Error>>;
-
-impl Guest {
-    /// Counts the call and gives the store.
-    pub(super) fn store(
-        &mut self,
-        opened: &Resource<OpenStore>,
-        call: &'static str,
-    ) -> wasmtime::Result<Result<Arc<Stores>, String>> {
-        let counted = self.counted(call);
-        let store = self.table.get(opened)?.0.clone();
-        Ok(counted.map(|()| store))
-    }
-}
 
 impl key_value::Host for Guest {}
 
