@@ -150,13 +150,20 @@ impl<'a> Part<'a> {
 fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component> {
     let fields = at.section();
     fields.without_effect(&["description", "build", "tool", "targets"]);
-    for name in ["ai_models", "allowed_http_hosts"] {
+    for (name, why) in [
+        (
+            "ai_models",
+            "there are no models here: a call for one is a trap",
+        ),
+        (
+            "allowed_http_hosts",
+            "it grants nothing here: `allowed_outbound_hosts` does",
+        ),
+    ] {
         if let Some(at) = fields.get(name)
             && !at.items().is_empty()
         {
-            at.warn(format!(
-                "`{name}` is not supported: a component that asks for it is refused"
-            ));
+            at.warn(why);
         }
     }
     fields.unsupported(&[

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::component::{Access, Accessor, FutureReader, Linker, Resource, StreamReader};
 
-use super::{NoVariable, NotOpened, OpenStore as Opened, Spin};
+use super::{NoVariable, OpenStore as Opened, Spin};
 use crate::context::Guest;
 use crate::stores::Stores;
 
@@ -51,15 +51,7 @@ fn keeps(accessor: &Accessor<Guest, Spin>, bytes: u64) {
     accessor.with(|mut access| access.get().keeps(bytes));
 }
 
-impl From<NotOpened> for key_value::Error {
-    fn from(why: NotOpened) -> Self {
-        match why {
-            NotOpened::Denied => Self::AccessDenied,
-            NotOpened::Unknown => Self::NoSuchStore,
-            NotOpened::Failed(why) => Self::Other(why),
-        }
-    }
-}
+not_opened!(key_value::Error);
 
 impl key_value::Host for Guest {}
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use wasmtime::component::{Linker, Resource};
 
-use super::{NotOpened, OpenStore, Spin};
+use super::{OpenStore, Spin};
 use crate::context::Guest;
 use crate::stores::Stores;
 
@@ -43,15 +43,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     atomics::add_to_linker::<Guest, Spin>(linker, |guest| guest)
 }
 
-impl From<NotOpened> for Error {
-    fn from(why: NotOpened) -> Self {
-        match why {
-            NotOpened::Denied => Self::AccessDenied,
-            NotOpened::Unknown => Self::NoSuchStore,
-            NotOpened::Failed(why) => Self::Other(why),
-        }
-    }
-}
+not_opened!(Error);
 
 type Told<T> = wasmtime::Result<Result<T, Error>>;
 

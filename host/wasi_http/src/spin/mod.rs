@@ -1,6 +1,21 @@
 //! What Spin offers its components, in the interfaces of its versions: `spin:…@3.0.0` of Spin 4, `fermyon:spin@2.0.0` of Spin 2
 //! and 3, and the drafts of WASI that both have.
 
+/// How an interface says why a store is not opened: the same in each, and each has a type of its own for it.
+macro_rules! not_opened {
+    ($error:ty) => {
+        impl From<super::NotOpened> for $error {
+            fn from(why: super::NotOpened) -> Self {
+                match why {
+                    super::NotOpened::Denied => Self::AccessDenied,
+                    super::NotOpened::Unknown => Self::NoSuchStore,
+                    super::NotOpened::Failed(why) => Self::Other(why),
+                }
+            }
+        }
+    };
+}
+
 pub(crate) mod absent;
 mod config;
 mod current;

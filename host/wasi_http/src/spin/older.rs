@@ -2,7 +2,7 @@
 
 use wasmtime::component::{Linker, Resource};
 
-use super::{NoVariable, NotOpened, OpenStore, Spin};
+use super::{NoVariable, OpenStore, Spin};
 use crate::context::Guest;
 
 mod generated {
@@ -22,15 +22,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     variables::add_to_linker::<Guest, Spin>(linker, |guest| guest)
 }
 
-impl From<NotOpened> for Error {
-    fn from(why: NotOpened) -> Self {
-        match why {
-            NotOpened::Denied => Self::AccessDenied,
-            NotOpened::Unknown => Self::NoSuchStore,
-            NotOpened::Failed(why) => Self::Other(why),
-        }
-    }
-}
+not_opened!(Error);
 
 type Told<T> = wasmtime::Result<Result<T, Error>>;
 
