@@ -17,6 +17,12 @@ pub fn command(args: &[String]) -> Result<()> {
     println!("Envoy: {}", envoy.display());
     let redis = tools::redis().context("the tests of the store need a real Redis")?;
     println!("Redis: {}", redis.display());
+    let browser = tools::browser();
+    match &browser {
+        Ok(browser) => println!("Browser: {}", browser.display()),
+        // The rest of what the dashboard's tests look at needs none.
+        Err(error) => println!("Browser: none, so no page is rendered ({error:#})"),
+    }
     build::command(&[], Flavour::Usual)?;
     let host = compile()?;
     let hosts = scenarios();
@@ -29,6 +35,9 @@ pub fn command(args: &[String]) -> Result<()> {
     cargo
         .env("EDGEWEIR_ENVOY", &envoy)
         .env("EDGEWEIR_BIN", &host);
+    if let Ok(browser) = &browser {
+        cargo.env("EDGEWEIR_BROWSER", browser);
+    }
     cargo.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut running = cargo.spawn().context("running cargo test")?;
     let mut total = Total::default();

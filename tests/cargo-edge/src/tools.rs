@@ -1,4 +1,4 @@
-//! Programs that are fetched: Envoy, Redis, wrk.
+//! Programs that are fetched: Envoy, Redis, wrk, a browser.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -112,13 +112,27 @@ pub fn valgrind() -> Result<PathBuf> {
     installed("valgrind")
 }
 
+/// A browser of the Chromium family from the PATH, else installed from the distribution.
+pub fn browser() -> Result<PathBuf> {
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    match names.into_iter().find_map(on_path) {
+        Some(found) => Ok(found),
+        None => installed("chromium"),
+    }
+}
+
 /// A program from the PATH, else from the distribution's package of that name.
 fn installed(name: &'static str) -> Result<PathBuf> {
     if let Some(found) = on_path(name) {
         return Ok(found);
     }
     eprintln!("installing {name} from the distribution (apt-get install {name})");
-    let mut install = vec!["apt-get", "install", "--yes", "--quiet", name];
+    let mut install = vec!["apt-get", "install", "--yes", "--quiet"];
+    // What Chromium recommends is a desktop; callgrind needs what valgrind recommends.
+    if name == "chromium" {
+        install.push("--no-install-recommends");
+    }
+    install.push(name);
     // SAFETY: a plain system call.
     if unsafe { libc::geteuid() } != 0 {
         install.insert(0, "sudo");
