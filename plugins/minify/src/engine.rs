@@ -1,10 +1,12 @@
-//! What a body goes through: the lexer where only whitespace is to go, the rewriter where more is.
+//! What a body goes through: the lexer where only whitespace is to go, the rewriter where more is; nothing but whitespace where the
+//! origin is trusted.
 
-use crate::{Invalid, Lexer, Rewriter};
+use crate::{Bare, Invalid, Lexer, Rewriter};
 
 pub(crate) enum Engine {
     Space(Lexer),
     Rules(Box<Rewriter>),
+    Bare(Bare),
 }
 
 impl Engine {
@@ -12,6 +14,7 @@ impl Engine {
         match self {
             Self::Space(lexer) => lexer.push(chunk, out),
             Self::Rules(rewriter) => rewriter.push(chunk, out),
+            Self::Bare(bare) => bare.push(chunk, out),
         }
     }
 
@@ -19,6 +22,7 @@ impl Engine {
         match self {
             Self::Space(lexer) => lexer.finish(out),
             Self::Rules(rewriter) => rewriter.finish(out),
+            Self::Bare(bare) => bare.finish(out),
         }
     }
 
@@ -26,6 +30,7 @@ impl Engine {
         match self {
             Self::Space(lexer) => lexer.is_passing(),
             Self::Rules(rewriter) => rewriter.is_stopped(),
+            Self::Bare(bare) => bare.is_passing(),
         }
     }
 
@@ -33,6 +38,7 @@ impl Engine {
         match self {
             Self::Space(lexer) => lexer.pass(out),
             Self::Rules(rewriter) => rewriter.stop(out),
+            Self::Bare(bare) => bare.pass(out),
         }
     }
 }

@@ -30,6 +30,7 @@
 #![warn(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
+mod bare;
 mod block;
 mod config;
 mod eligible;
@@ -68,6 +69,7 @@ use edgeweir_filter::{
     Step,
 };
 
+pub use bare::Bare;
 pub use config::{Config, FieldsParameter, Unreadable};
 pub use eligible::Skipped;
 pub use lexer::{Framing, Invalid, Lexer};
@@ -192,6 +194,7 @@ impl Exchange for Minified {
         let limit = self.settings.whole_bytes;
         self.cuts = self.settings.refuses;
         self.whole = !self.cuts
+            && !self.is_bare(framing)
             && head
                 .content_length()
                 .and_then(|length| usize::try_from(length).ok())
@@ -306,7 +309,16 @@ impl Minified {
         Ok(())
     }
 
+    /// Nothing is checked: whitespace alone is to go, and the origin is trusted.
+    fn is_bare(&self, framing: Framing) -> bool {
+        let all_stays = self.request.mask.is_none() && self.settings.rules.is_empty();
+        !self.settings.validate && all_stays && framing == Framing::Single
+    }
+
     fn engine(&mut self, framing: Framing) -> Engine {
+        if self.is_bare(framing) {
+            return Engine::Bare(Bare::new());
+        }
         let mask = self.request.mask.take();
         let depth = self.settings.max_depth;
         if mask.is_none() && self.settings.rules.is_empty() {

@@ -371,3 +371,72 @@ fn the_head_of_a_rewritten_response_is_true() {
         "W/\"v\""
     );
 }
+
+#[test]
+fn of_a_trusted_origin_nothing_but_whitespace_is_looked_at() {
+    let trusting = r#"{"validate": false, "fields": {"parameter": "fields"}}"#;
+    let lines = ("content-type", "application/x-ndjson");
+    for (path, kind, origin, want, counter) in [
+        (
+            "/",
+            JSON,
+            r#"{ "a b" : [ 1 , 2 ] }"#,
+            r#"{"a b":[1,2]}"#,
+            None,
+        ),
+        // No grammar is checked.
+        ("/", JSON, r#"{ "a" : 1 2 }"#, r#"{"a":12}"#, None),
+        (
+            "/",
+            JSON,
+            "\n<p> no JSON </p>",
+            "\n<p> no JSON </p>",
+            Some("minify.invalid.unexpected_byte"),
+        ),
+        (
+            "/",
+            JSON,
+            r#"[ "cut "#,
+            r#"["cut "#,
+            Some("minify.invalid.truncated"),
+        ),
+        // Lines, and what a client selects from, are read all the same.
+        (
+            "/",
+            lines,
+            "{ \"a\" : 1 }\n[ x ]\n",
+            "{\"a\":1}\n[x ]\n",
+            Some("minify.invalid.bad_literal"),
+        ),
+        (
+            "/?fields=a",
+            JSON,
+            r#"{ "a" : 1 , "b" : 2 }"#,
+            r#"{"a":1}"#,
+            None,
+        ),
+    ] {
+        for whole in [true, false] {
+            let asked = script(trusting).get(path);
+            let seen = match whole {
+                true => asked.origin(200, &[kind], origin).run(),
+                false => {
+                    let (first, second) = origin.split_at(origin.len() / 2);
+                    asked.origin_chunks(200, &[kind], &[first, second]).run()
+                }
+            };
+            assert_eq!(seen.counted("minify.minified"), 1, "{origin}");
+            if let Some(counter) = counter {
+                assert_eq!(seen.counted(counter), 1, "{origin}");
+            }
+            if !(whole && kind == lines) {
+                assert_eq!(seen.body_text(), want, "{origin}, whole: {whole}");
+            }
+        }
+    }
+    for beside in [r#""drop_nulls": "all""#, r#""include": ["a"]"#] {
+        let config = format!(r#"{{"validate": false, {beside}}}"#);
+        let error = load::<Minify>(config.as_bytes()).err().expect("refused");
+        assert!(error.to_string().contains("validate"), "{error}");
+    }
+}

@@ -21,6 +21,8 @@ const TURN: usize = 20_000_000;
 enum What {
     /// The filter's lexer in wasmtime, in chunks of so many bytes.
     Minify(usize),
+    /// The filter where it checks nothing, in wasmtime, in chunks of so many bytes.
+    Bare(usize),
     /// The filter's rewriter in wasmtime by these rules, in chunks of 16 KiB.
     Rewrite(&'static str),
     /// serde_json reading and writing in wasmtime.
@@ -35,9 +37,11 @@ enum What {
     NativeCopy,
 }
 
-const ALL: [What; 12] = [
+const ALL: [What; 14] = [
     What::Minify(16 * 1024),
     What::Minify(64 * 1024),
+    What::Bare(16 * 1024),
+    What::Bare(64 * 1024),
     What::Rewrite(r#"{"drop_nulls":"members"}"#),
     What::Rewrite(r#"{"include":["data(id,customer/name,items/sku)"]}"#),
     What::Rewrite(r#"{"exclude":["data(customer/address,note)"]}"#),
@@ -97,7 +101,7 @@ fn main() -> Result<()> {
     for what in ALL {
         let cells = SIZES.map(|size| match speed(size, what) {
             Some(speed) => match what {
-                What::Minify(_) => {
+                What::Minify(_) | What::Bare(_) => {
                     let to = |name| {
                         let other = speed_of(&rows, size, What::Simdjson(name));
                         other.map_or(String::new(), |other| format!(", {:.2}", speed / other))
@@ -133,6 +137,10 @@ fn speed_of(rows: &[(usize, What, f64)], size: usize, what: What) -> Option<f64>
 fn name(what: What) -> String {
     match what {
         What::Minify(chunk) => format!("the module in wasmtime, chunks of {} KiB", chunk / 1024),
+        What::Bare(chunk) => format!(
+            "the module in wasmtime, `\"validate\": false`, chunks of {} KiB",
+            chunk / 1024
+        ),
         What::Rewrite(rules) => format!("the module in wasmtime, `{rules}`"),
         What::Transcode => "serde_json transcode in wasmtime".to_owned(),
         What::Copy => "copy in wasmtime".to_owned(),
@@ -169,6 +177,7 @@ fn turn(
             return Ok(Some(middle));
         }
         What::Minify(chunk) => &mut move |kernel| kernel.minify(chunk, 0, 512),
+        What::Bare(chunk) => &mut move |kernel| kernel.bare(chunk),
         What::Rewrite(rules) => {
             kernel.rules(rules)?;
             &mut |kernel| kernel.rewrite(16 * 1024, 512)

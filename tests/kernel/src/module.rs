@@ -63,6 +63,13 @@ impl Kernel {
         Ok(length as usize)
     }
 
+    /// Leaves out whitespace in chunks of `chunk` bytes and checks nothing; says how many bytes came of it.
+    pub fn bare(&mut self, chunk: usize) -> Result<usize> {
+        let function: TypedFunc<u32, u32> =
+            self.instance.get_typed_func(&mut self.store, "bare")?;
+        Ok(function.call(&mut self.store, u32::try_from(chunk)?)? as usize)
+    }
+
     /// Takes a configuration whose rules are for `rewrite`.
     pub fn rules(&mut self, config: &str) -> Result<()> {
         self.input(config.as_bytes())?;

@@ -257,6 +257,8 @@ pub fn all() -> Vec<Case> {
     ] {
         all.extend([load.plain(), load.empty()]);
         all.push(load.ours("minify", json!({}), ""));
+        let trusting = Proxy::Envoy(vec![("minify", json!({ "validate": false }))]);
+        all.push(load.case("Envoy, ours, not validating", trusting, ""));
         all.extend(load.hosts("minify", json!({}), ""));
     }
     for load in [

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use edgeweir_minify::{Framing, Lexer, Rewriter, Rules};
+use edgeweir_minify::{Bare, Framing, Lexer, Rewriter, Rules};
 
 #[derive(Default)]
 struct Buffers {
@@ -68,6 +68,19 @@ pub extern "C" fn minify(chunk: usize, framing: u32, max_depth: usize) -> usize 
             *reason = invalid.map_or("", |invalid| invalid.counter());
         },
     )
+}
+
+/// Leaves out the whitespace of the input in chunks, and checks nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn bare(chunk: usize) -> usize {
+    with(|Buffers { input, output, .. }| {
+        output.clear();
+        let mut bare = Bare::new();
+        for chunk in input.chunks(chunk.max(1)) {
+            bare.push(chunk, output);
+        }
+        bare.finish(output);
+    })
 }
 
 /// Takes the input as a configuration whose rules are for `rewrite`; puts what is wrong with it into the output.
