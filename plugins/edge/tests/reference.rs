@@ -153,7 +153,7 @@ fn every_example_loads<F: Configured>(page: &str, many: RangeInclusive<usize>) {
 fn the_examples_of_every_page_load() {
     every_example_loads::<Cache>(CACHE, 1..=usize::MAX);
     every_example_loads::<Compress>(COMPRESS, 1..=usize::MAX);
-    every_example_loads::<Minify>(MINIFY, 4..=4);
+    every_example_loads::<Minify>(MINIFY, 5..=5);
     every_example_loads::<RateLimit>(RATELIMIT, 5..=usize::MAX);
     every_example_loads::<Edge>(include_str!("../README.md"), 1..=usize::MAX);
 }
