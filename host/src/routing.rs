@@ -120,8 +120,9 @@ impl Routes {
         };
         request.extensions_mut().insert(route);
         if !self.services.is_empty() {
-            let within = Inside::of(self, &request);
-            request.extensions_mut().insert(within);
+            // One that comes from within has its own, which knows how deep it is.
+            let within = || Inside::of(self);
+            request.extensions_mut().get_or_insert_with(within);
         }
         if let Some(fields) = fields {
             request.extensions_mut().insert(fields);

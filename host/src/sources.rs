@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use edgeweir_host_client::fetch::fetch;
 use edgeweir_host_formats::remote::Remote;
-use sha2::{Digest as _, Sha256};
+use edgeweir_host_package::Digest;
 
 use crate::config::{Config, ConfigError};
 use crate::load::user_cache;
@@ -45,14 +45,18 @@ pub(crate) async fn fetch_missing(config: &Config) -> anyhow::Result<()> {
 }
 
 fn is_whole(file: &Path, remote: &Remote) -> bool {
-    std::fs::read(file).is_ok_and(|bytes| sha256(&bytes) == remote.sha256)
+    std::fs::read(file).is_ok_and(|bytes| Digest::of(&bytes).hex() == remote.sha256)
 }
 
 async fn got(file: &Path, remote: &Remote) -> anyhow::Result<()> {
     let bytes = fetch(&remote.url, MOST).await?;
-    let found = sha256(&bytes);
-    if found != remote.sha256 {
-        bail!("its SHA-256 is {found}, and {} is asked for", remote.sha256);
+    let found = Digest::of(&bytes);
+    if found.hex() != remote.sha256 {
+        bail!(
+            "its SHA-256 is {}, and {} is asked for",
+            found.hex(),
+            remote.sha256
+        );
     }
     let folder = file.parent().unwrap_or(Path::new(""));
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
@@ -60,9 +64,4 @@ async fn got(file: &Path, remote: &Remote) -> anyhow::Result<()> {
     let part = file.with_extension(format!("{}.part", std::process::id()));
     std::fs::write(&part, &bytes).with_context(|| part.display().to_string())?;
     std::fs::rename(&part, file).with_context(|| file.display().to_string())
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

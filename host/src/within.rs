@@ -16,20 +16,16 @@ const DEEPEST: u32 = 16;
 /// The routes of a listener, as its own components see them.
 pub struct Inside {
     routes: Weak<Routes>,
+    /// How deep in the application a request is; none of a client's is.
     depth: u32,
 }
 
-/// How deep in an application a request is; none of a client's is.
-#[derive(Clone, Copy)]
-pub struct Depth(u32);
-
 impl Inside {
-    /// What a request has with it on its way through these routes.
-    pub fn of(routes: &Arc<Routes>, request: &Request) -> Within {
-        let depth = request.extensions().get::<Depth>();
+    /// What a client's request has with it on its way through these routes.
+    pub fn of(routes: &Arc<Routes>) -> Within {
         Within(Arc::new(Self {
             routes: Arc::downgrade(routes),
-            depth: depth.map_or(0, |it| it.0),
+            depth: 0,
         }))
     }
 }
@@ -54,31 +50,28 @@ impl Clusters for Inside {
     }
 
     fn call(&self, name: &str, mut request: Request) -> Answering {
-        let depth = self.depth + 1;
-        if depth > DEEPEST {
+        if self.depth == DEEPEST {
             tracing::warn!(
                 "a request of a component to its own application denied: {DEEPEST} others wait for each other"
             );
             return Box::pin(async { Err("the application calls itself without end".into()) });
         }
-        let goal = goal(name);
-        let Some(routes) = self.routes.upgrade().filter(|_| goal.is_some()) else {
+        let (Some(goal), Some(routes)) = (goal(name), self.routes.upgrade()) else {
             return Box::pin(async { Err("the application is no more".into()) });
         };
         request.headers_mut().remove(HOST);
         let extensions = request.extensions_mut();
-        extensions.insert(Depth(depth));
         extensions.insert(Peer(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))));
+        extensions.insert(Within(Arc::new(Self {
+            routes: self.routes.clone(),
+            depth: self.depth + 1,
+        })));
         match goal {
-            Some(Goal::Component(id)) => match routes.service(id) {
-                Some(next) => {
-                    let within = Self::of(&routes, &request);
-                    request.extensions_mut().insert(within);
-                    Box::pin(next.run(request))
-                }
+            Goal::Routes => Box::pin(async move { routes.run(request).await }),
+            Goal::Component(id) => match routes.service(id) {
+                Some(next) => Box::pin(next.run(request)),
                 None => Box::pin(async { Err("no such component has a trigger".into()) }),
             },
-            _ => Box::pin(async move { routes.run(request).await }),
         }
     }
 }

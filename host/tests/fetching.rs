@@ -7,17 +7,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use sha2::Digest as _;
+use edgeweir_host_package::Digest;
 
 fn built(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../target/edge")
         .join(name)
-}
-
-fn digest(bytes: &[u8]) -> String {
-    let digest = sha2::Sha256::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Serves a module, `/moved` leading to it, and counts who asks.
@@ -107,6 +102,7 @@ fn a_module_is_fetched_once_and_only_what_was_meant() {
         ("spin.toml", gateway, &spin as &dyn Fn(&str, &str) -> String),
         ("envoy.yaml", minify, &envoy),
     ] {
+        let digest = |bytes| Digest::of(bytes).hex().to_owned();
         let (good, other) = (digest(&module), digest(b"another"));
         let (address, asked) = server(module);
         let file = folder.path().join(name);

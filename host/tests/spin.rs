@@ -118,6 +118,14 @@ fn a_manifest_that_cannot_run_says_why_with_its_place() {
     assert!(read(&profile, &lenient).is_ok());
 }
 
+/// The component that forwards to an origin.
+fn gateway() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../target/edge/gateway.wasi-http.wasm")
+        .canonicalize()
+        .expect("target/edge: cargo edge build")
+}
+
 /// An application made with the SDK of Spin 3.
 fn older() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -185,11 +193,7 @@ async fn an_application_of_spin_3_runs_as_it_is_and_keeps_what_it_keeps() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn components_reach_each_other_and_nobody_else_reaches_a_private_one() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let gateway = root
-        .join("target/edge/gateway.wasi-http.wasm")
-        .canonicalize()
-        .expect("target/edge: cargo edge build");
+    let gateway = gateway();
     let older = older();
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("spin.toml");
@@ -251,11 +255,7 @@ allowed_outbound_hosts = ["http://*.spin.internal"]
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_are_not_there_are_named_with_their_line() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let gateway = root
-        .join("target/edge/gateway.wasi-http.wasm")
-        .canonicalize()
-        .expect("target/edge: cargo edge build");
+    let gateway = gateway();
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("page.html"), "shown").expect("written");
     let start = async |files: &str| {

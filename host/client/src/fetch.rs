@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http::header::LOCATION;
 use http::{Method, StatusCode};
+use url::{ParseError, Url};
 
 use crate::ask::{Asker, Keep};
 
@@ -32,7 +33,7 @@ pub async fn fetch(url: &str, most: usize) -> anyhow::Result<Bytes> {
             return Ok(answer.body);
         };
         let to = location.to_str().context("a redirect to what is no URL")?;
-        let to = joined(&url, to);
+        let to = joined(&url, to).with_context(|| format!("a redirect to \"{to}\""))?;
         if url.starts_with("https:") && !to.starts_with("https:") {
             bail!("{url} leads to {to}, without TLS");
         }
@@ -41,29 +42,9 @@ pub async fn fetch(url: &str, most: usize) -> anyhow::Result<Bytes> {
     bail!("more than {REDIRECTS} redirects")
 }
 
-/// A reference within a URL (RFC 3986 §5.2), but for dot segments, which servers take as well.
-fn joined(base: &str, reference: &str) -> String {
-    let Some((scheme, rest)) = base.split_once("://") else {
-        return reference.to_owned();
-    };
-    let is_absolute = reference
-        .split_once("://")
-        .is_some_and(|(scheme, _)| scheme.bytes().all(|b| b.is_ascii_alphanumeric()));
-    if is_absolute {
-        return reference.to_owned();
-    }
-    if reference.starts_with("//") {
-        return format!("{scheme}:{reference}");
-    }
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    if reference.starts_with('/') {
-        return format!("{scheme}://{authority}{reference}");
-    }
-    let path = rest.split(['?', '#']).next().unwrap_or(rest);
-    match path.rsplit_once('/') {
-        Some((folder, _)) => format!("{scheme}://{folder}/{reference}"),
-        None => format!("{scheme}://{authority}/{reference}"),
-    }
+/// A reference within a URL (RFC 3986 §5.2).
+fn joined(base: &str, reference: &str) -> Result<String, ParseError> {
+    Ok(Url::parse(base)?.join(reference)?.into())
 }
 
 #[cfg(test)]
@@ -84,7 +65,8 @@ mod tests {
                 "http://a.test/f?u=http://e",
             ),
         ] {
-            assert_eq!(joined(base, reference), want, "{base} {reference}");
+            let found = joined(base, reference);
+            assert_eq!(found.as_deref(), Ok(want), "{base} {reference}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Commands for an edge that runs, the host or Envoy: look at it ([`top`]), fill its cache ([`warm`]), empty it ([`purge`]); and what the host fetches itself ([`fetch`]).
+//! Commands for an edge that runs, the host or Envoy: look at it ([`top`]), fill its cache ([`warm`]), empty it ([`purge`]);
+//! and what the host fetches itself ([`fetch`]).
 #![forbid(unsafe_code)]
 
 mod ask;

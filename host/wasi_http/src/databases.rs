@@ -63,13 +63,12 @@ impl Database {
     /// # Errors
     /// Names a file that cannot be opened or is no database.
     pub(crate) fn new(file: Option<&Path>) -> anyhow::Result<Arc<Self>> {
-        let folder = match file {
-            None => Some(tempfile::tempdir().context("a folder for a database")?),
-            Some(_) => None,
-        };
-        let path = match (&folder, file) {
-            (Some(folder), _) => folder.path().join("database.db"),
-            (None, file) => file.unwrap_or(Path::new("")).to_owned(),
+        let (path, folder) = match file {
+            Some(file) => (file.to_owned(), None),
+            None => {
+                let folder = tempfile::tempdir().context("a folder for a database")?;
+                (folder.path().join("database.db"), Some(folder))
+            }
         };
         open(&path).with_context(|| format!("database file {}", path.display()))?;
         Ok(Arc::new(Self {

@@ -192,9 +192,7 @@ fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component
     for at in fields.items("allowed_outbound_hosts") {
         let Some(text) = filled(&at) else { continue };
         match Outbound::parse(&text) {
-            Ok(pattern) => {
-                outbound.push(pattern);
-            }
+            Ok(pattern) => outbound.push(pattern),
             Err(why) => at.error(why),
         }
     }

@@ -38,13 +38,8 @@ fn stores(
     opened: &Resource<Opened>,
     call: &'static str,
 ) -> wasmtime::Result<Result<Arc<Stores>, key_value::Error>> {
-    accessor.with(|mut access| {
-        let guest = access.get();
-        if let Err(error) = guest.counted(call) {
-            return Ok(Err(key_value::Error::Other(error)));
-        }
-        Ok(Ok(guest.table.get(opened)?.0.clone()))
-    })
+    let store = accessor.with(|mut access| access.get().store(opened, call))?;
+    Ok(store.map_err(key_value::Error::Other))
 }
 
 fn keeps(accessor: &Accessor<Guest, Spin>, bytes: u64) {

@@ -1,13 +1,12 @@
 //! `spin:redis`, as Spin 4 has it: connections to the Redis that a plugin may reach.
 
-use std::time::Duration;
-
 use redis::aio::MultiplexedConnection;
 use redis::{Client, ConnectionAddr, FromRedisValue, RedisError, ToRedisArgs, Value};
 use wasmtime::component::{Access, Accessor, Linker, Resource};
 
 use super::Spin;
 use crate::context::Guest;
+use crate::stores::remote;
 
 mod generated {
     wasmtime::component::bindgen!({
@@ -27,9 +26,6 @@ mod generated {
 pub(super) use generated::spin::redis::redis::{Error, RedisParameter, RedisResult};
 
 use generated::spin::redis::redis as api;
-
-/// How long connecting and an answer may take; a guest that wants less races it.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A connection a guest has opened.
 pub struct Opened(MultiplexedConnection);
@@ -98,11 +94,9 @@ impl Guest {
 }
 
 pub(super) async fn dial(client: &Client) -> Result<Opened, Error> {
-    let config = redis::AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(PATIENCE))
-        .set_response_timeout(Some(PATIENCE));
-    let opened = client.get_multiplexed_async_connection_with_config(&config);
-    opened.await.map(Opened).map_err(failed)
+    // A guest that wants to wait less races it.
+    let opened = remote::dial(client).await;
+    opened.map(Opened).map_err(failed)
 }
 
 impl Opened {

@@ -2,11 +2,10 @@
 
 mod file;
 mod memory;
-mod remote;
+pub(crate) mod remote;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -24,9 +23,6 @@ const MAX_VALUE: usize = 1 << 20;
 const MAX_KEY: usize = 1024;
 /// What an entry costs beside its key and value.
 const ENTRY: u64 = 64;
-
-/// How long Redis may take to be connected to, and to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a store keeps its keys.
 #[derive(Clone, PartialEq, Eq, Debug)]

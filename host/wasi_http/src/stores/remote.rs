@@ -1,11 +1,18 @@
 //! A store in Redis, as Spin keeps it there: a key is a key of Redis.
 
-use super::PATIENCE;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use redis::aio::MultiplexedConnection;
+use redis::{Client, RedisResult};
+
+/// How long Redis may take to be connected to, and to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One connection, opened when it is first used and again after it has failed.
 pub(crate) struct Remote {
-    client: redis::Client,
-    connection: tokio::sync::Mutex<Option<redis::aio::MultiplexedConnection>>,
+    client: Client,
+    connection: tokio::sync::Mutex<Option<MultiplexedConnection>>,
 }
 
 /// Sets a key to the last argument if it is as the first says, or absent where there is one argument only.
@@ -17,9 +24,8 @@ return 1";
 
 impl Remote {
     pub(super) fn new(address: &str) -> anyhow::Result<Self> {
-        use anyhow::Context as _;
         Ok(Self {
-            client: redis::Client::open(address).context("this is no address of a Redis")?,
+            client: Client::open(address).context("this is no address of a Redis")?,
             connection: tokio::sync::Mutex::default(),
         })
     }
@@ -53,19 +59,24 @@ impl Remote {
             })
     }
 
-    async fn connected(&self) -> Result<redis::aio::MultiplexedConnection, String> {
+    async fn connected(&self) -> Result<MultiplexedConnection, String> {
         let mut kept = self.connection.lock().await;
         if let Some(connection) = &*kept {
             return Ok(connection.clone());
         }
-        let config = redis::AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE));
-        let opened = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(|error| error.to_string())?;
-        Ok(kept.insert(opened).clone())
+        let opened = dial(&self.client).await;
+        Ok(kept
+            .insert(opened.map_err(|error| error.to_string())?)
+            .clone())
     }
+}
+
+/// A connection that waits neither long to be made nor long for an answer.
+pub(crate) async fn dial(client: &Client) -> RedisResult<MultiplexedConnection> {
+    let config = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE));
+    client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
 }
