@@ -34,19 +34,13 @@ pub(crate) struct Node {
     name: Option<Box<[u8]>>,
     /// Indexes of what is below.
     pub(crate) below: Vec<u16>,
-    /// A bit for each length that a name below has, of 63 bytes and more the same one; all where there is a `*`.
-    lengths: u64,
+    /// The bits of the names below; all where there is a `*`.
+    pub(crate) sieve: u64,
     /// A path ends here, with what was given to it.
     pub(crate) ends: Option<u16>,
 }
 
 impl Node {
-    /// Whether a name of so many bytes may be one below.
-    #[inline]
-    pub(crate) fn may_have(&self, length: usize) -> bool {
-        self.lengths >> length.min(63) & 1 == 1
-    }
-
     /// Whether it is for a member of this name; `None` is a name that is longer than any of a mask.
     #[inline]
     pub(crate) fn is_for(&self, name: Option<&[u8]>) -> bool {
@@ -56,6 +50,16 @@ impl Node {
             (Some(_), None) => false,
         }
     }
+}
+
+/// The bit of a name, by which most others are told from it; for any name all of them.
+#[inline(always)]
+pub(crate) fn bit(name: Option<&[u8]>) -> u64 {
+    let Some(name) = name else {
+        return u64::MAX;
+    };
+    let first = name.first().copied().unwrap_or_default();
+    1 << ((name.len() + 5 * usize::from(first)) % 64)
 }
 
 /// Paths as a tree: those that begin alike share their beginning.
@@ -150,10 +154,7 @@ impl Mask {
         }
         let parent = self.nodes.get_mut(usize::from(parent))?;
         parent.below.push(index);
-        parent.lengths |= match &name {
-            None => u64::MAX,
-            Some(name) => 1 << name.len().min(63),
-        };
+        parent.sieve |= bit(name.as_deref());
         self.nodes.push(Node {
             name,
             ..Node::default()

@@ -164,33 +164,112 @@ impl Stretched {
         Some((at, bones ^ bones.wrapping_sub(1)))
     }
 
-    /// Whether there is a backslash in the first `count` blocks.
-    pub(crate) fn have_backslashes(&self, count: usize) -> bool {
-        let all = self.backslashes.iter().take(count);
-        all.fold(0, |all, one| all | one) != 0
+    /// Where in the blocks the bone is that so many others of the first `count` blocks come after.
+    pub(crate) fn find_last(&self, others: usize, count: usize) -> Option<usize> {
+        let mut others = others;
+        let bones = self.bones.get(..count)?;
+        for (at, &bones) in bones.iter().enumerate().rev() {
+            let here = bones.count_ones() as usize;
+            if others < here {
+                let mut bones = bones;
+                for _ in 0..others {
+                    bones ^= 1 << bones.ilog2();
+                }
+                return Some(at * BLOCK + bones.ilog2() as usize);
+            }
+            others -= here;
+        }
+        None
     }
 
-    /// The tokens up to the byte `end`: of each where it begins.
-    #[inline(never)]
-    pub(crate) fn tokens<'t>(&self, end: usize, tokens: &'t mut Tokens) -> &'t [u16] {
-        tokens.clear();
-        let mut before = 0;
-        let all = self.bones.iter().zip(&self.scalars);
-        for (at, (&bones, &scalars)) in all.take(end.div_ceil(BLOCK)).enumerate() {
-            let begins = bones & !(scalars & (scalars << 1 | before));
-            before = scalars >> 63;
-            tokens.note(begins & below(end - at * BLOCK), at * BLOCK);
+    /// The last bone before the byte `place`.
+    pub(crate) fn bone_before(&self, place: usize) -> Option<usize> {
+        let last = place / BLOCK;
+        let (last, others) = self.bones.get(..=last)?.split_last()?;
+        let mut first = others.len() * BLOCK;
+        let mut bones = last & below(place % BLOCK);
+        let mut others = others.iter().rev();
+        while bones == 0 {
+            bones = *others.next()?;
+            first -= BLOCK;
         }
-        tokens.noted()
+        Some(first + 63 - bones.leading_zeros() as usize)
+    }
+
+    /// The first bone that is not before the byte `place`, where there is one.
+    pub(crate) fn bone_from(&self, place: usize) -> Option<usize> {
+        let mut at = place / BLOCK;
+        let mut here = self.bones.get(at)? & u64::MAX << (place % BLOCK);
+        while here == 0 {
+            at += 1;
+            here = *self.bones.get(at)?;
+        }
+        Some(at * BLOCK + here.trailing_zeros() as usize)
+    }
+
+    /// The bytes of a block's numbers and literals.
+    pub(crate) fn scalars(&self, block: usize) -> u64 {
+        self.scalars.get(block).copied().unwrap_or_default()
+    }
+
+    /// The block, from block `from` on, that bone number `number` is in.
+    pub(crate) fn block_of(&self, number: usize, from: usize) -> usize {
+        let counts = self.counts.get(from..).unwrap_or_default();
+        let before = counts
+            .iter()
+            .take_while(|count| usize::from(**count) <= number);
+        from + before.count()
+    }
+
+    /// Whether there may be a backslash between two places.
+    #[inline]
+    pub(crate) fn may_escape(&self, start: usize, end: usize) -> bool {
+        let blocks = self.backslashes.get(start / BLOCK..=end / BLOCK);
+        blocks.is_none_or(|blocks| blocks.iter().any(|&backslashes| backslashes != 0))
+    }
+
+    /// The tokens up to the byte `end`.
+    #[inline(never)]
+    pub(crate) fn tokens(&self, end: usize, tokens: &mut Tokens) {
+        let mut before = 0;
+        let all = self.bones.iter().zip(&self.scalars).enumerate();
+        let begins = all
+            .take(end.div_ceil(BLOCK))
+            .map(|(at, (&bones, &scalars))| {
+                let begins = bones & !(scalars & (scalars << 1 | before));
+                before = scalars >> 63;
+                begins & below(end - at * BLOCK)
+            });
+        tokens.start(begins, end);
+    }
+
+    /// Turns places of the text, in order, into those of what is kept, each with something of its own.
+    pub(crate) fn rank<T>(&self, places: &mut [(usize, T)]) {
+        let (mut blocks, mut before) = (0, 0);
+        for (place, _) in places {
+            let block = *place / BLOCK;
+            let passed = self.kept.get(blocks..block).unwrap_or_default();
+            before += passed.iter().map(|kept| kept.count_ones()).sum::<u32>();
+            blocks = block;
+            let kept = self.kept.get(block).copied().unwrap_or_default();
+            *place = (before + (kept & below(*place % BLOCK)).count_ones()) as usize;
+        }
     }
 
     /// Leaves out the bytes from `start` to before `end`.
     pub(crate) fn leave_out(&mut self, start: usize, end: usize) {
-        for block in start / BLOCK..end.div_ceil(BLOCK) {
-            let first = block * BLOCK;
-            let here = below(end - first) & !below(start.saturating_sub(first));
-            if let Some(kept) = self.kept.get_mut(block) {
-                *kept &= !here;
+        let blocks = start / BLOCK..end.div_ceil(BLOCK);
+        let last = match end % BLOCK {
+            0 => 0,
+            end => u64::MAX << end,
+        };
+        match self.kept.get_mut(blocks).unwrap_or_default() {
+            [] => {}
+            [only] => *only &= below(start % BLOCK) | last,
+            [first, within @ .., beyond] => {
+                *first &= below(start % BLOCK);
+                within.fill(0);
+                *beyond &= last;
             }
         }
     }

@@ -5,6 +5,7 @@
 
 use crate::block::{BLOCK, StringCarry, Vectors};
 use crate::nesting::{Container, Nesting};
+use crate::rewriter::LONGEST_NAME;
 use crate::rules::DropNulls;
 use crate::stretch::{Place, Rules, Scan, Stretch, below};
 
@@ -93,6 +94,7 @@ impl Stretch {
         };
         edit.begin(self)?;
         if nulls != DropNulls::Never {
+            self.masks.count(scan.blocks);
             edit.drop_nulls(self, text, end, nulls)?;
         }
         let last = end.checked_sub(1);
@@ -100,8 +102,7 @@ impl Stretch {
         let point = match last {
             None => point,
             Some((at, b',')) if scan.ended.is_none() => {
-                let comma = self.position(at)?;
-                self.masks.leave_out(comma, comma + 1);
+                self.masks.leave_out(bytes - 1, bytes);
                 Point {
                     between: Between::Next,
                     wrote: edit.gone != Some(at) || edit.wrote,
@@ -130,21 +131,23 @@ impl Stretch {
     /// Where a scan is cut so that nothing needs to be held: after its last separator or bracket, or before the bracket that
     /// ends it, which is opened again. `None` where something is doubtful up to there.
     pub(crate) fn cut(&mut self, scan: &Scan, nesting: &mut Nesting) -> Option<Cut> {
-        self.masks.count(scan.blocks);
         let (bytes, bones) = match scan.ended {
             Some(bone) => {
+                self.masks.count(scan.blocks);
                 let closed = match self.bones.get(bone)? {
                     b'}' => Container::Object,
                     _ => Container::Array,
                 };
                 let _ = nesting.push(closed, usize::MAX);
-                (self.position(bone)?, bone)
+                let (block, within) = self.masks.find(bone)?;
+                (block * BLOCK + within.ilog2() as usize, bone)
             }
             None => {
                 let bones = self.bones.get(..scan.bones)?;
                 let is_cut = |byte: &u8| matches!(byte, b',' | b'[' | b']' | b'{' | b'}');
                 let last = bones.iter().rposition(is_cut)?;
-                (self.position(last)? + 1, last + 1)
+                let others = scan.bones + scan.open - 1 - last;
+                (self.masks.find_last(others, scan.blocks)? + 1, last + 1)
             }
         };
         let used = bytes.div_ceil(BLOCK);
@@ -155,21 +158,6 @@ impl Stretch {
             ended: scan.ended.is_some(),
             bones,
         })
-    }
-
-    /// Where `null`s begin in a block of the first `end` bones.
-    fn nulls(&self, block: usize, end: usize) -> u64 {
-        let (blocks, _) = self.bones.as_chunks::<BLOCK>();
-        let nulls = blocks
-            .get(block)
-            .map(|block| Vectors::load(block).equal(b'n'));
-        nulls.unwrap_or_default() & below(end.saturating_sub(block * BLOCK))
-    }
-
-    /// Where a bone is in the text.
-    fn position(&self, bone: usize) -> Option<usize> {
-        let (block, within) = self.masks.find(bone)?;
-        Some(block * BLOCK + 63 - within.leading_zeros() as usize)
     }
 }
 
@@ -191,7 +179,7 @@ impl Edit {
     /// Leaves out a comma after values that went.
     fn begin(&mut self, stretch: &mut Stretch) -> Option<()> {
         if self.point.between == Between::After && !self.point.wrote {
-            self.leave_out_comma(stretch, 0)?;
+            self.leave_out_comma(stretch, 0, 0)?;
         }
         Some(())
     }
@@ -205,56 +193,117 @@ impl Edit {
         end: usize,
         which: DropNulls,
     ) -> Option<()> {
-        let count = end.div_ceil(BLOCK);
-        // No other literal has that letter.
-        let (mut block, mut nulls) = (0, stretch.nulls(0, end));
-        while block < count {
-            if nulls == 0 {
-                block += 1;
-                nulls = stretch.nulls(block, end);
-                continue;
-            }
-            let null = block * BLOCK + nulls.trailing_zeros() as usize;
-            nulls &= nulls - 1;
+        let mut nulls = Nulls::new(stretch, text, end);
+        while let Some((null, at)) = nulls.next(stretch, text) {
             let bone = |number: usize| stretch.bones.get(number).copied().unwrap_or_default();
             let is_member = null.checked_sub(1).map(bone) == Some(b':');
-            let start = match is_member {
-                true => null.checked_sub(2)?,
-                false if which == DropNulls::All => null,
+            let (first, start) = match is_member {
+                true => {
+                    let colon = stretch.masks.bone_before(at)?;
+                    let start = stretch.masks.bone_before(colon)?;
+                    let name = text.get(start..colon)?.trim_ascii_end();
+                    // As everywhere: its quotes are no part of it.
+                    if name.len() > LONGEST_NAME + 2 {
+                        continue;
+                    }
+                    (null.checked_sub(2)?, start)
+                }
+                false if which == DropNulls::All => (null, at),
                 false => continue,
             };
-            let comma = start.checked_sub(1);
+            let comma = first.checked_sub(1);
             let is_first = comma.is_none_or(|at| bone(at) != b',' || self.gone == comma);
-            if is_first {
+            let from = if is_first {
                 match comma {
                     None => self.wrote = self.point.wrote,
                     Some(_) if self.gone == comma => {}
                     Some(_) => self.wrote = false,
                 }
-                self.leave_out_comma(stretch, null + 4)?;
+                self.leave_out_comma(stretch, null + 4, at + 4)?;
+                start
             } else {
-                let comma = stretch.position(comma?)?;
-                stretch.masks.leave_out(comma, comma + 1);
-            }
-            let (start, end) = (stretch.position(start)?, stretch.position(null)? + 4);
+                stretch.masks.bone_before(start)?
+            };
             // RFC 8259 §7: no control character in a string. What is left to others here is whitespace beside the colon, mostly.
             let is_control = |byte: &u8| *byte < b' ';
-            if is_member && text.get(start..end)?.iter().any(is_control) {
+            if is_member && text.get(start..at)?.iter().any(is_control) {
                 return None;
             }
-            stretch.masks.leave_out(start, end);
+            stretch.masks.leave_out(from, at + 4);
             self.nulls += 1;
         }
         Some(())
     }
 
-    /// Leaves out a comma, if this is one.
-    fn leave_out_comma(&mut self, stretch: &mut Stretch, at: usize) -> Option<()> {
+    /// Leaves out a comma, if this bone is one, which is the first from this place on.
+    fn leave_out_comma(&mut self, stretch: &mut Stretch, at: usize, from: usize) -> Option<()> {
         if stretch.bones.get(at) == Some(&b',') {
-            let comma = stretch.position(at)?;
+            let comma = stretch.masks.bone_from(from)?;
             stretch.masks.leave_out(comma, comma + 1);
             self.gone = Some(at);
         }
         Some(())
+    }
+}
+
+/// The `null`s of a stretch, in order: the number of the bone each begins with, and where that is in the text.
+struct Nulls {
+    /// How many bones are looked at.
+    end: usize,
+    /// Those of 64 bones that are still to come.
+    bones: u64,
+    first: usize,
+    /// Those of a block of the text that are still to come.
+    found: u64,
+    block: usize,
+}
+
+impl Nulls {
+    fn new(stretch: &Stretch, text: &[u8], end: usize) -> Self {
+        let mut new = Self {
+            end,
+            bones: 0,
+            first: 0,
+            found: 0,
+            block: 0,
+        };
+        new.bones = new.bones(stretch);
+        new.found = new.found(stretch, text);
+        new
+    }
+
+    fn next(&mut self, stretch: &Stretch, text: &[u8]) -> Option<(usize, usize)> {
+        while self.bones == 0 {
+            self.first += BLOCK;
+            if self.first >= self.end {
+                return None;
+            }
+            self.bones = self.bones(stretch);
+        }
+        let number = self.first + self.bones.trailing_zeros() as usize;
+        self.bones &= self.bones - 1;
+        let block = stretch.masks.block_of(number, self.block);
+        if block != self.block {
+            self.block = block;
+            self.found = self.found(stretch, text);
+        }
+        let place = self.block * BLOCK + self.found.trailing_zeros() as usize;
+        self.found &= self.found.wrapping_sub(1);
+        Some((number, place))
+    }
+
+    /// No other literal has that letter, and no number.
+    fn bones(&self, stretch: &Stretch) -> u64 {
+        let (blocks, _) = stretch.bones.as_chunks::<BLOCK>();
+        let block = blocks.get(self.first / BLOCK);
+        let nulls = block.map(|block| Vectors::load(block).equal(b'n'));
+        nulls.unwrap_or_default() & below(self.end.saturating_sub(self.first))
+    }
+
+    fn found(&self, stretch: &Stretch, text: &[u8]) -> u64 {
+        let (blocks, _) = text.as_chunks::<BLOCK>();
+        let block = blocks.get(self.block);
+        let letters = block.map(|block| Vectors::load(block).equal(b'n'));
+        letters.unwrap_or_default() & stretch.masks.scalars(self.block)
     }
 }

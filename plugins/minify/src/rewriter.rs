@@ -8,6 +8,7 @@ mod guided;
 
 use std::rc::Rc;
 
+use self::guided::Guide;
 use crate::lexer::{FEW, ends_number, is_space, misplaced, string_run};
 use crate::mask::Mask;
 use crate::nesting::{Container, Nesting};
@@ -18,14 +19,13 @@ use crate::scalar::{self, Begin, Number};
 use crate::stretch::Stretch;
 use crate::text;
 use crate::token::Token;
-use crate::tokens::Tokens;
 use crate::walk::{Member, Walk};
 use crate::{Framing, Invalid};
 
 const LF: u8 = b'\n';
 const RS: u8 = 0x1e;
 /// No longer name can be one of a mask: six bytes of an escape mean at least one of its 256.
-const LONGEST_NAME: usize = 6 * crate::mask::MAX_NAME;
+pub(crate) const LONGEST_NAME: usize = 6 * crate::mask::MAX_NAME;
 
 /// What comes next, as in [`Lexer`](crate::Lexer).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -193,7 +193,7 @@ impl Rewriter {
             _ => {}
         }
         let mut run = Run::new(chunk, out);
-        let blocks = (chunk.len() >= FEW).then(|| (Stretch::new(), Tokens::new()));
+        let blocks = (chunk.len() >= FEW).then(|| (Stretch::new(), Guide::new()));
         let found = self.scan(&mut run, blocks);
         self.pause(&mut run);
         run.flush();
@@ -307,17 +307,17 @@ impl Rewriter {
     fn scan(
         &mut self,
         run: &mut Run<'_, '_>,
-        mut blocks: Option<(Stretch, Tokens)>,
+        mut blocks: Option<(Stretch, Guide)>,
     ) -> Result<(), Invalid> {
         if blocks.is_none() {
             run.doubted = usize::MAX;
         }
         while let Some(byte) = run.peek() {
             if self.may_take(run)
-                && let Some((stretch, tokens)) = &mut blocks
+                && let Some((stretch, guide)) = &mut blocks
             {
                 let taken = match self.looks {
-                    true => self.take_guided(stretch, tokens, run),
+                    true => self.take_guided(stretch, guide, run),
                     false => self.take_plain(stretch, run),
                 };
                 if taken.is_some() {

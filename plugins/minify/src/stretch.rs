@@ -122,7 +122,7 @@ impl Stretch {
         self.masks.classify(blocks, rules.lines);
         // A number or literal that may go on is left for the next stretch.
         let open = self.masks.strings(blocks.len(), &mut place.strings);
-        let bones = pack(blocks, &self.masks.bones, &mut self.bones).checked_sub(open)?;
+        let bones = pack::<false>(blocks, &self.masks.bones, &mut self.bones).checked_sub(open)?;
         self.ahead = BLOCKS;
         let checked = skeleton::check(&mut self.bones, bones, place, nesting, rules)?;
         self.ahead = match checked.ended {
@@ -140,33 +140,63 @@ impl Stretch {
         })
     }
 
+    /// What follows the end of the outermost of `open` arrays and objects, which are open at the place `from`, where that end is
+    /// before the place `end`. A block that does not close so many is looked at as a whole.
+    pub(crate) fn end_of(
+        &self,
+        text: &[u8],
+        end: usize,
+        mut open: usize,
+        from: usize,
+    ) -> Option<usize> {
+        let (blocks, _) = text.as_chunks::<BLOCK>();
+        let within = from / BLOCK..end.div_ceil(BLOCK);
+        let bones = self.masks.bones.get(within.clone())?;
+        let mut after = u64::MAX << (from % BLOCK);
+        for (block, (at, bones)) in blocks.get(within.clone())?.iter().zip(within.zip(bones)) {
+            let first = at * BLOCK;
+            let within = bones & below(end - first) & after;
+            after = u64::MAX;
+            let found = Vectors::load(block).bones();
+            let (mut opens, mut closes) = (found.opens & within, found.closes & within);
+            while closes != 0 && closes.count_ones() as usize >= open {
+                let bit = closes & closes.wrapping_neg();
+                open += (opens & (bit - 1)).count_ones() as usize;
+                open -= 1;
+                if open == 0 {
+                    return Some(first + bit.trailing_zeros() as usize + 1);
+                }
+                opens &= !(bit - 1);
+                closes ^= bit;
+            }
+            open += opens.count_ones() as usize;
+            open -= closes.count_ones() as usize;
+        }
+        None
+    }
+
     /// Whether there is a control character in the strings of the first `end` bytes of `text`.
     pub(crate) fn has_controls(&self, text: &[u8], end: usize) -> bool {
         let (blocks, _) = text.as_chunks::<BLOCK>();
-        let mut all = 0;
-        for (at, (block, kept)) in blocks.iter().zip(&self.masks.kept).enumerate() {
-            let within = below(end.saturating_sub(at * BLOCK));
-            all |= Vectors::load(block).controls() & kept & within;
+        let (mut all, mut last) = (0, 0);
+        for (block, kept) in blocks
+            .iter()
+            .take(end.div_ceil(BLOCK))
+            .zip(&self.masks.kept)
+        {
+            all |= last;
+            last = Vectors::load(block).controls() & kept;
         }
-        all != 0
+        all | last & u64::MAX >> (BLOCK - 1 - end.wrapping_sub(1) % BLOCK) != 0
     }
 
-    /// Packs what is kept between two places of `text`.
-    pub(crate) fn pack_between(&mut self, text: &[u8], from: usize, to: usize) -> &[u8] {
+    /// Packs what is kept of the first `end` bytes of `text`.
+    pub(crate) fn pack_all(&mut self, text: &[u8], end: usize) -> &[u8] {
+        let used = end.div_ceil(BLOCK);
+        self.masks.leave_out(end, used * BLOCK);
         let (blocks, _) = text.as_chunks::<BLOCK>();
-        let first = from / BLOCK;
-        let mut length = 0;
-        let masks = blocks.iter().zip(&self.masks.kept).enumerate();
-        for (at, (block, kept)) in masks.take(to.div_ceil(BLOCK)).skip(first) {
-            let from = below(from.saturating_sub(at * BLOCK));
-            let keep = kept & below(to - at * BLOCK) & !from;
-            let to = self.kept.get_mut(length..);
-            if let Some(to) = to.and_then(|to| to.first_chunk_mut()) {
-                Vectors::load(block).compact(keep, to);
-            }
-            length += keep.count_ones() as usize;
-        }
-        self.length = length;
+        let blocks = blocks.get(..used).unwrap_or_default();
+        self.length = pack::<true>(blocks, &self.masks.kept, &mut self.kept);
         self.kept()
     }
 
@@ -182,7 +212,7 @@ impl Stretch {
         let (blocks, _) = text.as_chunks::<BLOCK>();
         let last = *self.masks.kept.get(used.checked_sub(1)?)?;
         let beyond = (last & !within).count_ones() as usize + open;
-        let packed = pack(blocks.get(..used)?, &self.masks.kept, &mut self.kept);
+        let packed = pack::<false>(blocks.get(..used)?, &self.masks.kept, &mut self.kept);
         self.length = packed.checked_sub(beyond)?;
         // RFC 8259 §7: no control character in a string; and there is none outside but the whitespace that is gone.
         let least = self
@@ -201,11 +231,18 @@ pub(crate) fn below(bits: usize) -> u64 {
     }
 }
 
-/// Packs what is kept of the blocks; says how much that is.
+/// Packs what is kept of the blocks, of `SPARSE` ones of which much is not; says how much that is.
 #[inline(never)]
-fn pack(blocks: &[[u8; BLOCK]], keep: &[u64; BLOCKS], packed: &mut Packed) -> usize {
+fn pack<const SPARSE: bool>(
+    blocks: &[[u8; BLOCK]],
+    keep: &[u64; BLOCKS],
+    packed: &mut Packed,
+) -> usize {
     let mut length = 0;
     for (block, &keep) in blocks.iter().zip(keep) {
+        if SPARSE && keep == 0 {
+            continue;
+        }
         let to = packed.get_mut(length..).and_then(|to| to.first_chunk_mut());
         if let Some(to) = to {
             Vectors::load(block).compact(keep, to);

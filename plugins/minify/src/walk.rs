@@ -1,6 +1,6 @@
 //! Where a body is, as far as masks go: which paths of them are still open.
 
-use crate::mask::Mask;
+use crate::mask::{Mask, bit};
 use crate::rules::{EXCLUDE, INCLUDE, MASKS, REDACT, Rules};
 
 /// Whose mask a level is of, in the upper bits of its entry.
@@ -16,6 +16,8 @@ struct Mark {
     start: usize,
     /// A bit for each include whose paths go on below: nothing of the value is included yet.
     partial: u8,
+    /// The bits of the names that its levels look for; see [`bit`].
+    sieve: u64,
 }
 
 /// The open paths. Arrays cost no level, so there is a mark for an object only, and at most one a level of the masks.
@@ -24,6 +26,16 @@ pub(crate) struct Walk {
     client: Option<Mask>,
     marks: Vec<Mark>,
     levels: Vec<u16>,
+    /// The depth of an object, while the last of its members is one that no mask goes on in: mostly it is.
+    passed: Option<usize>,
+}
+
+/// What is looked for among the members of an object.
+pub(crate) struct Sought {
+    /// The bits of their names; see [`bit`].
+    pub(crate) sieve: u64,
+    /// All others go.
+    pub(crate) drops: bool,
 }
 
 /// What becomes of a member.
@@ -38,16 +50,20 @@ pub(crate) enum Member {
 impl Walk {
     pub(crate) fn new(rules: &Rules, client: Option<Mask>) -> Self {
         let mut levels = Vec::new();
-        let mut partial = 0;
-        for (owner, mask) in (0_u16..).zip(&rules.masks) {
-            if !mask.is_empty() {
-                levels.push(owner << OWNER);
-                partial |= u8::from(owner == INCLUDE);
+        let (mut partial, mut sieve) = (0, 0);
+        let all = rules
+            .masks
+            .iter()
+            .map(|mask| Some(mask).filter(|mask| !mask.is_empty()));
+        for (owner, mask) in (0_u16..).zip(all.chain([client.as_ref()])) {
+            let Some(root) = mask.and_then(|mask| mask.node(0)) else {
+                continue;
+            };
+            levels.push(owner << OWNER);
+            sieve |= root.sieve;
+            if matches!(owner, INCLUDE | CLIENT) {
+                partial |= 1 << owner;
             }
-        }
-        if client.is_some() {
-            levels.push(CLIENT << OWNER);
-            partial |= 1 << CLIENT;
         }
         Self {
             client,
@@ -55,29 +71,48 @@ impl Walk {
                 depth: 0,
                 start: 0,
                 partial,
+                sieve,
             }],
             levels,
+            passed: None,
         }
+    }
+
+    /// The depth of the object whose last member no mask goes on in, while it lasts.
+    pub(crate) fn passed(&self) -> Option<usize> {
+        self.passed
     }
 
     /// Whether the value here is not included itself, though something in it may be.
     #[inline]
     pub(crate) fn is_partial(&self) -> bool {
-        self.marks.last().is_some_and(|mark| mark.partial != 0)
+        self.passed.is_none() && self.marks.last().is_some_and(|mark| mark.partial != 0)
     }
 
     /// Whether names still matter to a mask, in an object that is at this depth.
     #[inline]
     pub(crate) fn is_open(&mut self, depth: usize) -> bool {
         self.leave(depth);
-        let start = self.marks.last().map_or(0, |mark| mark.start);
-        start < self.levels.len()
+        self.passed.is_none() && self.marks.last().is_some_and(|mark| mark.sieve != 0)
+    }
+
+    /// What the masks look for in an object that is at this depth, where names matter.
+    #[inline]
+    pub(crate) fn sought(&mut self, depth: usize) -> Option<Sought> {
+        self.leave(depth);
+        let mark = self.marks.last().filter(|mark| mark.sieve != 0)?;
+        self.passed.is_none().then_some(Sought {
+            sieve: mark.sieve,
+            drops: mark.partial != 0,
+        })
     }
 
     /// Ends the last member of the object at this depth.
     #[inline]
     pub(crate) fn leave(&mut self, depth: usize) {
-        if let Some(mark) = self.marks.last()
+        if self.passed.is_some() {
+            self.passed = self.passed.filter(|&passed| passed != depth);
+        } else if let Some(mark) = self.marks.last()
             && mark.depth == depth
             && depth > 0
         {
@@ -86,14 +121,36 @@ impl Walk {
         }
     }
 
-    /// Goes to a member of the object at this depth. Without a name only wildcards are for it.
+    /// Goes to a member of the object at this depth, where names matter. Without a name only wildcards are for it.
+    #[inline]
     pub(crate) fn enter(&mut self, depth: usize, name: Option<&[u8]>, rules: &Rules) -> Member {
-        self.leave(depth);
         let Some(&mark) = self.marks.last() else {
             return Member::Kept;
         };
+        // A name that can't be held is longer than any of a mask: `*` has all bits.
+        let bit = bit(name);
+        if mark.sieve & bit == bit {
+            return self.look_up(depth, mark, name, bit, rules);
+        }
+        if mark.partial != 0 {
+            return Member::Dropped;
+        }
+        self.passed = Some(depth);
+        Member::Kept
+    }
+
+    #[inline(never)]
+    fn look_up(
+        &mut self,
+        depth: usize,
+        mark: Mark,
+        name: Option<&[u8]>,
+        bit: u64,
+        rules: &Rules,
+    ) -> Member {
         let start = self.levels.len();
         let (mut whole, mut partial, mut redacted) = (0, 0, None::<u16>);
+        let mut sieve = 0;
         for at in mark.start..start {
             let Some(&level) = self.levels.get(at) else {
                 break;
@@ -106,8 +163,7 @@ impl Walk {
             let Some((mask, node)) = mask.and_then(|mask| Some((mask, mask.node(index)?))) else {
                 continue;
             };
-            // A name that can't be held is longer than any of a mask: `*` has all lengths.
-            if !node.may_have(name.map_or(63, <[u8]>::len)) {
+            if node.sieve & bit != bit {
                 continue;
             }
             for &index in &node.below {
@@ -130,6 +186,7 @@ impl Walk {
                 }
                 if !below.below.is_empty() {
                     self.levels.push(owner << OWNER | index);
+                    sieve |= below.sieve;
                     partial |= 1 << owner;
                 }
             }
@@ -141,11 +198,16 @@ impl Walk {
             self.levels.truncate(start);
             return Member::Dropped;
         }
-        self.marks.push(Mark {
-            depth,
-            start,
-            partial,
-        });
+        if sieve | u64::from(partial) == 0 {
+            self.passed = Some(depth);
+        } else {
+            self.marks.push(Mark {
+                depth,
+                start,
+                partial,
+                sieve,
+            });
+        }
         redacted.map_or(Member::Kept, Member::Redacted)
     }
 }

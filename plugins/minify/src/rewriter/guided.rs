@@ -4,11 +4,11 @@
 //! it. All else is as byte by byte: see the functions of the same names there.
 
 use super::{LONGEST_NAME, Rewriter};
-use std::borrow::Cow;
 
 use crate::Framing;
-use crate::block::BLOCK;
 use crate::lexer::is_space;
+use crate::mask::bit;
+use crate::nesting::Container;
 use crate::plain::Between;
 use crate::redact::{self, MASK, Replacement};
 use crate::rules::{DropNulls, Rules};
@@ -18,28 +18,44 @@ use crate::text;
 use crate::tokens::Tokens;
 use crate::walk::Member;
 
+/// What guides through a stretch, and the room for what is put in.
+pub(super) struct Guide {
+    tokens: Tokens,
+    /// What is written in place of values: at which place of the text, and up to where of `inserted`.
+    places: Vec<(usize, usize)>,
+    inserted: Vec<u8>,
+}
+
+impl Guide {
+    pub(super) fn new() -> Self {
+        Self {
+            tokens: Tokens::new(),
+            places: Vec::new(),
+            inserted: Vec::new(),
+        }
+    }
+}
+
 /// An array or object that is gone through, and what is to be done to a stretch of it.
 struct Guided<'a> {
     rewriter: &'a mut Rewriter,
     stretch: &'a mut Stretch,
     text: &'a [u8],
-    tokens: &'a [u16],
-    /// Names mean what they are: there is no escape.
-    is_literal: bool,
-    /// The token being read.
-    at: usize,
+    tokens: &'a mut Tokens,
     /// Where the last token ends that is taken.
     end: usize,
     depth: usize,
+    /// What becomes of a value is told by the names above it alone.
+    by_name_only: bool,
     /// The comma before the next value.
     comma: Option<usize>,
     /// There is one, of an earlier stretch.
     pending: bool,
     /// That one is to be written.
     leads: bool,
-    /// What is written in place of values: at which place of the text, and up to where of `inserted`.
-    places: Vec<(usize, usize)>,
-    inserted: Vec<u8>,
+    /// See [`Guide`].
+    places: &'a mut Vec<(usize, usize)>,
+    inserted: &'a mut Vec<u8>,
 }
 
 /// What is known of the value that comes.
@@ -56,7 +72,7 @@ impl Rewriter {
     pub(super) fn take_guided(
         &mut self,
         stretch: &mut Stretch,
-        tokens: &mut Tokens,
+        guide: &mut Guide,
         run: &mut Run<'_, '_>,
     ) -> Option<()> {
         let (between, container) = (self.between()?, self.inner?);
@@ -78,27 +94,34 @@ impl Rewriter {
             run.doubted = run.at + if end.is_some() { 1 } else { STRETCH };
             return None;
         };
-        let tokens = stretch.masks.tokens(end, tokens);
-        let is_literal = !stretch.masks.have_backslashes(end.div_ceil(BLOCK));
+        let Guide {
+            tokens,
+            places,
+            inserted,
+        } = guide;
+        places.clear();
+        inserted.clear();
+        stretch.masks.tokens(end, tokens);
+        let last = tokens.last().and_then(|at| text.get(at));
         let depth = self.depth;
+        let rules = &self.rules;
+        let by_name_only = rules.drop_nulls == DropNulls::Never && !rules.look_everywhere();
         let mut guided = Guided {
+            by_name_only,
             rewriter: self,
             stretch,
             text,
             tokens,
-            is_literal,
-            at: 0,
             end,
             depth,
             comma: None,
             pending: between == Between::Next,
             leads: false,
-            places: Vec::new(),
-            inserted: Vec::new(),
+            places,
+            inserted,
         };
         guided.go();
         guided.write(run);
-        let last = tokens.last().and_then(|&at| text.get(usize::from(at)));
         let between = match last {
             None => between,
             Some(b',') => Between::Next,
@@ -113,57 +136,120 @@ impl Rewriter {
 }
 
 impl Guided<'_> {
+    /// The first byte of the token at hand; 0 after the last.
     #[inline(always)]
-    fn byte(&self, token: usize) -> u8 {
-        let at = self
-            .tokens
-            .get(token)
-            .copied()
-            .map_or(usize::MAX, usize::from);
-        self.text.get(at).copied().unwrap_or_default()
-    }
-
-    /// Where a token is; the end for the one after the last.
-    fn place(&self, token: usize) -> usize {
-        self.tokens.get(token).map_or(self.end, |&at| at.into())
+    fn byte(&self) -> u8 {
+        let taken = self.text.get(..self.end).unwrap_or_default();
+        taken.get(self.tokens.at()).copied().unwrap_or_default()
     }
 
     fn go(&mut self) {
         if let Some(depth) = self.rewriter.dropped_at {
-            if self.step_over(self.depth - depth) {
+            if self.leave(self.depth - depth, 0) {
                 self.rewriter.dropped_at = None;
+                for _ in depth..self.depth {
+                    self.rewriter.before.pop();
+                }
                 self.depth = depth;
             }
             self.pending = false;
-            let end = self.place(self.at);
-            self.stretch.masks.leave_out(0, end);
-        }
-        while self.at < self.tokens.len() {
-            // In the order in which they mostly come, and as comparisons: a jump by the byte is seldom foreseen.
-            if self.byte(self.at) == b',' {
-                self.comma = Some(self.place(self.at));
-                self.at += 1;
+            self.stretch.masks.leave_out(0, self.tokens.at());
+        } else if let Some(depth) = self.rewriter.walk.passed()
+            && self.by_name_only
+            && self.depth > depth
+        {
+            // The stretch begins within a value that no mask goes into.
+            self.leads = self.pending && self.rewriter.wrote;
+            self.pending = false;
+            if self.leave(self.depth - depth, 0) {
+                for _ in depth..self.depth {
+                    self.rewriter.before.pop();
+                }
+                self.depth = depth;
+                self.rewriter.wrote = true;
+            } else {
+                self.goes_on();
             }
-            let byte = self.byte(self.at);
-            if byte == b'"' && self.byte(self.at + 1) == b':' {
+        }
+        loop {
+            let mut byte = self.byte();
+            // In the order in which they mostly come, and as comparisons: a jump by the byte is seldom foreseen.
+            if byte == b',' && self.by_name_only && self.rewriter.before.is_object() {
+                self.pass_members();
+                byte = self.byte();
+            }
+            if byte == b',' {
+                self.comma = Some(self.tokens.at());
+                self.tokens.step();
+                byte = self.byte();
+            }
+            if byte == b'"' && self.rewriter.before.is_object() {
                 let mut named = Named {
-                    start: Some(self.place(self.at)),
+                    start: Some(self.tokens.at()),
                     ..Named::default()
                 };
-                let is_kept = self.named(&mut named);
-                self.at += 2;
-                match is_kept {
+                match self.named(&mut named) {
                     true => self.value(&named),
                     false => self.drop_value(&named),
                 }
             } else if byte | 0x20 == b'}' {
                 self.close(byte);
-            } else if self.at < self.tokens.len() {
+            } else if byte != 0 {
                 self.value(&Named::default());
+            } else {
+                break;
             }
         }
         if let Some(comma) = self.comma {
             self.stretch.masks.leave_out(comma, comma + 1);
+        }
+    }
+
+    /// Goes over members of an object whose names no mask looks for, from the comma before them on.
+    fn pass_members(&mut self) {
+        let Some(sought) = self.rewriter.walk.sought(self.depth) else {
+            return;
+        };
+        if !sought.drops && !self.rewriter.wrote {
+            return;
+        }
+        let text = self.text.get(..self.end).unwrap_or_default();
+        let (cursor, begins) = self.tokens.apart();
+        let first = cursor.at;
+        let (mut here, mut passed) = (*cursor, 0);
+        // It goes back to the comma where anything is not as it mostly is.
+        while text.get(here.at) == Some(&b',') {
+            let mut next = here;
+            next.step(begins);
+            let name = next.at;
+            next.step(begins);
+            let colon = next.at;
+            let Some([b'"', raw @ .., b'"']) = text.get(name..colon) else {
+                break;
+            };
+            if sought.sieve & bit(Some(raw)) != 0
+                || raw.len() > LONGEST_NAME
+                || self.stretch.masks.may_escape(name, colon)
+            {
+                break;
+            }
+            next.step(begins);
+            let value = text.get(next.at).copied().unwrap_or_default();
+            if value & 0xdf == b'[' {
+                let Some(end) = self.stretch.end_of(text, self.end, 1, next.at + 1) else {
+                    break;
+                };
+                next.go_to(end, begins);
+            } else {
+                next.step(begins);
+            }
+            here = next;
+            passed += 1;
+        }
+        *cursor = here;
+        if sought.drops {
+            self.stretch.masks.leave_out(first, here.at);
+            self.rewriter.tally.left_out += passed;
         }
     }
 
@@ -172,35 +258,38 @@ impl Guided<'_> {
             self.rewriter.walk.leave(self.depth);
         }
         self.depth = self.depth.saturating_sub(1);
+        self.rewriter.before.pop();
         self.rewriter.wrote = true;
         self.pending = false;
         self.comma = None;
-        self.at += 1;
+        self.tokens.step();
     }
 
-    /// Decides about a member by its name: whether anything of it stays.
+    /// Decides about a member by its name, and goes to its value: whether anything of it stays.
     fn named(&mut self, named: &mut Named) -> bool {
         let Rewriter {
             walk, rules, tally, ..
         } = &mut *self.rewriter;
+        let start = self.tokens.at();
+        self.tokens.step();
+        let colon = self.tokens.at();
+        self.tokens.step();
         let is_open = walk.is_open(self.depth);
         if !is_open && !rules.has_keys() {
             return true;
         }
-        let tokens = (self.tokens.get(self.at), self.tokens.get(self.at + 1));
-        let (start, end) = match tokens {
-            (Some(&start), Some(&end)) => (usize::from(start), usize::from(end)),
-            _ => (0, 0),
-        };
-        let raw = trimmed(self.text.get(start..end).unwrap_or_default());
+        let raw = trimmed(self.text.get(start..colon).unwrap_or_default());
         let raw = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
         named.is_long = raw.len() > LONGEST_NAME;
-        let name = match named.is_long {
-            true => None,
-            false if self.is_literal => Some(Cow::Borrowed(raw)),
-            false => Some(text::meaning(raw)),
+        let meaning;
+        let name = if named.is_long {
+            None
+        } else if self.stretch.masks.may_escape(start, colon) {
+            meaning = text::meaning(raw);
+            Some(&*meaning)
+        } else {
+            Some(raw)
         };
-        let name = name.as_deref();
         let by_key = name.and_then(|name| rules.by_key(name));
         let by_path = match is_open {
             true => walk.enter(self.depth, name, rules),
@@ -219,7 +308,7 @@ impl Guided<'_> {
 
     /// Decides about a value.
     fn value(&mut self, named: &Named) {
-        let byte = self.byte(self.at);
+        let byte = self.byte();
         if byte & 0xdf != b'[' {
             return self.scalar(byte, named);
         }
@@ -234,18 +323,28 @@ impl Guided<'_> {
             || self.rewriter.walk.is_open(self.depth + 1)
         {
             self.depth += 1;
-            self.at += 1;
+            let container = match byte {
+                b'{' => Container::Object,
+                _ => Container::Array,
+            };
+            // There was room for it when it was checked.
+            let _ = self.rewriter.before.push(container, usize::MAX);
+            self.tokens.step();
             return;
         }
-        if self.step_over(0) {
+        if self.step_over() {
             self.rewriter.wrote = true;
             return;
         }
-        // It goes on beyond the stretch.
-        let last = self.at.saturating_sub(1);
-        let byte = self.byte(last);
-        self.rewriter.wrote = !matches!(byte, b'[' | b'{');
-        self.comma = (byte == b',').then(|| self.place(last));
+        self.goes_on();
+    }
+
+    /// What is gone over goes on beyond the stretch.
+    fn goes_on(&mut self) {
+        let last = self.tokens.last();
+        let byte = last.and_then(|last| self.text.get(last));
+        self.rewriter.wrote = !matches!(byte, Some(b'[' | b'{'));
+        self.comma = last.filter(|_| byte == Some(&b','));
     }
 
     fn scalar(&mut self, byte: u8, named: &Named) {
@@ -290,7 +389,7 @@ impl Guided<'_> {
                     }
                 });
             }
-            None => self.at += 1,
+            None => self.tokens.step(),
         }
     }
 
@@ -307,26 +406,24 @@ impl Guided<'_> {
 
     /// Leaves out a value, its name and the comma before it.
     fn drop_value(&mut self, named: &Named) {
-        if let Some(comma) = self.comma.take() {
-            self.stretch.masks.leave_out(comma, comma + 1);
-        }
+        let comma = self.comma.take();
         self.pending = false;
-        let start = named.start.unwrap_or(self.place(self.at));
-        if !self.step_over(0) {
+        let start = comma.or(named.start).unwrap_or(self.tokens.at());
+        if !self.step_over() {
             self.rewriter.dropped_at = Some(self.depth);
         }
-        let end = self.place(self.at);
+        let end = self.tokens.at();
         self.stretch.masks.leave_out(start, end);
     }
 
     /// Puts what `other` appends in place of a value, if it does.
     fn replace(&mut self, other: impl FnOnce((&[u8], &Rules), &mut Vec<u8>)) {
-        let start = self.place(self.at);
-        let is_whole = self.step_over(0);
-        let end = self.place(self.at);
+        let start = self.tokens.at();
+        let is_whole = self.step_over();
+        let end = self.tokens.at();
         let raw = trimmed(self.text.get(start..end).unwrap_or_default());
         let before = self.inserted.len();
-        other((raw, &self.rewriter.rules), &mut self.inserted);
+        other((raw, &self.rewriter.rules), self.inserted);
         if self.inserted.len() == before {
             return;
         }
@@ -338,32 +435,36 @@ impl Guided<'_> {
         }
     }
 
-    /// Goes on until no more are open than when there were `open` fewer, at least by one token; says whether that was in the
-    /// stretch.
-    fn step_over(&mut self, open: usize) -> bool {
-        let mut open = open;
-        while self.at < self.tokens.len() {
-            let byte = self.byte(self.at);
-            self.at += 1;
-            open += usize::from(byte & 0xdf == b'[');
-            open = open.saturating_sub(usize::from(byte & 0xdf == b']'));
-            if open == 0 {
-                return true;
-            }
+    /// Goes to what follows a value; says whether its end is in the stretch.
+    #[inline]
+    fn step_over(&mut self) -> bool {
+        if self.byte() & 0xdf == b'[' {
+            return self.leave(1, self.tokens.at() + 1);
         }
-        false
+        self.tokens.step();
+        true
+    }
+
+    /// Goes to what follows the end of the outermost of `open` arrays and objects, which are open at the place `from`; says
+    /// whether that end is in the stretch.
+    fn leave(&mut self, open: usize, from: usize) -> bool {
+        let end = self.stretch.end_of(self.text, self.end, open, from);
+        self.tokens.go_to(end.unwrap_or(self.end));
+        end.is_some()
     }
 
     /// Writes what is kept and what was put in.
     fn write(&mut self, run: &mut Run<'_, '_>) {
         run.comma(self.leads);
+        self.stretch.masks.rank(self.places);
+        let packed = self.stretch.pack_all(self.text, self.end);
         let (mut from, mut written) = (0, 0);
-        for &(place, inserted) in &self.places {
-            run.write(self.stretch.pack_between(self.text, from, place));
+        for &(to, inserted) in &*self.places {
+            run.write(packed.get(from..to).unwrap_or_default());
             run.write(self.inserted.get(written..inserted).unwrap_or_default());
-            (from, written) = (place, inserted);
+            (from, written) = (to, inserted);
         }
-        run.write(self.stretch.pack_between(self.text, from, self.end));
+        run.write(packed.get(from..).unwrap_or_default());
     }
 }
 
