@@ -1,10 +1,14 @@
-//! Leaves out whitespace between strings, and looks at nothing else: for JSON that is known to be good.
+//! Leaves out whitespace between strings, and `null`s, and looks at nothing else: for JSON that is known to be good.
 //!
 //! Where a text begins is all that is checked, so that a page of HTML or UTF-16 under the name of JSON goes on as it came.
 
+mod nulls;
+
+use self::nulls::{NULL, Nulls};
 use crate::Invalid;
 use crate::block::{BLOCK, StringCarry, Vectors, prefix_xor, spread};
 use crate::lexer::is_space;
+use crate::rules::DropNulls;
 use crate::stretch::{Packed, STRETCH};
 
 /// Whitespace before a text, at most; what has more goes on as it came.
@@ -15,6 +19,7 @@ const LEAD: usize = 64;
 pub struct Bare {
     state: State,
     strings: StringCarry,
+    nulls: Nulls,
     kept: Box<Packed>,
 }
 
@@ -27,18 +32,13 @@ enum State {
     Passing,
 }
 
-impl Default for Bare {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Bare {
     /// For one body, with one text in it.
-    pub fn new() -> Self {
+    pub fn new(nulls: DropNulls) -> Self {
         Self {
             state: State::Start(Vec::new()),
             strings: StringCarry::default(),
+            nulls: Nulls::new(nulls),
             kept: Box::new([0; STRETCH + BLOCK + 8]),
         }
     }
@@ -84,12 +84,16 @@ impl Bare {
                 // One digit is a text.
                 if lead.iter().any(|&byte| !is_space(byte)) {
                     self.text(&lead, out);
+                    self.nulls.end(out);
                     return None;
                 }
                 out.extend_from_slice(&lead);
                 Some(Invalid::Truncated)
             }
-            State::Text => (self.strings.inside != 0).then_some(Invalid::Truncated),
+            State::Text => {
+                self.nulls.end(out);
+                (self.strings.inside != 0).then_some(Invalid::Truncated)
+            }
             State::Passing => None,
         }
     }
@@ -103,45 +107,173 @@ impl Bare {
         if let State::Start(lead) = std::mem::replace(&mut self.state, State::Passing) {
             out.extend_from_slice(&lead);
         }
+        self.nulls.end(out);
+    }
+
+    /// How many `null`s went since this was asked last.
+    pub(crate) fn take_nulls(&mut self) -> u64 {
+        std::mem::take(&mut self.nulls.dropped)
     }
 
     fn text(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let mut floor = out.len();
+        self.nulls.release(out);
         let (blocks, rest) = bytes.as_chunks::<BLOCK>();
         for blocks in blocks.chunks(STRETCH / BLOCK) {
-            let mut at = 0;
-            for block in blocks {
-                let keep = self.keep(block);
-                let to = self.kept.get_mut(at..);
-                if let Some(to) = to.and_then(|to| to.first_chunk_mut()) {
-                    Vectors::load(block).compact(keep, to);
-                }
-                at += keep.count_ones() as usize;
+            match self.nulls.go() {
+                true => self.stretch_without_nulls(blocks, out, &mut floor),
+                false => self.stretch(blocks, out),
             }
-            out.extend_from_slice(self.kept.get(..at).unwrap_or_default());
         }
         for &byte in rest {
-            // As `keep` has it, for one byte.
-            let quote = byte == b'"' && self.strings.escaped == 0;
-            self.strings.escaped = u64::from(byte == b'\\' && self.strings.escaped == 0);
-            self.strings.inside ^= spread(u64::from(quote));
-            if self.strings.inside != 0 || !is_space(byte) {
-                out.push(byte);
-            }
+            self.byte(byte, out, &mut floor);
+        }
+        if self.nulls.go() {
+            self.nulls.hold(out, floor, self.strings.inside != 0);
         }
     }
 
-    /// The bytes of a block that stay.
+    fn stretch(&mut self, blocks: &[[u8; BLOCK]], out: &mut Vec<u8>) {
+        let mut at = 0;
+        for block in blocks {
+            let vectors = Vectors::load(block);
+            let Kept { keep, .. } = self.keep(&vectors);
+            at = self.compact(&vectors, keep, at);
+        }
+        out.extend_from_slice(self.kept.get(..at).unwrap_or_default());
+    }
+
+    fn stretch_without_nulls(
+        &mut self,
+        blocks: &[[u8; BLOCK]],
+        out: &mut Vec<u8>,
+        floor: &mut usize,
+    ) {
+        let mut at = 0;
+        for block in blocks {
+            let vectors = Vectors::load(block);
+            let Kept {
+                mut keep,
+                strings,
+                stray,
+            } = self.keep(&vectors);
+            if self.nulls.letters > 0 && !self.nulls.goes_on(block) {
+                self.nulls.put_back(out);
+            }
+            keep &= u64::MAX << std::mem::take(&mut self.nulls.letters);
+            if self.nulls.comma {
+                keep = self.without_comma(block, keep);
+            }
+            let mut nulls = match self.nulls.go() {
+                true => vectors.equal(b'n') & !strings & keep,
+                false => 0,
+            };
+            if stray != 0 {
+                nulls &= stray ^ (stray - 1);
+            }
+            while nulls != 0 {
+                let null = nulls.trailing_zeros();
+                nulls &= nulls - 1;
+                let before = (1 << null) - 1;
+                at = self.compact(&vectors, keep & before, at);
+                out.extend_from_slice(self.kept.get(..at).unwrap_or_default());
+                (at, keep) = (0, keep & !before);
+                let rest = block.get(null as usize..).unwrap_or_default();
+                let is_null = rest.iter().zip(NULL).all(|(byte, letter)| byte == letter);
+                if is_null && self.nulls.drop(out, floor) {
+                    let end = null + NULL.len() as u32;
+                    self.nulls.letters = end.saturating_sub(u64::BITS);
+                    keep &= u64::MAX.checked_shl(end).unwrap_or(0);
+                    nulls &= keep;
+                    if self.nulls.comma {
+                        keep = self.without_comma(block, keep);
+                    }
+                }
+            }
+            at = self.compact(&vectors, keep, at);
+            if stray != 0 {
+                self.nulls.stop();
+            }
+        }
+        out.extend_from_slice(self.kept.get(..at).unwrap_or_default());
+    }
+
+    /// Packs what is kept of a block behind what already is; says how much that is now.
     #[inline(always)]
-    fn keep(&mut self, block: &[u8; BLOCK]) -> u64 {
-        let classes = Vectors::load(block).classes();
+    fn compact(&mut self, vectors: &Vectors, keep: u64, at: usize) -> usize {
+        let to = self.kept.get_mut(at..);
+        if let Some(to) = to.and_then(|to| to.first_chunk_mut()) {
+            vectors.compact(keep, to);
+        }
+        at + keep.count_ones() as usize
+    }
+
+    /// Leaves out the comma behind the first value of an array or object, which went.
+    fn without_comma(&mut self, block: &[u8; BLOCK], keep: u64) -> u64 {
+        // There may be none of it in this block.
+        let Some(next) = block.get(keep.trailing_zeros() as usize) else {
+            return keep;
+        };
+        self.nulls.comma = false;
+        match next {
+            b',' => keep & (keep - 1),
+            _ => keep,
+        }
+    }
+
+    /// As a block is taken, for one byte.
+    fn byte(&mut self, byte: u8, out: &mut Vec<u8>, floor: &mut usize) {
+        let quote = byte == b'"' && self.strings.escaped == 0;
+        self.strings.escaped = u64::from(byte == b'\\' && self.strings.escaped == 0);
+        self.strings.inside ^= spread(u64::from(quote));
+        let is_outside = self.strings.inside == 0;
+        if is_outside && byte == b'\\' {
+            self.nulls.stop();
+        }
+        if self.nulls.letters > 0 {
+            if self.nulls.goes_on(&[byte]) {
+                self.nulls.letters -= 1;
+                return;
+            }
+            self.nulls.put_back(out);
+        }
+        if is_outside && is_space(byte) {
+            return;
+        }
+        if std::mem::take(&mut self.nulls.comma) && byte == b',' {
+            return;
+        }
+        if is_outside && byte == b'n' && self.nulls.go() && self.nulls.drop(out, floor) {
+            self.nulls.letters = NULL.len() as u32 - 1;
+            return;
+        }
+        out.push(byte);
+    }
+
+    #[inline(always)]
+    fn keep(&mut self, vectors: &Vectors) -> Kept {
+        let classes = vectors.classes();
         let escaped = match classes.backslashes | self.strings.escaped {
             0 => 0,
             _ => self.strings.escapes(classes.backslashes),
         };
         let strings = prefix_xor(classes.quotes & !escaped) ^ self.strings.inside;
         self.strings.inside = spread(strings >> 63);
-        !classes.spaces | strings
+        Kept {
+            keep: !classes.spaces | strings,
+            strings,
+            stray: classes.backslashes & !strings,
+        }
     }
+}
+
+/// What of a block is what.
+struct Kept {
+    /// What stays, but for `null`s.
+    keep: u64,
+    strings: u64,
+    /// Backslashes outside of strings: after one the text is no JSON, in which names are not read backwards any more.
+    stray: u64,
 }
 
 /// Whether a text begins here; `None` where there is too little to say. RFC 8259 §8.1 wants UTF-8 without a byte order mark, and in
@@ -167,10 +299,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Framing, Lexer};
+    use crate::{Config, Framing, Lexer, Rewriter, Rules};
+    use std::rc::Rc;
 
     fn bare(chunks: &[&[u8]]) -> (Vec<u8>, Option<Invalid>) {
-        let (mut engine, mut out, mut invalid) = (Bare::new(), Vec::new(), None);
+        bare_without(DropNulls::Never, chunks)
+    }
+
+    fn bare_without(nulls: DropNulls, chunks: &[&[u8]]) -> (Vec<u8>, Option<Invalid>) {
+        let (mut engine, mut out, mut invalid) = (Bare::new(nulls), Vec::new(), None);
         for chunk in chunks {
             invalid = engine.push(chunk, &mut out).or(invalid);
         }
@@ -237,6 +374,85 @@ mod tests {
         })
     }
 
+    fn checked_without(nulls: DropNulls, text: &[u8]) -> Vec<u8> {
+        let rules = Rules::check(&Config {
+            drop_nulls: nulls,
+            ..Config::default()
+        });
+        let rules = Rc::new(rules.unwrap());
+        let mut rewriter = Rewriter::new(Framing::Single, 512, false, rules, None);
+        let mut out = Vec::new();
+        assert_eq!(rewriter.push(text, &mut out), None);
+        assert_eq!(rewriter.finish(&mut out), None);
+        out
+    }
+
+    const PIECES: [&str; 14] = [
+        "null",
+        "n",
+        "u",
+        "\"",
+        "\\",
+        ":",
+        ",",
+        "{",
+        "}",
+        "[",
+        "]",
+        " ",
+        "\"a\":null",
+        "1",
+    ];
+    const WHICH: [DropNulls; 2] = [DropNulls::Members, DropNulls::All];
+
+    #[test]
+    fn nulls_go_with_their_names_and_a_comma() {
+        let long = "n".repeat(crate::rewriter::LONGEST_NAME);
+        for (text, members, all) in [
+            (r#"{ "a" : null }"#, "{}", "{}"),
+            (r#"{ "a" : null , "b" : 1 }"#, r#"{"b":1}"#, r#"{"b":1}"#),
+            (r#"{ "a" : 1 , "b" : null }"#, r#"{"a":1}"#, r#"{"a":1}"#),
+            (
+                r#"{"a,\"b\\":null,"null":"null","c":[null,null,1,null,{"d":null}]}"#,
+                r#"{"null":"null","c":[null,null,1,null,{}]}"#,
+                r#"{"null":"null","c":[1,{}]}"#,
+            ),
+            ("null", "null", "null"),
+            ("[ null ]", "[null]", "[]"),
+            ("[[null],null,[]]", "[[null],null,[]]", "[[],[]]"),
+            (&format!(r#"{{"{long}":null}}"#), "{}", "{}"),
+            (
+                &format!(r#"{{"{long}n":null}}"#),
+                &format!(r#"{{"{long}n":null}}"#),
+                &format!(r#"{{"{long}n":null}}"#),
+            ),
+        ] {
+            for (which, want) in WHICH.into_iter().zip([members, all]) {
+                for length in [1, 2, 3, 5, 63, 64, 65, 5000] {
+                    let chunks: Vec<&[u8]> = text.as_bytes().chunks(length).collect();
+                    let found = bare_without(which, &chunks);
+                    assert_eq!(found, (want.into(), None), "{text} by {length}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_goes_is_put_back_where_the_rest_goes_on_as_it_comes() {
+        let text = br#"{"a": null , "b": [ 1, null ], "c": null}"#;
+        for at in 2..text.len() {
+            let (first, rest) = text.split_at(at);
+            for which in WHICH {
+                let (mut engine, mut out) = (Bare::new(which), Vec::new());
+                assert_eq!(engine.push(first, &mut out), None);
+                engine.pass(&mut out);
+                engine.push(rest, &mut out);
+                let whole: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+                assert!(whole["b"][0] == 1, "{}", String::from_utf8_lossy(&out));
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn of_json_the_same_is_left_as_where_it_is_checked(value in json(), at in any::<prop::sample::Index>()) {
@@ -249,10 +465,36 @@ mod tests {
         }
 
         #[test]
+        fn of_nulls_the_same_go_as_where_it_is_checked(value in json(), pretty: bool, at in any::<prop::sample::Index>()) {
+            let text = match pretty {
+                true => serde_json::to_vec_pretty(&value).unwrap(),
+                false => serde_json::to_vec(&value).unwrap(),
+            };
+            let (first, second) = text.split_at(at.index(text.len()));
+            for which in WHICH {
+                let want = (checked_without(which, &text), None);
+                prop_assert_eq!(&bare_without(which, &[&text]), &want);
+                prop_assert_eq!(&bare_without(which, &[first, second]), &want);
+            }
+        }
+
+        #[test]
         fn any_chunks_give_the_same(text: Vec<u8>, length in 1_usize..200) {
             let text = [b"[", &text[..]].concat();
             let chunks: Vec<&[u8]> = text.chunks(length).collect();
             prop_assert_eq!(bare(&chunks), bare(&[&text]));
+        }
+
+        #[test]
+        fn any_chunks_give_the_same_without_nulls(
+            pieces in proptest::collection::vec(proptest::sample::select(&PIECES[..]), 0..120),
+            length in 1_usize..200,
+        ) {
+            let text = ["[", &pieces.concat()].concat().into_bytes();
+            let chunks: Vec<&[u8]> = text.chunks(length).collect();
+            for which in WHICH {
+                prop_assert_eq!(bare_without(which, &chunks), bare_without(which, &[&text]));
+            }
         }
     }
 }

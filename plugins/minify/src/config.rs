@@ -17,7 +17,7 @@ pub struct Config {
     pub max_depth: u32,
     /// Whether a body is checked to be JSON. Not to check it is for origins whose JSON is known to be good, and takes half of the
     /// time: whitespace goes wherever it is not between two double quotes, of invalid JSON too (`1 2` becomes `12`), and of the limits
-    /// `max_bytes` alone holds. It has an effect on single texts of which nothing else goes.
+    /// `max_bytes` alone holds. It has an effect on single texts of which nothing goes but that and `null`s.
     pub validate: bool,
     /// A body that declares at most this length, in bytes, is checked as a whole first: when it is invalid, not one byte of
     /// it is changed. 0 turns this off; at most 1 MiB. Each such response holds as much memory. Other bodies stream:
@@ -147,7 +147,7 @@ impl Settings {
             }
             bounded::<u32>("fields.max_length", fields.max_length, 1, 4_096)?;
         }
-        if !config.validate && !rules.is_empty() {
+        if !config.validate && rules.guards() {
             let message = "is false, and there are rules: what they are for is found by reading it";
             return Err(ConfigError::new("validate", message));
         }

@@ -1,6 +1,7 @@
-//! What a body goes through: the lexer where only whitespace is to go, the rewriter where more is; nothing but whitespace where the
-//! origin is trusted.
+//! What a body goes through: the lexer where only whitespace is to go, the rewriter where more is; where the origin is trusted what
+//! checks nothing.
 
+use crate::rewriter::Tally;
 use crate::{Bare, Invalid, Lexer, Rewriter};
 
 pub(crate) enum Engine {
@@ -23,6 +24,18 @@ impl Engine {
             Self::Space(lexer) => lexer.finish(out),
             Self::Rules(rewriter) => rewriter.finish(out),
             Self::Bare(bare) => bare.finish(out),
+        }
+    }
+
+    /// What was changed, but for whitespace, since this was asked last.
+    pub(crate) fn take_tally(&mut self) -> Tally {
+        match self {
+            Self::Space(_) => Tally::default(),
+            Self::Rules(rewriter) => rewriter.take_tally(),
+            Self::Bare(bare) => Tally {
+                nulls: bare.take_nulls(),
+                ..Tally::default()
+            },
         }
     }
 

@@ -8,7 +8,8 @@ use std::rc::Rc;
 
 use edgeweir_filter::load;
 
-use crate::{Framing, Invalid, Lexer, Mask, Minify, Rewriter, Rules};
+use crate::lexer::is_space;
+use crate::{Bare, DropNulls, Framing, Invalid, Lexer, Mask, Minify, Rewriter, Rules};
 
 /// A fuzz target: takes any bytes.
 pub type Run = fn(&[u8]);
@@ -17,7 +18,7 @@ pub type Run = fn(&[u8]);
 pub const TARGETS: [(&str, Run); 3] = [("rewrite", rewrite), ("mask", mask), ("json", json)];
 
 /// By the first byte of the line.
-const RULES: [&str; 8] = [
+const RULES: [&str; 9] = [
     r#"{"drop_nulls":"members"}"#,
     r#"{"drop_nulls":"all"}"#,
     r#"{"include":["a,b/c,*/d(e,*)"]}"#,
@@ -25,6 +26,7 @@ const RULES: [&str; 8] = [
     r#"{"redact":[{"path":"a/b,*/c"},{"key":"d","ignore_case":true,"replace":"last4"}]}"#,
     r#"{"redact":[{"pattern":"card","replace":"last4"},{"pattern":"email"}],"max_value_bytes":64}"#,
     r#"{"include":["a,b/c"],"exclude":["*/d"],"redact":[{"key":"c","replace":"hash"}],"hash_key":"0123456789abcdef","max_value_bytes":64}"#,
+    r#"{"exclude":["a,b/c,*/d(e,*)"],"redact":[{"path":"f/g,*/h"}]}"#,
     r#"{"exclude":["\u0001/\u0002"]}"#,
 ];
 
@@ -102,7 +104,16 @@ fn lexed<'c>(
     (out, invalid)
 }
 
-/// A body whole, cut in two and byte by byte becomes the same.
+fn unchecked<'c>(nulls: DropNulls, chunks: impl IntoIterator<Item = &'c [u8]>) -> Vec<u8> {
+    let (mut bare, mut out) = (Bare::new(nulls), Vec::new());
+    for chunk in chunks {
+        bare.push(chunk, &mut out);
+    }
+    bare.finish(&mut out);
+    out
+}
+
+/// A body whole, cut in two and byte by byte becomes the same, checked or not; and what is JSON becomes the same by both.
 pub fn json(data: &[u8]) {
     let Some((&[how, cut], text)) = data.split_first_chunk::<2>() else {
         return;
@@ -119,6 +130,17 @@ pub fn json(data: &[u8]) {
     let at = usize::from(cut) * text.len() / 256;
     let (first, second) = text.split_at(at);
     assert_eq!(lexed(framing, depth, [first, second]), want);
+    for (rules, nulls) in [DropNulls::Members, DropNulls::All].into_iter().enumerate() {
+        let without = unchecked(nulls, text.chunks(1));
+        assert_eq!(unchecked(nulls, [&text[..]]), without);
+        assert_eq!(unchecked(nulls, [first, second]), without);
+        let (rewritten, invalid) = rewritten(rules, Framing::Single, false, &text, usize::MAX);
+        // What begins with more whitespace is not looked at unchecked.
+        let lead = text.iter().take_while(|&&byte| is_space(byte)).count();
+        if invalid.is_none() && lead <= 64 {
+            assert_eq!(without, rewritten);
+        }
+    }
 }
 
 /// Blocks are only looked for in bodies of some length: what is short is put behind something.

@@ -258,8 +258,8 @@ impl Exchange for Minified {
             cx.count(invalid.counter());
             cut(self.cuts, cx);
         }
-        if let Some(Engine::Rules(rewriter)) = &mut self.engine {
-            let tally = rewriter.take_tally();
+        if let Some(engine) = &mut self.engine {
+            let tally = engine.take_tally();
             for (counter, by) in [
                 ("minify.nulls_dropped", tally.nulls),
                 ("minify.members_dropped", tally.left_out),
@@ -309,15 +309,15 @@ impl Minified {
         Ok(())
     }
 
-    /// Nothing is checked: whitespace alone is to go, and the origin is trusted.
+    /// Nothing is checked: whitespace and `null`s alone are to go, and the origin is trusted.
     fn is_bare(&self, framing: Framing) -> bool {
-        let all_stays = self.request.mask.is_none() && self.settings.rules.is_empty();
-        !self.settings.validate && all_stays && framing == Framing::Single
+        let is_masked = self.request.mask.is_some() || self.settings.rules.guards();
+        !self.settings.validate && !is_masked && framing == Framing::Single
     }
 
     fn engine(&mut self, framing: Framing) -> Engine {
         if self.is_bare(framing) {
-            return Engine::Bare(Bare::new());
+            return Engine::Bare(Bare::new(self.settings.rules.drop_nulls));
         }
         let mask = self.request.mask.take();
         let depth = self.settings.max_depth;

@@ -373,8 +373,10 @@ fn the_head_of_a_rewritten_response_is_true() {
 }
 
 #[test]
-fn of_a_trusted_origin_nothing_but_whitespace_is_looked_at() {
+fn of_a_trusted_origin_nothing_is_checked() {
     let trusting = r#"{"validate": false, "fields": {"parameter": "fields"}}"#;
+    let without =
+        r#"{"validate": false, "drop_nulls": "members", "fields": {"parameter": "fields"}}"#;
     let lines = ("content-type", "application/x-ndjson");
     for (path, kind, origin, want, counter) in [
         (
@@ -434,7 +436,22 @@ fn of_a_trusted_origin_nothing_but_whitespace_is_looked_at() {
             }
         }
     }
-    for beside in [r#""drop_nulls": "all""#, r#""include": ["a"]"#] {
+    let origin = r#"{ "a" : null , "b" : [ null , { "c" : null } ] , "d" : 1 2 }"#;
+    for at in 1..origin.len() {
+        let (first, second) = origin.split_at(at);
+        let asked = script(without).get("/");
+        let seen = asked.origin_chunks(200, &[JSON], &[first, second]).run();
+        assert_eq!(seen.body_text(), r#"{"b":[null,{}],"d":12}"#, "cut at {at}");
+        assert_eq!(seen.counted("minify.nulls_dropped"), 2, "cut at {at}");
+    }
+    let asked = script(without).get("/?fields=b");
+    let seen = asked.origin(200, &[JSON], &origin[..51]).run();
+    assert_eq!(seen.counted("minify.invalid.truncated"), 1);
+    for beside in [
+        r#""exclude": ["a"]"#,
+        r#""include": ["a"]"#,
+        r#""redact": [{"key": "a"}]"#,
+    ] {
         let config = format!(r#"{{"validate": false, {beside}}}"#);
         let error = load::<Minify>(config.as_bytes()).err().expect("refused");
         assert!(error.to_string().contains("validate"), "{error}");

@@ -23,6 +23,8 @@ enum What {
     Minify(usize),
     /// The filter where it checks nothing, in wasmtime, in chunks of so many bytes.
     Bare(usize),
+    /// The same where members that are `null` go, in chunks of 16 KiB.
+    BareWithoutNulls,
     /// The filter's rewriter in wasmtime by these rules, in chunks of 16 KiB.
     Rewrite(&'static str),
     /// serde_json reading and writing in wasmtime.
@@ -37,11 +39,12 @@ enum What {
     NativeCopy,
 }
 
-const ALL: [What; 14] = [
+const ALL: [What; 15] = [
     What::Minify(16 * 1024),
     What::Minify(64 * 1024),
     What::Bare(16 * 1024),
     What::Bare(64 * 1024),
+    What::BareWithoutNulls,
     What::Rewrite(r#"{"drop_nulls":"members"}"#),
     What::Rewrite(r#"{"include":["data(id,customer/name,items/sku)"]}"#),
     What::Rewrite(r#"{"exclude":["data(customer/address,note)"]}"#),
@@ -141,6 +144,9 @@ fn name(what: What) -> String {
             "the module in wasmtime, `\"validate\": false`, chunks of {} KiB",
             chunk / 1024
         ),
+        What::BareWithoutNulls => {
+            r#"the module in wasmtime, `{"validate":false,"drop_nulls":"members"}`"#.to_owned()
+        }
         What::Rewrite(rules) => format!("the module in wasmtime, `{rules}`"),
         What::Transcode => "serde_json transcode in wasmtime".to_owned(),
         What::Copy => "copy in wasmtime".to_owned(),
@@ -177,7 +183,8 @@ fn turn(
             return Ok(Some(middle));
         }
         What::Minify(chunk) => &mut move |kernel| kernel.minify(chunk, 0, 512),
-        What::Bare(chunk) => &mut move |kernel| kernel.bare(chunk),
+        What::Bare(chunk) => &mut move |kernel| kernel.bare(chunk, 0),
+        What::BareWithoutNulls => &mut |kernel| kernel.bare(16 * 1024, 1),
         What::Rewrite(rules) => {
             kernel.rules(rules)?;
             &mut |kernel| kernel.rewrite(16 * 1024, 512)

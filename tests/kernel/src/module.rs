@@ -63,11 +63,12 @@ impl Kernel {
         Ok(length as usize)
     }
 
-    /// Leaves out whitespace in chunks of `chunk` bytes and checks nothing; says how many bytes came of it.
-    pub fn bare(&mut self, chunk: usize) -> Result<usize> {
-        let function: TypedFunc<u32, u32> =
+    /// Leaves out whitespace in chunks of `chunk` bytes and checks nothing; `null`s go too where `nulls` is 1 (members) or 2 (all).
+    /// Says how many bytes came of it.
+    pub fn bare(&mut self, chunk: usize, nulls: u32) -> Result<usize> {
+        let function: TypedFunc<(u32, u32), u32> =
             self.instance.get_typed_func(&mut self.store, "bare")?;
-        Ok(function.call(&mut self.store, u32::try_from(chunk)?)? as usize)
+        Ok(function.call(&mut self.store, (u32::try_from(chunk)?, nulls))? as usize)
     }
 
     /// Takes a configuration whose rules are for `rewrite`.

@@ -85,12 +85,44 @@ fn rewritten(rules: &Rc<Rules>, text: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn of_json_the_module_leaves_the_same_unchecked() {
+    let mut kernel = Kernel::new().expect("the module");
+    for (number, nulls) in [(1, "members"), (2, "all")] {
+        let config = format!(r#"{{"drop_nulls":"{nulls}"}}"#);
+        let config: Config = serde_json::from_str(&config).expect("a configuration");
+        let rules = Rc::new(Rules::check(&config).expect("good rules"));
+        let mut valid = 0;
+        for text in texts() {
+            if serde_json::from_slice::<serde_json::Value>(&text).is_err() {
+                continue;
+            }
+            valid += 1;
+            let want = rewritten(&rules, &text);
+            for chunk in [100_000, 300, 7] {
+                kernel.input(&text).expect("room");
+                let length = kernel.bare(chunk, number).expect("no trap");
+                let out = kernel.output(length).expect("the output");
+                assert!(
+                    out == want,
+                    "{nulls}, chunks of {chunk}\n{}\n{}\n{}",
+                    String::from_utf8_lossy(&text),
+                    String::from_utf8_lossy(&want),
+                    String::from_utf8_lossy(&out),
+                );
+            }
+        }
+        assert!(valid > 1_000, "{valid}");
+    }
+}
+
+#[test]
 fn the_module_rewrites_as_the_native_code_does() {
     let mut kernel = Kernel::new().expect("the module");
     for config in [
         r#"{"drop_nulls":"members"}"#,
         r#"{"drop_nulls":"all","exclude":["data(customer/address,note)"]}"#,
         r#"{"include":["data(id,customer/name,items/sku)"]}"#,
+        r#"{"exclude":["data(customer/address,note)"],"redact":[{"path":"data/customer/email"}]}"#,
         r#"{"redact":[{"path":"data/items"},{"key":"email","replace":"last4"},{"pattern":"email"}]}"#,
     ] {
         kernel.rules(config).expect("good rules");

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use edgeweir_minify::{Bare, Framing, Lexer, Rewriter, Rules};
+use edgeweir_minify::{Bare, DropNulls, Framing, Lexer, Rewriter, Rules};
 
 #[derive(Default)]
 struct Buffers {
@@ -70,12 +70,17 @@ pub extern "C" fn minify(chunk: usize, framing: u32, max_depth: usize) -> usize 
     )
 }
 
-/// Leaves out the whitespace of the input in chunks, and checks nothing.
+/// Leaves out the whitespace of the input in chunks, and checks nothing; `null`s go too where `nulls` is 1 (members) or 2 (all).
 #[unsafe(no_mangle)]
-pub extern "C" fn bare(chunk: usize) -> usize {
+pub extern "C" fn bare(chunk: usize, nulls: u32) -> usize {
+    let nulls = match nulls {
+        1 => DropNulls::Members,
+        2 => DropNulls::All,
+        _ => DropNulls::Never,
+    };
     with(|Buffers { input, output, .. }| {
         output.clear();
-        let mut bare = Bare::new();
+        let mut bare = Bare::new(nulls);
         for chunk in input.chunks(chunk.max(1)) {
             bare.push(chunk, output);
         }
