@@ -75,6 +75,15 @@ pub fn ask_whether_changed(request: &mut Fields, stored: &Stored) {
     }
 }
 
+/// Asks the origin for the whole response, whatever the client has of it; says whether that changes anything.
+pub fn ask_for_all(request: &mut Fields) -> bool {
+    let (by_tag, by_date) = (
+        request.remove("if-none-match"),
+        request.remove("if-modified-since"),
+    );
+    by_tag || by_date
+}
+
 /// Whether a 304 is about this stored response. RFC 9111 §4.3.4: a strong validator in it must be the stored one; a weak
 /// one or none goes with the response that was asked about.
 pub fn is_about(not_modified: &Fields, stored: &Stored) -> bool {

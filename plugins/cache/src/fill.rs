@@ -46,6 +46,8 @@ pub(crate) struct Capture {
     other: Option<Rc<Stored>>,
     /// Given up when it is stored, or isn't.
     lead: Option<Lead>,
+    /// What its key is remembered as, should it turn out too large.
+    key: Vec<u8>,
 }
 
 impl CacheExchange {
@@ -112,14 +114,21 @@ impl CacheExchange {
                 self.register(Box::new(filling), head, cx)
             }
             Err(refused) => {
-                if refused.lasts() && self.core.settings.uncacheable > 0 {
-                    let key = lookup.remembered_as();
-                    let ttl = Duration::from_secs(u64::from(self.core.settings.uncacheable));
-                    let mut known = self.core.uncacheable.borrow_mut();
-                    known.remember(&key, cx.now, ttl);
-                }
+                self.remember(refused, &lookup.remembered_as(), cx);
                 self.refuse(refused, lead, status, head, cx)
             }
+        }
+    }
+
+    /// Remembers a key of which the next response is likely to be refused as well.
+    fn remember(&self, refused: Refused, key: &[u8], cx: &Cx<'_>) {
+        let seconds = self.core.settings.uncacheable;
+        if refused.lasts() && seconds > 0 {
+            let ttl = Duration::from_secs(u64::from(seconds));
+            self.core
+                .uncacheable
+                .borrow_mut()
+                .remember(key, cx.now, ttl);
         }
     }
 
@@ -248,7 +257,9 @@ impl CacheExchange {
         };
         status.ttl = Some(storable.left());
         let place = lookup.place_at(&marker, at);
+        let key = lookup.remembered_as();
         let Some(buffer) = storable.into_stored(marker.generation).encode_head() else {
+            self.remember(Refused::TooLarge, &key, cx);
             return self.refuse(Refused::TooLarge, lead, status, head, cx);
         };
         let limit = self.core.room_for(&place);
@@ -256,6 +267,7 @@ impl CacheExchange {
             .and_then(|length| usize::try_from(length).ok())
             .unwrap_or(0);
         if buffer.len().saturating_add(expected) > limit {
+            self.remember(Refused::TooLarge, &key, cx);
             return self.refuse(Refused::TooLarge, lead, status, head, cx);
         }
         let mut room = Room::of(&self.core);
@@ -276,6 +288,7 @@ impl CacheExchange {
                 .map(|(stored, _)| stored)
                 .filter(|stored| stored.part.is_some()),
             lead,
+            key,
         });
         if head.end {
             self.captured(capture, &[], true, cx);
@@ -294,6 +307,7 @@ impl CacheExchange {
     ) {
         if capture.buffer.len().saturating_add(chunk.len()) > capture.limit {
             cx.count(Refused::TooLarge.counter());
+            self.remember(Refused::TooLarge, &capture.key, cx);
             cx.log(
                 Level::Debug,
                 "cache: a response grew over max_object_bytes and was not stored",

@@ -625,6 +625,17 @@ impl CacheExchange {
         }
     }
 
+    /// Whether what comes is likely to be stored. Then the origin is not told what this client has: a 304 fills nothing, and clients
+    /// that come back would find the store as empty as before.
+    fn may_fill(&self, lookup: &Lookup, missed: Missed, cx: &Cx<'_>) -> bool {
+        missed.collapses()
+            && !lookup.is_head
+            && !lookup.asked.no_store
+            && !lookup.request.has("authorization")
+            && !lookup.request.has("range")
+            && !self.is_known_uncacheable(lookup, cx)
+    }
+
     fn only_if_cached(&mut self, lookup: &Lookup, missed: Missed, cx: &mut Cx<'_>) -> Step {
         // RFC 9111 §5.2.1.7: "respond with either a stored response … or a 504 (Gateway Timeout) status code".
         cx.count("cache.miss");
@@ -659,6 +670,8 @@ impl CacheExchange {
                 .is_some_and(|(stored, _)| stored.has_validator());
         if let (true, Some((stored, _))) = (validates, &selected) {
             conditional::ask_whether_changed(&mut head.fields, stored);
+        } else if self.may_fill(&lookup, missed, cx) && conditional::ask_for_all(&mut head.fields) {
+            cx.count("cache.asked_for_all");
         }
         // What is stored is the answer to a request without content.
         head.bodiless = true;

@@ -686,6 +686,64 @@ fn validation_answers_the_clients_own_condition() {
 }
 
 #[test]
+fn what_a_client_has_already_keeps_nothing_out_of_the_store() {
+    for condition in [
+        ("if-none-match", "\"1\""),
+        ("if-modified-since", "Thu, 01 Jan 2026 00:00:00 GMT"),
+    ] {
+        let mut edge = plain();
+        let first = ask(&mut edge, &["GET", "/"], &[condition]);
+        let upstream = first.upstream.as_ref().expect("asked the origin");
+        assert!(!upstream.fields.has(condition.0), "{condition:?}");
+        assert_eq!((first.status, first.body_text().as_str()), (200, "body"));
+        assert_eq!(first.counted("cache.asked_for_all"), 1);
+        let second = ask(&mut edge, &["GET", "/"], &[condition]);
+        assert!(is_hit(&second), "{condition:?}");
+        assert_eq!(second.status, 304, "{condition:?}");
+    }
+}
+
+#[test]
+fn a_condition_goes_on_where_nothing_would_be_stored() {
+    let condition = ("if-none-match", "\"1\"");
+    for (name, method, others) in [
+        ("HEAD", "HEAD", &[][..]),
+        ("a part", "GET", &[("range", "bytes=0-0")]),
+        ("somebody's", "GET", &[("authorization", "Basic eA==")]),
+        ("no-store", "GET", &[("cache-control", "no-store")]),
+    ] {
+        let mut edge = plain();
+        edge.answers(304, &[("etag", "\"1\"")], &[]);
+        let seen = ask(&mut edge, &[method, "/"], &[&[condition], others].concat());
+        let upstream = seen.upstream.as_ref().expect("asked the origin");
+        assert!(upstream.fields.has("if-none-match"), "{name}");
+        assert_eq!(seen.status, 304, "{name}");
+    }
+    // What turns out not to be stored, and so what comes after it: private, and larger than it said.
+    let long = [b'x'; 2_000];
+    for (name, fields, body) in [
+        ("private", &[("cache-control", "private")][..], &long[..10]),
+        ("too large", FRESH, &long),
+    ] {
+        let mut edge = edge(r#"{"max_object_bytes": 1024}"#).get("/");
+        edge.answers(200, fields, &[body]);
+        let first = ask(&mut edge, &["GET", "/"], &[condition]);
+        assert_eq!((first.status, first.body().len()), (200, body.len()));
+        edge.answers(304, &[("etag", "\"1\"")], &[]);
+        let second = ask(&mut edge, &["GET", "/"], &[condition]);
+        let upstream = second.upstream.as_ref().expect("asked the origin");
+        assert!(upstream.fields.has("if-none-match"), "{name}");
+        assert_eq!(second.status, 304, "{name}");
+        // Until it is forgotten.
+        edge.pass(Duration::from_secs(61));
+        edge.answers(200, fields, &[body]);
+        let third = ask(&mut edge, &["GET", "/"], &[condition]);
+        let upstream = third.upstream.as_ref().expect("asked the origin");
+        assert!(!upstream.fields.has("if-none-match"), "{name}");
+    }
+}
+
+#[test]
 fn validation_may_end_storing() {
     let mut edge = plain();
     edge.run();

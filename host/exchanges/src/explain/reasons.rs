@@ -112,6 +112,12 @@ pub const ALL: &[Reason] = &[
         "collapse.max_waiters",
     ),
     why(
+        "cache.asked_for_all",
+        "the origin was not told what the client has already, so that the response can be stored",
+        "",
+        "uncacheable_seconds: for so long a condition goes on where nothing could be stored",
+    ),
+    why(
         "cache.validated",
         "the origin confirmed the stored response with 304",
         "RFC 9111 §4.3.4",

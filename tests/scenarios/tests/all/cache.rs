@@ -190,6 +190,22 @@ on_each_host!(
 );
 
 on_each_host!(
+    clients_that_come_back_fill_the_cache,
+    [cache(json!({}))],
+    |edge| {
+        let known = get("/a").field("if-none-match", "\"1\"");
+        let first = edge.send(&known, &fresh("whole").field("etag", "\"1\""));
+        assert_eq!((first.status, first.body_text().as_str()), (200, "whole"));
+        assert_eq!(first.asked().text("if-none-match"), "");
+        settle(edge);
+        each_worker(edge, &known, &Origin::status(500), |seen| {
+            assert!(is_hit(seen), "{}", seen.text("cache-status"));
+            assert_eq!(seen.status, 304);
+        });
+    }
+);
+
+on_each_host!(
     location_of_an_unsafe_method_is_invalidated,
     [cache(json!({}))],
     |edge| {
