@@ -150,7 +150,7 @@ enum Segment {
 }
 
 impl Segments {
-    /// Reads `/a/:name/...`; the error says what is wrong.
+    /// Reads `/a/:name/...`, which may end with `/*` as well; the error says what is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
         let refuse = |why: &str| Err(format!("\"{text}\" is no route: {why}"));
         if !text.starts_with('/') {
@@ -160,10 +160,10 @@ impl Segments {
         let mut open = false;
         for part in text.split('/').filter(|part| !part.is_empty()) {
             if open {
-                return refuse("`...` stands at its end only");
+                return refuse("`...` or `*` stands at its end only");
             }
             match part.strip_prefix(':') {
-                _ if part == "..." => open = true,
+                _ if matches!(part, "..." | "*") => open = true,
                 Some("") => return refuse("`:` needs a name behind it"),
                 Some(name) => parts.push(Segment::Named(name.to_owned())),
                 None => parts.push(Segment::Literal(part.to_owned())),
@@ -688,7 +688,8 @@ mod tests {
                 assert_eq!(bound.is_some(), matched, "{text} {path}");
             }
         }
-        for bad in ["a", "/.../a", "/:"] {
+        assert_eq!(Segments::parse("/a/*"), Segments::parse("/a/..."));
+        for bad in ["a", "/.../a", "/*/a", "/:"] {
             assert!(Segments::parse(bad).is_err(), "{bad}");
         }
         let mut all =

@@ -8,21 +8,33 @@ use crate::{Finding, Level, Placed};
 
 /// What was found on the way.
 #[derive(Default, Debug)]
-pub(crate) struct Notes(RefCell<Vec<Finding>>);
+pub(crate) struct Notes {
+    found: RefCell<Vec<Finding>>,
+    /// Where a list belongs, a value that is none is its one item.
+    has_lone_items: bool,
+}
 
 impl Notes {
+    /// Of a file that is read as protobuf's own reader of JSON does: it takes "a single element in place of an array thereof".
+    pub(crate) fn of_protobuf() -> Self {
+        Self {
+            has_lone_items: true,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn push(&self, finding: Finding) {
-        self.0.borrow_mut().push(finding);
+        self.found.borrow_mut().push(finding);
     }
 
     /// Whether something was found that cannot be used.
     pub(crate) fn broken(&self) -> bool {
-        let found = self.0.borrow();
+        let found = self.found.borrow();
         found.iter().any(|it| it.level >= Level::Unsupported)
     }
 
     pub(crate) fn take(self) -> Vec<Finding> {
-        self.0.into_inner()
+        self.found.into_inner()
     }
 }
 
@@ -92,6 +104,7 @@ impl<'a> At<'a> {
                 })
                 .collect(),
             _ if self.node.is_null() => Vec::new(),
+            _ if self.notes.has_lone_items => vec![self.clone()],
             _ => {
                 self.error("a list belongs here");
                 Vec::new()
@@ -128,6 +141,11 @@ impl<'a> At<'a> {
                 None
             }
         }
+    }
+
+    /// A value of an enumeration by its name, whose letters Envoy takes in either case.
+    pub(crate) fn word(&self) -> Option<String> {
+        self.text().map(|text| text.to_ascii_uppercase())
     }
 
     /// A number, also as a text, as protobuf's JSON has it.

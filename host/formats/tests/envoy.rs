@@ -2,6 +2,7 @@
 
 use edgeweir_host_formats::envoy::{self, Code, Policy};
 use edgeweir_host_formats::{Finding, Level};
+use serde_json::Value;
 
 const BASE: &str = r#"
 static_resources:
@@ -537,6 +538,54 @@ fn what_cannot_be_is_an_error_with_its_line() {
             .find(|it| it.level >= Level::Unsupported && it.message.contains(words));
         assert!(one.is_some(), "{name}: {all:#?}");
     }
+}
+
+/// Every list of one is its item.
+fn lone(value: Value) -> Value {
+    match value {
+        Value::Array(items) => {
+            let mut items: Vec<_> = items.into_iter().map(lone).collect();
+            match items.len() {
+                1 => items.remove(0),
+                _ => Value::Array(items),
+            }
+        }
+        Value::Object(fields) => {
+            let fields = fields.into_iter();
+            Value::Object(fields.map(|(name, it)| (name, lone(it))).collect())
+        }
+        other => other,
+    }
+}
+
+#[test]
+fn what_the_reader_of_envoy_takes_is_taken() {
+    let text = with("CLUSTER", "type: strict_dns\nlb_policy: round_robin")
+        .replace("#MANAGER", "codec_type: auto")
+        .replace(
+            "#PLUGIN",
+            "failure_policy: fail_reload\n                reload_config: {}",
+        );
+    let json = edgeweir_host_formats::yaml::parse(&text)
+        .expect("YAML")
+        .to_json();
+    let (bootstrap, findings) = envoy::read(&lone(json).to_string());
+    assert!(
+        findings.iter().all(|it| it.level == Level::Advice),
+        "{findings:#?}"
+    );
+    let [listener] = bootstrap.listeners.as_slice() else {
+        panic!("one listener")
+    };
+    assert_eq!(listener.filters[0].plugin.policy, Policy::Reload);
+    assert_eq!(bootstrap.clusters.len(), 1);
+    // An item has to be what an item is.
+    let wrong = with("HOST", "request_headers_to_remove: { a: b }");
+    let wrong = found(&wrong);
+    assert!(
+        wrong.iter().any(|it| it.level == Level::Error),
+        "{wrong:#?}"
+    );
 }
 
 #[test]

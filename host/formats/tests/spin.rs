@@ -84,6 +84,9 @@ fn a_manifest_is_read_whole() {
         .map(|it| it.route.value.as_str())
         .collect();
     assert_eq!(routes, ["/a/:id", "/..."], "the most particular first");
+    let (unrooted, findings) = spin::read(&BASE.replace("\"/a/:id\"", "\"a/*\""), &given());
+    assert_eq!(findings, []);
+    assert_eq!(unrooted.triggers[0].route.value, "/a/*");
     let all = &app.triggers[1];
     assert_eq!(all.service.component.variables["said"], "hello, t0k");
     assert!(all.service.component.outbound[0].allows("http", "hello.test", None));

@@ -77,6 +77,10 @@ impl Options {
             ("--runtime-config-file", self.runtime_config.is_some()),
             ("--state-dir", self.state_dir.is_some()),
         ];
+        if self.lenient && format == Format::Edgeweir {
+            let message = "`--lenient` is for files of Envoy and Spin, and all of an edgeweir.toml has a meaning here: leave it out";
+            return Err(ConfigError::file(file, message));
+        }
         let useless = given.iter().find(|(_, given)| *given);
         match useless.filter(|_| format != Format::Spin) {
             None => Ok(()),

@@ -14,7 +14,7 @@ pub(super) fn read(at: &At<'_>) -> Option<Cluster> {
     let name_at = fields.need("name")?;
     let name = name_at.placed(name_at.text()?);
     if let Some(kind) = fields.get("type")
-        && let Some(text) = kind.text()
+        && let Some(text) = kind.word()
         && !matches!(
             text.as_str(),
             "STATIC" | "STRICT_DNS" | "LOGICAL_DNS" | "0" | "1" | "2"

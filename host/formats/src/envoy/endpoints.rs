@@ -60,7 +60,7 @@ pub(super) fn read(fields: &Section<'_>) -> Vec<Placed<String>> {
 fn endpoint(one: &Section<'_>) -> Option<Placed<String>> {
     if let Some(status) = one.get("health_status")
         && status
-            .text()
+            .word()
             .is_some_and(|it| !matches!(it.as_str(), "HEALTHY" | "UNKNOWN"))
     {
         status.warn("the endpoint is left out");
@@ -118,7 +118,7 @@ pub(super) fn balancing(fields: &Section<'_>, several: bool) {
     let message =
         "each request goes to the endpoint with fewer requests in flight of two drawn at random";
     if let Some(policy) = fields.get("lb_policy") {
-        match policy.text().as_deref() {
+        match policy.word().as_deref() {
             Some("LEAST_REQUEST" | "1") => {}
             _ => policy.warn(message),
         }

@@ -54,7 +54,7 @@ pub(super) fn bounds(fields: &Section<'_>, http2: bool) -> Option<Bounds> {
     let mut found = None;
     for at in breakers.items("thresholds") {
         let threshold = at.section();
-        let priority = threshold.text("priority");
+        let priority = threshold.get("priority").and_then(|at| at.word());
         if !matches!(priority.as_deref(), None | Some("DEFAULT" | "0")) {
             threshold.let_go();
             at.warn("requests have no priority: the thresholds of DEFAULT hold for all");

@@ -256,7 +256,7 @@ fn read_manager(manager: &Section<'_>, listener: &mut Listener) {
     }
     fields_added(manager);
     if let Some(codec) = manager.get("codec_type")
-        && let Some(text) = codec.text()
+        && let Some(text) = codec.word()
     {
         match text.as_str() {
             "AUTO" => {}
@@ -311,7 +311,7 @@ fn read_manager(manager: &Section<'_>, listener: &mut Listener) {
 /// Fields that Envoy would add or replace.
 fn fields_added(manager: &Section<'_>) {
     if let Some(at) = manager.get("server_header_transformation")
-        && at.text().is_some_and(|it| it != "PASS_THROUGH")
+        && at.word().is_some_and(|it| it != "PASS_THROUGH")
     {
         at.warn("`server` is what the origin says, or missing");
     }

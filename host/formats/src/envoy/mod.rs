@@ -219,7 +219,7 @@ pub fn read(text: &str) -> (Bootstrap, Vec<Finding>) {
         Ok(root) => root,
         Err(finding) => return (Bootstrap::default(), vec![finding]),
     };
-    let notes = Notes::default();
+    let notes = Notes::of_protobuf();
     let bootstrap = bootstrap(&At {
         node: &root,
         path: String::new(),
@@ -347,7 +347,7 @@ fn host_port<'a>(at: &At<'a>) -> Option<(String, u16, At<'a>)> {
     let socket_at = address.need("socket_address")?;
     let socket = socket_at.section();
     if let Some(protocol) = socket.get("protocol")
-        && protocol.text().is_some_and(|it| it != "TCP")
+        && protocol.word().is_some_and(|it| it != "TCP")
     {
         protocol.unsupported("only TCP is supported");
     }

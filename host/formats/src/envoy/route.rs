@@ -122,7 +122,7 @@ fn field_edit(at: &At<'_>) -> Option<(HeaderName, HeaderValue, When)> {
         };
     }
     if let Some(action) = option.get("append_action") {
-        when = match action.text()?.as_str() {
+        when = match action.word()?.as_str() {
             "APPEND_IF_EXISTS_OR_ADD" => When::Append,
             "ADD_IF_ABSENT" => When::Absent,
             "OVERWRITE_IF_EXISTS_OR_ADD" => When::Overwrite,
@@ -218,7 +218,7 @@ fn virtual_host(
         }
     }
     if let Some(tls) = host.get("require_tls")
-        && tls.text().is_some_and(|it| it != "NONE")
+        && tls.word().is_some_and(|it| it != "NONE")
     {
         tls.unsupported("requests are not redirected to https; write a redirect");
     }
@@ -573,7 +573,7 @@ fn redirect(at: &At<'_>) -> Option<Action> {
         redirect.path = PathEdit::Whole(path);
     }
     if let Some(code) = fields.get("response_code") {
-        redirect.status = Some(match code.text()?.as_str() {
+        redirect.status = Some(match code.word()?.as_str() {
             "MOVED_PERMANENTLY" | "0" => StatusCode::MOVED_PERMANENTLY,
             "FOUND" | "1" => StatusCode::FOUND,
             "SEE_OTHER" | "2" => StatusCode::SEE_OTHER,

@@ -117,7 +117,7 @@ fn policy(at: &At<'_>, plugin: &crate::section::Section<'_>) -> Placed<Policy> {
         open.error("`fail_open` and `failure_policy` exclude each other");
     }
     if let Some(policy) = policy {
-        let value = match policy.text().unwrap_or_default().as_str() {
+        let value = match policy.word().unwrap_or_default().as_str() {
             "FAIL_OPEN" | "3" => Policy::Open,
             "FAIL_RELOAD" | "1" => Policy::Reload,
             "FAIL_CLOSED" | "2" | "UNSPECIFIED" | "0" => Policy::Closed,

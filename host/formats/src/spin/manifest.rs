@@ -55,7 +55,12 @@ fn application(at: &At<'_>, given: &BTreeMap<String, String>) -> Option<Applicat
         if let Some(trigger) = application.get("trigger") {
             let trigger = trigger.section();
             if let Some(http) = trigger.get("http") {
-                http.section().unsupported(&["base"]);
+                let http = http.section();
+                match http.text("base").as_deref() {
+                    // What Spin 2 had for all routes; Spin 3 has no more of it.
+                    Some(base) if base != "/" => http.unsupported(&["base"]),
+                    _ => http.without_effect(&["base"]),
+                }
             }
         }
     }
@@ -340,6 +345,11 @@ fn trigger(
         return Some((None, service));
     }
     let text = route.text()?;
+    // Spin takes it from the root, with or without its slash.
+    let text = match text.starts_with('/') {
+        true => text,
+        false => format!("/{text}"),
+    };
     let pattern = Segments::parse(&text)
         .map_err(|why| route.error(why))
         .ok()?;
