@@ -108,14 +108,17 @@ fn a_manifest_that_cannot_run_says_why_with_its_place() {
     let database = format!("{base}sqlite_databases = [\"default\", \"mine\"]\n");
     let error = read(&database, &given).expect_err("there is no such database");
     assert!(error.message.contains("[sqlite_database.mine]"), "{error}");
+    // Of profiles none is chosen, as in Spin without `--profile`.
     let profile = format!("{base}profile = {{ debug = {{}} }}\n");
-    let error = read(&profile, &given).expect_err("profiles are not supported");
+    assert!(read(&profile, &given).is_ok());
+    let composed = format!("{base}dependencies = {{ \"a:b/c\" = \"0.1.0\" }}\n");
+    let error = read(&composed, &given).expect_err("components are not composed");
     assert!(error.message.contains("--lenient"), "{error}");
     let lenient = Options {
         lenient: true,
         ..given
     };
-    assert!(read(&profile, &lenient).is_ok());
+    assert!(read(&composed, &lenient).is_ok());
 }
 
 /// The component that forwards to an origin.

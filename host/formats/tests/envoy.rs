@@ -579,6 +579,13 @@ fn what_the_reader_of_envoy_takes_is_taken() {
     };
     assert_eq!(listener.filters[0].plugin.policy, Policy::Reload);
     assert_eq!(bootstrap.clusters.len(), 1);
+    // Envoy found a router by its name once.
+    let nameless = with("FILTER", "").replace(
+        "            typed_config: { \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }\n",
+        "",
+    );
+    let codes: Vec<_> = found(&nameless).iter().map(|it| it.code).collect();
+    assert_eq!(codes, ["refused"]);
     // An item has to be what an item is.
     let wrong = with("HOST", "request_headers_to_remove: { a: b }");
     let wrong = found(&wrong);

@@ -114,6 +114,10 @@ pub struct Config {
     /// Act upon `Cache-Control` and `Pragma` of requests (`no-cache`, `max-age`, `only-if-cached` …). Default true, as
     /// RFC 9111 asks; off, a client can't make the cache go to the origin. `no-store` counts in any case.
     pub request_directives: bool,
+    /// On a miss, not to tell the origin what the client has: its `If-None-Match` and `If-Modified-Since` stay behind where the response is
+    /// likely to be stored, so that clients that come back fill the store too. RFC 9111 §4.3.2 has such conditions "likely intended for
+    /// some other (inbound) server", so they go on unless this is set.
+    pub ask_for_all: bool,
     /// Store responses with `Set-Cookie`, cookie and all, when they are otherwise storable. Default false: a cookie is
     /// for one client.
     pub store_set_cookie: bool,
@@ -189,6 +193,7 @@ impl Default for Config {
             ttl_jitter_percent: None,
             max_variants: 8,
             request_directives: true,
+            ask_for_all: false,
             store_set_cookie: false,
             max_groups: 64,
             dependencies: BTreeMap::new(),
@@ -268,6 +273,8 @@ pub struct Settings {
     pub max_variants: u8,
     /// Whether requests' directives count.
     pub request_directives: bool,
+    /// Whether clients' conditions stay behind on a miss.
+    pub ask_for_all: bool,
     /// Whether `Set-Cookie` may be stored.
     pub set_cookie: bool,
     /// The key's settings, where no rule has its own.
@@ -386,6 +393,7 @@ impl TryFrom<Config> for Settings {
             )?,
             max_variants: bounded("max_variants", config.max_variants, 1, 8)?,
             request_directives: config.request_directives,
+            ask_for_all: config.ask_for_all,
             set_cookie: config.store_set_cookie,
             max_groups: bounded("max_groups", config.max_groups, 0, 255)?,
             dependencies: Dependencies::new(config.dependencies)?,

@@ -625,10 +625,10 @@ impl CacheExchange {
         }
     }
 
-    /// Whether what comes is likely to be stored. Then the origin is not told what this client has: a 304 fills nothing, and clients
-    /// that come back would find the store as empty as before.
+    /// Whether what comes is likely to be stored, and is wanted whole for that: a 304 to this client's own condition fills nothing.
     fn may_fill(&self, lookup: &Lookup, missed: Missed, cx: &Cx<'_>) -> bool {
-        missed.collapses()
+        self.core.settings.ask_for_all
+            && missed.collapses()
             && !lookup.is_head
             && !lookup.asked.no_store
             && !lookup.request.has("authorization")

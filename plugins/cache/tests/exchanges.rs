@@ -691,7 +691,7 @@ fn what_a_client_has_already_keeps_nothing_out_of_the_store() {
         ("if-none-match", "\"1\""),
         ("if-modified-since", "Thu, 01 Jan 2026 00:00:00 GMT"),
     ] {
-        let mut edge = plain();
+        let mut edge = edge_with(r#"{"ask_for_all": true}"#);
         let first = ask(&mut edge, &["GET", "/"], &[condition]);
         let upstream = first.upstream.as_ref().expect("asked the origin");
         assert!(!upstream.fields.has(condition.0), "{condition:?}");
@@ -712,7 +712,7 @@ fn a_condition_goes_on_where_nothing_would_be_stored() {
         ("somebody's", "GET", &[("authorization", "Basic eA==")]),
         ("no-store", "GET", &[("cache-control", "no-store")]),
     ] {
-        let mut edge = plain();
+        let mut edge = edge_with(r#"{"ask_for_all": true}"#);
         edge.answers(304, &[("etag", "\"1\"")], &[]);
         let seen = ask(&mut edge, &[method, "/"], &[&[condition], others].concat());
         let upstream = seen.upstream.as_ref().expect("asked the origin");
@@ -725,7 +725,7 @@ fn a_condition_goes_on_where_nothing_would_be_stored() {
         ("private", &[("cache-control", "private")][..], &long[..10]),
         ("too large", FRESH, &long),
     ] {
-        let mut edge = edge(r#"{"max_object_bytes": 1024}"#).get("/");
+        let mut edge = edge(r#"{"max_object_bytes": 1024, "ask_for_all": true}"#).get("/");
         edge.answers(200, fields, &[body]);
         let first = ask(&mut edge, &["GET", "/"], &[condition]);
         assert_eq!((first.status, first.body().len()), (200, body.len()));

@@ -115,7 +115,7 @@ pub const ALL: &[Reason] = &[
         "cache.asked_for_all",
         "the origin was not told what the client has already, so that the response can be stored",
         "",
-        "uncacheable_seconds: for so long a condition goes on where nothing could be stored",
+        "ask_for_all; uncacheable_seconds: for so long a condition goes on where nothing could be stored",
     ),
     why(
         "cache.validated",

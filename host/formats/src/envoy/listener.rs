@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{HttpFilter, Listener, StripPort, Tls, any, route, socket, wasm};
+use crate::Level;
 use crate::section::{At, Section};
 
 const MANAGER: &str =
@@ -347,8 +348,13 @@ fn http_filter(at: &At<'_>, listener: &mut Listener) -> bool {
         return false;
     }
     let Some((kind, config)) = filter.get("typed_config").and_then(|at| any(&at)) else {
-        // Envoy finds the router by its name where there is no configuration; others need one.
+        // Envoy found the router by its name before 1.22; others always needed one.
         if name.value == "envoy.filters.http.router" {
+            at.say(
+                Level::Warning,
+                "refused",
+                "Envoy does not start with a router that has no `typed_config`: give it `{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }`",
+            );
             return true;
         }
         at.error("missing field `typed_config`");

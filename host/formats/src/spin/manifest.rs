@@ -171,11 +171,10 @@ fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component
             at.warn(why);
         }
     }
-    fields.unsupported(&[
-        "dependencies",
-        "dependencies_inherit_configuration",
-        "profile",
-    ]);
+    fields.unsupported(&["dependencies", "dependencies_inherit_configuration"]);
+    if let Some(profiles) = fields.get("profile") {
+        profiles.warn("no profile is chosen: what is written outside of them is run, as without `spin up --profile`");
+    }
     let filled = |at: &At<'_>| -> Option<String> {
         match fill(&at.text()?, values) {
             Ok(text) => Some(text),

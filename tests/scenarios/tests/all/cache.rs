@@ -191,7 +191,7 @@ on_each_host!(
 
 on_each_host!(
     clients_that_come_back_fill_the_cache,
-    [cache(json!({}))],
+    [cache(json!({ "ask_for_all": true }))],
     |edge| {
         let known = get("/a").field("if-none-match", "\"1\"");
         let first = edge.send(&known, &fresh("whole").field("etag", "\"1\""));
