@@ -261,7 +261,11 @@ fn an_option_that_a_format_has_no_use_for_is_refused() {
             .expect("it runs");
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
-        let refused = said.contains(&format!("`{}` is for ", option[0]));
+        let whose = match option[0] {
+            "--lenient" => "files of Envoy and Spin",
+            _ => "Spin manifests",
+        };
+        let refused = said.contains(&format!("`{}` is for {whose}, and this is an ", option[0]));
         assert_eq!(
             (output.status.success(), refused),
             (good, !good),

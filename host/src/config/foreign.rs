@@ -71,22 +71,20 @@ pub struct Options {
 impl Options {
     /// Refuses what would have no effect on a file of this format.
     pub(super) fn check(&self, format: Format, file: &Path) -> Result<(), ConfigError> {
+        let spin = (format == Format::Spin, "Spin manifests");
+        let foreign = (format != Format::Edgeweir, "files of Envoy and Spin");
         let given = [
-            ("--listen", self.listen.is_some()),
-            ("--variable", !self.variables.is_empty()),
-            ("--runtime-config-file", self.runtime_config.is_some()),
-            ("--state-dir", self.state_dir.is_some()),
+            ("--listen", self.listen.is_some(), spin),
+            ("--variable", !self.variables.is_empty(), spin),
+            ("--runtime-config-file", self.runtime_config.is_some(), spin),
+            ("--state-dir", self.state_dir.is_some(), spin),
+            ("--lenient", self.lenient, foreign),
         ];
-        if self.lenient && format == Format::Edgeweir {
-            let message = "`--lenient` is for files of Envoy and Spin, and all of an edgeweir.toml has a meaning here: leave it out";
-            return Err(ConfigError::file(file, message));
-        }
-        let useless = given.iter().find(|(_, given)| *given);
-        match useless.filter(|_| format != Format::Spin) {
+        match given.iter().find(|(_, given, (fits, _))| *given && !fits) {
             None => Ok(()),
-            Some((option, _)) => {
+            Some((option, _, (_, whose))) => {
                 let message = format!(
-                    "`{option}` is for Spin manifests, and this is {}{}: leave it out",
+                    "`{option}` is for {whose}, and this is {}{}: leave it out",
                     format.article(),
                     format.name()
                 );

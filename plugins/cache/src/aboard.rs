@@ -56,12 +56,9 @@ impl CacheExchange {
     pub(crate) fn board(&self, lookup: &Lookup, missed: Missed, cx: &mut Cx<'_>) -> Aboard {
         let collapse = self.core.settings.collapse;
         let may_wait = collapse.waiters > 0
-            && missed.collapses()
-            && !lookup.is_head
-            && !lookup.asked.no_store
             && lookup.may_board(cx.now)
-            && !lookup.request.has("range");
-        if !may_wait || self.is_known_uncacheable(lookup, cx) {
+            && self.may_serve_others(lookup, missed, cx);
+        if !may_wait {
             return Aboard::Go(None);
         }
         match self.core.flights.board(&lookup.flight(), collapse.waiters) {

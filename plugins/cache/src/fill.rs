@@ -114,21 +114,19 @@ impl CacheExchange {
                 self.register(Box::new(filling), head, cx)
             }
             Err(refused) => {
-                self.remember(refused, &lookup.remembered_as(), cx);
+                self.remember(refused, || lookup.remembered_as(), cx);
                 self.refuse(refused, lead, status, head, cx)
             }
         }
     }
 
     /// Remembers a key of which the next response is likely to be refused as well.
-    fn remember(&self, refused: Refused, key: &[u8], cx: &Cx<'_>) {
+    fn remember(&self, refused: Refused, key: impl FnOnce() -> Vec<u8>, cx: &Cx<'_>) {
         let seconds = self.core.settings.uncacheable;
         if refused.lasts() && seconds > 0 {
             let ttl = Duration::from_secs(u64::from(seconds));
-            self.core
-                .uncacheable
-                .borrow_mut()
-                .remember(key, cx.now, ttl);
+            let mut known = self.core.uncacheable.borrow_mut();
+            known.remember(&key(), cx.now, ttl);
         }
     }
 
@@ -257,19 +255,16 @@ impl CacheExchange {
         };
         status.ttl = Some(storable.left());
         let place = lookup.place_at(&marker, at);
-        let key = lookup.remembered_as();
-        let Some(buffer) = storable.into_stored(marker.generation).encode_head() else {
-            self.remember(Refused::TooLarge, &key, cx);
-            return self.refuse(Refused::TooLarge, lead, status, head, cx);
-        };
         let limit = self.core.room_for(&place);
         let expected = declared
             .and_then(|length| usize::try_from(length).ok())
             .unwrap_or(0);
-        if buffer.len().saturating_add(expected) > limit {
-            self.remember(Refused::TooLarge, &key, cx);
+        let buffer = storable.into_stored(marker.generation).encode_head();
+        let fits = |buffer: &Vec<u8>| buffer.len().saturating_add(expected) <= limit;
+        let Some(buffer) = buffer.filter(fits) else {
+            self.remember(Refused::TooLarge, || lookup.remembered_as(), cx);
             return self.refuse(Refused::TooLarge, lead, status, head, cx);
-        }
+        };
         let mut room = Room::of(&self.core);
         if !room.take(buffer.len()) {
             return self.refuse(Refused::Busy, lead, status, head, cx);
@@ -288,7 +283,7 @@ impl CacheExchange {
                 .map(|(stored, _)| stored)
                 .filter(|stored| stored.part.is_some()),
             lead,
-            key,
+            key: lookup.remembered_as(),
         });
         if head.end {
             self.captured(capture, &[], true, cx);
@@ -307,7 +302,8 @@ impl CacheExchange {
     ) {
         if capture.buffer.len().saturating_add(chunk.len()) > capture.limit {
             cx.count(Refused::TooLarge.counter());
-            self.remember(Refused::TooLarge, &capture.key, cx);
+            let key = std::mem::take(&mut capture.key);
+            self.remember(Refused::TooLarge, || key, cx);
             cx.log(
                 Level::Debug,
                 "cache: a response grew over max_object_bytes and was not stored",

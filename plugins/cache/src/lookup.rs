@@ -625,15 +625,20 @@ impl CacheExchange {
         }
     }
 
+    /// Whether what comes may be for other requests too.
+    pub(crate) fn may_serve_others(&self, lookup: &Lookup, missed: Missed, cx: &Cx<'_>) -> bool {
+        missed.collapses()
+            && !lookup.is_head
+            && !lookup.asked.no_store
+            && !lookup.request.has("range")
+            && !self.is_known_uncacheable(lookup, cx)
+    }
+
     /// Whether what comes is likely to be stored, and is wanted whole for that: a 304 to this client's own condition fills nothing.
     fn may_fill(&self, lookup: &Lookup, missed: Missed, cx: &Cx<'_>) -> bool {
         self.core.settings.ask_for_all
-            && missed.collapses()
-            && !lookup.is_head
-            && !lookup.asked.no_store
             && !lookup.request.has("authorization")
-            && !lookup.request.has("range")
-            && !self.is_known_uncacheable(lookup, cx)
+            && self.may_serve_others(lookup, missed, cx)
     }
 
     fn only_if_cached(&mut self, lookup: &Lookup, missed: Missed, cx: &mut Cx<'_>) -> Step {

@@ -4,15 +4,15 @@
 
 mod nulls;
 
-use self::nulls::{NULL, Nulls};
+use self::nulls::Nulls;
 use crate::Invalid;
 use crate::block::{BLOCK, StringCarry, Vectors, prefix_xor, spread};
 use crate::lexer::is_space;
 use crate::rules::DropNulls;
-use crate::stretch::{Packed, STRETCH};
+use crate::stretch::{Packed, STRETCH, put};
 
 /// Whitespace before a text, at most; what has more goes on as it came.
-const LEAD: usize = 64;
+pub(crate) const LEAD: usize = 64;
 
 /// One body.
 #[derive(Clone, Debug)]
@@ -138,7 +138,7 @@ impl Bare {
         for block in blocks {
             let vectors = Vectors::load(block);
             let Kept { keep, .. } = self.keep(&vectors);
-            at = self.compact(&vectors, keep, at);
+            at = put(&vectors, keep, &mut self.kept, at);
         }
         out.extend_from_slice(self.kept.get(..at).unwrap_or_default());
     }
@@ -157,10 +157,9 @@ impl Bare {
                 strings,
                 stray,
             } = self.keep(&vectors);
-            if self.nulls.letters > 0 && !self.nulls.goes_on(block) {
-                self.nulls.put_back(out);
+            if !self.nulls.to_come.is_empty() {
+                keep &= u64::MAX << self.nulls.go_on(block, out);
             }
-            keep &= u64::MAX << std::mem::take(&mut self.nulls.letters);
             if self.nulls.comma {
                 keep = self.without_comma(block, keep);
             }
@@ -175,37 +174,25 @@ impl Bare {
                 let null = nulls.trailing_zeros();
                 nulls &= nulls - 1;
                 let before = (1 << null) - 1;
-                at = self.compact(&vectors, keep & before, at);
+                at = put(&vectors, keep & before, &mut self.kept, at);
                 out.extend_from_slice(self.kept.get(..at).unwrap_or_default());
                 (at, keep) = (0, keep & !before);
                 let rest = block.get(null as usize..).unwrap_or_default();
-                let is_null = rest.iter().zip(NULL).all(|(byte, letter)| byte == letter);
-                if is_null && self.nulls.drop(out, floor) {
-                    let end = null + NULL.len() as u32;
-                    self.nulls.letters = end.saturating_sub(u64::BITS);
-                    keep &= u64::MAX.checked_shl(end).unwrap_or(0);
+                let letters = self.nulls.drop(rest, out, floor);
+                if letters > 0 {
+                    keep &= u64::MAX.checked_shl(null + letters).unwrap_or(0);
                     nulls &= keep;
                     if self.nulls.comma {
                         keep = self.without_comma(block, keep);
                     }
                 }
             }
-            at = self.compact(&vectors, keep, at);
+            at = put(&vectors, keep, &mut self.kept, at);
             if stray != 0 {
                 self.nulls.stop();
             }
         }
         out.extend_from_slice(self.kept.get(..at).unwrap_or_default());
-    }
-
-    /// Packs what is kept of a block behind what already is; says how much that is now.
-    #[inline(always)]
-    fn compact(&mut self, vectors: &Vectors, keep: u64, at: usize) -> usize {
-        let to = self.kept.get_mut(at..);
-        if let Some(to) = to.and_then(|to| to.first_chunk_mut()) {
-            vectors.compact(keep, to);
-        }
-        at + keep.count_ones() as usize
     }
 
     /// Leaves out the comma behind the first value of an array or object, which went.
@@ -230,12 +217,8 @@ impl Bare {
         if is_outside && byte == b'\\' {
             self.nulls.stop();
         }
-        if self.nulls.letters > 0 {
-            if self.nulls.goes_on(&[byte]) {
-                self.nulls.letters -= 1;
-                return;
-            }
-            self.nulls.put_back(out);
+        if !self.nulls.to_come.is_empty() && self.nulls.go_on(&[byte], out) > 0 {
+            return;
         }
         if is_outside && is_space(byte) {
             return;
@@ -243,8 +226,8 @@ impl Bare {
         if std::mem::take(&mut self.nulls.comma) && byte == b',' {
             return;
         }
-        if is_outside && byte == b'n' && self.nulls.go() && self.nulls.drop(out, floor) {
-            self.nulls.letters = NULL.len() as u32 - 1;
+        let is_null = is_outside && byte == b'n' && self.nulls.go();
+        if is_null && self.nulls.drop(&[byte], out, floor) > 0 {
             return;
         }
         out.push(byte);

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use edgeweir_filter::load;
 
+use crate::bare::LEAD;
 use crate::lexer::is_space;
 use crate::{Bare, DropNulls, Framing, Invalid, Lexer, Mask, Minify, Rewriter, Rules};
 
@@ -137,7 +138,7 @@ pub fn json(data: &[u8]) {
         let (rewritten, invalid) = rewritten(rules, Framing::Single, false, &text, usize::MAX);
         // What begins with more whitespace is not looked at unchecked.
         let lead = text.iter().take_while(|&&byte| is_space(byte)).count();
-        if invalid.is_none() && lead <= 64 {
+        if invalid.is_none() && lead <= LEAD {
             assert_eq!(without, rewritten);
         }
     }

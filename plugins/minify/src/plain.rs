@@ -133,12 +133,12 @@ impl Stretch {
     pub(crate) fn cut(&mut self, scan: &Scan, nesting: &mut Nesting) -> Option<Cut> {
         let (bytes, bones) = match scan.ended {
             Some(bone) => {
-                self.masks.count(scan.blocks);
                 let closed = match self.bones.get(bone)? {
                     b'}' => Container::Object,
                     _ => Container::Array,
                 };
                 let _ = nesting.push(closed, usize::MAX);
+                // The scan has counted them.
                 let (block, within) = self.masks.find(bone)?;
                 (block * BLOCK + within.ilog2() as usize, bone)
             }

@@ -243,11 +243,17 @@ fn pack<const SPARSE: bool>(
         if SPARSE && keep == 0 {
             continue;
         }
-        let to = packed.get_mut(length..).and_then(|to| to.first_chunk_mut());
-        if let Some(to) = to {
-            Vectors::load(block).compact(keep, to);
-        }
-        length += keep.count_ones() as usize;
+        length = put(&Vectors::load(block), keep, packed, length);
     }
     length
+}
+
+/// Packs what is kept of a block behind what already is; says how much that is now.
+#[inline(always)]
+pub(crate) fn put(vectors: &Vectors, keep: u64, packed: &mut Packed, at: usize) -> usize {
+    let to = packed.get_mut(at..).and_then(|to| to.first_chunk_mut());
+    if let Some(to) = to {
+        vectors.compact(keep, to);
+    }
+    at + keep.count_ones() as usize
 }

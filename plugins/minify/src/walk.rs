@@ -92,8 +92,7 @@ impl Walk {
     /// Whether names still matter to a mask, in an object that is at this depth.
     #[inline]
     pub(crate) fn is_open(&mut self, depth: usize) -> bool {
-        self.leave(depth);
-        self.passed.is_none() && self.marks.last().is_some_and(|mark| mark.sieve != 0)
+        self.sought(depth).is_some()
     }
 
     /// What the masks look for in an object that is at this depth, where names matter.

@@ -1,5 +1,6 @@
 //! The module, with its vectors, gives what the native code gives byte by byte.
 
+use std::fmt::Arguments;
 use std::fs;
 use std::rc::Rc;
 
@@ -84,6 +85,16 @@ fn rewritten(rules: &Rc<Rules>, text: &[u8]) -> Vec<u8> {
     out
 }
 
+fn same(what: Arguments<'_>, text: &[u8], want: &[u8], out: &[u8]) {
+    assert!(
+        out == want,
+        "{what}\n{}\n{}\n{}",
+        String::from_utf8_lossy(text),
+        String::from_utf8_lossy(want),
+        String::from_utf8_lossy(out),
+    );
+}
+
 #[test]
 fn of_json_the_module_leaves_the_same_unchecked() {
     let mut kernel = Kernel::new().expect("the module");
@@ -102,12 +113,11 @@ fn of_json_the_module_leaves_the_same_unchecked() {
                 kernel.input(&text).expect("room");
                 let length = kernel.bare(chunk, number).expect("no trap");
                 let out = kernel.output(length).expect("the output");
-                assert!(
-                    out == want,
-                    "{nulls}, chunks of {chunk}\n{}\n{}\n{}",
-                    String::from_utf8_lossy(&text),
-                    String::from_utf8_lossy(&want),
-                    String::from_utf8_lossy(&out),
+                same(
+                    format_args!("{nulls}, chunks of {chunk}"),
+                    &text,
+                    &want,
+                    &out,
                 );
             }
         }
@@ -134,12 +144,11 @@ fn the_module_rewrites_as_the_native_code_does() {
                 kernel.input(&text).expect("room");
                 let length = kernel.rewrite(chunk, 512).expect("no trap");
                 let out = kernel.output(length).expect("the output");
-                assert!(
-                    out == want,
-                    "{config}, chunks of {chunk}\n{}\n{}\n{}",
-                    String::from_utf8_lossy(&text),
-                    String::from_utf8_lossy(&want),
-                    String::from_utf8_lossy(&out),
+                same(
+                    format_args!("{config}, chunks of {chunk}"),
+                    &text,
+                    &want,
+                    &out,
                 );
             }
         }

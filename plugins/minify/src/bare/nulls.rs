@@ -4,9 +4,9 @@
 
 use crate::rewriter::LONGEST_NAME;
 use crate::rules::DropNulls;
+use crate::scalar::literal;
 
-/// What is looked for.
-pub(super) const NULL: &[u8] = b"null";
+const NULL: &[u8] = b"null";
 
 /// What of a text `null`s have to do with.
 #[derive(Clone, Debug)]
@@ -14,8 +14,8 @@ pub(super) struct Nulls {
     which: DropNulls,
     /// The end of what was kept before: what goes with a `null` that comes, if one does.
     held: Vec<u8>,
-    /// Letters of the last one that are still to come.
-    pub(super) letters: u32,
+    /// What of the last one is still to come.
+    pub(super) to_come: &'static [u8],
     /// The first value of an array or object went: so does the comma behind it.
     pub(super) comma: bool,
     /// What went with the last one, up to it.
@@ -28,7 +28,7 @@ impl Nulls {
         Self {
             which,
             held: Vec::new(),
-            letters: 0,
+            to_come: &[],
             comma: false,
             gone: Vec::new(),
             dropped: 0,
@@ -46,9 +46,12 @@ impl Nulls {
         self.which = DropNulls::Never;
     }
 
-    /// Drops one that comes behind `kept`, with its name and the comma before it; says whether it goes. What is before `floor` has
-    /// nothing to do with it.
-    pub(super) fn drop(&mut self, kept: &mut Vec<u8>, floor: &mut usize) -> bool {
+    /// Drops one that comes behind `kept`, where `rest` is one as far as it goes, with its name and the comma before it; says how many
+    /// of its letters go. What is before `floor` has nothing to do with it.
+    pub(super) fn drop(&mut self, rest: &[u8], kept: &mut Vec<u8>, floor: &mut usize) -> u32 {
+        let (letters, Ok(to_come)) = literal(NULL, rest) else {
+            return 0;
+        };
         let text = kept.get(*floor..).unwrap_or_default();
         let start = match text.last() {
             Some(b':') => name(text.get(..text.len() - 1).unwrap_or_default()),
@@ -56,14 +59,14 @@ impl Nulls {
             _ => None,
         };
         let Some(start) = start else {
-            return false;
+            return 0;
         };
         // What comes before it is always there.
         let before = start.checked_sub(1);
         let from = match before.and_then(|before| Some((before, text.get(before)?))) {
             Some((before, b',')) => before,
             Some((_, b'{' | b'[')) => start,
-            _ => return false,
+            _ => return 0,
         };
         self.comma = from == start;
         self.gone.clear();
@@ -73,7 +76,8 @@ impl Nulls {
         // A comma comes before the next one, if it is not again the first.
         *floor = kept.len() - usize::from(self.comma);
         self.dropped += 1;
-        true
+        self.to_come = to_come;
+        letters as u32
     }
 
     /// Puts what was held at the end of what is kept.
@@ -81,29 +85,32 @@ impl Nulls {
         kept.append(&mut self.held);
     }
 
-    /// Whether what follows are the letters that are still to come, of those of them that are there.
-    pub(super) fn goes_on(&self, bytes: &[u8]) -> bool {
-        let to_come = NULL.split_at_checked(NULL.len() - self.letters as usize);
-        let to_come = to_come.map_or(NULL, |(_, to_come)| to_come);
-        bytes
-            .iter()
-            .zip(to_come)
-            .all(|(byte, letter)| byte == letter)
+    /// Goes on with the letters that are still to come; says how many go. Where it was no `null` it is put back.
+    pub(super) fn go_on(&mut self, bytes: &[u8], kept: &mut Vec<u8>) -> u32 {
+        match literal(self.to_come, bytes) {
+            (letters, Ok(to_come)) => {
+                self.to_come = to_come;
+                letters as u32
+            }
+            (_, Err(_)) => {
+                self.put_back(kept);
+                0
+            }
+        }
     }
 
     /// Puts back what went last: it was no `null`, or the comma behind it does not go.
-    pub(super) fn put_back(&mut self, kept: &mut Vec<u8>) {
+    fn put_back(&mut self, kept: &mut Vec<u8>) {
         kept.append(&mut self.gone);
-        let there = NULL.split_at_checked(NULL.len() - self.letters as usize);
-        kept.extend_from_slice(there.map_or(NULL, |(there, _)| there));
+        kept.extend_from_slice(NULL.strip_suffix(self.to_come).unwrap_or(NULL));
         self.dropped = self.dropped.saturating_sub(1);
-        (self.comma, self.letters) = (false, 0);
+        (self.comma, self.to_come) = (false, &[]);
     }
 
     /// The rest comes as it is: puts back what was held, and what letters or a comma that come are of.
     pub(super) fn end(&mut self, kept: &mut Vec<u8>) {
         self.release(kept);
-        if self.comma || self.letters > 0 {
+        if self.comma || !self.to_come.is_empty() {
             self.put_back(kept);
         }
     }

@@ -145,12 +145,8 @@ impl Guided<'_> {
 
     fn go(&mut self) {
         if let Some(depth) = self.rewriter.dropped_at {
-            if self.leave(self.depth - depth, 0) {
+            if self.leave_to(depth) {
                 self.rewriter.dropped_at = None;
-                for _ in depth..self.depth {
-                    self.rewriter.before.pop();
-                }
-                self.depth = depth;
             }
             self.pending = false;
             self.stretch.masks.leave_out(0, self.tokens.at());
@@ -161,11 +157,7 @@ impl Guided<'_> {
             // The stretch begins within a value that no mask goes into.
             self.leads = self.pending && self.rewriter.wrote;
             self.pending = false;
-            if self.leave(self.depth - depth, 0) {
-                for _ in depth..self.depth {
-                    self.rewriter.before.pop();
-                }
-                self.depth = depth;
+            if self.leave_to(depth) {
                 self.rewriter.wrote = true;
             } else {
                 self.goes_on();
@@ -443,6 +435,18 @@ impl Guided<'_> {
         }
         self.tokens.step();
         true
+    }
+
+    /// Goes to what follows the value at this depth that the stretch begins in; says whether its end is in the stretch.
+    fn leave_to(&mut self, depth: usize) -> bool {
+        let is_left = self.leave(self.depth - depth, 0);
+        if is_left {
+            for _ in depth..self.depth {
+                self.rewriter.before.pop();
+            }
+            self.depth = depth;
+        }
+        is_left
     }
 
     /// Goes to what follows the end of the outermost of `open` arrays and objects, which are open at the place `from`; says
