@@ -26,8 +26,8 @@ pub fn gathered(files: &Files, source: &Source) -> anyhow::Result<Option<Arc<Tem
     if files.shown.is_empty() {
         return Ok(None);
     }
-    let named = source.file.parent().unwrap_or(Path::new(""));
-    let application = std::path::absolute(named).context("the manifest's folder")?;
+    let manifest = std::path::absolute(&source.file).context("the manifest's place")?;
+    let application = manifest.parent().unwrap_or(Path::new("/")).to_owned();
     let to = tempfile::Builder::new()
         .prefix("edgeweir-files-")
         .tempdir()

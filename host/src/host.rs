@@ -23,7 +23,7 @@ use crate::serve::access::AccessLog;
 use crate::serve::exchange::Telling;
 use crate::serve::listener::{Setup, Slot};
 use crate::serve::{Accepting, Bounds, Site, Upstream, tls};
-use crate::sources::fetch_missing;
+use crate::sources;
 use crate::stats::ListenerStats;
 use crate::ways::{Build, settings_of};
 
@@ -150,7 +150,7 @@ impl Prepared {
 
     async fn after(config: Config, kept: Kept, logs: Logs) -> anyhow::Result<Self> {
         let token = config.admin_token()?;
-        fetch_missing(&config).await?;
+        sources::make_ready(&config).await?;
         let before = kept.state;
         let reloads = before
             .as_ref()

@@ -84,8 +84,12 @@ impl Drop for Alive {
 pub fn files(config: &Config) -> BTreeSet<PathBuf> {
     let mut files = BTreeSet::new();
     files.insert(config.source.file.clone());
-    let modules = config.filters.values();
-    files.extend(modules.map(|filter| config.resolve(filter.module.get_ref())));
+    for filter in config.filters.values() {
+        match &filter.link {
+            Some(link) => files.extend(link.files().cloned()),
+            None => files.extend([config.resolve(filter.module.get_ref())]),
+        }
+    }
     for tls in config.listeners.iter().filter_map(|it| it.tls.as_ref()) {
         files.extend(tls::files(config, tls));
     }

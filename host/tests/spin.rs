@@ -112,7 +112,7 @@ fn a_manifest_that_cannot_run_says_why_with_its_place() {
     let profile = format!("{base}profile = {{ debug = {{}} }}\n");
     assert!(read(&profile, &given).is_ok());
     let composed = format!("{base}dependencies = {{ \"a:b/c\" = \"0.1.0\" }}\n");
-    let error = read(&composed, &given).expect_err("components are not composed");
+    let error = read(&composed, &given).expect_err("no registry is asked");
     assert!(error.message.contains("--lenient"), "{error}");
     let lenient = Options {
         lenient: true,
@@ -192,6 +192,102 @@ async fn an_application_of_spin_3_runs_as_it_is_and_keeps_what_it_keeps() {
         matches!(&warned[..], [("not-offered", why)] if why.contains("fermyon:spin/llm@2.0.0")),
         "{warned:?}"
     );
+}
+
+#[test]
+fn a_manifest_is_named_from_its_own_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = format!(
+        "spin_manifest_version = 2\n[application]\nname = \"a\"\n[[trigger.http]]\nroute = \"/...\"\ncomponent = \"a\"\n\
+         [component.a]\nsource = {:?}\nfiles = [\"spin.toml\"]\n",
+        gateway()
+    );
+    std::fs::write(folder.path().join("spin.toml"), text).expect("writes");
+    let checked = Command::new(env!("CARGO_BIN_EXE_edgeweir"))
+        .args(["check", "spin.toml"])
+        .current_dir(&folder)
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success(), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dependency_is_linked_into_its_component() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifest = |export: &str| {
+        format!(
+            "spin_manifest_version = 2\n[application]\nname = \"a\"\n[[trigger.http]]\nroute = \"/...\"\ncomponent = \"a\"\n\
+             [component.a]\nsource = {:?}\n[component.a.dependencies]\n\"wasi:config\" = {{ path = \"settings.wasm\"{export} }}\n",
+            older()
+        )
+    };
+    let file = folder.path().join("spin.toml");
+    let dependency = folder.path().join("settings.wasm");
+    std::fs::write(&file, manifest("")).expect("writes");
+    let start = async || {
+        let config = Config::read_with(&file, &options()).expect("it is read");
+        assert!(edgeweir::reload::files(&config).contains(&dependency));
+        Host::start(config).await
+    };
+    let error = start().await.err().expect("there is none").to_string();
+    assert!(error.contains("spin.toml:10:"), "{error}");
+    assert!(
+        error.contains("in `filter.a.dependencies.\"wasi:config\"`"),
+        "{error}"
+    );
+    assert!(error.contains("settings.wasm cannot be read"), "{error}");
+    for value in ["first!", "second"] {
+        std::fs::write(&dependency, settings(value)).expect("writes");
+        let host = start().await.expect("it starts");
+        let answer = get_raw(host.addresses()[0], "/config?any", "").await;
+        assert!(
+            answer.contains(&format!("Ok(Some(\"{value}\")) Ok([])")),
+            "{answer}"
+        );
+        host.stop().await;
+    }
+    std::fs::write(&file, manifest(", export = \"a:b/c\"")).expect("writes");
+    let error = start()
+        .await
+        .err()
+        .expect("it exports no such thing")
+        .to_string();
+    assert!(error.contains("it does not export a:b/c"), "{error}");
+}
+
+/// A component that exports settings, of which each has this value of six bytes.
+fn settings(value: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(component
+            (core module $m
+                (memory (export "memory") 1)
+                (data (i32.const 4) "\01\00\00\00\20\00\00\00\06\00\00\00")
+                (data (i32.const 32) "{value}")
+                (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 64))
+                (func (export "get") (param i32 i32) (result i32) (i32.const 0))
+                (func (export "all") (result i32) (i32.const 128)))
+            (core instance $i (instantiate $m))
+            (alias core export $i "memory" (core memory $memory))
+            (alias core export $i "realloc" (core func $realloc))
+            (type $error (variant (case "upstream" string) (case "io" string)))
+            (func $get (param "key" string) (result (result (option string) (error $error)))
+                (canon lift (core func $i "get") (memory $memory) (realloc $realloc)))
+            (func $all (result (result (list (tuple string string)) (error $error)))
+                (canon lift (core func $i "all") (memory $memory)))
+            (component $named
+                (type $error (variant (case "upstream" string) (case "io" string)))
+                (import "import-error" (type $named (eq $error)))
+                (import "import-get" (func $get (param "key" string) (result (result (option string) (error $named)))))
+                (import "import-all" (func $all (result (result (list (tuple string string)) (error $named)))))
+                (export $out "error" (type $error))
+                (export "get" (func $get) (func (param "key" string) (result (result (option string) (error $out)))))
+                (export "get-all" (func $all) (func (result (result (list (tuple string string)) (error $out))))))
+            (instance $settings (instantiate $named
+                (with "import-error" (type $error)) (with "import-get" (func $get)) (with "import-all" (func $all))))
+            (export "wasi:config/store@0.2.0-draft-2024-09-27" (instance $settings)))"#
+    );
+    wat::parse_str(text).expect("a component")
 }
 
 #[tokio::test(flavor = "multi_thread")]

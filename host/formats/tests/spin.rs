@@ -75,6 +75,37 @@ fn a_component_may_stand_where_it_is_used_and_be_somewhere_else() {
 }
 
 #[test]
+fn a_dependency_has_what_it_inherits() {
+    let text = format!(
+        "{BASE}[component.main.dependencies]\n\"a:b/c@1.0.0\" = {{ path = \"a.wasm\" }}\n\
+         \"a:d\" = {{ path = \"d.wasm\", export = \"x:y/z\", inherit_configuration = true }}\n"
+    );
+    let (app, findings) = spin::read(&text, &given());
+    assert_eq!(findings, []);
+    let main = &app.triggers[0].service.component;
+    let [c, d] = main.dependencies.as_slice() else {
+        panic!("two")
+    };
+    assert_eq!(c.imports.value.as_str(), "a:b/c@1.0.0");
+    assert_eq!(c.source.value, Source::File("a.wasm".into()));
+    let all = [
+        "allowed_outbound_hosts",
+        "environment",
+        "files",
+        "key_value_stores",
+        "variables",
+    ];
+    assert_eq!(main.withholds(c), all);
+    assert_eq!((d.export.as_deref(), d.inherits), (Some("x:y/z"), true));
+    assert!(main.withholds(d).is_empty());
+    let source = "source = \"main.wasm\"\n";
+    let inherits = format!("{source}dependencies_inherit_configuration = true\n");
+    let (app, findings) = spin::read(&text.replace(source, &inherits), &given());
+    assert_eq!(findings, []);
+    assert!(app.triggers[0].service.component.dependencies[0].inherits);
+}
+
+#[test]
 fn a_manifest_is_read_whole() {
     let (app, findings) = spin::read(BASE, &given());
     assert_eq!(findings, []);
@@ -202,6 +233,30 @@ fn what_is_left_out_is_named() {
             Unsupported,
             "component.trim.source",
             "no registry",
+        ),
+        (
+            "version of a dependency",
+            "source = \"trim.wasm\"",
+            "source = \"trim.wasm\"\ndependencies = { \"a:b/c\" = \">= 1.0.0\" }",
+            Unsupported,
+            "component.trim.dependencies.a:b/c",
+            "a registry",
+        ),
+        (
+            "registry of a dependency",
+            "source = \"trim.wasm\"",
+            "source = \"trim.wasm\"\ndependencies = { \"a:b/c\" = { version = \"1.0.0\", registry = \"a\" } }",
+            Unsupported,
+            "component.trim.dependencies.a:b/c",
+            "no registry",
+        ),
+        (
+            "part of a configuration",
+            "source = \"trim.wasm\"",
+            "source = \"trim.wasm\"\ndependencies.\"a:b\" = { path = \"a\", inherit_configuration = [\"files\"] }",
+            Unsupported,
+            "dependencies.a:b.inherit_configuration",
+            "all or nothing",
         ),
         (
             "unknown",

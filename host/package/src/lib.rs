@@ -9,6 +9,7 @@ mod blob;
 mod compose;
 mod image;
 mod layout;
+mod link;
 mod manifest;
 
 pub use application::{Application, Component, Trigger, Variable};
@@ -16,4 +17,5 @@ pub use blob::Digest;
 pub use compose::{ComposeError, Part, compose};
 pub use image::{Form, Image, Interfaces, Label};
 pub use layout::{Layout, Written};
+pub use link::{Dependency, link};
 pub use manifest::{ManifestError, Manifested, read as read_manifest};

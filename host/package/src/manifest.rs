@@ -5,11 +5,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use edgeweir_host_formats::component::made_component;
+use edgeweir_host_formats::spin::Imports;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::application::{Application, Component, Trigger, Variable};
 use crate::compose::{Part, compose};
+use crate::link::{Dependency, link};
 
 /// A manifest that could not become an application, and why.
 #[derive(Debug)]
@@ -131,8 +133,21 @@ struct Source {
     key_value_stores: Vec<String>,
     #[serde(default)]
     sqlite_databases: Vec<String>,
+    #[serde(default)]
+    dependencies: BTreeMap<String, Depends>,
+    #[serde(default)]
+    dependencies_inherit_configuration: bool,
     #[serde(rename = "build")]
     _build: Option<IgnoredAny>,
+}
+
+/// A component that satisfies imports.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Depends {
+    path: PathBuf,
+    export: Option<String>,
+    inherit_configuration: Option<bool>,
 }
 
 impl Source {
@@ -247,9 +262,9 @@ impl<'a> Reader<'a> {
         self.note(own, settings, middlewares);
         let parts = before
             .iter()
-            .map(|name| self.part(name))
+            .map(|name| self.part(name, settings))
             .collect::<Result<Vec<_>, _>>()?;
-        let wasm = compose(&parts, &self.part(own)?)
+        let wasm = compose(&parts, &self.part(own, settings)?)
             .map_err(|error| ManifestError(format!("trigger \"{}\": {error}", trigger.route)))?;
         self.components.push(Component {
             id: id.clone(),
@@ -297,24 +312,49 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn part(&self, id: &str) -> Result<Part, ManifestError> {
-        let source = &self.settings(id)?.source;
-        let file = self.folder.join(source);
+    /// A component with its dependencies linked in; `granted` is the one whose grants it gets.
+    fn part(&self, id: &str, granted: &Source) -> Result<Part, ManifestError> {
+        let settings = self.settings(id)?;
+        let place = format!("component.{id}.source");
+        let part = Part {
+            name: id.to_owned(),
+            wasm: self.file(&settings.source, &place)?,
+        };
+        let mut dependencies = Vec::new();
+        for (name, it) in &settings.dependencies {
+            let place = format!("component.{id}.dependencies.\"{name}\".path");
+            let all = settings.dependencies_inherit_configuration;
+            let inherits = it.inherit_configuration.unwrap_or(all);
+            dependencies.push(Dependency {
+                part: Part {
+                    name: name.clone(),
+                    wasm: self.file(&it.path, &place)?,
+                },
+                imports: Imports::new(name),
+                export: it.export.clone(),
+                withheld: match inherits {
+                    true => Vec::new(),
+                    false => granted.grants().collect(),
+                },
+            });
+        }
+        if dependencies.is_empty() {
+            return Ok(part);
+        }
+        let linked = link(&part, &dependencies);
+        let wasm = linked.map_err(|error| ManifestError(format!("component.{id}: {error}")))?;
+        Ok(Part { wasm, ..part })
+    }
+
+    fn file(&self, file: &Path, place: &str) -> Result<Vec<u8>, ManifestError> {
+        let file = self.folder.join(file);
         let wasm = std::fs::read(&file).map_err(|error| {
             ManifestError(format!(
-                "component.{id}.source: {} cannot be read: {error}",
+                "{place}: {} cannot be read: {error}",
                 file.display()
             ))
         })?;
-        let wasm = made_component(wasm).map_err(|error| {
-            ManifestError(format!(
-                "component.{id}.source: {}: {error}",
-                file.display()
-            ))
-        })?;
-        Ok(Part {
-            name: id.to_owned(),
-            wasm,
-        })
+        made_component(wasm)
+            .map_err(|error| ManifestError(format!("{place}: {}: {error}", file.display())))
     }
 }

@@ -129,8 +129,8 @@ pub(super) fn unreadable(config: &Config) -> Vec<Finding> {
         let file = config.resolve(filter.module.get_ref());
         let inspected = match Inspected::read(&file) {
             Ok(inspected) => inspected,
-            // What is wrong with fetching it is said where it is fetched.
-            Err(_) if filter.remote.is_some() => continue,
+            // What is wrong with fetching or linking it is said where that is done.
+            Err(_) if filter.remote.is_some() || filter.link.is_some() => continue,
             Err(error) => {
                 findings.push(Finding {
                     level: Level::Error,

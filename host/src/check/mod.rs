@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::config::{Config, ConfigError, Options, Source};
 use crate::host::Prepared;
 use crate::schema;
-use crate::sources::fetch_missing;
+use crate::sources;
 
 /// Arguments of `check`.
 #[derive(clap::Args, Debug)]
@@ -59,10 +59,10 @@ pub async fn check(arguments: &Check) -> Vec<Found> {
     };
     let (config, mut found) = match Config::read_with(&arguments.file, &options) {
         Ok(config) => {
-            // What is not to be loaded is not fetched.
+            // What is not to be loaded is neither fetched nor linked.
             let fetched = match arguments.no_load {
                 true => Ok(()),
-                false => fetch_missing(&config).await,
+                false => sources::make_ready(&config).await,
             };
             let mut found = looked_at(&config, &options);
             if let Err(error) = fetched {

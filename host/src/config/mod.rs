@@ -24,7 +24,7 @@ pub use edgeweir_host_formats::envoy::StripPort;
 pub use edgeweir_host_formats::number::Within;
 use edgeweir_host_formats::outbound::Outbound;
 use edgeweir_host_formats::remote::Remote;
-use edgeweir_host_formats::spin::{Files, Store};
+use edgeweir_host_formats::spin::{Files, Imports, Store};
 use edgeweir_host_formats::written::choices;
 use edgeweir_host_formats::{Finding, Placed};
 use serde::Deserialize;
@@ -335,6 +335,41 @@ pub struct Filter {
     /// Where the module is fetched from, when it is not there.
     #[serde(skip)]
     pub remote: Option<Remote>,
+    /// What the module is linked of before it is loaded.
+    #[serde(skip)]
+    pub link: Option<Link>,
+}
+
+/// A component and what satisfies its imports.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// The component's file; where it is fetched from is the filter's.
+    pub component: PathBuf,
+    /// The others.
+    pub dependencies: Vec<Linked>,
+}
+
+impl Link {
+    /// All files.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let dependencies = self.dependencies.iter().map(|it| &it.file);
+        std::iter::once(&self.component).chain(dependencies)
+    }
+}
+
+/// A component that satisfies imports of another.
+#[derive(Clone, Debug)]
+pub struct Linked {
+    /// The imports.
+    pub imports: Placed<Imports>,
+    /// Its file.
+    pub file: PathBuf,
+    /// Where that is fetched from, when it is not there.
+    pub remote: Option<Remote>,
+    /// Which of its exports they get.
+    pub export: Option<String>,
+    /// What it does not inherit of what the component is granted.
+    pub withheld: Vec<&'static str>,
 }
 
 /// What a component of Spin's may reach.
@@ -399,6 +434,7 @@ impl Filter {
             raw: None,
             grants: None,
             remote: None,
+            link: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::template::fill;
-use super::{Application, Component, Files, Service, Shown, Source, Trigger};
+use super::{Application, Component, Files, Service, Shown, Source, Trigger, dependency};
 use crate::outbound::Outbound;
 use crate::remote::Remote;
 use crate::route::Segments;
@@ -171,7 +171,9 @@ fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component
             at.warn(why);
         }
     }
-    fields.unsupported(&["dependencies", "dependencies_inherit_configuration"]);
+    let inherit = fields.flag("dependencies_inherit_configuration");
+    let dependencies = fields.get("dependencies");
+    let dependencies = dependencies.map_or_else(Vec::new, |at| dependency::read(&at, inherit));
     if let Some(profiles) = fields.get("profile") {
         profiles.warn("no profile is chosen: what is written outside of them is run, as without `spin up --profile`");
     }
@@ -209,7 +211,7 @@ fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component
     let files = files(&fields);
     let source = fields.need("source")?;
     let from = match source.node.value {
-        Value::Map(_) => Source::Remote(remote(&source)?),
+        Value::Map(_) => Source::Remote(elsewhere(&source)?),
         _ => Source::File(PathBuf::from(source.text()?)),
     };
     Some(Component {
@@ -221,19 +223,25 @@ fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component
         key_value_stores,
         sqlite_databases,
         files,
+        dependencies,
     })
 }
 
 /// `{ url = "…", digest = "sha256:…" }`.
-fn remote(at: &At<'_>) -> Option<Remote> {
+fn elsewhere(at: &At<'_>) -> Option<Remote> {
     let fields = at.section();
     let Some(url) = fields.text("url") else {
         fields.let_go();
         at.unsupported("a source is a file, or `{ url, digest }`; no registry is asked");
         return None;
     };
+    remote(at, &fields, &url)
+}
+
+/// What the URL names, which is known by the digest beside it.
+pub(super) fn remote(at: &At<'_>, fields: &Section<'_>, url: &str) -> Option<Remote> {
     let digest = fields.need("digest")?.text()?;
-    Remote::new(&url, &digest).map_err(|why| at.error(why)).ok()
+    Remote::new(url, &digest).map_err(|why| at.error(why)).ok()
 }
 
 fn files(fields: &Section<'_>) -> Files {

@@ -1,5 +1,6 @@
 //! Spin's manifest (`spin.toml`, version 2) and its runtime configuration, as far as HTTP triggers have a meaning here.
 
+mod dependency;
 mod manifest;
 mod runtime;
 mod template;
@@ -12,6 +13,7 @@ use crate::remote::Remote;
 use crate::route::Segments;
 use crate::{Finding, Placed};
 
+pub use dependency::{Dependency, Imports};
 pub use runtime::{Runtime, Store, read as read_runtime};
 
 /// An application.
@@ -64,6 +66,8 @@ pub struct Component {
     pub sqlite_databases: Vec<Placed<String>>,
     /// Files it may read.
     pub files: Files,
+    /// What satisfies imports of its own.
+    pub dependencies: Vec<Dependency>,
 }
 
 /// Where a component is.

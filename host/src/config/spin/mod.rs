@@ -4,18 +4,22 @@
 //! component of a route stands at the end of its chain and has nothing behind it.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use edgeweir_host_formats::action::{Action, Edits, Respond};
+use edgeweir_host_formats::remote::Remote;
 use edgeweir_host_formats::route::{HostPattern, Match, PathMatch, VirtualHost};
 use edgeweir_host_formats::spin::{self, Application, Component, Runtime, Service, Store};
 use edgeweir_host_formats::{Finding, Level};
 use http::StatusCode;
 use toml::Spanned;
 
-use crate::sources::place;
+use crate::sources::{linked_place, place};
 
-use super::{Address, Config, ConfigError, Filter, Grants, Listener, Options, Source, Way, Ways};
+use super::{
+    Address, Config, ConfigError, Filter, Grants, Link, Linked, Listener, Options, Source, Way,
+    Ways,
+};
 
 /// Where `spin up` listens.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3000);
@@ -164,16 +168,46 @@ fn translate(application: &Application, config: &mut Config, options: &Options) 
     });
 }
 
+/// A component with its dependencies, if it has any.
+fn link(
+    component: &Component,
+    file: &Path,
+    located: &impl Fn(&spin::Source) -> (PathBuf, Option<Remote>),
+) -> Option<Link> {
+    let dependencies = component.dependencies.iter().map(|it| {
+        let (file, remote) = located(&it.source.value);
+        Linked {
+            imports: it.imports.clone(),
+            file,
+            remote,
+            export: it.export.clone(),
+            withheld: component.withholds(it),
+        }
+    });
+    let dependencies: Vec<_> = dependencies.collect();
+    (!dependencies.is_empty()).then(|| Link {
+        component: file.to_owned(),
+        dependencies,
+    })
+}
+
 /// Adds a component as a filter and gives its name.
 fn add(config: &mut Config, component: &Component, behind: Option<&Component>) -> Spanned<String> {
     let folder = config.source.file.parent().unwrap_or(Path::new(""));
     // As Spin: a source is relative to the manifest, wherever one stands.
-    let (module, remote) = match &component.source.value {
+    let located = |source: &spin::Source| match source {
         spin::Source::File(file) => (folder.join(file), None),
         spin::Source::Remote(remote) => (place(remote), Some(remote.clone())),
     };
+    let (module, remote) = located(&component.source.value);
+    let link = link(component, &module, &located);
+    let module = match &link {
+        Some(link) => linked_place(&config.source.file, link),
+        None => module,
+    };
     let mut filter = Filter::of(module);
     filter.remote = remote;
+    filter.link = link;
     filter.module = Spanned::new(component.source.span.clone(), filter.module.into_inner());
     let place = || component.id.span.clone();
     if !component.environment.is_empty() {
