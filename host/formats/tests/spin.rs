@@ -78,14 +78,15 @@ fn a_component_may_stand_where_it_is_used_and_be_somewhere_else() {
 fn a_dependency_has_what_it_inherits() {
     let text = format!(
         "{BASE}[component.main.dependencies]\n\"a:b/c@1.0.0\" = {{ path = \"a.wasm\" }}\n\
-         \"a:d\" = {{ path = \"d.wasm\", export = \"x:y/z\", inherit_configuration = true }}\n"
+         \"a:d\" = {{ path = \"d.wasm\", export = \"x:y/z\", inherit_configuration = true }}\n\"a:e\" = {{ component = \"trim\" }}\n"
     );
     let (app, findings) = spin::read(&text, &given());
     assert_eq!(findings, []);
     let main = &app.triggers[0].service.component;
-    let [c, d] = main.dependencies.as_slice() else {
-        panic!("two")
+    let [c, d, e] = main.dependencies.as_slice() else {
+        panic!("three")
     };
+    assert_eq!(e.source.value, Source::File("trim.wasm".into()));
     assert_eq!(c.imports.value.as_str(), "a:b/c@1.0.0");
     assert_eq!(c.source.value, Source::File("a.wasm".into()));
     let all = [
@@ -249,6 +250,22 @@ fn what_is_left_out_is_named() {
             Unsupported,
             "component.trim.dependencies.a:b/c",
             "no registry",
+        ),
+        (
+            "dependency that is no component",
+            "source = \"trim.wasm\"",
+            "source = \"trim.wasm\"\ndependencies.\"a:b\" = { component = \"no\" }",
+            Error,
+            "dependencies.a:b.component",
+            "no [component.no]",
+        ),
+        (
+            "dependency with grants of its own",
+            "source = \"trim.wasm\"",
+            "source = \"trim.wasm\"\ndependencies.\"a:b\" = { component = \"main\" }",
+            Error,
+            "dependencies.a:b.component",
+            "allowed_outbound_hosts, environment, files, key_value_stores, variables of its own",
         ),
         (
             "part of a configuration",

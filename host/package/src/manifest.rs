@@ -145,7 +145,8 @@ struct Source {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Depends {
-    path: PathBuf,
+    path: Option<PathBuf>,
+    component: Option<String>,
     export: Option<String>,
     inherit_configuration: Option<bool>,
 }
@@ -322,13 +323,12 @@ impl<'a> Reader<'a> {
         };
         let mut dependencies = Vec::new();
         for (name, it) in &settings.dependencies {
-            let place = format!("component.{id}.dependencies.\"{name}\".path");
             let all = settings.dependencies_inherit_configuration;
             let inherits = it.inherit_configuration.unwrap_or(all);
             dependencies.push(Dependency {
                 part: Part {
                     name: name.clone(),
-                    wasm: self.file(&it.path, &place)?,
+                    wasm: self.dependency(id, name, it)?,
                 },
                 imports: Imports::new(name),
                 export: it.export.clone(),
@@ -344,6 +344,28 @@ impl<'a> Reader<'a> {
         let linked = link(&part, &dependencies);
         let wasm = linked.map_err(|error| ManifestError(format!("component.{id}: {error}")))?;
         Ok(Part { wasm, ..part })
+    }
+
+    /// The component that satisfies imports of this name of another.
+    fn dependency(&self, of: &str, name: &str, it: &Depends) -> Result<Vec<u8>, ManifestError> {
+        let place = format!("component.{of}.dependencies.\"{name}\"");
+        let id = match (&it.path, &it.component) {
+            (Some(path), None) => return self.file(path, &format!("{place}.path")),
+            (None, Some(id)) => id,
+            _ => {
+                return Err(ManifestError(format!(
+                    "{place}: it needs a path or a component"
+                )));
+            }
+        };
+        let settings = self.settings(id)?;
+        if settings.grants().next().is_some() || !settings.dependencies.is_empty() {
+            return Err(ManifestError(format!(
+                "{place}: [component.{id}] has grants or dependencies of its own, which would not count: a dependency has what it \
+                 inherits"
+            )));
+        }
+        self.file(&settings.source, &format!("component.{id}.source"))
     }
 
     fn file(&self, file: &Path, place: &str) -> Result<Vec<u8>, ManifestError> {

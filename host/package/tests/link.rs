@@ -261,6 +261,14 @@ fn a_manifest_says_what_is_linked() {
             "component.app.dependencies.\"local:count\".path: ",
         ),
         ("dependencies.\"local:count\" = \"1.0.0\"", "line 9"),
+        (
+            "dependencies.\"local:count\" = {}",
+            "it needs a path or a component",
+        ),
+        (
+            "dependencies.\"local:count\" = { component = \"app\" }",
+            "[component.app] has grants or dependencies of its own",
+        ),
     ] {
         let error = read(dependencies).expect_err(dependencies).to_string();
         assert!(error.contains(want), "{error}");

@@ -2,11 +2,21 @@
 
 use std::path::PathBuf;
 
-use super::manifest::remote;
+use super::manifest::{Entry, remote, source};
 use super::{Component, Source};
 use crate::Placed;
 use crate::section::At;
 use crate::yaml::Value;
+
+/// What a component may be granted.
+const GRANTS: [&str; 6] = [
+    "allowed_outbound_hosts",
+    "environment",
+    "files",
+    "key_value_stores",
+    "sqlite_databases",
+    "variables",
+];
 
 /// A component that satisfies imports of another.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,26 +71,24 @@ impl Component {
         if dependency.inherits {
             return Vec::new();
         }
-        [
-            ("allowed_outbound_hosts", self.outbound.is_empty()),
-            ("environment", self.environment.is_empty()),
-            ("files", self.files.shown.is_empty()),
-            ("key_value_stores", self.key_value_stores.is_empty()),
-            ("sqlite_databases", self.sqlite_databases.is_empty()),
-            ("variables", self.variables.is_empty()),
-        ]
-        .into_iter()
-        .filter(|(_, none)| !none)
-        .map(|(name, _)| name)
-        .collect()
+        let has = [
+            !self.outbound.is_empty(),
+            !self.environment.is_empty(),
+            !self.files.shown.is_empty(),
+            !self.key_value_stores.is_empty(),
+            !self.sqlite_databases.is_empty(),
+            !self.variables.is_empty(),
+        ];
+        let grants = GRANTS.into_iter().zip(has);
+        grants.filter(|(_, has)| *has).map(|it| it.0).collect()
     }
 }
 
-/// Reads `[component.NAME.dependencies]`.
-pub(super) fn read(all: &At<'_>, inherit: bool) -> Vec<Dependency> {
-    let one = |(name, at): (String, At<'_>)| {
+/// Reads `[component.NAME.dependencies]`; `all` are the components of the manifest.
+pub(super) fn read(at: &At<'_>, inherit: bool, all: &[Entry<'_>]) -> Vec<Dependency> {
+    let one = |(name, at): Entry<'_>| {
         if let Value::Scalar { .. } = at.node.value {
-            at.unsupported("a version of what a registry has: none is asked; `{ path }` and `{ url, digest }` are read");
+            at.unsupported("a version of what a registry has: none is asked; `{ path }`, `{ url, digest }` and `{ component }` are read");
             return None;
         }
         let fields = at.section();
@@ -93,12 +101,13 @@ pub(super) fn read(all: &At<'_>, inherit: bool) -> Vec<Dependency> {
                 None
             }
         });
-        let source = match (fields.get("path"), fields.get("url")) {
-            (Some(path), _) => path.placed(Source::File(PathBuf::from(path.text()?))),
-            (None, Some(url)) => url.placed(Source::Remote(remote(&at, &fields, &url.text()?)?)),
-            (None, None) => {
+        let source = match ["path", "url", "component"].map(|name| fields.get(name)) {
+            [Some(path), ..] => path.placed(Source::File(PathBuf::from(path.text()?))),
+            [_, Some(url), _] => url.placed(Source::Remote(remote(&at, &fields, &url.text()?)?)),
+            [.., Some(component)] => component.placed(of_component(&component, all)?),
+            _ => {
                 fields.let_go();
-                at.unsupported("`{ path }` and `{ url, digest }` are read; no registry is asked");
+                at.unsupported("`{ path }`, `{ url, digest }` and `{ component }` are read; no registry is asked");
                 return None;
             }
         };
@@ -109,7 +118,28 @@ pub(super) fn read(all: &At<'_>, inherit: bool) -> Vec<Dependency> {
             inherits: inherits?,
         })
     };
-    all.entries().into_iter().filter_map(one).collect()
+    at.entries().into_iter().filter_map(one).collect()
+}
+
+/// The source of the component that is named; a dependency has nothing else of one.
+fn of_component(named: &At<'_>, all: &[Entry<'_>]) -> Option<Source> {
+    let name = named.text()?;
+    let Some((_, at)) = all.iter().find(|(id, _)| *id == name) else {
+        named.error(format!("there is no [component.{name}]"));
+        return None;
+    };
+    let fields = at.section();
+    fields.let_go();
+    let lost = GRANTS.into_iter().chain(["dependencies"]);
+    let lost: Vec<_> = lost.filter(|it| fields.get(it).is_some()).collect();
+    if !lost.is_empty() {
+        named.error(format!(
+            "[component.{name}] has {} of its own, which would not count: a dependency has what it inherits",
+            lost.join(", ")
+        ));
+        return None;
+    }
+    source(&fields).map(|source| source.value)
 }
 
 #[cfg(test)]

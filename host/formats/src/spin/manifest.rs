@@ -66,11 +66,11 @@ fn application(at: &At<'_>, given: &BTreeMap<String, String>) -> Option<Applicat
     }
     let values = variables(&root, given);
     let mut parts = BTreeMap::new();
-    if let Some(components) = root.get("component") {
-        for (id, at) in components.entries() {
-            let part = Part::read(&at, &values);
-            parts.insert(id, part);
-        }
+    let components = root.get("component");
+    let components = components.map_or_else(Vec::new, |at| at.entries());
+    for (id, at) in &components {
+        let part = Part::read(at, &values, &components);
+        parts.insert(id.clone(), part);
     }
     if let Some(triggers) = root.get("trigger") {
         for (kind, at) in triggers.entries() {
@@ -81,7 +81,7 @@ fn application(at: &At<'_>, given: &BTreeMap<String, String>) -> Option<Applicat
                 continue;
             }
             for at in at.items() {
-                let Some((route, service)) = trigger(&at, &parts, &values) else {
+                let Some((route, service)) = trigger(&at, &parts, &values, &components) else {
                     continue;
                 };
                 let id = |it: &Service| it.component.id.value == service.component.id.value;
@@ -144,15 +144,22 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    fn read(at: &At<'a>, values: &BTreeMap<String, String>) -> Self {
+    fn read(at: &At<'a>, values: &BTreeMap<String, String>, all: &[Entry<'_>]) -> Self {
         Self {
-            component: component(at, values),
+            component: component(at, values, all),
             at: at.clone(),
         }
     }
 }
 
-fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component> {
+/// A `[component.NAME]`.
+pub(super) type Entry<'a> = (String, At<'a>);
+
+fn component(
+    at: &At<'_>,
+    values: &BTreeMap<String, String>,
+    all: &[Entry<'_>],
+) -> Option<Component> {
     let fields = at.section();
     fields.without_effect(&["description", "build", "tool", "targets"]);
     for (name, why) in [
@@ -173,7 +180,7 @@ fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component
     }
     let inherit = fields.flag("dependencies_inherit_configuration");
     let dependencies = fields.get("dependencies");
-    let dependencies = dependencies.map_or_else(Vec::new, |at| dependency::read(&at, inherit));
+    let dependencies = dependencies.map_or_else(Vec::new, |at| dependency::read(&at, inherit, all));
     if let Some(profiles) = fields.get("profile") {
         profiles.warn("no profile is chosen: what is written outside of them is run, as without `spin up --profile`");
     }
@@ -209,14 +216,10 @@ fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component
     let key_value_stores = labels("key_value_stores")?;
     let sqlite_databases = labels("sqlite_databases")?;
     let files = files(&fields);
-    let source = fields.need("source")?;
-    let from = match source.node.value {
-        Value::Map(_) => Source::Remote(elsewhere(&source)?),
-        _ => Source::File(PathBuf::from(source.text()?)),
-    };
+    let source = source(&fields)?;
     Some(Component {
         id: at.placed(at.path.rsplit('.').next().unwrap_or_default().to_owned()),
-        source: source.placed(from),
+        source,
         environment,
         variables,
         outbound,
@@ -225,6 +228,15 @@ fn component(at: &At<'_>, values: &BTreeMap<String, String>) -> Option<Component
         files,
         dependencies,
     })
+}
+
+pub(super) fn source(component: &Section<'_>) -> Option<Placed<Source>> {
+    let at = component.need("source")?;
+    let from = match at.node.value {
+        Value::Map(_) => Source::Remote(elsewhere(&at)?),
+        _ => Source::File(PathBuf::from(at.text()?)),
+    };
+    Some(at.placed(from))
 }
 
 /// `{ url = "…", digest = "sha256:…" }`.
@@ -283,6 +295,7 @@ fn trigger(
     at: &At<'_>,
     parts: &BTreeMap<String, Part<'_>>,
     values: &BTreeMap<String, String>,
+    all: &[Entry<'_>],
 ) -> Option<(Option<Public>, Service)> {
     let fields = at.section();
     fields.without_effect(&["id"]);
@@ -315,7 +328,7 @@ fn trigger(
     if let Some(at) = fields.need("component") {
         component = match at.node.value {
             // Written where it is used, and told by where that is.
-            Value::Map(_) => self::component(&at, values).map(|found| Component {
+            Value::Map(_) => self::component(&at, values, all).map(|found| Component {
                 id: at.placed(at.path.replace(['[', ']', '.'], "-")),
                 ..found
             }),
