@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use std::rc::Rc;
 
-use edgeweir_compress::{Coding, Decoder, Dictionary, Plan};
+use edgeweir_compress::{Coding, Decoder, Dictionary, Flush, Plan};
 
 struct Counting;
 static NOW: AtomicUsize = AtomicUsize::new(0);
@@ -133,18 +133,25 @@ fn a_stream_holds_no_more_than_its_plan_says() {
                 (17, None, &noise),
                 (22, None, &noise),
                 (20, Some(100_000), &text),
+                (20, Some(250_000), &text),
             ] {
                 // The slowest levels do 1 MB a second.
                 let body = &body[..if level > 9 { 200_000 } else { body.len() }];
-                let body = &body[..length.map_or(body.len(), |length: u64| length as usize)];
+                let declared = length.map_or(usize::MAX, |length: u64| length as usize);
+                let body = &body[..declared.min(body.len())];
                 let plan = Plan::new(coding, level, window, length);
                 for chunk in [body.len(), 16 * 1024] {
                     let mut out = Vec::with_capacity(2 * body.len() + 1_000_000);
                     let before = NOW.load(Relaxed);
                     MOST.store(before, Relaxed);
                     let mut encoder = plan.encoder();
+                    // What is declared is not flushed piece by piece.
+                    let flush = match length {
+                        None => Flush::Now,
+                        Some(_) => Flush::Later,
+                    };
                     for chunk in body.chunks(chunk) {
-                        encoder.push(chunk, false, &mut out).expect("codes");
+                        encoder.feed(chunk, flush, &mut out).expect("codes");
                     }
                     encoder.push(&[], true, &mut out).expect("ends");
                     let most = MOST.load(Relaxed) - before;

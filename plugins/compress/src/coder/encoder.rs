@@ -22,7 +22,7 @@ pub struct EncoderFailed;
 /// What is to be decodable after a chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flush {
-    /// Nothing in particular: more comes at once. Up to 128 KiB are held back.
+    /// Nothing in particular: more comes at once. Up to 128 KiB are held back, of zstd 256 KiB.
     Later,
     /// All input so far.
     Now,

