@@ -156,11 +156,13 @@ fn a_stream_holds_no_more_than_its_plan_says() {
                     encoder.push(&[], true, &mut out).expect("ends");
                     let most = MOST.load(Relaxed) - before;
                     drop(encoder);
-                    assert_eq!(
-                        NOW.load(Relaxed),
-                        before,
-                        "{coding:?} {level}: all comes back"
-                    );
+                    // Of zstd the last encoder is kept.
+                    let kept = match coding {
+                        Coding::Zstd => 3 << 20,
+                        _ => 0,
+                    };
+                    let now = NOW.load(Relaxed);
+                    assert!(now <= before + kept, "{coding:?} {level}: all comes back");
                     println!(
                         "{coding:?} level {level} window {window} of {length:?} by {chunk}: {} KiB of {}",
                         most / 1024,

@@ -19,13 +19,34 @@ use super::{Dictionary, EncoderFailed, Flush, Plan};
 /// quarter less time than in pieces and come out 2 % smaller.
 const AT_ONCE: usize = 256 * 1024;
 
-/// What an encoder writes to.
-#[derive(Clone, Default)]
-struct Sink(Rc<RefCell<Vec<u8>>>);
+/// The longest body whose encoder is kept for the next: with it goes all that was in its window.
+const KEPT: usize = 256 * 1024;
 
-impl Write for Sink {
+/// A first block below this length is always searched for matches, before which the tables are cleared of what an encoder coded
+/// before. One that looks random is not (`zrip` samples eight times 512 bytes): such a body gets an encoder of its own.
+const SEARCHED: usize = 4096;
+
+thread_local! {
+    /// What encoders write to. A call lends it the output.
+    static OUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// An encoder whose frame ended: for the next of its kind, tables of 2 MiB are neither made nor cleared once more, which takes
+    /// longer than coding a body of a few kilobytes.
+    static IDLE: RefCell<Option<Box<Idle>>> = const { RefCell::new(None) };
+}
+
+struct Idle {
+    level: i32,
+    window_bits: u8,
+    encoder: FrameEncoder<Out>,
+}
+
+/// [`OUT`]. An encoder owns what it writes to.
+#[derive(Clone, Copy)]
+struct Out;
+
+impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().extend_from_slice(bytes);
+        OUT.with_borrow_mut(|out| out.extend_from_slice(bytes));
         Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {
@@ -43,8 +64,9 @@ pub(super) struct Zstd {
     /// It may be coded in one go: what came waits for the rest.
     is_whole: bool,
     held: Vec<u8>,
-    sink: Sink,
-    encoder: Option<FrameEncoder<Sink>>,
+    /// Bytes coded so far.
+    taken: usize,
+    encoder: Option<FrameEncoder<Out>>,
 }
 
 /// The level to use with a dictionary, and the bits of its window, which is the level's: the first from `level` on that
@@ -87,7 +109,7 @@ impl Zstd {
             is_whole: plan.dictionary.is_none()
                 && plan.length.is_none_or(|it| it <= AT_ONCE as u64),
             held: Vec::new(),
-            sink: Sink::default(),
+            taken: 0,
             encoder: None,
         }
     }
@@ -116,11 +138,10 @@ impl Zstd {
         if self.room < usize::MAX {
             self.room = self.room.checked_sub(input.len()).ok_or(EncoderFailed)?;
         }
-        // The encoder owns what it writes to: the output is lent to it for the call.
-        mem::swap(&mut *self.sink.0.borrow_mut(), out);
+        OUT.with_borrow_mut(|lent| mem::swap(lent, out));
         let held = mem::take(&mut self.held);
         let done = self.write(&held, input, flush);
-        mem::swap(&mut *self.sink.0.borrow_mut(), out);
+        OUT.with_borrow_mut(|lent| mem::swap(lent, out));
         done.map_err(|_| EncoderFailed)
     }
 
@@ -128,25 +149,41 @@ impl Zstd {
         let encoder = match &mut self.encoder {
             Some(encoder) => encoder,
             None => {
-                let encoder = begin(
-                    self.level,
-                    self.window_bits,
-                    self.dictionary.as_deref(),
-                    &self.sink,
-                )?;
+                let encoder = match self.dictionary.as_deref() {
+                    Some(dictionary) => begin_with(dictionary, self.level, self.window_bits)?,
+                    None => {
+                        let first = held.len() + input.len();
+                        let reuse = first > 0 && first < SEARCHED && flush == Flush::Now;
+                        begin(self.level, self.window_bits, reuse)?
+                    }
+                };
                 self.encoder.insert(encoder)
             }
         };
         encoder.write_all(held)?;
         encoder.write_all(input)?;
+        self.taken = self.taken.saturating_add(held.len() + input.len());
         match flush {
             Flush::Later => Ok(()),
             Flush::Now => encoder.flush(),
             Flush::End => match self.encoder.take() {
-                Some(encoder) => encoder.finish().map(|_| ()),
+                Some(encoder) => self.end(encoder),
                 None => Ok(()),
             },
         }
+    }
+
+    fn end(&self, mut encoder: FrameEncoder<Out>) -> io::Result<()> {
+        encoder.reset(Out)?;
+        if self.dictionary.is_none() && self.taken <= KEPT {
+            let (level, window_bits) = (self.level, self.window_bits);
+            IDLE.set(Some(Box::new(Idle {
+                level,
+                window_bits,
+                encoder,
+            })));
+        }
+        Ok(())
     }
 }
 
@@ -157,44 +194,48 @@ fn whole(level: i32, body: &[u8], out: &mut Vec<u8>) -> Result<(), EncoderFailed
     Ok(())
 }
 
-/// An encoder that has written the frame's header.
-fn begin(
+/// An encoder at the start of a frame, which may have coded another before.
+fn begin(level: i32, window_bits: u8, reuse: bool) -> io::Result<FrameEncoder<Out>> {
+    let fits = |it: &Idle| reuse && (it.level, it.window_bits) == (level, window_bits);
+    if let Some(idle) = IDLE.take().filter(|it| fits(it)) {
+        return Ok(idle.encoder);
+    }
+    let options = Options::default().window_log(u32::from(window_bits));
+    FrameEncoder::with_options(Out, level, &options).map_err(io::Error::other)
+}
+
+/// An encoder with a dictionary, which has written the frame's header.
+fn begin_with(
+    dictionary: &Dictionary,
     level: i32,
     window_bits: u8,
-    dictionary: Option<&Dictionary>,
-    sink: &Sink,
-) -> io::Result<FrameEncoder<Sink>> {
-    let Some(dictionary) = dictionary else {
-        let options = Options::default().window_log(u32::from(window_bits));
-        return FrameEncoder::with_options(sink.clone(), level, &options).map_err(io::Error::other);
-    };
+) -> io::Result<FrameEncoder<Out>> {
     // RFC 9842 §5: a skippable frame of 32 bytes, the dictionary's SHA-256, comes first.
     let prefix = [0x5e, 0x2a, 0x4d, 0x18, 0x20, 0, 0, 0];
-    sink.0.borrow_mut().extend_from_slice(&prefix);
-    sink.0.borrow_mut().extend_from_slice(dictionary.sha256());
-    let start = sink.0.borrow().len();
+    let start = OUT.with_borrow_mut(|out| {
+        out.extend_from_slice(&prefix);
+        out.extend_from_slice(dictionary.sha256());
+        out.len()
+    });
     // What is beyond the window is out of reach from the first byte on.
     let bytes = dictionary.bytes();
     let reach = bytes.len().saturating_sub(1 << window_bits);
     let formatted = [FORMAT, bytes.get(reach..).unwrap_or_default()].concat();
     let formatted = zrip::Dictionary::from_bytes(&formatted).map_err(io::Error::other)?;
-    let mut encoder =
-        FrameEncoder::with_dict(sink.clone(), level, formatted).map_err(io::Error::other)?;
+    let mut encoder = FrameEncoder::with_dict(Out, level, formatted).map_err(io::Error::other)?;
     // Nothing at all makes it write the header.
     let _none = encoder.write(&[])?;
     // RFC 8878 §3.1.1.1: the header names the dictionary by a number (the last byte; the low bits of the fifth say that
     // it is there). RFC 9842 §5 has "raw" dictionaries, which have none.
-    let mut written = sink.0.borrow_mut();
-    match written.get_mut(start..) {
+    OUT.with_borrow_mut(|out| match out.get_mut(start..) {
         Some([_, _, _, _, descriptor, window, ID]) if *descriptor & 3 == 1 => {
             *descriptor &= !3;
             *window = (window_bits - 10) << 3;
+            out.truncate(start + 6);
+            Ok(encoder)
         }
-        _ => return Err(io::Error::other("not the header that was expected")),
-    }
-    written.truncate(start + 6);
-    drop(written);
-    Ok(encoder)
+        _ => Err(io::Error::other("not the header that was expected")),
+    })
 }
 
 const ID: u8 = 1;
@@ -208,3 +249,59 @@ const FORMAT: &[u8] = &[
     0xf0, 0x03, 0xf0, 0x03, 0xf0, 0x03, // three tables of one symbol
     1, 0, 0, 0, 4, 0, 0, 0, 8, 0, 0, 0, // repeated offsets
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Coding;
+
+    /// What comes of these pieces, each flushed.
+    fn coded(level: u8, pieces: &[&[u8]]) -> Vec<u8> {
+        let plan = Plan::new(Coding::Zstd, level, 20, None);
+        let (mut zstd, mut out) = (Zstd::new(&plan), Vec::new());
+        for piece in pieces {
+            zstd.push(piece, Flush::Now, &mut out).expect("codes");
+        }
+        zstd.push(&[], Flush::End, &mut out).expect("ends");
+        out
+    }
+
+    #[test]
+    fn what_was_coded_before_leaves_nothing_behind() {
+        let text = "{\"name\": \"alpha\", \"value\": 12345}, "
+            .repeat(2_000)
+            .into_bytes();
+        let mut state = 1_u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .take(8_000)
+        .collect();
+        // What a block that is not searched has where the body before had it, too.
+        let words = b"a few words that come again in both of them, and once more later on";
+        let place = 700..700 + words.len();
+        let (mut random, mut before) = (noise.clone(), text.clone());
+        random[place.clone()].copy_from_slice(words);
+        before[place].copy_from_slice(words);
+        for level in [1, 2, 3, 4] {
+            for first in [1, 500, SEARCHED - 1, SEARCHED, 8_000] {
+                for body in [&random[..first], &text[..first]] {
+                    let pieces = [body, &words[..], &text[..3_000]];
+                    let fresh = std::thread::scope(|scope| {
+                        scope.spawn(|| coded(level, &pieces)).join().expect("codes")
+                    });
+                    coded(level, &[&before]);
+                    assert!(
+                        fresh == coded(level, &pieces),
+                        "level {level}, {first} bytes"
+                    );
+                }
+            }
+        }
+        let kept = IDLE.with_borrow(|idle| idle.as_ref().map(|it| it.level));
+        assert_eq!(kept, Some(4), "it is the last one");
+    }
+}
