@@ -8,8 +8,8 @@ use crate::Placed;
 use crate::section::At;
 use crate::yaml::Value;
 
-/// What a component may be granted.
-const GRANTS: [&str; 6] = [
+/// What a component may be granted here, in the order of the fields of [`Component`] in [`Component::withholds`].
+pub(super) const GRANTS: [&str; 6] = [
     "allowed_outbound_hosts",
     "environment",
     "files",

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::dependency::GRANTS;
 use super::template::fill;
 use super::{Application, Component, Files, Service, Shown, Source, Trigger, dependency};
 use crate::outbound::Outbound;
@@ -11,17 +12,6 @@ use crate::route::Segments;
 use crate::section::{At, Notes, Section};
 use crate::yaml::Value;
 use crate::{Finding, Placed, tree};
-
-/// What middleware may inherit.
-const INHERITED: [&str; 7] = [
-    "allowed_outbound_hosts",
-    "environment",
-    "files",
-    "key_value_stores",
-    "sqlite_databases",
-    "variables",
-    "ai_models",
-];
 
 pub(super) fn read(text: &str, given: &BTreeMap<String, String>) -> (Application, Vec<Finding>) {
     let root = match tree::parse(text) {
@@ -376,6 +366,11 @@ fn trigger(
     Some((Some((route.placed(text), pattern)), service))
 }
 
+/// What middleware may inherit.
+fn inheritable() -> impl Iterator<Item = &'static str> {
+    GRANTS.into_iter().chain(["ai_models"])
+}
+
 /// Names of what a layer inherits.
 fn inherited(layer: &Section<'_>) -> BTreeSet<String> {
     let Some(at) = layer.get("inherit_configuration") else {
@@ -383,17 +378,18 @@ fn inherited(layer: &Section<'_>) -> BTreeSet<String> {
     };
     if let Value::Scalar { .. } = at.node.value {
         return match at.flag() {
-            Some(true) => INHERITED.iter().map(|it| (*it).to_owned()).collect(),
+            Some(true) => inheritable().map(str::to_owned).collect(),
             _ => BTreeSet::new(),
         };
     }
     let mut names = BTreeSet::new();
     for at in at.items() {
         let Some(name) = at.text() else { continue };
-        if !INHERITED.contains(&name.as_str()) {
+        if !inheritable().any(|it| it == name) {
+            let all: Vec<_> = inheritable().collect();
             at.error(format!(
                 "\"{name}\" cannot be inherited; {} can",
-                INHERITED.join(", ")
+                all.join(", ")
             ));
         }
         names.insert(name);
