@@ -17,6 +17,7 @@ use crate::host::{Host, Prepared, State, StopSignals};
 use crate::inspect::Inspected;
 use crate::reload::{self, Changes};
 use crate::report;
+use crate::sources;
 
 /// Runs edge filters (proxy-wasm modules and wasi:http components, in any mix) and says what each of them costs.
 #[derive(Parser, Debug)]
@@ -326,8 +327,9 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         tracing::warn!("{line}");
     }
     if arguments.check {
-        let checked = Prepared::checked(config).await;
-        let prepared = checked.map_err(|error| advised(error, &arguments))?;
+        let advise = |error| advised(error, &arguments);
+        sources::make_ready(&config).await.map_err(advise)?;
+        let prepared = Prepared::checked(config).await.map_err(advise)?;
         say(&format!(
             "{}: good: {}\n",
             shown(arguments.config.as_deref()),

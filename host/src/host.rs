@@ -140,17 +140,17 @@ struct Serving {
 impl Prepared {
     /// Loads every filter a listener names, in order, and connects the chains.
     pub async fn new(config: Config) -> anyhow::Result<Self> {
+        sources::make_ready(&config).await?;
         Self::after(config, Kept::default(), Logs::Opened).await
     }
 
-    /// [`Prepared::new`] to see whether all is well, not to be served: no log is made.
+    /// [`Prepared::new`] of a configuration whose sources are ready, to see whether all is well, not to be served: no log is made.
     pub async fn checked(config: Config) -> anyhow::Result<Self> {
         Self::after(config, Kept::default(), Logs::LookedAt).await
     }
 
     async fn after(config: Config, kept: Kept, logs: Logs) -> anyhow::Result<Self> {
         let token = config.admin_token()?;
-        sources::make_ready(&config).await?;
         let before = kept.state;
         let reloads = before
             .as_ref()
@@ -430,6 +430,7 @@ impl Host {
             runtimes: self.runtimes.clone(),
             state: Some(self.state.clone()),
         };
+        sources::make_ready(&config).await?;
         Prepared::after(config, kept, Logs::Opened).await
     }
 

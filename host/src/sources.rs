@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use edgeweir_host_client::fetch::fetch;
 use edgeweir_host_formats::component::made_component;
 use edgeweir_host_formats::remote::Remote;
-use edgeweir_host_package::{Dependency, Digest, Part, link};
+use edgeweir_host_package::{ComposeError, Dependency, Digest, Part, link};
 
 use crate::config::{Config, ConfigError, Filter, Link};
 use crate::load::user_cache;
@@ -64,7 +64,7 @@ pub(crate) async fn make_ready(config: &Config) -> anyhow::Result<()> {
         }
         if let Some(link) = &filter.link {
             linked_of(name, link, module)
-                .map_err(|(part, message)| at(config, name, filter, part.as_deref(), message))?;
+                .map_err(|error| at(config, name, filter, error.part.as_deref(), error.why))?;
         }
     }
     Ok(())
@@ -116,27 +116,33 @@ fn put(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     std::fs::rename(&part, file).with_context(|| file.display().to_string())
 }
 
-/// Links a component and what it depends on into the file that the filter loads; else whose fault it is and what is wrong.
-fn linked_of(name: &str, of: &Link, module: &Path) -> Result<(), (Option<String>, String)> {
-    let part = |name: &str, file: &Path| {
+/// Links a component and what it depends on into the file that the filter loads.
+fn linked_of(name: &str, of: &Link, module: &Path) -> Result<(), ComposeError> {
+    let part = |name: &str, file: &Path| -> anyhow::Result<Part> {
         let wasm = std::fs::read(file)
-            .map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
-        let wasm =
-            made_component(wasm).map_err(|error| format!("{}: {error:#}", file.display()))?;
+            .map_err(|error| anyhow!("{} cannot be read: {error}", file.display()))?;
+        let wasm = made_component(wasm).with_context(|| file.display().to_string())?;
         let name = name.to_owned();
         Ok(Part { name, wasm })
     };
-    let component = part(name, &of.component).map_err(|why| (None, why))?;
+    let wrong = |part: Option<&str>| {
+        let part = part.map(str::to_owned);
+        move |error: anyhow::Error| ComposeError {
+            part,
+            why: format!("{error:#}"),
+        }
+    };
+    let component = part(name, &of.component).map_err(wrong(None))?;
     let mut dependencies = Vec::new();
     for it in &of.dependencies {
         let name = it.imports.value.as_str();
         dependencies.push(Dependency {
-            part: part(name, &it.file).map_err(|why| (Some(name.to_owned()), why))?,
+            part: part(name, &it.file).map_err(wrong(Some(name)))?,
             imports: it.imports.value.clone(),
             export: it.export.clone(),
             withheld: it.withheld.clone(),
         });
     }
-    let whole = link(&component, &dependencies).map_err(|error| (error.part, error.why))?;
-    put(module, &whole).map_err(|error| (None, format!("{error:#}")))
+    let whole = link(&component, &dependencies)?;
+    put(module, &whole).map_err(wrong(None))
 }

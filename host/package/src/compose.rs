@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use wac_graph::types::Package;
-use wac_graph::{CompositionGraph, EncodeOptions, NodeId};
+use crate::graph::{Graph, Instance, wrong};
 
 /// What a middleware imports and every layer exports.
 const HANDLER: &str = "wasi:http/handler";
@@ -48,70 +47,29 @@ pub fn compose(middlewares: &[Part], application: &Part) -> Result<Vec<u8>, Comp
     if middlewares.is_empty() {
         return Ok(application.wasm.clone());
     }
-    let mut graph = CompositionGraph::new();
-    let mut inner: Option<(NodeId, String)> = None;
-    for (depth, part) in [application]
-        .into_iter()
-        .chain(middlewares.iter().rev())
-        .enumerate()
-    {
-        inner = Some(wrap(&mut graph, depth, part, inner)?);
+    let mut graph = Graph::default();
+    let mut inner = graph.add(application)?;
+    let mut name = exported(&graph, inner, application)?;
+    for layer in middlewares.iter().rev() {
+        let instance = graph.add(layer)?;
+        let outer = exported(&graph, instance, layer)?;
+        let imported = handler(graph.imports(instance)).ok_or_else(|| {
+            let why =
+                format!("it does not import {HANDLER}: a middleware calls the next handler by it");
+            wrong(&layer.name, why)
+        })?;
+        graph.connect((inner, &name), (instance, &imported), &layer.name)?;
+        (inner, name) = (instance, outer);
     }
-    let whole = |error: String| ComposeError {
-        part: None,
-        why: error,
-    };
-    if let Some((outermost, name)) = inner {
-        graph
-            .export(outermost, name)
-            .map_err(|error| whole(error.to_string()))?;
-    }
-    graph
-        .encode(EncodeOptions::default())
-        .map_err(|error| whole(format!("{:#}", anyhow::Error::from(error))))
+    graph.encode(inner, &[name])
 }
 
-/// Puts a part around what is there: the handler it exports, with its name.
-fn wrap(
-    graph: &mut CompositionGraph,
-    depth: usize,
-    part: &Part,
-    inner: Option<(NodeId, String)>,
-) -> Result<(NodeId, String), ComposeError> {
-    let wrong = |why: String| ComposeError {
-        part: Some(part.name.clone()),
-        why,
-    };
-    // A graph's packages have names of their own; a component may be there twice.
-    let name = format!("layer:n{depth}");
-    let package = Package::from_bytes(&name, None, part.wasm.clone(), graph.types_mut())
-        .map_err(|error| wrong(format!("{error:#}")))?;
-    let world = &graph.types()[package.ty()];
-    let handler = |names: Vec<&String>| {
-        names
-            .into_iter()
-            .find(|name| name.split('@').next() == Some(HANDLER))
-            .cloned()
-    };
-    let exported = handler(world.exports.keys().collect())
-        .ok_or_else(|| wrong(format!("it does not export {HANDLER}")))?;
-    let imported = handler(world.imports.keys().collect());
-    let package = graph
-        .register_package(package)
-        .map_err(|error| wrong(error.to_string()))?;
-    let instance = graph.instantiate(package);
-    if let Some((inner, _)) = inner {
-        let imported = imported.ok_or_else(|| {
-            wrong(format!(
-                "it does not import {HANDLER}: a middleware calls the next handler by it"
-            ))
-        })?;
-        graph
-            .set_instantiation_argument(instance, &imported, inner)
-            .map_err(|error| wrong(format!("{:#}", anyhow::Error::from(error))))?;
-    }
-    let node = graph
-        .alias_instance_export(instance, &exported)
-        .map_err(|error| wrong(error.to_string()))?;
-    Ok((node, exported))
+fn exported(graph: &Graph, of: Instance, part: &Part) -> Result<String, ComposeError> {
+    handler(graph.exports(of))
+        .ok_or_else(|| wrong(&part.name, format!("it does not export {HANDLER}")))
+}
+
+fn handler(names: Vec<String>) -> Option<String> {
+    let mut names = names.into_iter();
+    names.find(|name| name.split('@').next() == Some(HANDLER))
 }

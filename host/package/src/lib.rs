@@ -7,6 +7,7 @@
 mod application;
 mod blob;
 mod compose;
+mod graph;
 mod image;
 mod layout;
 mod link;

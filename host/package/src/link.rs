@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use edgeweir_host_formats::spin::Imports;
-use wac_graph::types::Package;
-use wac_graph::{CompositionGraph, EncodeOptions, NodeId};
 
 use crate::compose::{ComposeError, Part};
+use crate::graph::{Graph, Instance, wrong};
 
 /// Interfaces through which a component uses what it is granted, by the name of the grant. One that ends in `/` is a package.
 const THROUGH: [(&str, &[&str]); 6] = [
@@ -72,51 +71,41 @@ pub struct Dependency {
 /// A part that is no component; a dependency that no import is of, that does not export what is imported, or not of its type, that
 /// shares an import with another, or that imports what is withheld: by its name.
 pub fn link(component: &Part, dependencies: &[Dependency]) -> Result<Vec<u8>, ComposeError> {
-    let mut linking = Linking::default();
-    let whole = linking.add("whole", component)?;
-    let imports = linking.names(whole, Side::Imports);
+    if dependencies.is_empty() {
+        return Ok(component.wasm.clone());
+    }
+    let mut graph = Graph::default();
+    let whole = graph.add(component)?;
+    let imports = graph.imports(whole);
     let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
     for dependency in dependencies {
         let name = dependency.part.name.as_str();
         let matched = imports.iter().filter(|it| dependency.imports.matches(it));
         let matched: Vec<&String> = matched.collect();
         if matched.is_empty() {
-            return Err(wrong(
-                name,
-                format!(
-                    "{} imports nothing of this name; it imports {}",
-                    component.name,
-                    listed(&imports)
-                ),
-            ));
+            let (of, all) = (&component.name, listed(&imports));
+            let why = format!("{of} imports nothing of this name; it imports {all}");
+            return Err(wrong(name, why));
         }
-        let instance = linking.add("dependency", &dependency.part)?;
-        linking.withhold(instance, dependency)?;
+        let instance = graph.add(&dependency.part)?;
+        withhold(&mut graph, instance, dependency)?;
+        let exports = graph.exports(instance);
         for import in matched {
             if let Some(other) = taken.insert(import, name) {
                 let why = format!("{import} is satisfied by {other} already");
                 return Err(wrong(name, why));
             }
             let export = dependency.export.as_ref().unwrap_or(import);
-            let exports = linking.names(instance, Side::Exports);
             if !exports.contains(export) {
-                let why = format!(
-                    "it does not export {export}; it exports {}",
-                    listed(&exports)
-                );
+                let all = listed(&exports);
+                let why = format!("it does not export {export}; it exports {all}");
                 return Err(wrong(name, why));
             }
-            linking.connect((instance, export), (whole, import), name)?;
+            graph.connect((instance, export), (whole, import), name)?;
         }
     }
-    linking.encode(whole, &component.name)
-}
-
-fn wrong(part: &str, why: impl Into<String>) -> ComposeError {
-    ComposeError {
-        part: Some(part.to_owned()),
-        why: why.into(),
-    }
+    let exports = graph.exports(whole);
+    graph.encode(whole, &exports)
 }
 
 fn listed(names: &[String]) -> String {
@@ -126,102 +115,27 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Side {
-    Imports,
-    Exports,
-}
-
-/// An instance in the graph.
-type Instance = NodeId;
-
-#[derive(Default)]
-struct Linking {
-    graph: CompositionGraph,
-    /// Components added; each package in the graph has a name of its own.
-    added: usize,
-}
-
-impl Linking {
-    fn add(&mut self, kind: &str, part: &Part) -> Result<Instance, ComposeError> {
-        let name = format!("{kind}:n{}", self.added);
-        self.added += 1;
-        let package = Package::from_bytes(&name, None, part.wasm.clone(), self.graph.types_mut())
-            .map_err(|error| wrong(&part.name, format!("{error:#}")))?;
-        let package = self
-            .graph
-            .register_package(package)
-            .map_err(|error| wrong(&part.name, error.to_string()))?;
-        Ok(self.graph.instantiate(package))
-    }
-
-    fn names(&self, instance: Instance, side: Side) -> Vec<String> {
-        let Some(package) = self.graph[instance].package() else {
-            return Vec::new();
+/// Keeps from a dependency what it does not inherit.
+fn withhold(graph: &mut Graph, instance: Instance, of: &Dependency) -> Result<(), ComposeError> {
+    let name = of.part.name.as_str();
+    for import in graph.imports(instance) {
+        let Some(grant) = of.withheld.iter().find(|it| leads_to(&import, it)) else {
+            continue;
         };
-        let world = &self.graph.types()[self.graph[package].ty()];
-        match side {
-            Side::Imports => world.imports.keys().cloned().collect(),
-            Side::Exports => world.exports.keys().cloned().collect(),
-        }
+        let Some(nothing) = nothing(&import) else {
+            let why = format!(
+                "it imports {import} and does not inherit {grant}: set `dependencies_inherit_configuration = true`, or have this \
+                 done by a component without {grant}"
+            );
+            return Err(wrong(name, why));
+        };
+        let empty = graph.add(&Part {
+            name: import.clone(),
+            wasm: wat::parse_str(nothing).map_err(|error| wrong(name, error.to_string()))?,
+        })?;
+        graph.connect((empty, &import), (instance, &import), name)?;
     }
-
-    fn connect(
-        &mut self,
-        (from, export): (Instance, &str),
-        (to, import): (Instance, &str),
-        part: &str,
-    ) -> Result<(), ComposeError> {
-        let given = self
-            .graph
-            .alias_instance_export(from, export)
-            .map_err(|error| wrong(part, error.to_string()))?;
-        self.graph
-            .set_instantiation_argument(to, import, given)
-            .map_err(|error| wrong(part, format!("{:#}", anyhow::Error::from(error))))
-    }
-
-    /// Keeps from a dependency what it does not inherit.
-    fn withhold(&mut self, instance: Instance, of: &Dependency) -> Result<(), ComposeError> {
-        let name = of.part.name.as_str();
-        for import in self.names(instance, Side::Imports) {
-            let Some(grant) = of.withheld.iter().find(|it| leads_to(&import, it)) else {
-                continue;
-            };
-            let Some(nothing) = nothing(&import) else {
-                return Err(wrong(
-                    name,
-                    format!(
-                        "it imports {import} and does not inherit {grant}: set `dependencies_inherit_configuration = true`, or have \
-                         this done by a component without {grant}"
-                    ),
-                ));
-            };
-            let wasm = wat::parse_str(nothing).map_err(|error| wrong(name, error.to_string()))?;
-            let part = Part {
-                name: import.clone(),
-                wasm,
-            };
-            let empty = self.add("empty", &part)?;
-            self.connect((empty, &import), (instance, &import), name)?;
-        }
-        Ok(())
-    }
-
-    fn encode(mut self, whole: Instance, name: &str) -> Result<Vec<u8>, ComposeError> {
-        for export in self.names(whole, Side::Exports) {
-            let node = self
-                .graph
-                .alias_instance_export(whole, &export)
-                .map_err(|error| wrong(name, error.to_string()))?;
-            self.graph
-                .export(node, &export)
-                .map_err(|error| wrong(name, error.to_string()))?;
-        }
-        self.graph
-            .encode(EncodeOptions::default())
-            .map_err(|error| wrong(name, format!("{:#}", anyhow::Error::from(error))))
-    }
+    Ok(())
 }
 
 /// Whether what is granted is used through an interface.

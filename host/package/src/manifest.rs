@@ -338,9 +338,6 @@ impl<'a> Reader<'a> {
                 },
             });
         }
-        if dependencies.is_empty() {
-            return Ok(part);
-        }
         let linked = link(&part, &dependencies);
         let wasm = linked.map_err(|error| ManifestError(format!("component.{id}: {error}")))?;
         Ok(Part { wasm, ..part })

@@ -244,6 +244,11 @@ fn a_manifest_says_what_is_linked() {
             "dependencies_inherit_configuration = true\n[component.app.dependencies]\n\"local:count\" = { path = \"counter.wasm\" }",
             102,
         ),
+        (
+            "dependencies.\"local:count\" = { component = \"counter\", inherit_configuration = true }\n\
+             [component.counter]\nsource = \"counter.wasm\"\n",
+            102,
+        ),
     ] {
         assert_eq!(
             run(&read(dependencies).expect(dependencies)),

@@ -8,7 +8,7 @@ use crate::Placed;
 use crate::section::At;
 use crate::yaml::Value;
 
-/// What a component may be granted here, in the order of the fields of [`Component`] in [`Component::withholds`].
+/// What a component may be granted here, in the order of [`Component::granted`].
 pub(super) const GRANTS: [&str; 6] = [
     "allowed_outbound_hosts",
     "environment",
@@ -66,11 +66,8 @@ fn versioned(name: &str) -> (&str, Option<&str>) {
 }
 
 impl Component {
-    /// What of its own grants a dependency has not, by the names of the manifest.
-    pub fn withholds(&self, dependency: &Dependency) -> Vec<&'static str> {
-        if dependency.inherits {
-            return Vec::new();
-        }
+    /// What it is granted, by the names of the manifest.
+    pub(super) fn granted(&self) -> impl Iterator<Item = &'static str> {
         let has = [
             !self.outbound.is_empty(),
             !self.environment.is_empty(),
@@ -80,15 +77,26 @@ impl Component {
             !self.variables.is_empty(),
         ];
         let grants = GRANTS.into_iter().zip(has);
-        grants.filter(|(_, has)| *has).map(|it| it.0).collect()
+        grants.filter(|(_, has)| *has).map(|it| it.0)
+    }
+
+    /// What of its own grants a dependency has not.
+    pub fn withholds(&self, dependency: &Dependency) -> Vec<&'static str> {
+        match dependency.inherits {
+            true => Vec::new(),
+            false => self.granted().collect(),
+        }
     }
 }
+
+/// What is said of one that has none of these, such as a version alone.
+const UNREAD: &str = "`{ path }`, `{ url, digest }` and `{ component }` are read; what a registry has is not, for no registry is asked";
 
 /// Reads `[component.NAME.dependencies]`; `all` are the components of the manifest.
 pub(super) fn read(at: &At<'_>, inherit: bool, all: &[Entry<'_>]) -> Vec<Dependency> {
     let one = |(name, at): Entry<'_>| {
         if let Value::Scalar { .. } = at.node.value {
-            at.unsupported("a version of what a registry has: none is asked; `{ path }`, `{ url, digest }` and `{ component }` are read");
+            at.unsupported(UNREAD);
             return None;
         }
         let fields = at.section();
@@ -107,7 +115,7 @@ pub(super) fn read(at: &At<'_>, inherit: bool, all: &[Entry<'_>]) -> Vec<Depende
             [.., Some(component)] => component.placed(of_component(&component, all)?),
             _ => {
                 fields.let_go();
-                at.unsupported("`{ path }`, `{ url, digest }` and `{ component }` are read; no registry is asked");
+                at.unsupported(UNREAD);
                 return None;
             }
         };

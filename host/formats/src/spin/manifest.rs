@@ -399,13 +399,7 @@ fn inherited(layer: &Section<'_>) -> BTreeSet<String> {
 
 /// What a layer is granted in its own table is not granted by Spin.
 fn own_grants(layer: &Component, parts: &BTreeMap<String, Part<'_>>, at: &At<'_>) {
-    let has = !layer.environment.is_empty()
-        || !layer.variables.is_empty()
-        || !layer.outbound.is_empty()
-        || !layer.key_value_stores.is_empty()
-        || !layer.sqlite_databases.is_empty()
-        || !layer.files.shown.is_empty();
-    if has {
+    if layer.granted().next().is_some() {
         let place = parts.get(&layer.id.value).map_or(at, |part| &part.at);
         place.warn(format!(
             "as middleware, {} has what it inherits of the component behind it, and nothing of this",

@@ -59,13 +59,13 @@ pub(super) struct Zstd {
     level: i32,
     window_bits: u8,
     dictionary: Option<Rc<Dictionary>>,
-    /// Bytes that may come yet: past the window of level 4 distances would be too large.
-    room: usize,
+    /// Bytes that may come: past the window of level 4 distances would be too large.
+    most: usize,
+    /// Bytes given to the encoder.
+    taken: usize,
     /// It may be coded in one go: what came waits for the rest.
     is_whole: bool,
     held: Vec<u8>,
-    /// Bytes coded so far.
-    taken: usize,
     encoder: Option<FrameEncoder<Out>>,
 }
 
@@ -95,14 +95,14 @@ pub(super) fn tables(level: u8) -> usize {
 
 impl Zstd {
     pub(super) fn new(plan: &Plan) -> Self {
-        let room = match &plan.dictionary {
+        let most = match &plan.dictionary {
             Some(dictionary) if plan.level == 4 => {
                 (1_usize << plan.window_bits).saturating_sub(dictionary.bytes().len())
             }
             _ => usize::MAX,
         };
         Self {
-            room,
+            most,
             level: i32::from(plan.level),
             window_bits: plan.window_bits,
             dictionary: plan.dictionary.clone(),
@@ -123,20 +123,23 @@ impl Zstd {
         if self.is_whole {
             let fits = self.held.len() + input.len() <= AT_ONCE;
             match flush {
-                Flush::End if fits && self.held.is_empty() => return whole(self.level, input, out),
-                Flush::End | Flush::Later if fits => {
+                Flush::Later if fits => {
                     self.held.extend_from_slice(input);
-                    return match flush {
-                        Flush::End => whole(self.level, &self.held, out),
-                        _ => Ok(()),
-                    };
+                    return Ok(());
+                }
+                Flush::End if fits && self.held.is_empty() => return whole(self.level, input, out),
+                Flush::End if fits => {
+                    self.held.extend_from_slice(input);
+                    return whole(self.level, &self.held, out);
                 }
                 // It is longer, or wanted now.
                 _ => self.is_whole = false,
             }
         }
-        if self.room < usize::MAX {
-            self.room = self.room.checked_sub(input.len()).ok_or(EncoderFailed)?;
+        let coming = self.held.len() + input.len();
+        self.taken = self.taken.saturating_add(coming);
+        if self.taken > self.most {
+            return Err(EncoderFailed);
         }
         OUT.with_borrow_mut(|lent| mem::swap(lent, out));
         let held = mem::take(&mut self.held);
@@ -152,8 +155,8 @@ impl Zstd {
                 let encoder = match self.dictionary.as_deref() {
                     Some(dictionary) => begin_with(dictionary, self.level, self.window_bits)?,
                     None => {
-                        let first = held.len() + input.len();
-                        let reuse = first > 0 && first < SEARCHED && flush == Flush::Now;
+                        // All that was taken is what comes now.
+                        let reuse = flush == Flush::Now && (1..SEARCHED).contains(&self.taken);
                         begin(self.level, self.window_bits, reuse)?
                     }
                 };
@@ -162,7 +165,6 @@ impl Zstd {
         };
         encoder.write_all(held)?;
         encoder.write_all(input)?;
-        self.taken = self.taken.saturating_add(held.len() + input.len());
         match flush {
             Flush::Later => Ok(()),
             Flush::Now => encoder.flush(),
@@ -196,8 +198,8 @@ fn whole(level: i32, body: &[u8], out: &mut Vec<u8>) -> Result<(), EncoderFailed
 
 /// An encoder at the start of a frame, which may have coded another before.
 fn begin(level: i32, window_bits: u8, reuse: bool) -> io::Result<FrameEncoder<Out>> {
-    let fits = |it: &Idle| reuse && (it.level, it.window_bits) == (level, window_bits);
-    if let Some(idle) = IDLE.take().filter(|it| fits(it)) {
+    let fits = |it: &mut Box<Idle>| (it.level, it.window_bits) == (level, window_bits);
+    if reuse && let Some(idle) = IDLE.with_borrow_mut(|kept| kept.take_if(fits)) {
         return Ok(idle.encoder);
     }
     let options = Options::default().window_log(u32::from(window_bits));
