@@ -112,6 +112,15 @@ impl<'a> At<'a> {
         }
     }
 
+    /// Whether it is a list or a mapping with nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        match &self.node.value {
+            Value::Scalar { .. } => false,
+            Value::List(items) => items.is_empty(),
+            Value::Map(entries) => entries.is_empty(),
+        }
+    }
+
     /// Its entries, whatever their names.
     pub(crate) fn entries(&self) -> Vec<(String, At<'a>)> {
         match &self.node.value {

@@ -80,6 +80,12 @@ fn a_dependency_has_what_it_inherits() {
         "{BASE}[component.main.dependencies]\n\"a:b/c@1.0.0\" = {{ path = \"a.wasm\" }}\n\
          \"a:d\" = {{ path = \"d.wasm\", export = \"x:y/z\", inherit_configuration = true }}\n\"a:e\" = {{ component = \"trim\" }}\n"
     );
+    // As a template leaves it.
+    let trim = "source = \"trim.wasm\"\n";
+    let text = text.replace(
+        trim,
+        &format!("{trim}allowed_outbound_hosts = []\nvariables = {{}}\n"),
+    );
     let (app, findings) = spin::read(&text, &given());
     assert_eq!(findings, []);
     let main = &app.triggers[0].service.component;

@@ -138,8 +138,10 @@ fn of_component(named: &At<'_>, all: &[Entry<'_>]) -> Option<Source> {
     };
     let fields = at.section();
     fields.let_go();
+    // As templates write it, what is there may be empty.
+    let has = |it: &&str| fields.get(it).is_some_and(|at| !at.is_empty());
     let lost = GRANTS.into_iter().chain(["dependencies"]);
-    let lost: Vec<_> = lost.filter(|it| fields.get(it).is_some()).collect();
+    let lost: Vec<_> = lost.filter(has).collect();
     if !lost.is_empty() {
         named.error(format!(
             "[component.{name}] has {} of its own, which would not count: a dependency has what it inherits",
