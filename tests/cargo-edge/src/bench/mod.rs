@@ -6,6 +6,7 @@
 //! it); CPU time per request of the proxy process alone is the firm figure.
 
 mod cases;
+mod chart;
 mod empty;
 mod instructions;
 mod load;
@@ -72,7 +73,7 @@ pub struct Turn {
     pub cpu: f64,
 }
 
-/// The command: measures, prints a Markdown table, writes `target/edge/bench.json`.
+/// The command: measures, prints a Markdown table, writes `target/edge/bench.json` and the picture `bench.svg` beside it.
 pub fn command(options: &Options) -> Result<()> {
     let mut options = options.clone();
     if options.quick {
@@ -141,7 +142,10 @@ pub fn command(options: &Options) -> Result<()> {
     let file = edge_dir().join("bench.json");
     let json = serde_json::to_string_pretty(&report::json(&rows, &options))?;
     fs::write(&file, json).with_context(|| format!("writing {}", file.display()))?;
-    println!("written to target/edge/bench.json");
+    let picture = edge_dir().join("bench.svg");
+    fs::write(&picture, chart::svg(&rows))
+        .with_context(|| format!("writing {}", picture.display()))?;
+    println!("written to target/edge/bench.json, and as a picture to target/edge/bench.svg");
     Ok(())
 }
 

@@ -8,10 +8,11 @@ use super::{Case, Options, Turn};
 /// A case with its medians.
 #[derive(Debug)]
 pub struct Row {
-    workload: &'static str,
-    name: &'static str,
-    bytes: usize,
-    median: Turn,
+    pub(super) workload: &'static str,
+    pub(super) name: &'static str,
+    /// Of the response's body.
+    pub(super) bytes: usize,
+    pub(super) median: Turn,
     turns: Vec<Turn>,
     /// CPU per request in multiples of each reference of the same workload, in the order of [`Reference::ALL`].
     times: [Option<f64>; Reference::ALL.len()],
