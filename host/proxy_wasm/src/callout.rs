@@ -66,23 +66,22 @@ async fn read(response: edgeweir_host_chain::Response, most: usize) -> Option<Ca
 /// A callout to be made.
 pub(crate) struct Callout {
     pub(crate) token: u32,
-    pub(crate) context: u32,
     pub(crate) generation: u64,
     pub(crate) worker: Weak<Worker>,
     pub(crate) cluster: String,
     pub(crate) request: edgeweir_host_chain::Request,
-    pub(crate) timeout: Duration,
+    /// `None` waits as long as the cluster does.
+    pub(crate) timeout: Option<Duration>,
     /// The largest body of an answer, bytes.
     pub(crate) most: usize,
 }
 
 impl Callout {
-    /// Makes the call and delivers its answer: a time-out as 504, no answer as 503. The answer is dropped if the
-    /// context that asked is gone.
+    /// Makes the call and delivers its answer: a time-out as 504, no answer as 503. As in Envoy it is the root context's, which
+    /// hears of it even where the stream that asked is over.
     pub(crate) async fn run(self, client: Client, world: World) {
         let Callout {
             token,
-            context,
             generation,
             worker,
             cluster,
@@ -96,7 +95,13 @@ impl Callout {
                 None => client.call(request, most).await,
             }
         };
-        let answer = match tokio::time::timeout(timeout, asked).await {
+        let asked = async {
+            match timeout {
+                Some(timeout) => tokio::time::timeout(timeout, asked).await,
+                None => Ok(asked.await),
+            }
+        };
+        let answer = match asked.await {
             Ok(Some(answer)) => answer,
             Ok(None) => failed(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -109,9 +114,7 @@ impl Callout {
         };
         let delivered = worker.enter(generation, |vm| {
             let host = vm.store.data_mut();
-            if !take(host, token, context) {
-                return Ok(());
-            }
+            end(host, token);
             let (headers, body, trailers) = (
                 answer.fields.len() as u32,
                 answer.body.len() as u32,
@@ -119,11 +122,11 @@ impl Callout {
             );
             host.answer = Some(answer);
             let callback = vm.exports.http_call_response.clone();
-            let params = (context, token, headers, body, trailers);
+            let params = (ROOT, token, headers, body, trailers);
             let called = vm.call(
                 "proxy_on_http_call_response",
                 callback.as_ref(),
-                context,
+                ROOT,
                 params,
             );
             vm.store.data_mut().answer = None;
@@ -134,19 +137,17 @@ impl Callout {
     }
 }
 
-/// Ends a call's entry in the books; false if its context is gone.
-fn take(host: &mut Host, token: u32, context: u32) -> bool {
-    if host.callouts.remove(&token).is_none() {
-        return false;
+/// Ends a call's entry in the books.
+fn end(host: &mut Host, token: u32) {
+    match host.callouts.remove(&token) {
+        Some(ROOT) => host.root_callouts = host.root_callouts.saturating_sub(1),
+        Some(context) => {
+            if let Some(stream) = host.streams.get_mut(&context) {
+                stream.callouts = stream.callouts.saturating_sub(1);
+            }
+        }
+        None => {}
     }
-    if context == ROOT {
-        host.root_callouts = host.root_callouts.saturating_sub(1);
-    } else if let Some(stream) = host.streams.get_mut(&context) {
-        stream.callouts = stream.callouts.saturating_sub(1);
-    } else {
-        return false;
-    }
-    true
 }
 
 fn failed(status: StatusCode, text: &'static str) -> CalloutAnswer {

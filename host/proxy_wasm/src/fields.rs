@@ -7,6 +7,7 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, request, response};
 
+use crate::joined::joins;
 use crate::status::Status;
 
 /// How many lines and bytes a map may hold, names and values together.
@@ -71,6 +72,17 @@ impl Fields {
             pseudo: Vec::new(),
             lines,
             changed: false,
+        }
+    }
+
+    /// Shows what a route made of the request; nothing of it is sent.
+    pub(crate) fn rewritten(&mut self, path: &Bytes, authority: Option<&Bytes>) {
+        let told = [(":path", Some(path)), (":authority", authority)];
+        for (name, value) in &mut self.pseudo {
+            let new = told.iter().find(|(told, _)| told == name);
+            if let Some((_, Some(new))) = new {
+                *value = Bytes::clone(new);
+            }
         }
     }
 
@@ -158,12 +170,20 @@ impl Fields {
         pseudo.chain(lines)
     }
 
-    /// The value of a name; repeated lines are joined with a comma, as Envoy does.
+    /// The value of a name. Of repeated lines it is the first, but of fields that Envoy [joins](joins).
     pub(crate) fn get(&self, name: &[u8]) -> Option<Cow<'_, [u8]>> {
         if let Some(pseudo) = self.pseudo_name(name) {
             return self.pseudo(pseudo).map(Cow::Borrowed);
         }
         let name = HeaderName::from_bytes(name).ok()?;
+        if !self.pseudo.is_empty() && joins(self.is_request(), name.as_str()) {
+            return self.joined(&name);
+        }
+        Some(Cow::Borrowed(self.lines.get(name)?.as_bytes()))
+    }
+
+    /// The lines of a name as one value: what properties show.
+    pub(crate) fn joined(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
         let mut values = self.lines.get_all(name).iter();
         let first = values.next()?.as_bytes();
         let mut joined = Cow::Borrowed(first);
@@ -200,7 +220,11 @@ impl Fields {
             return self.set_pseudo(pseudo, value);
         }
         let (name, value) = line(name, value)?;
-        self.room(name.as_str().len() + value.len(), bound)?;
+        if !self.lines.contains_key(&name) {
+            self.room(name.as_str().len() + value.len(), bound)?;
+        } else if self.size() + value.len() > bound.bytes {
+            return Err(Status::BadArgument);
+        }
         self.changed = true;
         self.lines
             .try_insert(name, value)
@@ -248,7 +272,7 @@ impl Fields {
     }
 
     fn room(&self, more: usize, bound: Bound) -> Result<(), Status> {
-        let fits = self.len() < bound.lines && self.size() + more <= bound.bytes;
+        let fits = self.lines.len() < bound.lines && self.size() + more <= bound.bytes;
         if fits {
             Ok(())
         } else {
@@ -264,8 +288,11 @@ impl Fields {
                 .into_iter()
                 .find(|known| known.as_bytes().eq_ignore_ascii_case(name));
         }
-        let is_request = self.pseudo.iter().any(|(known, _)| *known == ":method");
-        (is_request && name.eq_ignore_ascii_case(b"host")).then_some(":authority")
+        (self.is_request() && name.eq_ignore_ascii_case(b"host")).then_some(":authority")
+    }
+
+    fn is_request(&self) -> bool {
+        self.pseudo.iter().any(|(known, _)| *known == ":method")
     }
 
     fn set_pseudo(&mut self, name: &'static str, value: &[u8]) -> Result<(), Status> {
@@ -329,13 +356,44 @@ mod tests {
             b"example.com:8080"
         );
         assert_eq!(fields.get(b"Host").unwrap().as_ref(), b"example.com:8080");
-        assert_eq!(fields.get(b"a").unwrap().as_ref(), b"1,2");
+        assert_eq!(fields.get(b"a").unwrap().as_ref(), b"1");
         assert_eq!(fields.len(), 6);
         fields.replace(b":path", b"/z", BOUND).unwrap();
         fields.replace(b"host", b"other", BOUND).unwrap();
         fields.apply_to_request(&mut head);
         assert_eq!(head.uri, "/z");
         assert_eq!(head.headers["host"], "other");
+    }
+
+    #[test]
+    fn lines_that_envoy_joins_are_one_value() {
+        let mut head = parts("/", Some("h"));
+        for value in ["br", "gzip"] {
+            head.headers
+                .append("accept-encoding", HeaderValue::from_static(value));
+        }
+        let fields = Fields::of_request(&head);
+        let value = fields.get(b"Accept-Encoding").unwrap();
+        assert_eq!(value.as_ref(), b"br,gzip");
+        let trailers = Fields::of_lines(head.headers);
+        let value = trailers.get(b"accept-encoding").unwrap();
+        assert_eq!(value.as_ref(), b"br");
+    }
+
+    #[test]
+    fn a_line_that_is_there_is_replaced_in_a_full_map() {
+        let mut head = parts("/", Some("h"));
+        for at in 0..6 {
+            let name = HeaderName::try_from(format!("x-{at}")).unwrap();
+            head.headers.insert(name, HeaderValue::from_static("y"));
+        }
+        let mut fields = Fields::of_request(&head);
+        assert_eq!(fields.lines.len(), BOUND.lines, "pseudo fields are none");
+        assert_eq!(fields.replace(b"x-3", b"z", BOUND), Ok(()));
+        assert_eq!(
+            fields.replace(b"x-9", b"z", BOUND),
+            Err(Status::BadArgument)
+        );
     }
 
     #[test]

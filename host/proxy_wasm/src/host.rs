@@ -59,7 +59,7 @@ pub(crate) struct Host {
     pub(crate) current: u32,
     pub(crate) next_context: u32,
     pub(crate) next_token: u32,
-    /// Callouts under way: the token and the context that made it.
+    /// Callouts under way: the token and the context that made it, which may be gone.
     pub(crate) callouts: HashMap<u32, u32>,
     pub(crate) root_callouts: usize,
     pub(crate) answer: Option<CalloutAnswer>,
@@ -67,7 +67,6 @@ pub(crate) struct Host {
     pub(crate) done: Vec<u32>,
     pub(crate) counts: Vec<u64>,
     pub(crate) copied: u64,
-    pub(crate) root_properties: HashMap<Vec<u8>, Vec<u8>>,
     /// Unfinished lines of the guest's standard output and error.
     pub(crate) stdio: [Vec<u8>; 2],
     pub(crate) start_log: Option<Vec<String>>,
@@ -100,7 +99,6 @@ impl Host {
             done: Vec::new(),
             counts,
             copied: 0,
-            root_properties: HashMap::new(),
             stdio: [Vec::new(), Vec::new()],
             start_log: Some(Vec::new()),
             held: Vec::new(),

@@ -16,8 +16,10 @@ use http_body_util::BodyExt;
 use crate::body::{Failure, Passing, Pump, PumpBody};
 use crate::exchange::{Closed, Ending, Exchange, Outcome, closed};
 use crate::fields::Fields;
-use crate::plugin::{Common, OnTrap, Properties, Route};
-use crate::stream::{Direction, LocalResponse, Origin, Phase, Signal, Stream, bodiless};
+use crate::plugin::{Common, OnTrap, Properties, Rewritten, Route};
+use crate::stream::{
+    Direction, LocalResponse, Origin, Phase, SetProperties, Signal, Stream, bodiless,
+};
 use crate::vm::Action;
 use crate::worker::{Gone, Place, Worker};
 
@@ -89,7 +91,7 @@ impl Layer for ProxyWasm {
     async fn handle(&self, request: Request, next: Next) -> Result<Response, Error> {
         let meter = &self.common.meter;
         meter.exchanges.fetch_add(1, Ordering::Relaxed);
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let asked = Asked {
             head: parts.method == Method::HEAD,
             grpc: parts
@@ -109,7 +111,11 @@ impl Layer for ProxyWasm {
         if let Some(emergency) = parts.extensions.get::<Emergency>() {
             self.tell(*emergency);
         }
-        let exchange = match self.open(&parts).await {
+        let set = parts.extensions.get_or_insert_default::<SetProperties>();
+        let set = set.clone();
+        let rewritten = parts.extensions.get_or_insert_default::<Rewritten>();
+        let rewritten = rewritten.clone();
+        let exchange = match self.open(&parts, set, rewritten).await {
             Ok(exchange) => exchange,
             Err(Gone) => return self.without(parts, body, next).await,
         };
@@ -157,7 +163,12 @@ impl ProxyWasm {
     }
 
     /// Gives the request to the least busy machine.
-    async fn open(&self, parts: &request::Parts) -> Result<Arc<Exchange>, Gone> {
+    async fn open(
+        &self,
+        parts: &request::Parts,
+        set: SetProperties,
+        rewritten: Rewritten,
+    ) -> Result<Arc<Exchange>, Gone> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let place = Place::take(&self.workers, turn).ok_or(Gone)?;
         let signal = Arc::new(Signal::default());
@@ -170,11 +181,12 @@ impl ProxyWasm {
             started_at: self.common.world.wall(),
         };
         let mut stream = Stream::new(Fields::of_request(parts), Arc::clone(&signal), origin);
+        (stream.set, stream.rewritten) = (set, rewritten);
         if let Some(Properties(properties)) = parts.extensions.get() {
             let keyed = |(path, value): &(String, Vec<u8>)| {
                 (path.replace('.', "\0").into_bytes(), value.clone())
             };
-            stream.properties = properties.iter().map(keyed).collect();
+            stream.given = properties.iter().map(keyed).collect();
         }
         let (generation, id) = place.0.begin(|vm| Ok(vm.open(stream))).await?;
         Ok(Exchange::new(place, generation, id, signal))
@@ -211,11 +223,11 @@ impl ProxyWasm {
         let id = exchange.id;
         let original = (self.common.on_trap == OnTrap::PassThrough).then(|| parts.clone());
         let applied = exchange.enter(|vm| {
-            if let Some(fields) = vm
-                .stream(id)
-                .and_then(|stream| stream.request.fields.as_ref())
-            {
-                fields.apply_to_request(&mut parts);
+            if let Some(stream) = vm.stream(id) {
+                stream.request.gone = true;
+                if let Some(fields) = &stream.request.fields {
+                    fields.apply_to_request(&mut parts);
+                }
             }
             Ok(())
         });
@@ -389,6 +401,7 @@ impl ProxyWasm {
                 let applied = exchange.enter(|vm| {
                     if let Some(stream) = vm.stream(id) {
                         stream.phase = Phase::ResponseBody;
+                        stream.response.gone = true;
                         if let Some(fields) = stream
                             .response
                             .fields

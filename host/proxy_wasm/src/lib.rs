@@ -15,6 +15,7 @@ mod exports;
 mod fields;
 mod host;
 mod imports;
+mod joined;
 mod layer;
 mod plugin;
 mod runtime;
@@ -40,11 +41,11 @@ use crate::plugin::Common;
 use crate::shared::Metrics;
 use crate::worker::Worker;
 
-pub use plugin::{Limits, OnTrap, Plugin, Properties, Route};
+pub use plugin::{Limits, OnTrap, Plugin, Properties, Rewritten, Route};
 pub use runtime::{Runtime, RuntimeOptions};
 
 /// The most instances of one plugin.
-const INSTANCES: usize = 256;
+pub const INSTANCES: u64 = 1_024;
 
 /// Loads a plugin and starts its instances. Must be called inside a tokio runtime.
 ///
@@ -138,7 +139,7 @@ fn prepare(
 ) -> anyhow::Result<ProxyWasm> {
     let instances = plugin.instances;
     ensure!(
-        (1..=INSTANCES).contains(&instances),
+        (1..=INSTANCES).contains(&(instances as u64)),
         "instances is {instances}, want 1 to {INSTANCES}"
     );
     for (cluster, address) in &plugin.clusters {
@@ -159,6 +160,7 @@ fn prepare(
     let common = Arc::new(Common {
         data: runtime.shared.data(&plugin.vm_id),
         name: plugin.name,
+        abi,
         root_id: plugin.root_id,
         allow_on_headers_stop_iteration: plugin.allow_on_headers_stop_iteration,
         vm_id: plugin.vm_id,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use edgeweir_host_chain::{Meter, World};
 
 use crate::callout::Client;
+use crate::exports::Abi;
 use crate::fields::Bound;
 use crate::runtime::Runtime;
 use crate::shared::{Metrics, SharedData};
@@ -24,9 +25,9 @@ pub struct Limits {
     pub deadline: Duration,
     /// Wasm stack, bytes; 64 KiB to 1 MiB, since callbacks run on the caller's stack.
     pub stack_bytes: usize,
-    /// Lines of one header map; at most 20,000.
+    /// Lines of one header map, pseudo fields not counted; at most 20,000. A plugin may add 64 to what came in.
     pub headers: usize,
-    /// Bytes of one header map, names and values.
+    /// Bytes of one header map, names and values. A plugin may add 16 KiB to what came in.
     pub header_bytes: usize,
     /// Bytes in shared data, and at most 64 MiB in each shared queue. The default has room for the largest pool that a
     /// module of this workspace can be configured with; they bound theirs themselves.
@@ -80,8 +81,8 @@ impl Limits {
 
     pub(crate) fn fields(&self) -> Bound {
         Bound {
-            lines: self.headers,
-            bytes: self.header_bytes,
+            lines: self.headers.saturating_add(64),
+            bytes: self.header_bytes.saturating_add(16 << 10),
         }
     }
 }
@@ -157,6 +158,25 @@ pub struct Route {
     pub virtual_host: String,
 }
 
+/// What a route made of a request behind the plugins; an extension of a request. As in Envoy a plugin sees it when the exchange is
+/// logged, as `request.path`, `request.host` and in the request's fields.
+#[derive(Clone, Debug, Default)]
+pub struct Rewritten(Arc<OnceLock<(Bytes, Option<Bytes>)>>);
+
+impl Rewritten {
+    /// Notes path and query, and the authority if that is another; what was noted first stays.
+    pub fn note(&self, path: &str, authority: Option<&str>) {
+        let authority = authority.map(|it| Bytes::copy_from_slice(it.as_bytes()));
+        let _ = self
+            .0
+            .set((Bytes::copy_from_slice(path.as_bytes()), authority));
+    }
+
+    pub(crate) fn get(&self) -> Option<&(Bytes, Option<Bytes>)> {
+        self.0.get()
+    }
+}
+
 /// Properties of an exchange beyond the host's own, or in their place; an extension of a request. A path's parts are
 /// separated by dots (`xds.route_name`).
 #[derive(Clone, Debug, Default)]
@@ -165,6 +185,7 @@ pub struct Properties(pub Vec<(String, Vec<u8>)>);
 /// What all instances of one plugin share.
 pub(crate) struct Common {
     pub(crate) name: String,
+    pub(crate) abi: Abi,
     pub(crate) root_id: String,
     pub(crate) vm_id: String,
     pub(crate) configuration: Bytes,

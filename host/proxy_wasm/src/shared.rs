@@ -244,10 +244,10 @@ impl Metrics {
         Ok(defined.len() as u32)
     }
 
-    /// Adds to a counter or a gauge; a counter does not go down.
+    /// Adds to a counter or a gauge; a counter only goes up.
     pub(crate) fn increment(&self, meter: &Meter, id: u32, offset: i64) -> Result<(), Status> {
         self.with(id, |metric| {
-            if metric.kind == HISTOGRAM || (metric.kind == COUNTER && offset < 0) {
+            if metric.kind == HISTOGRAM || (metric.kind == COUNTER && offset <= 0) {
                 return Err(Status::BadArgument);
             }
             metric.value = metric.value.saturating_add_signed(offset);
@@ -260,7 +260,7 @@ impl Metrics {
         })
     }
 
-    /// Sets a gauge, or adds an observation to a histogram, of which count and sum are published.
+    /// Sets a gauge, adds to a counter, or adds an observation to a histogram, of which count and sum are published.
     pub(crate) fn record(&self, meter: &Meter, id: u32, value: u64) -> Result<(), Status> {
         self.with(id, |metric| {
             match metric.kind {
@@ -268,13 +268,16 @@ impl Metrics {
                     metric.value = value;
                     meter.set_counter(&metric.name, value);
                 }
-                HISTOGRAM => {
+                COUNTER => {
+                    metric.value = metric.value.saturating_add(value);
+                    meter.add_counter(&metric.name, value);
+                }
+                _ => {
                     metric.count += 1;
                     metric.value = metric.value.saturating_add(value);
                     meter.add_counter(&format!("{}_count", metric.name), 1);
                     meter.add_counter(&format!("{}_sum", metric.name), value);
                 }
-                _ => return Err(Status::BadArgument),
             }
             Ok(())
         })

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +11,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderVa
 use tokio::sync::Notify;
 
 use crate::fields::Fields;
+use crate::plugin::Rewritten;
 
 /// Which of the two messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,9 @@ pub(crate) enum Phase {
     ResponseHead,
     /// The response's head is gone.
     ResponseBody,
-    /// Both messages are over; `on_done` and what follows.
+    /// Both messages are over: `on_log`, which sees their heads again.
+    Log,
+    /// `on_done` and what follows.
     Done,
 }
 
@@ -37,6 +40,8 @@ pub(crate) enum Phase {
 pub(crate) struct Side {
     /// `None` until the message is there.
     pub(crate) fields: Option<Fields>,
+    /// The head went on: as in Envoy the plugin no longer sees it, but when the exchange is logged.
+    pub(crate) gone: bool,
     pub(crate) trailers: Option<Fields>,
     /// What the body callback sees: the chunk, or all that was held back.
     pub(crate) buffer: Bytes,
@@ -212,12 +217,21 @@ pub(crate) struct Stream {
     /// A local response was accepted once.
     pub(crate) answered: bool,
     pub(crate) signal: Arc<Signal>,
-    pub(crate) properties: HashMap<Vec<u8>, Vec<u8>>,
+    /// Properties in place of the host's own.
+    pub(crate) given: HashMap<Vec<u8>, Vec<u8>>,
+    /// What plugins set.
+    pub(crate) set: SetProperties,
+    /// What became of the request behind the plugins.
+    pub(crate) rewritten: Rewritten,
     pub(crate) callouts: usize,
     pub(crate) origin: Origin,
     /// `on_done` asked to wait for `proxy_done`.
     pub(crate) lingers: bool,
 }
+
+/// What the plugins of an exchange set as properties: as in Envoy each sees what the others did.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SetProperties(pub(crate) Arc<Mutex<HashMap<Vec<u8>, Vec<u8>>>>);
 
 /// What the host knows of an exchange besides its messages.
 pub(crate) struct Origin {
@@ -259,11 +273,19 @@ impl Stream {
             verdict: None,
             answered: false,
             signal,
-            properties: HashMap::new(),
+            given: HashMap::new(),
+            set: SetProperties::default(),
+            rewritten: Rewritten::default(),
             callouts: 0,
             origin,
             lingers: false,
         }
+    }
+
+    /// The head of a message as the plugin may see it now.
+    pub(crate) fn head<'a>(&self, side: &'a Side) -> Option<&'a Fields> {
+        let seen = !side.gone || self.phase == Phase::Log;
+        side.fields.as_ref().filter(|_| seen)
     }
 
     pub(crate) fn side(&mut self, direction: Direction) -> &mut Side {
@@ -276,7 +298,7 @@ impl Stream {
     /// Takes a local response, once. Behind a head that is gone nothing can be answered any more: as in Envoy that resets the
     /// exchange.
     pub(crate) fn reply(&mut self, reply: LocalResponse) -> bool {
-        if self.answered || self.verdict.is_some() || self.phase >= Phase::Done {
+        if self.answered || self.verdict.is_some() || self.phase >= Phase::Log {
             return false;
         }
         self.answered = true;
@@ -290,7 +312,7 @@ impl Stream {
 
     /// Resets the exchange.
     pub(crate) fn close(&mut self) {
-        if self.phase < Phase::Done {
+        if self.phase < Phase::Log {
             self.verdict = Some(Verdict::Close);
             self.signal.all();
         }

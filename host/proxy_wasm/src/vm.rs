@@ -395,9 +395,17 @@ impl Vm {
         let Some(stream) = self.stream(id) else {
             return Ok(());
         };
-        stream.phase = Phase::Done;
+        stream.phase = Phase::Log;
+        if let (Some((path, authority)), Some(fields)) =
+            (stream.rewritten.get(), &mut stream.request.fields)
+        {
+            fields.rewritten(path, authority.as_ref());
+        }
         let (log, done) = (self.exports.log.clone(), self.exports.done.clone());
         self.call("proxy_on_log", log.as_ref(), id, id)?;
+        if let Some(stream) = self.stream(id) {
+            stream.phase = Phase::Done;
+        }
         let finished = self.call("proxy_on_done", done.as_ref(), id, id)?;
         let already = self.store.data().done.contains(&id);
         if finished == Some(0) && !already && self.lingering < LINGERING {
@@ -416,7 +424,6 @@ impl Vm {
         self.call("proxy_on_delete", delete.as_ref(), id, id)?;
         let host = self.store.data_mut();
         host.streams.remove(&id);
-        host.callouts.retain(|_, context| *context != id);
         host.current = ROOT;
         host.flush();
         Ok(())

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 /// Calls the cluster named in the request's `to` header; adds the answer's status to the request and lets it go. A call
-/// that is refused at once is answered with its status plus 500.
+/// that is refused at once is answered with its status plus 500. The answer is the root context's, as in Envoy.
 fn calling(timeout: u32) -> String {
     let (headers, size) = pairs(
         200,
@@ -24,6 +24,7 @@ fn calling(timeout: u32) -> String {
     guest(&format!(
         r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
              (local $status i32)
+             (i32.store (i32.const 112) (local.get 0))
              (call $ok (call $get (i32.const 0) (i32.const 0) (i32.const 2) (i32.const 100) (i32.const 104)))
              (local.set $status (call $call (i32.load (i32.const 100)) (i32.load (i32.const 104))
                (i32.const 200) (i32.const {size}) (i32.const 16) (i32.const 4) (i32.const 0) (i32.const 0)
@@ -33,7 +34,10 @@ fn calling(timeout: u32) -> String {
                  (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const -1)))))
              (i32.const 1))
            (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+             (call $must (local.get 0) (i32.const 1))
              (call $must (local.get 1) (i32.load (i32.const 108)))
+             ;; The stream that asked may be over.
+             (if (call $effective (i32.load (i32.const 112))) (then (return)))
              (call $ok (call $get (i32.const 6) (i32.const 32) (i32.const 7) (i32.const 100) (i32.const 104)))
              (call $ok (call $put (i32.const 0) (i32.const 48) (i32.const 8) (i32.load (i32.const 100))
                (i32.load (i32.const 104))))
@@ -167,7 +171,7 @@ async fn shared_data_holds_as_much_as_its_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_leaves_takes_its_callout_along() {
+async fn a_client_that_leaves_leaves_its_callout_to_the_root_context() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let slow = silent.local_addr().unwrap().to_string();
     let edge = Edge::new(calling(300), Origin::text(""), |plugin| {
@@ -179,10 +183,8 @@ async fn a_client_that_leaves_takes_its_callout_along() {
     assert!(left.is_err());
     tokio::time::sleep(Duration::from_millis(500)).await;
     let meter = edge.meter();
-    assert!(
-        !meter.calls.contains_key("proxy_on_http_call_response"),
-        "{meter:?}"
-    );
+    let heard = meter.calls.get("proxy_on_http_call_response");
+    assert_eq!((heard.map(|stat| stat.calls), meter.traps), (Some(1), 0));
     assert_eq!(edge.get("/", &[("to", "unknown")]).await.status, 502);
 }
 
@@ -256,4 +258,60 @@ async fn a_queue_wakes_the_root_context() {
     edge.get("/", &[]).await;
     edge.get("/", &[]).await;
     edge.until("items", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_without_a_time_out_waits() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let up = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 4096];
+        let _ = stream.read(&mut buffer).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+        stream.write_all(answer).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    });
+    let edge = Edge::new(calling(0), Origin::text(""), |plugin| {
+        plugin.clusters.insert("up".into(), up);
+    });
+    let got = edge.await.get("/", &[("to", "up")]).await;
+    assert!(got.all("x-seen").contains(&"x-status=200"), "{got:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_may_be_made_when_the_exchange_is_logged() {
+    let up = greeting().await;
+    let (headers, size) = pairs(
+        200,
+        &[(":method", "GET"), (":path", "/"), (":authority", "inner")],
+    );
+    let text = guest(&format!(
+        r#"(func (export "proxy_on_log") (param i32)
+             (call $ok (call $call (i32.const 0) (i32.const 2) (i32.const 200) (i32.const {size}) (i32.const 0)
+               (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 108))))
+           (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+             (call $must (local.get 0) (i32.const 1))
+             (call $must (local.get 3) (i32.const 5)))
+           {headers} {}"#,
+        data(0, "up"),
+    ));
+    let edge = Edge::new(text, Origin::text(""), |plugin| {
+        plugin.clusters.insert("up".into(), up);
+    });
+    let edge = edge.await;
+    assert_eq!(edge.get("/", &[]).await.status, 200);
+    let heard = || {
+        let meter = edge.meter();
+        let stat = meter.calls.get("proxy_on_http_call_response");
+        (stat.map(|stat| stat.calls), meter.traps)
+    };
+    for _ in 0..100 {
+        if heard().0.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(heard(), (Some(1), 0));
 }

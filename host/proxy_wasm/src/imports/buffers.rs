@@ -64,7 +64,8 @@ pub(super) fn status(guest: &mut Guest<'_>, kind: u32, size_at: u32, flags_at: u
     Ok(write_u32(guest, flags_at, 0)?)
 }
 
-/// Replaces `size` bytes from `start` on: prepends at 0 with size 0, appends beyond the end.
+/// Replaces the first `size` bytes from 0 on (prepends where that is 0), appends from the end on; as in Envoy nothing can be put
+/// into the middle.
 pub(super) fn set(
     guest: &mut Guest<'_>,
     kind: u32,
@@ -85,12 +86,15 @@ pub(super) fn set(
         return Err(Status::BadArgument.into());
     }
     let stream = host.stream().ok_or(Status::BadArgument)?;
-    if stream.phase == Phase::Done {
+    if stream.phase >= Phase::Log {
         return Err(Status::BadArgument.into());
     }
     let side = stream.side(direction);
     let old = &side.buffer;
     let start = (start as usize).min(old.len());
+    if start > 0 && start < old.len() {
+        return Err(Status::BadArgument.into());
+    }
     let end = start.saturating_add(size as usize).min(old.len());
     let after = old.len() - (end - start) + fresh.len();
     if after > most {

@@ -11,7 +11,6 @@ use crate::callout::Callout;
 use crate::fields::line;
 use crate::host::{Guest, ROOT, copy, give, view, write_u32};
 use crate::status::{Reply, Status};
-use crate::stream::Phase;
 use crate::wire;
 
 #[allow(clippy::too_many_arguments, reason = "the ABI's signature")]
@@ -28,6 +27,10 @@ pub(super) fn http_call(
     timeout: u32,
     token_at: u32,
 ) -> Reply {
+    // As in Envoy, to which it is a signed number.
+    if i32::try_from(timeout).is_err() {
+        return Err(Status::BadArgument.into());
+    }
     view(guest, token_at, 4)?;
     let body = Bytes::from(copy(guest, body, body_size)?);
     let bound = guest.data().common.limits.fields();
@@ -52,8 +55,7 @@ pub(super) fn http_call(
     let most = host.common.limits.callouts;
     let context = host.current;
     let under_way = match host.stream() {
-        Some(stream) if stream.phase < Phase::Done => &mut stream.callouts,
-        Some(_) => return Err(Status::BadArgument.into()),
+        Some(stream) => &mut stream.callouts,
         None => &mut host.root_callouts,
     };
     if *under_way >= most {
@@ -67,12 +69,12 @@ pub(super) fn http_call(
     host.callouts.insert(token, context);
     let callout = Callout {
         token,
-        context,
         generation: host.generation,
         worker: host.worker.clone(),
         cluster,
         request,
-        timeout: Duration::from_millis(timeout.into()),
+        // As in Envoy: none is none.
+        timeout: (timeout > 0).then(|| Duration::from_millis(timeout.into())),
         most: host.common.limits.callout_bytes,
     };
     tokio.spawn(callout.run(host.common.client.clone(), host.common.world.clone()));

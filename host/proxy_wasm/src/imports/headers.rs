@@ -2,6 +2,7 @@
 
 use http::header::HeaderMap;
 
+use crate::exports::Abi;
 use crate::fields::{Bound, Fields};
 use crate::host::{Guest, Host, give, view, view2, write_u32};
 use crate::status::{Reply, Status};
@@ -23,9 +24,9 @@ fn find(host: &mut Host, kind: u32) -> Result<Option<&Fields>, Status> {
         return Ok(None);
     };
     Ok(match kind {
-        0 => stream.request.fields.as_ref(),
+        0 => stream.head(&stream.request),
         1 => stream.request.trailers.as_ref(),
-        2 => stream.response.fields.as_ref(),
+        2 => stream.head(&stream.response),
         3 => stream.response.trailers.as_ref(),
         // Metadata of gRPC calls, of which there are none.
         _ => None,
@@ -37,18 +38,24 @@ fn find_mut(host: &mut Host, kind: u32) -> Result<(&mut Fields, Bound), Status> 
     let bound = host.common.limits.fields();
     let stream = host
         .stream()
-        .filter(|stream| stream.phase < Phase::Done)
+        .filter(|stream| stream.phase < Phase::Log)
         .ok_or(Status::BadArgument)?;
     let fields = match kind {
-        0 => stream.request.fields.as_mut(),
+        0 => head(&mut stream.request),
         1 => trailers(&mut stream.request),
-        2 => stream.response.fields.as_mut(),
+        2 => head(&mut stream.response),
         3 => trailers(&mut stream.response),
         _ => None,
     };
     fields
         .map(|fields| (fields, bound))
         .ok_or(Status::BadArgument)
+}
+
+/// The head of a message, until it went on.
+fn head(side: &mut Side) -> Option<&mut Fields> {
+    let here = !side.gone;
+    side.fields.as_mut().filter(|_| here)
 }
 
 /// The trailers of a message; at its end a plugin may add some, as in Envoy.
@@ -61,7 +68,8 @@ fn trailers(side: &mut Side) -> Option<&mut Fields> {
 
 /// Bytes of all names and values, as in Envoy.
 pub(super) fn size(guest: &mut Guest<'_>, kind: u32, at: u32) -> Reply {
-    let size = find(guest.data_mut(), kind)?.map_or(0, Fields::size);
+    let map = find(guest.data_mut(), kind)?.ok_or(Status::BadArgument)?;
+    let size = map.size();
     Ok(write_u32(guest, at, size as u32)?)
 }
 
@@ -88,10 +96,14 @@ pub(super) fn get(
     size_at: u32,
 ) -> Reply {
     let (key, host) = view(guest, key, key_size)?;
-    let value = find(host, kind)?
-        .and_then(|fields| fields.get(key))
-        .ok_or(Status::NotFound)?
-        .into_owned();
+    let abi = host.common.abi;
+    let map = find(host, kind)?.ok_or(Status::BadArgument)?;
+    let value = match map.get(key) {
+        Some(value) => value.into_owned(),
+        // SDKs of that ABI take any other status for a fault.
+        None if abi == Abi::V0_1_0 => Vec::new(),
+        None => return Err(Status::NotFound.into()),
+    };
     give(guest, &value, at, size_at)
 }
 

@@ -1,14 +1,16 @@
 //! Properties: what `proxy_get_property` answers, by a path whose parts are closed by NUL.
 
 use http::Version;
+use http::header::HeaderName;
 
 use super::log::nanos;
 use crate::fields::Fields;
-use crate::host::{Guest, Host, ROOT, copy, give, view, view2};
+use crate::host::{Guest, Host, copy, give, view, view2};
+use crate::shared::lock;
 use crate::status::{Reply, Status};
 use crate::stream::Stream;
 
-/// Properties a plugin may set in one context.
+/// Properties the plugins of one exchange may set.
 const SET: usize = 64;
 /// The longest path and value a plugin may set, bytes.
 const SET_BYTES: usize = 64 << 10;
@@ -23,20 +25,22 @@ pub(super) fn get(
     let path = copy(guest, path, path_size)?;
     let path = path.strip_suffix(&[0]).unwrap_or(&path);
     let host = guest.data_mut();
-    let set = match host.current {
-        ROOT => host.root_properties.get(path),
-        current => host
-            .streams
-            .get(&current)
-            .and_then(|stream| stream.properties.get(path)),
-    };
-    let value = match set {
-        Some(value) => Some(value.clone()),
-        None => find(host, path),
-    };
+    let stream = host.streams.get(&host.current);
+    let given = stream.and_then(|stream| stream.given.get(path)).cloned();
+    // As in Envoy, one of several parts can be set but not read.
+    let single = !path.contains(&0);
+    let value = given.or_else(|| find(host, path)).or_else(|| {
+        if !single {
+            return None;
+        }
+        let set = lock(&host.streams.get(&host.current)?.set.0);
+        set.get(path).cloned()
+    });
     give(guest, &value.ok_or(Status::NotFound)?, at, size_at)
 }
 
+/// Sets a property of the exchange, which the plugins after this one see, too. As in Envoy the root context has none, and a name
+/// of the host's own stays the host's.
 pub(super) fn set(
     guest: &mut Guest<'_>,
     path: u32,
@@ -50,20 +54,12 @@ pub(super) fn set(
     if path.is_empty() || path.len() + value.len() > SET_BYTES {
         return Err(Status::BadArgument.into());
     }
-    let properties = match host.current {
-        ROOT => &mut host.root_properties,
-        current => {
-            &mut host
-                .streams
-                .get_mut(&current)
-                .ok_or(Status::NotFound)?
-                .properties
-        }
-    };
-    if properties.len() >= SET && !properties.contains_key(path) {
+    let stream = host.streams.get(&host.current).ok_or(Status::NotFound)?;
+    let mut set = lock(&stream.set.0);
+    if set.len() >= SET && !set.contains_key(path) {
         return Err(Status::InternalFailure.into());
     }
-    properties.insert(path.to_vec(), value.to_vec());
+    set.insert(path.to_vec(), value.to_vec());
     Ok(())
 }
 
@@ -80,56 +76,64 @@ fn find(host: &Host, path: &[u8]) -> Option<Vec<u8>> {
     }
     let stream = host.streams.get(&host.current)?;
     match (first, second) {
-        (b"request", b"headers") => header(stream.request.fields.as_ref()?, parts.next()?),
+        (b"request", b"headers") => header(stream.head(&stream.request)?, parts.next()?),
         (b"request", name) => request(stream, name),
-        (b"response", b"headers") => header(stream.response.fields.as_ref()?, parts.next()?),
+        (b"response", b"headers") => header(stream.head(&stream.response)?, parts.next()?),
         (b"response", b"trailers") => header(stream.response.trailers.as_ref()?, parts.next()?),
         (b"response", name) => response(stream, name),
         (b"source", b"address") => Some(stream.origin.peer?.to_string().into_bytes()),
         (b"source", b"port") => number(stream.origin.peer?.port().into()),
-        (b"connection", b"id") => number(connection(stream)?),
+        (b"connection", b"id") | (b"connection_id", b"") => number(connection(stream)?),
         (b"connection", b"mtls") => Some(vec![0]),
-        (b"xds", name) => {
-            let route = stream.origin.route.as_ref();
-            let value = match name {
-                b"cluster_name" => route.map_or("origin", |route| &route.cluster),
-                b"route_name" => route.map_or("default", |route| &route.route),
-                b"virtual_host_name" => route.map_or("default", |route| &route.virtual_host),
-                _ => return None,
-            };
-            Some(value.as_bytes().to_vec())
-        }
+        (b"xds", name) => routed(stream, name),
+        (b"cluster_name" | b"route_name", b"") => routed(stream, first),
         _ => None,
     }
 }
 
+fn routed(stream: &Stream, name: &[u8]) -> Option<Vec<u8>> {
+    let route = stream.origin.route.as_ref();
+    let value = match name {
+        b"cluster_name" => route.map_or("origin", |route| &route.cluster),
+        b"route_name" => route.map_or("default", |route| &route.route),
+        b"virtual_host_name" => route.map_or("default", |route| &route.virtual_host),
+        _ => return None,
+    };
+    Some(value.as_bytes().to_vec())
+}
+
 fn request(stream: &Stream, name: &[u8]) -> Option<Vec<u8>> {
-    let fields = stream.request.fields.as_ref()?;
-    let path = fields.pseudo(":path");
+    let seen = || stream.head(&stream.request);
+    let path = || seen()?.pseudo(":path");
     match name {
-        b"path" => path.map(<[u8]>::to_vec),
-        b"url_path" => path?.split(|byte| *byte == b'?').next().map(<[u8]>::to_vec),
+        b"path" => path().map(<[u8]>::to_vec),
+        b"url_path" => path()?
+            .split(|byte| *byte == b'?')
+            .next()
+            .map(<[u8]>::to_vec),
         b"query" => {
-            let path = path?;
+            let path = path()?;
             let at = path
                 .iter()
                 .position(|byte| *byte == b'?')
                 .map_or(path.len(), |at| at + 1);
             path.get(at..).map(<[u8]>::to_vec)
         }
-        b"method" => header(fields, b":method"),
-        b"host" => header(fields, b":authority"),
-        b"scheme" => header(fields, b":scheme"),
-        b"id" => header(fields, b"x-request-id"),
-        b"referer" => header(fields, b"referer"),
-        b"useragent" => header(fields, b"user-agent"),
+        b"method" => header(seen()?, b":method"),
+        b"host" => header(seen()?, b":authority"),
+        b"scheme" => header(seen()?, b":scheme"),
+        b"id" => header(seen()?, b"x-request-id"),
+        b"referer" => header(seen()?, b"referer"),
+        b"useragent" => header(seen()?, b"user-agent"),
         b"protocol" => Some(protocol(stream.origin.version).as_bytes().to_vec()),
         b"time" => number(nanos(stream.origin.started_at)),
         b"duration" => {
             number(u64::try_from(stream.origin.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
         }
         b"size" => number(stream.request.seen),
-        b"total_size" => number(stream.request.seen + fields.size() as u64),
+        b"total_size" => {
+            number(stream.request.seen + seen().map_or(0, |fields| fields.size() as u64))
+        }
         _ => None,
     }
 }
@@ -146,7 +150,11 @@ fn response(stream: &Stream, name: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn header(fields: &Fields, name: &[u8]) -> Option<Vec<u8>> {
-    fields.get(name).map(std::borrow::Cow::into_owned)
+    let value = match HeaderName::from_bytes(name) {
+        Ok(name) if name != http::header::HOST => fields.joined(&name),
+        _ => fields.get(name),
+    };
+    value.map(std::borrow::Cow::into_owned)
 }
 
 fn number(value: u64) -> Option<Vec<u8>> {

@@ -37,12 +37,15 @@ impl Context for Add {}
 
 impl HttpContext for Add {
     fn on_http_request_headers(&mut self, _: usize) -> Action {
-        self.add_http_request_header("x-from", "Rust 0.1.4");
+        let path = self.get_http_request_header(":path").unwrap_or_default();
+        log::info!("path {path}");
+        // To this SDK a field that is not there is an empty value.
+        if self.get_http_request_header("x-absent").is_none() {
+            self.add_http_request_header("x-from", "Rust 0.1.4");
+        }
         Action::Continue
     }
     fn on_http_response_headers(&mut self, _: usize) -> Action {
-        let path = self.get_http_request_header(":path").unwrap_or_default();
-        log::info!("path {path}");
         self.add_http_response_header("hello", &self.greeting);
         Action::Continue
     }
