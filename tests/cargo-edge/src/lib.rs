@@ -14,3 +14,4 @@ pub mod section;
 pub mod test;
 pub mod tools;
 pub mod workspace;
+pub mod zeros;

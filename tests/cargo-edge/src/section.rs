@@ -64,7 +64,7 @@ pub fn find<'w>(wasm: &'w [u8], name: &str) -> Result<Option<&'w [u8]>> {
 }
 
 /// LEB128, as the WebAssembly specification §5.2.2 has it.
-fn unsigned(out: &mut Vec<u8>, mut value: usize) {
+pub fn unsigned(out: &mut Vec<u8>, mut value: usize) {
     loop {
         let byte = (value & 0x7f) as u8;
         value >>= 7;
@@ -75,7 +75,8 @@ fn unsigned(out: &mut Vec<u8>, mut value: usize) {
     }
 }
 
-fn read_unsigned(bytes: &[u8]) -> Option<(usize, &[u8])> {
+/// A number and what is behind it; `None` where it is no LEB128 of 32 bits.
+pub fn read_unsigned(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let mut value = 0usize;
     for (at, byte) in bytes.iter().enumerate().take(5) {
         value |= usize::from(byte & 0x7f) << (7 * at);
