@@ -116,7 +116,14 @@ pub fn essence(value: &[u8]) -> Option<String> {
 /// The `charset` parameter of `content-type`, unquoted, in lower case.
 pub fn charset(fields: &Fields) -> Option<String> {
     let value = fields.get("content-type")?;
-    value.split(|&byte| byte == b';').skip(1).find_map(|one| {
+    let (mut quoted, mut escaped) = (false, false);
+    let parts = value.split(|&byte| {
+        // RFC 9110 §5.6.4: within a quoted string a semicolon parts nothing, and a quote behind a backslash ends it not.
+        quoted ^= byte == b'"' && !escaped;
+        escaped = byte == b'\\' && quoted && !escaped;
+        byte == b';' && !quoted
+    });
+    parts.skip(1).find_map(|one| {
         let at = one.iter().position(|&byte| byte == b'=')?;
         let (name, value) = (one.get(..at)?.trim_ascii(), one.get(at + 1..)?.trim_ascii());
         if !name.eq_ignore_ascii_case(b"charset") {
@@ -212,6 +219,11 @@ mod tests {
                 Some("utf-16"),
             ),
             ("application/json; charset", None),
+            (r#"application/json; profile="x;charset=utf-16""#, None),
+            (
+                r#"application/json; profile="\";charset=utf-16;"; charset=UTF-8"#,
+                Some("utf-8"),
+            ),
         ] {
             let head = head(200, &[("content-type", value)]);
             assert_eq!(charset(&head.fields).as_deref(), want, "{value}");

@@ -110,7 +110,8 @@ impl FieldsParameter {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unreadable {
-    /// It goes on as it came: from the first invalid byte on, or all of a coded response.
+    /// It goes on as it came: from the first invalid byte on, or all of a coded response. Within a value that is left out or
+    /// replaced a body breaks off all the same.
     Pass,
     /// It does not: a response that is known beforehand to be unreadable becomes a 502, and a body breaks off before its
     /// first invalid byte.

@@ -103,11 +103,13 @@ pub(crate) fn shows(skipped: Skipped, head: &ResponseHead, settings: &Settings) 
             type_is.as_deref() == Some("multipart/byteranges")
                 || !matches!(check_type(head, settings), Err(Skipped::MediaType))
         }
-        // RFC 9110 §5.3: of a field that is no list and there twice each recipient may believe another line.
+        // RFC 9110 §5.3: of a field that is no list and there twice each recipient may believe another line. Of
+        // `application/json charset=utf-8`, which is no media type (§8.3.1), many believe the first word.
         Skipped::MediaType => {
             let mut claimed = head.fields.list("content-type");
             claimed.any(|one| {
-                let essence = representation::essence(one);
+                let first = one.split(u8::is_ascii_whitespace).next();
+                let essence = first.and_then(representation::essence);
                 essence.is_some_and(|essence| framing(&essence, settings).is_some())
             })
         }

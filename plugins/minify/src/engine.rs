@@ -47,6 +47,11 @@ impl Engine {
         }
     }
 
+    /// Whether nothing goes on from here on.
+    pub(crate) fn is_cut(&self) -> bool {
+        matches!(self, Self::Rules(rewriter) if rewriter.is_cut())
+    }
+
     pub(crate) fn stop(&mut self, out: &mut Vec<u8>) {
         match self {
             Self::Space(lexer) => lexer.pass(out),

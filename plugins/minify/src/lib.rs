@@ -33,6 +33,7 @@
 mod bare;
 mod block;
 mod config;
+mod digests;
 mod eligible;
 mod engine;
 #[cfg(feature = "fuzzing")]
@@ -201,7 +202,7 @@ impl Exchange for Minified {
                 .is_some_and(|length| length <= limit);
         cx.count("minify.minified");
         self.changed = true;
-        representation::transformed(head);
+        digests::transformed(head);
         // RFC 9110 §9.3.2: the fields of a HEAD are those of the GET, whose body will not come.
         if self.request.is_head {
             return Step::Forward(Body::Pass);
@@ -218,6 +219,9 @@ impl Exchange for Minified {
         let begun = cx.lap();
         let before = out.len();
         out.reserve(chunk.len());
+        if end && self.seen == 0 && chunk.is_empty() && self.engine.take().is_some() {
+            cx.count(Skipped::Empty.counter());
+        }
         let invalid = match &mut self.engine {
             None => {
                 out.extend_from_slice(chunk);
@@ -228,6 +232,7 @@ impl Exchange for Minified {
                 if invalid.is_some() {
                     out.truncate(before);
                     out.extend_from_slice(chunk);
+                    engine.take_tally();
                 }
                 invalid
             }
@@ -242,21 +247,21 @@ impl Exchange for Minified {
                     if !engine.is_stopped() {
                         cx.count("minify.stopped.too_large");
                         engine.stop(out);
-                        cut(self.cuts, cx);
+                        cut(engine, cx);
                     }
-                    if !self.cuts {
-                        out.extend_from_slice(beyond);
-                    }
+                    engine.push(beyond, out);
                 }
                 if end {
                     invalid = invalid.or_else(|| engine.finish(out));
+                }
+                if invalid.is_some() {
+                    cut(engine, cx);
                 }
                 invalid
             }
         };
         if let Some(invalid) = invalid {
             cx.count(invalid.counter());
-            cut(self.cuts, cx);
         }
         if let Some(engine) = &mut self.engine {
             let tally = engine.take_tally();
@@ -285,7 +290,7 @@ impl Exchange for Minified {
 
     fn response_trailers(&mut self, trailers: &mut Fields, _: &mut Cx<'_>) {
         if self.changed {
-            representation::drop_digests(trailers);
+            digests::drop_all(trailers);
         }
     }
 }
@@ -347,8 +352,10 @@ impl Minified {
             if !head.fields.has("content-type") {
                 let held = self.request.if_none_match.as_deref();
                 representation::weaken_not_modified(head, held);
+                // Where the client holds the content as it came it has them already.
+                digests::drop_of_stores(&mut head.fields);
             } else if eligible::check_type(head, &self.settings).is_ok() {
-                representation::transformed(head);
+                digests::transformed(head);
             }
         }
         checked
@@ -356,8 +363,8 @@ impl Minified {
 }
 
 /// RFC 9112 §8: a message that does not end as its framing says is incomplete, so nobody takes or stores it for whole.
-fn cut(cuts: bool, cx: &mut Cx<'_>) {
-    if cuts {
+fn cut(engine: &Engine, cx: &mut Cx<'_>) {
+    if engine.is_cut() {
         cx.count("minify.cut");
         cx.cut(502);
     }

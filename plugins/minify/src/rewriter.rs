@@ -50,6 +50,8 @@ enum State {
     },
     Literal(&'static [u8]),
     Number(Number),
+    /// All goes on as it comes, but for a comma right here: the values before it went.
+    Comma,
     /// Everything goes on as it comes.
     Passing,
     /// Nothing goes on.
@@ -164,7 +166,12 @@ impl Rewriter {
 
     /// Whether nothing is rewritten from here on.
     pub fn is_stopped(&self) -> bool {
-        matches!(self.state, State::Passing | State::Cut)
+        matches!(self.state, State::Comma | State::Passing | State::Cut)
+    }
+
+    /// Whether nothing goes on from here on: the body is to break off.
+    pub fn is_cut(&self) -> bool {
+        self.state == State::Cut
     }
 
     /// What was changed since this was asked last.
@@ -172,25 +179,25 @@ impl Rewriter {
         std::mem::take(&mut self.tally)
     }
 
-    /// Rewrites no more: from here on everything goes on as it comes, or nothing where it is to be cut.
+    /// Rewrites no more: from here on everything goes on as it comes, or nothing where it is to be cut. It is so too within a
+    /// value that is left out or was replaced: the rest of it would be taken for something else.
     pub fn stop(&mut self, out: &mut Vec<u8>) {
-        if self.cuts {
+        if self.cuts || self.dropped_at.is_some() {
             self.state = State::Cut;
-        } else {
-            self.release(out);
-            self.state = State::Passing;
+            return;
         }
+        self.release(out);
+        self.state = match self.state {
+            State::AfterValue if !self.wrote => State::Comma,
+            _ => State::Passing,
+        };
     }
 
     /// Appends what goes on of `chunk` to `out`. The reason of the first invalid byte is returned once.
     pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Option<Invalid> {
-        match self.state {
-            State::Cut => return None,
-            State::Passing => {
-                out.extend_from_slice(chunk);
-                return None;
-            }
-            _ => {}
+        if self.is_stopped() {
+            self.pass(chunk, out);
+            return None;
         }
         let mut run = Run::new(chunk, out);
         let blocks = (chunk.len() >= FEW).then(|| (Stretch::new(), Guide::new()));
@@ -200,17 +207,34 @@ impl Rewriter {
         let rest = run.rest();
         let invalid = found.err()?;
         self.stop(out);
-        if !self.cuts {
+        self.pass(rest, out);
+        Some(invalid)
+    }
+
+    /// Appends what goes on of bytes behind those that are rewritten.
+    fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let mut rest = bytes;
+        if self.state == State::Comma {
+            let space = bytes.iter().take_while(|&&byte| is_space(byte)).count();
+            let (space, behind) = bytes.split_at_checked(space).unwrap_or_default();
+            if let Some((first, others)) = behind.split_first() {
+                self.state = State::Passing;
+                if *first == b',' {
+                    out.extend_from_slice(space);
+                    rest = others;
+                }
+            }
+        }
+        if self.state != State::Cut {
             out.extend_from_slice(rest);
         }
-        Some(invalid)
     }
 
     /// Says that the body ended; what was held back for it is appended.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Option<Invalid> {
         let lines = self.framing != Framing::Single;
         match self.state {
-            State::Passing | State::Cut => None,
+            State::Comma | State::Passing | State::Cut => None,
             State::Number(number) if number.may_end() && self.depth == 0 => {
                 let mut run = Run::new(&[], out);
                 self.ended(&mut run);
@@ -247,7 +271,6 @@ impl Rewriter {
                 self.prefix(&mut run);
                 run.write(self.value.text(&[]));
             }
-            Held::Nothing if self.dropped_at.is_some() => {}
             Held::Nothing => {
                 if self.name == Name::Held {
                     run.comma(self.wrote);

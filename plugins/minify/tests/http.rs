@@ -1,6 +1,9 @@
 //! What the filter makes of messages, by the section that asks for it.
 
-use edgeweir_filter::{Configured, Script, Seen};
+use edgeweir_filter::{
+    Configured, Cx, Fields, Filter, Record, RequestHead, ResponseHead, Script, Seen, Timestamp,
+    load,
+};
 use edgeweir_minify::{Config, Minify};
 
 const PRETTY: &str = "{\n  \"name\": \"a b\",\n  \"list\": [ 1, 2.50, 1e400 ]\n}\n";
@@ -31,6 +34,7 @@ fn media_types_that_are_json() {
         "application/json; charset=utf-8",
         "Application/JSON;charset=\"UTF-8\"",
         "application/ld+json",
+        "application/ld+json; profile=\"x;charset=utf-16\"",
         "application/problem+json; charset=us-ascii",
         "text/json",
         "application/vnd.api+json",
@@ -184,6 +188,9 @@ fn the_head_is_true_for_the_minified_content() {
         ("content-digest", "sha-256=:AAAA:"),
         ("repr-digest", "sha-256=:AAAA:"),
         ("content-md5", "AAAA"),
+        ("docker-content-digest", "sha256:aa"),
+        ("x-amz-checksum-crc32", "AAAA"),
+        ("x-goog-hash", "crc32c=AAAA"),
         ("vary", "origin"),
     ];
     let get = exchange("GET", &[], 200, origin);
@@ -197,6 +204,9 @@ fn the_head_is_true_for_the_minified_content() {
         "content-digest",
         "repr-digest",
         "content-md5",
+        "docker-content-digest",
+        "x-amz-checksum-crc32",
+        "x-goog-hash",
     ] {
         assert_eq!(get.field(gone), None, "{gone}");
     }
@@ -364,6 +374,66 @@ fn beyond_the_size_limit_a_stream_goes_on_as_it_is() {
 }
 
 #[test]
+fn beyond_the_size_limit_what_follows_still_fits_what_went_before() {
+    let body = r#" {"a" : null , "b": [ null , 1 , null, { "n" : null , "m" : "x y" } ], "c" : null , "d": {} } "#;
+    let value: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    for config in [
+        r#"{"drop_nulls": "members""#,
+        r#"{"drop_nulls": "all""#,
+        r#"{"drop_nulls": "all", "validate": false"#,
+    ] {
+        for (kind, limit) in ["json", "x-ndjson"]
+            .into_iter()
+            .flat_map(|kind| (1..body.len()).map(move |at| (kind, at)))
+        {
+            let minify: Minify =
+                load(format!("{config}, \"max_bytes\": {limit}}}").as_bytes()).expect("good");
+            let (first, second) = body.split_at(body.len() / 2);
+            let kind = format!("application/{kind}");
+            let mut script = Script::new(minify).origin_chunks(
+                200,
+                &[("content-type", &kind)],
+                &[first, second],
+            );
+            let seen = script.run();
+            assert_eq!(seen.counted("minify.stopped.too_large"), 1);
+            let found: serde_json::Value = serde_json::from_slice(&seen.body())
+                .unwrap_or_else(|error| panic!("{config} {limit}: {error}: {}", seen.body_text()));
+            assert_eq!(found["d"], value["d"]);
+            assert!(!seen.cut);
+        }
+    }
+}
+
+#[test]
+fn a_body_that_turns_out_empty_passes() {
+    for config in ["{}", r#"{"validate": false}"#, r#"{"exclude": ["a"]}"#] {
+        for kind in [
+            "application/json",
+            "application/x-ndjson",
+            "application/json-seq",
+        ] {
+            let minify: Minify = load(config.as_bytes()).expect("a good configuration");
+            let (mut exchange, mut record) = (minify.exchange(), Record::default());
+            let mut cx = Cx::new(Timestamp::default(), &mut record);
+            exchange.request(&mut RequestHead::default(), &mut cx);
+            let mut head = ResponseHead {
+                status: 200,
+                fields: Fields::of(&[("content-type", kind)]),
+                ..ResponseHead::default()
+            };
+            exchange.response(&mut head, &mut cx);
+            let mut out = Vec::new();
+            exchange.response_body(&[], true, &mut out, &mut cx);
+            assert_eq!((out.len(), record.cut), (0, None), "{config} {kind}");
+            let counted = |name| record.counts.iter().any(|&(own, by)| own == name && by > 0);
+            assert!(counted("minify.skipped.empty"), "{config} {kind}");
+            assert!(!counted("minify.invalid.truncated"), "{config} {kind}");
+        }
+    }
+}
+
+#[test]
 fn a_length_that_lies_costs_nothing_but_the_whole_check() {
     for (declared, chunks) in [
         ("5", &["[ 1, ", "2 ]", " "][..]),
@@ -424,12 +494,14 @@ fn trailers_are_kept_but_for_digests() {
     script.trailers(&[
         ("server-timing", "db;dur=1"),
         ("content-digest", "sha-256=:AAAA:"),
+        ("x-amz-checksum-sha256", "AAAA"),
     ]);
     let seen = script.run();
     assert_eq!(seen.body_text(), "[1]");
     let trailers = seen.trailers.expect("a trailer section");
     assert_eq!(trailers.get("server-timing"), Some(&b"db;dur=1"[..]));
     assert_eq!(trailers.get("content-digest"), None);
+    assert_eq!(trailers.get("x-amz-checksum-sha256"), None);
 }
 
 #[test]

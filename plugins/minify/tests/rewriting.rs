@@ -11,6 +11,12 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use tree::{Path, Tree};
 
+fn rewriter(config: &Config, client: Option<&str>, cuts: bool, framing: Framing) -> Rewriter {
+    let rules = Rc::new(Rules::check(config).expect("good rules"));
+    let mask = client.map(|text| Mask::parse(text, 128).expect("a mask"));
+    Rewriter::new(framing, 64, cuts, rules, mask)
+}
+
 fn rewrite<'c>(
     config: &Config,
     client: Option<&str>,
@@ -18,9 +24,7 @@ fn rewrite<'c>(
     framing: Framing,
     chunks: impl IntoIterator<Item = &'c [u8]>,
 ) -> (Vec<u8>, Option<Invalid>) {
-    let rules = Rc::new(Rules::check(config).expect("good rules"));
-    let mask = client.map(|text| Mask::parse(text, 128).expect("a mask"));
-    let mut rewriter = Rewriter::new(framing, 64, cuts, rules, mask);
+    let mut rewriter = rewriter(config, client, cuts, framing);
     let (mut out, mut invalid) = (Vec::new(), None);
     for chunk in chunks {
         invalid = invalid.or(rewriter.push(chunk, &mut out));
@@ -30,7 +34,10 @@ fn rewrite<'c>(
 }
 
 fn name() -> impl Strategy<Value = String> {
-    select(&["a", "b", "c", "", "é\"", "password", "A"][..]).prop_map(str::to_owned)
+    prop_oneof![
+        40 => select(&["a", "b", "c", "", "é\"", "password", "A"][..]).prop_map(str::to_owned),
+        1 => (1_537_usize..1_540).prop_map(|length| "n".repeat(length)),
+    ]
 }
 
 fn tree() -> impl Strategy<Value = Tree> {
@@ -209,6 +216,40 @@ proptest! {
     }
 
     #[test]
+    fn what_is_stopped_anywhere_stays_json_or_breaks_off(trees in proptest::collection::vec(tree(), 1..4), config in config(), client in paths(1), at in any::<Index>(), cuts in cuts()) {
+        let elements: Vec<String> = trees.iter().map(|tree| tree.pretty(false)).collect();
+        let text = format!(" [ {} ]", elements.join(" , ")).into_bytes();
+        let mut config = config;
+        let mut client = client.first().map(tree::text);
+        // So that twice is once; see below.
+        if !config.redact.is_empty() {
+            config.include.clear();
+            client = None;
+        }
+        config.redact.iter_mut().for_each(|one| one.replace = Default::default());
+        let client = client.as_deref();
+        let (want, _) = rewrite(&config, client, true, Framing::Single, [&text[..]]);
+
+        let (first, rest) = text.split_at(at.index(text.len() + 1));
+        let mut rewriter = rewriter(&config, client, false, Framing::Single);
+        let mut out = Vec::new();
+        for chunk in cut(first, &cuts) {
+            prop_assert_eq!(rewriter.push(chunk, &mut out), None);
+        }
+        rewriter.stop(&mut out);
+        for chunk in cut(rest, &cuts) {
+            prop_assert_eq!(rewriter.push(chunk, &mut out), None);
+        }
+        prop_assert_eq!(rewriter.finish(&mut out), None);
+        if rewriter.is_cut() {
+            prop_assert!(want.starts_with(&out));
+        } else {
+            let again = rewrite(&config, client, true, Framing::Single, [&out[..]]);
+            prop_assert_eq!(again, (want, None), "{}", String::from_utf8_lossy(&out));
+        }
+    }
+
+    #[test]
     fn rules_for_nothing_are_the_lexer(text in soup(), framing in framings(), cuts in cuts()) {
         let config = Config {
             exclude: vec!["never/there".into()],
@@ -272,6 +313,11 @@ fn names_too_long_to_be_held_are_no_rule_s() {
     let config = |json: &str| serde_json::from_str::<Config>(json).expect("a configuration");
     for (rules, text, want) in [
         (r#"{"drop_nulls":"all"}"#, "{\"N\": null}", "{\"N\":null}"),
+        (
+            r#"{"drop_nulls":"members","exclude":["z"]}"#,
+            "{\"m\": {\"a\":1, \"N\": null, \"b\": null}}",
+            "{\"m\":{\"a\":1,\"N\":null}}",
+        ),
         (r#"{"include":["*"]}"#, "{\"N\": 1}", "{\"N\":1}"),
         (r#"{"include":["*/a","b"]}"#, "{\"N\": {\"a\":1}}", "{}"),
         (r#"{"exclude":["*"]}"#, "{\"N\": 1}", "{}"),

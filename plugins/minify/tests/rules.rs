@@ -192,6 +192,12 @@ fn what_is_hidden_is_not_shown_by_what_cannot_be_read() {
             &[("content-type", "text/plain"), JSON],
             "media_type",
         ),
+        (
+            "a parameter without a semicolon",
+            200,
+            &[("content-type", "application/json charset=utf-8")],
+            "media_type",
+        ),
     ];
     for (name, status, origin, reason) in cases {
         let seen = ask(&format!("{hides}}}"), "/", &[], *status, origin);
@@ -323,6 +329,93 @@ fn a_body_that_turns_out_invalid_breaks_off() {
         ),
         (1, 1)
     );
+}
+
+#[test]
+fn what_is_left_of_a_value_that_goes_is_not_taken_for_another() {
+    let fields = r#"{"fields": {"parameter": "fields"}"#;
+    let hides = r#"{"exclude": ["a"], "unreadable": "pass""#;
+    let redacts = r#"{"redact": [{"key": "a"}], "unreadable": "pass""#;
+    for (name, config, body, want, reason) in [
+        (
+            "too long, as a client asks",
+            format!("{fields}, \"max_bytes\": 12}}"),
+            r#"{"a":"0123456789","b":1}"#,
+            "{",
+            "stopped.too_large",
+        ),
+        (
+            "too deep, as a client asks",
+            format!("{fields}, \"max_depth\": 2}}"),
+            r#"{"a":[[1]],"b":1}"#,
+            "{",
+            "invalid.depth",
+        ),
+        (
+            "invalid, in what is hidden",
+            format!("{hides}}}"),
+            r#"{"b":1,"a":{"c":x},"b":1}"#,
+            r#"{"b":1"#,
+            "invalid.bad_literal",
+        ),
+        (
+            "too long, in what is replaced",
+            format!("{redacts}, \"max_bytes\": 12}}"),
+            r#"{"a":"0123456789","b":1}"#,
+            r#"{"a":"***""#,
+            "stopped.too_large",
+        ),
+    ] {
+        for at in 1..body.len() {
+            let (first, second) = body.split_at(at);
+            let asked = script(&config).get("/?fields=b");
+            let seen = asked.origin_chunks(200, &[JSON], &[first, second]).run();
+            assert!(seen.cut, "{name}");
+            assert!(
+                want.starts_with(&seen.body_text()),
+                "{name}: {}",
+                seen.body_text()
+            );
+            assert_eq!(seen.counted(&format!("minify.{reason}")), 1, "{name}");
+            assert_eq!(seen.counted("minify.cut"), 1, "{name}");
+        }
+    }
+    // Known as a whole, such a body passes as it came.
+    let body = r#"{"a":[[1]],"b":1}"#;
+    let asked = script(&format!("{fields}, \"max_depth\": 2}}")).get("/?fields=b");
+    let seen = asked.origin(200, &[JSON], body).run();
+    assert_eq!((seen.cut, seen.body_text().as_str()), (false, body));
+    // So does what follows a value that went whole.
+    for at in 8..r#"{"a":"0","#.len() {
+        let config = format!("{fields}, \"max_bytes\": {at}}}");
+        let body = r#"{"a":"0","b":[ 1 ]}"#;
+        let asked = script(&config).get("/?fields=b");
+        let seen = asked.origin_chunks(200, &[JSON], &[body]).run();
+        assert_eq!(
+            (seen.cut, seen.body_text().as_str()),
+            (false, r#"{"b":[ 1 ]}"#)
+        );
+    }
+}
+
+#[test]
+fn what_was_undone_is_not_counted() {
+    for (config, body) in [
+        (r#"{"drop_nulls": "members"}"#, r#"{"a":null,"b":1"#),
+        (
+            r#"{"redact": [{"key": "a"}], "unreadable": "pass"}"#,
+            r#"{"a":"secr" "#,
+        ),
+        (r#"{"fields": {"parameter": "fields"}}"#, r#"{"a":"secr" "#),
+    ] {
+        let asked = script(config).get("/?fields=b");
+        let seen = asked.origin(200, &[JSON], body).run();
+        assert_eq!(seen.body_text(), body);
+        assert_eq!(seen.counted("minify.invalid.truncated"), 1);
+        for of in ["nulls_dropped", "members_dropped", "values_redacted"] {
+            assert_eq!(seen.counted(&format!("minify.{of}")), 0, "{config}");
+        }
+    }
 }
 
 #[test]

@@ -267,12 +267,17 @@ impl Guided<'_> {
         let colon = self.tokens.at();
         self.tokens.step();
         let is_open = walk.is_open(self.depth);
-        if !is_open && !rules.has_keys() {
+        let is_sought = is_open || rules.has_keys();
+        // Whether it is too long matters to a `null` too.
+        if !is_sought && colon.saturating_sub(start) <= LONGEST_NAME {
             return true;
         }
         let raw = trimmed(self.text.get(start..colon).unwrap_or_default());
         let raw = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
         named.is_long = raw.len() > LONGEST_NAME;
+        if !is_sought {
+            return true;
+        }
         let meaning;
         let name = if named.is_long {
             None

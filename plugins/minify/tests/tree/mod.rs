@@ -16,6 +16,9 @@ pub enum Tree {
     Object(Vec<(String, Tree)>),
 }
 
+/// A longer name is no name of a mask, and is not held until its value is known.
+const LONGEST: usize = 1_536;
+
 /// Names from the top on, `None` for any.
 pub type Path = Vec<Option<String>>;
 
@@ -168,7 +171,7 @@ fn select(tree: &Tree, paths: &[Path]) -> Option<Tree> {
                 let below = behind(paths, name);
                 let value = match below.iter().any(|path| path.is_empty()) {
                     true => value.clone(),
-                    false if below.is_empty() => return None,
+                    false if below.is_empty() || name.len() > LONGEST => return None,
                     false => select(value, &owned(&below))?,
                 };
                 Some((name.clone(), value))
@@ -214,7 +217,9 @@ fn without_nulls(tree: Tree, which: DropNulls) -> Tree {
         Tree::Object(members) => Tree::Object(
             members
                 .into_iter()
-                .filter(|(_, value)| which == DropNulls::Never || *value != Tree::Null)
+                .filter(|(name, value)| {
+                    which == DropNulls::Never || *value != Tree::Null || name.len() > LONGEST
+                })
                 .map(|(name, value)| (name, without_nulls(value, which)))
                 .collect(),
         ),

@@ -179,6 +179,44 @@ on_each_host!(
 );
 
 on_each_host!(
+    what_follows_a_limit_fits_or_does_not_come,
+    [minify(
+        json!({ "fields": { "parameter": "fields" }, "drop_nulls": "members", "max_bytes": 10 })
+    )],
+    |edge| {
+        for size in [1, 5, 100] {
+            let origin = |body| Origin::json("").cut_into(body, size).chunked();
+            let fits = r#"{ "a":null , "b":[ 1 ]}"#;
+            let seen = edge.send(&get("/a"), &origin(fits));
+            assert_eq!(seen.json(), json!({ "b": [1] }), "pieces of {size}");
+            assert!(seen.complete);
+            let seen = edge.send(&get("/a?fields=b"), &origin(fits));
+            assert_eq!(seen.json(), json!({ "b": [1] }), "pieces of {size}");
+            // Broken off before anything was on its way, there is no response at all.
+            let within = r#"{"a":"0123456789","b":1}"#;
+            if let Ok(seen) = edge.try_send(&get("/a?fields=b"), &origin(within)) {
+                assert!(seen.status == 502 || !seen.complete, "as if whole");
+                assert!(!seen.body_text().contains("789"), "{}", seen.body_text());
+            }
+        }
+    }
+);
+
+on_each_host!(an_empty_body_is_shown, [hiding()], |edge| {
+    let pause = Duration::from_millis(50);
+    for origin in [
+        Origin::json(""),
+        Origin::json("").chunked().pause(pause),
+        Origin::json("").until_close().pause(pause),
+    ] {
+        let framing = origin.framing;
+        let seen = edge.send(&get("/a"), &origin);
+        assert_eq!((seen.status, seen.body.len()), (200, 0), "{framing:?}");
+        assert!(seen.complete, "{framing:?}");
+    }
+});
+
+on_each_host!(
     each_line_is_rewritten_by_itself,
     [minify(
         json!({ "drop_nulls": "all", "redact": [{ "path": "a", "replace": "hash" }], "hash_key": "sixteen bytes and" })
