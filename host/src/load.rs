@@ -443,7 +443,7 @@ fn own<const MIN: u64, const MAX: u64>(
 fn outbound(filter: &Filter) -> anyhow::Result<Vec<wasi_http::Outbound>> {
     let listed = filter.allowed_outbound.iter().flat_map(|it| it.get_ref());
     listed
-        .map(|authority| wasi_http::Outbound::parse(&authority.0).map_err(|why| anyhow!(why)))
+        .map(|authority| wasi_http::Outbound::authority(&authority.0).map_err(|why| anyhow!(why)))
         .collect()
 }
 

@@ -1,4 +1,5 @@
-//! An application of Spin that calls itself: `http://self` is its own routes, `http://ID.spin.internal` one of its components.
+//! An application of Spin that calls itself: a request that names no host, or `self.alt`, is for its own routes, one for
+//! `ID.spin.internal` for one of its components, whatever the scheme and the port.
 //!
 //! Nothing of it takes the network: who has a component at the end of a private route reaches it by no address.
 
@@ -6,7 +7,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Weak};
 
 use edgeweir_host_chain::{Answering, Clusters, Peer, Request, Within};
+use edgeweir_host_formats::outbound::SELF;
+use http::Uri;
 use http::header::HOST;
+use http::uri::{Authority, Scheme};
 
 use crate::routing::Routes;
 
@@ -37,11 +41,23 @@ enum Goal<'a> {
 
 /// Whom `host:port` names.
 fn goal(name: &str) -> Option<Goal<'_>> {
-    let host = name.strip_suffix(":80")?;
+    let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
     match host.strip_suffix(".spin.internal") {
         Some(id) => Some(Goal::Component(id)),
-        None => (host == "self").then_some(Goal::Routes),
+        None => (host == SELF).then_some(Goal::Routes),
     }
+}
+
+/// The target of a request to oneself, which is plain HTTP and may have named no host.
+///
+/// RFC 9110 §4.2.1: "A sender MUST NOT generate an "http" URI with an empty host identifier."
+fn addressed(uri: Uri, goal: &Goal<'_>) -> Uri {
+    let mut parts = uri.into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    if matches!(goal, Goal::Routes) {
+        parts.authority = Some(Authority::from_static("localhost"));
+    }
+    Uri::from_parts(parts).unwrap_or_default()
 }
 
 impl Clusters for Inside {
@@ -59,6 +75,7 @@ impl Clusters for Inside {
         let (Some(goal), Some(routes)) = (goal(name), self.routes.upgrade()) else {
             return Box::pin(async { Err("the application is no more".into()) });
         };
+        *request.uri_mut() = addressed(std::mem::take(request.uri_mut()), &goal);
         request.headers_mut().remove(HOST);
         let extensions = request.extensions_mut();
         extensions.insert(Peer(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))));
@@ -83,10 +100,12 @@ mod tests {
     #[test]
     fn names_within_are_spins() {
         for (name, want) in [
-            ("self:80", Some(None)),
+            ("self.alt:80", Some(None)),
+            ("self.alt:443", Some(None)),
             ("app.spin.internal:80", Some(Some("app"))),
-            ("self:8080", None),
-            ("myself:80", None),
+            ("app.spin.internal:8443", Some(Some("app"))),
+            ("self:80", None),
+            ("my.self.alt:80", None),
             ("spin.internal:80", None),
             ("a.example:80", None),
         ] {
@@ -95,6 +114,22 @@ mod tests {
                 Goal::Component(id) => Some(id),
             });
             assert_eq!(found, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_request_to_oneself_has_a_host() {
+        for (from, goal, want) in [
+            ("https://:443/a?b", Goal::Routes, "http://localhost/a?b"),
+            ("http://self.alt/a", Goal::Routes, "http://localhost/a"),
+            (
+                "https://app.spin.internal/a",
+                Goal::Component("app"),
+                "http://app.spin.internal/a",
+            ),
+        ] {
+            let uri = from.parse().expect("a target");
+            assert_eq!(addressed(uri, &goal), want, "{from}");
         }
     }
 }

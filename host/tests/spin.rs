@@ -290,6 +290,9 @@ fn settings(value: &str) -> Vec<u8> {
     wat::parse_str(text).expect("a component")
 }
 
+/// What the application says of a request that is not sent.
+const DENIED: &str = "not reached: ErrorCode::HttpRequestDenied";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn components_reach_each_other_and_nobody_else_reaches_a_private_one() {
     let gateway = gateway();
@@ -310,10 +313,16 @@ component = "gate"
 [[trigger.http]]
 route = {{ private = true }}
 component = "hidden"
+[[trigger.http]]
+route = {{ private = true }}
+component = "any"
 [component.front]
 source = {older:?}
 variables = {{ answer = "front" }}
-allowed_outbound_hosts = ["http://self", "http://hidden.spin.internal", "http://nobody.spin.internal"]
+allowed_outbound_hosts = ["http://self", "http://hidden.spin.internal", "http://any.spin.internal", "http://nobody.spin.internal"]
+[component.any]
+source = {older:?}
+allowed_outbound_hosts = ["https://*:*"]
 [component.hidden]
 source = {older:?}
 variables = {{ answer = "hidden" }}
@@ -328,13 +337,35 @@ allowed_outbound_hosts = ["http://*.spin.internal"]
     let host = Host::start(config).await.expect("it starts");
     let address = host.addresses()[0];
     for (path, want) in [
-        ("/call?http://self/variable?answer", "200 Ok(\"front\")"),
+        ("/call?/variable?answer", "200 Ok(\"front\")"),
+        ("/call?http://self.alt/variable?answer", "200 Ok(\"front\")"),
+        (
+            "/call?https://self.alt/variable?answer",
+            "200 Ok(\"front\")",
+        ),
+        (
+            "/call?http://self.alt:81/variable?answer",
+            "200 Ok(\"front\")",
+        ),
+        // A word for patterns alone.
+        ("/call?http://self/variable?answer", DENIED),
+        ("/call?http://127.0.0.1:1/x", DENIED),
+        ("/call?https://api.example.com/x", DENIED),
         (
             "/call?http://hidden.spin.internal/variable?answer",
             "200 Ok(\"hidden\")",
         ),
+        ("/call?https://hidden.spin.internal/", DENIED),
+        (
+            "/call?http://any.spin.internal/call?https://hidden.spin.internal/variable?answer",
+            "200 200 Ok(\"hidden\")",
+        ),
+        (
+            "/call?http://any.spin.internal/call?/variable?answer",
+            "200 200 Ok(\"front\")",
+        ),
         ("/call?http://nobody.spin.internal/", "not reached"),
-        ("/call?http://gate.spin.internal/", "404"),
+        ("/call?http://gate.spin.internal/", DENIED),
         ("/gate/a", "answered by Spin 3: /gate/a"),
         ("/variable?answer", "Ok(\"front\")"),
         (

@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+/// The host that Spin takes for the application itself in a request; a pattern may also say `self`.
+pub const SELF: &str = "self.alt";
+
 /// A family of services.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outbound {
@@ -18,6 +21,8 @@ enum Host {
     Below(String),
     Name(String),
     Network(IpAddr, u8),
+    /// The application itself, which no address leads to.
+    Application,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,54 +34,54 @@ enum Ports {
 }
 
 impl Outbound {
-    /// Reads a pattern: `https://*.example.org`, `redis://localhost:6379`, `*://10.0.0.0/8:*`, or a plain `host:port`.
+    /// Reads a pattern as Spin does: `https://*.example.org`, `redis://localhost:6379`, `*://10.0.0.0/8:*`.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let refuse = |why: &str| format!("\"{text}\" is no `scheme://host:port`: {why}");
-        let (scheme, rest) = match text.split_once("://") {
-            Some(("*", rest)) => (None, rest),
-            Some((scheme, rest)) if is_scheme(scheme) => (Some(scheme.to_ascii_lowercase()), rest),
-            Some(_) => return Err(refuse("the scheme is a word or `*`")),
-            None if text.contains(':') => (None, text),
-            None => return Err(refuse("it has no scheme")),
+        let read = || {
+            let (scheme, rest) = text.trim().split_once("://").ok_or("it has no scheme")?;
+            let scheme = match scheme {
+                "*" => None,
+                word if !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphabetic()) => {
+                    Some(word.to_owned())
+                }
+                _ => return Err("the scheme is a word or `*`"),
+            };
+            let mut read = Self::read(scheme, rest)?;
+            if matches!(&read.host, Host::Name(name) if name == "self" || name == SELF) {
+                read.host = Host::Application;
+            }
+            Ok(read)
         };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (host, port) = split(rest);
-        let host = match host {
-            "" => return Err(refuse("it has no host")),
-            "*" => Host::Any,
-            host => match (host.strip_prefix("*."), host.split_once('/')) {
-                (Some(domain), _) if !domain.contains(['*', '/']) => {
-                    Host::Below(format!(".{}", domain.to_ascii_lowercase()))
-                }
-                (None, Some((address, bits))) => {
-                    let network = address.parse().ok().zip(bits.parse().ok());
-                    let Some((address, bits)) = network else {
-                        return Err(refuse("a path has no place in it"));
-                    };
-                    Host::Network(address, bits)
-                }
-                (None, None) if !host.contains(['*', '?', '#', '@']) => {
-                    Host::Name(host.trim_matches(['[', ']']).to_ascii_lowercase())
-                }
-                _ => return Err(refuse("`*` is a whole host or its first part")),
-            },
-        };
-        let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+        read().map_err(|why| format!("\"{text}\" is no `scheme://host:port`: {why}"))
+    }
+
+    /// Reads `host:port`, which is that service whatever the scheme.
+    pub fn authority(text: &str) -> Result<Self, String> {
+        Self::read(None, text).map_err(|why| format!("\"{text}\" is no `host:port`: {why}"))
+    }
+
+    fn read(scheme: Option<String>, rest: &str) -> Result<Self, &'static str> {
+        let (host, port) = rest.rsplit_once(':').unwrap_or((rest, ""));
+        let (port, path) = port.split_once('/').unwrap_or((port, ""));
+        if !path.is_empty() {
+            return Err(PATH);
+        }
         let port = match port {
-            Some("*") => Ports::Any,
-            Some(port) => match port.split_once("..") {
-                Some((from, to)) => match number(from).zip(number(to)) {
-                    Some((from, to)) if from < to => Ports::Range(from, to),
-                    _ => return Err(refuse("a range of ports is `from..to`")),
-                },
-                None => Ports::One(number(port).ok_or_else(|| refuse("the port is no number"))?),
-            },
-            None => match scheme.as_deref().and_then(default_port) {
-                Some(port) => Ports::One(port),
-                None => return Err(refuse("this scheme needs a port, or `:*`")),
-            },
+            "" => Ports::One(
+                scheme
+                    .as_deref()
+                    .and_then(default_port)
+                    .ok_or("this scheme needs a port, or `:*`")?,
+            ),
+            port => Ports::read(port)?,
         };
+        let host = Host::read(host.trim())?;
         Ok(Self { scheme, host, port })
+    }
+
+    /// Whether a request of the application to itself is one of them: the port does not count.
+    pub fn allows_self(&self) -> bool {
+        matches!(self.host, Host::Any | Host::Application)
+            && matches!(self.scheme.as_deref(), None | Some("http" | "https"))
     }
 
     /// Whether a service is one of them. A missing port is that of the scheme.
@@ -93,6 +98,7 @@ impl Outbound {
             Host::Network(network, bits) => host
                 .parse()
                 .is_ok_and(|address| within(*network, *bits, address)),
+            Host::Application => false,
         };
         let of_port = match self.port {
             Ports::Any => true,
@@ -103,22 +109,49 @@ impl Outbound {
     }
 }
 
-fn is_scheme(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+/// What is said of anything behind host and port.
+const PATH: &str = "a path has no place in it";
+
+impl Host {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        let (name, rest) = text.split_once('/').unwrap_or((text, ""));
+        if !rest.is_empty() {
+            let address: IpAddr = name.parse().map_err(|_| PATH)?;
+            let most = if address.is_ipv4() { 32 } else { 128 };
+            return match rest.parse() {
+                Ok(bits) if bits <= most => Ok(Self::Network(address, bits)),
+                _ => Err("a network has no more bits than its address"),
+            };
+        }
+        match name.strip_prefix("*.") {
+            Some(domain) if !domain.contains('*') => {
+                Ok(Self::Below(format!(".{}", domain.to_ascii_lowercase())))
+            }
+            None if name.is_empty() => Err("it has no host"),
+            None if !name.contains(['*', '?', '#', '@']) => Ok(Self::Name(
+                name.trim_matches(['[', ']']).to_ascii_lowercase(),
+            )),
+            _ => Err("`*` is a whole host or its first part"),
+        }
+    }
 }
 
-/// Host and port; the host of IPv6 is in brackets.
-fn split(text: &str) -> (&str, Option<&str>) {
-    let after = text.rfind(']').map_or(0, |at| at + 1);
-    match text.get(after..).and_then(|rest| rest.rfind(':')) {
-        Some(at) => (
-            text.get(..after + at).unwrap_or_default(),
-            text.get(after + at + 1..),
-        ),
-        None => (text, None),
+impl Ports {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        match text.split_once("..") {
+            Some((from, to)) => match number(from).zip(number(to)) {
+                Some((from, to)) if from < to => Ok(Self::Range(from, to)),
+                _ => Err("a range of ports is `from..to`"),
+            },
+            None => number(text).map(Self::One).ok_or("the port is no number"),
+        }
     }
 }
 
@@ -126,7 +159,7 @@ fn default_port(scheme: &str) -> Option<u16> {
     Some(match scheme {
         "http" => 80,
         "https" => 443,
-        "redis" | "rediss" => 6379,
+        "redis" => 6379,
         "mysql" => 3306,
         "postgres" => 5432,
         "mqtt" => 1883,
@@ -176,7 +209,6 @@ mod tests {
                 Some(9000),
                 false,
             ),
-            ("127.0.0.1:9000", "https", "127.0.0.1", Some(9000), true),
             ("https://a.org", "https", "A.org", None, true),
             ("https://a.org", "https", "a.org", Some(8443), false),
             ("https://a.org/", "https", "a.org", Some(443), true),
@@ -193,6 +225,13 @@ mod tests {
             ("*://0.0.0.0/0:*", "http", "11.1.2.3", Some(1), true),
             ("redis://localhost:6379", "redis", "localhost", None, true),
             ("http://[::1]:80", "http", "[::1]", None, true),
+            ("*://ff00::/8:80", "http", "ff01::1", None, true),
+            ("rediss://h:6380", "rediss", "h", Some(6380), true),
+            ("rediss://h:6380", "redis", "h", Some(6380), false),
+            ("http://a.org:/", "http", "a.org", None, true),
+            ("http://self", "http", "self", None, false),
+            ("http://self.alt", "http", "self.alt", None, false),
+            ("http://*", "http", "self", None, true),
         ] {
             let read = Outbound::parse(pattern).unwrap();
             assert_eq!(
@@ -204,16 +243,61 @@ mod tests {
         for bad in [
             "",
             "a.org",
+            "a.org:443",
             "http://",
             "http://a*b",
             "http://a:x",
             "http://a:9..8",
             "http://a/b",
+            "http://a:80/b",
+            "http://a/b:80",
+            "http://10.0.0.0/33:80",
+            "http://10.0.0.0/99:80",
+            "http://ff00::/129:80",
+            "http://[::1]",
             "foo://a",
+            "rediss://a",
+            "h2+x://a:1",
             "*://a",
             "h ttp://a:1",
         ] {
             assert!(Outbound::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_service_without_a_scheme_is_that_of_any() {
+        let read = Outbound::authority("A.org:9000").unwrap();
+        for (scheme, host, port, want) in [
+            ("http", "a.org", Some(9000), true),
+            ("https", "a.org", Some(9000), true),
+            ("http", "a.org", None, false),
+            ("http", "b.org", Some(9000), false),
+        ] {
+            let allows = read.allows(scheme, host, port);
+            assert_eq!(allows, want, "{scheme}://{host}:{port:?}");
+        }
+        let own = Outbound::authority("self:80").unwrap();
+        assert!(own.allows("http", "self", None), "a host like any other");
+        assert!(!own.allows_self());
+        assert!(Outbound::authority("a.org").is_err(), "no port");
+    }
+
+    #[test]
+    fn the_application_is_reached_by_no_address() {
+        for (pattern, want) in [
+            ("http://self", true),
+            ("https://self.alt", true),
+            ("http://self:1", true),
+            ("*://*:*", true),
+            ("https://*:8443", true),
+            ("redis://self", false),
+            ("redis://*", false),
+            ("http://self.org", false),
+            ("http://127.0.0.1:*", false),
+        ] {
+            let read = Outbound::parse(pattern).unwrap();
+            assert_eq!(read.allows_self(), want, "{pattern}");
         }
     }
 }

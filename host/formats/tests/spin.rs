@@ -133,6 +133,10 @@ fn a_manifest_is_read_whole() {
     };
     assert_eq!(limit.environment, all.service.component.environment);
     assert_eq!(limit.key_value_stores.len(), 1);
+    let verbatim = BASE.replace("A = \"b\"", "A = \"Hello {{ name }}\"");
+    let (greeting, _) = spin::read(&verbatim, &given());
+    let main = &greeting.triggers[0].service.component;
+    assert_eq!(main.environment["A"], "Hello {{ name }}");
     let shown: Vec<_> = limit.files.shown.iter().map(|it| &it.value).collect();
     let elsewhere = Shown::Elsewhere {
         source: "a".into(),
@@ -151,7 +155,7 @@ fn a_manifest_is_read_whole() {
 
 #[test]
 fn what_is_left_out_is_named() {
-    use Level::{Error, Unsupported, Warning};
+    use Level::{Advice, Error, Unsupported, Warning};
     for (name, from, to, level, path, words) in [
         (
             "version",
@@ -200,6 +204,62 @@ fn what_is_left_out_is_named() {
             Error,
             "allowed_outbound_hosts[1]",
             "scheme://host:port",
+        ),
+        (
+            "outbound without a scheme",
+            "https://*.b.org",
+            "b.org:443",
+            Error,
+            "allowed_outbound_hosts[1]",
+            "it has no scheme",
+        ),
+        (
+            "outbound with a network of 99 bits",
+            "https://*.b.org",
+            "http://10.0.0.0/99:80",
+            Error,
+            "allowed_outbound_hosts[1]",
+            "no more bits",
+        ),
+        (
+            "name with a hyphen",
+            "greeting = {",
+            "Api-Key = { default = \"x\" }\ngreeting = {",
+            Error,
+            "variables.Api-Key",
+            "name of a variable",
+        ),
+        (
+            "name with an empty word",
+            "greeting = {",
+            "api__key = { default = \"x\" }\ngreeting = {",
+            Error,
+            "variables.api__key",
+            "name of a variable",
+        ),
+        (
+            "name of a component's variable",
+            "variables = { said =",
+            "variables = { said_ =",
+            Error,
+            "component.main.variables.said_",
+            "name of a variable",
+        ),
+        (
+            "required with a default",
+            "required = true,",
+            "required = true, default = \"x\",",
+            Error,
+            "variables.token",
+            "either required",
+        ),
+        (
+            "template in the environment",
+            "A = \"b\"",
+            "A = \"{{ b }}\"",
+            Advice,
+            "component.main.environment.A",
+            "as it is written",
         ),
         (
             "trigger",

@@ -244,7 +244,7 @@ fn component(case: &Case, filter: &Filter) -> wasi_http::Plugin {
         allowed_outbound: case
             .clusters
             .keys()
-            .filter_map(|name| wasi_http::Outbound::parse(name).ok())
+            .filter_map(|name| wasi_http::Outbound::authority(name).ok())
             .collect(),
         stores: None,
         databases: Vec::new(),

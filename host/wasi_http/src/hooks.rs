@@ -7,7 +7,7 @@ use crate::body::copied;
 use crate::client::Client;
 use crate::exchange::Exchange;
 use edgeweir_host_chain::{Clusters, Meter, Unreached, Within, World};
-use edgeweir_host_formats::outbound::Outbound;
+use edgeweir_host_formats::outbound::{Outbound, SELF};
 use http::uri::Scheme;
 use http_body_util::BodyExt as _;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks, default_send_request};
@@ -21,7 +21,8 @@ pub(crate) struct Hooks {
     meter: Arc<Meter>,
     /// A request for the next layer is being converted: it gets its `host` from the exchange, not from here.
     pub(crate) to_next: bool,
-    /// The exchange of a proxy of wasi:http 0.2: what it may send nowhere else goes to the next layer.
+    /// The exchange of a proxy of wasi:http 0.2: what it may send nowhere else goes to the next layer, but not in an
+    /// application of Spin, which has none for it.
     pub(crate) next: Option<Arc<Exchange>>,
     /// What the application of the latest exchange reaches in itself.
     pub(crate) within: Option<Within>,
@@ -73,7 +74,10 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _response_result: Io,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        let allowed = is_allowed(&self.allowed, request.uri());
+        let allowed = match self.within {
+            Some(_) if is_self(request.uri()) => self.allowed.iter().any(Outbound::allows_self),
+            _ => is_allowed(&self.allowed, request.uri()),
+        };
         let meter = self.meter.clone();
         let request = request.map(|body| copied(body, meter).boxed_unsync());
         let sending = self.sending(allowed, request, options);
@@ -93,8 +97,9 @@ impl Hooks {
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        if let Some(exchange) = self.next.clone().filter(|_| !allowed) {
-            return Box::new(forward(exchange, request));
+        let next = self.next.as_ref().filter(|_| self.within.is_none());
+        if !allowed && let Some(exchange) = next {
+            return Box::new(forward(exchange.clone(), request));
         }
         self.sent += 1;
         let options = bounded(options, self.timeout);
@@ -104,18 +109,17 @@ impl Hooks {
         if let Some(clusters) = self.world.clusters.clone() {
             return Box::new(staged(clusters, request, options));
         }
-        let plain = request.uri().scheme() != Some(&Scheme::HTTPS);
         if allowed
-            && plain
             && let Some(Within(services)) = &self.within
             && target(request.uri()).is_some_and(|name| services.knows(&name))
         {
             return Box::new(staged(services.clone(), request, options));
         }
+        let plain = request.uri().scheme() != Some(&Scheme::HTTPS);
         let client = self.client.clone();
         Box::new(async move {
             if !allowed {
-                tracing::warn!(uri = %request.uri(), "outbound request denied: not in allowed_outbound");
+                tracing::warn!(uri = %request.uri(), "outbound request denied: the component is not granted it");
                 return Err(Error::HttpRequestDenied);
             }
             if plain {
@@ -178,6 +182,13 @@ async fn staged(
     Ok((response, Box::new(async { Ok(()) })))
 }
 
+/// Whether a request of an application is for the application itself: it names no host, as in `/path` (where SDKs write `:443`
+/// or `:80`), or the one that Spin keeps for this.
+fn is_self(uri: &http::Uri) -> bool {
+    uri.authority()
+        .is_none_or(|authority| matches!(authority.host(), "" | SELF))
+}
+
 /// An entry must allow it; the port is that of the scheme where there is none.
 fn is_allowed(allowed: &[Outbound], uri: &http::Uri) -> bool {
     let Some(authority) = uri.authority() else {
@@ -188,6 +199,7 @@ fn is_allowed(allowed: &[Outbound], uri: &http::Uri) -> bool {
     allowed.iter().any(|it| it.allows(scheme, host, port))
 }
 
+/// `host:port`, as clusters are named.
 fn target(uri: &http::Uri) -> Option<String> {
     let authority = uri.authority()?;
     let default = if uri.scheme() == Some(&Scheme::HTTPS) {
@@ -196,7 +208,11 @@ fn target(uri: &http::Uri) -> Option<String> {
         80
     };
     let port = authority.port_u16().unwrap_or(default);
-    Some(format!("{}:{port}", authority.host().to_ascii_lowercase()))
+    let host = match authority.host() {
+        "" => SELF.to_owned(),
+        host => host.to_ascii_lowercase(),
+    };
+    Some(format!("{host}:{port}"))
 }
 
 /// wasmtime's own defaults are ten minutes each.
@@ -216,8 +232,8 @@ mod tests {
 
     #[test]
     fn only_listed_hosts_and_ports_are_reached() {
-        let allowed =
-            ["127.0.0.1:9000", "origin.test:443"].map(|it| Outbound::parse(it).expect("a pattern"));
+        let allowed = ["127.0.0.1:9000", "origin.test:443"]
+            .map(|it| Outbound::authority(it).expect("a service"));
         for (name, uri, want) in [
             ("listed", "http://127.0.0.1:9000/x", true),
             ("another port", "http://127.0.0.1:9001/x", false),
@@ -235,6 +251,24 @@ mod tests {
                 continue;
             };
             assert_eq!(is_allowed(&allowed, &uri), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_application_names_itself_in_two_ways() {
+        for (uri, want) in [
+            ("/x", true),
+            ("https://:443/x", true),
+            ("http://:80/x", true),
+            ("http://self.alt/x", true),
+            ("https://self.alt:8443/x", true),
+            ("http://self/x", false),
+            ("http://Self.Alt/x", false),
+            ("http://x.self.alt/x", false),
+            ("http://self.alt@a.test/x", false),
+        ] {
+            let uri = uri.parse().expect("a target");
+            assert_eq!(is_self(&uri), want, "{uri}");
         }
     }
 }

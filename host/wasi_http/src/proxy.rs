@@ -1,7 +1,8 @@
 //! Proxies of wasi:http 0.2 (`wasi:http/incoming-handler`), as older toolchains make them.
 //!
 //! Each exchange has an instance of its own, as such components expect. What one sends by `outgoing-handler` to a host it was
-//! allowed goes there; anything else goes to the next layer, so that a proxy of the old kind is a filter like any other.
+//! allowed goes there; anything else goes to the next layer, so that a proxy of the old kind is a filter like any other. In an
+//! application of Spin it is an end: anything else is denied.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};

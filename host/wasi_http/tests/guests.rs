@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use edgeweir_host_chain::{Next, Peer, Request, Unreached, full};
-use edgeweir_host_wasi_http::{Limits, OnTrap, Plugin, Runtime, RuntimeOptions, load};
+use edgeweir_host_wasi_http::{Limits, OnTrap, Outbound, Plugin, Runtime, RuntimeOptions, load};
 use http::HeaderValue;
 use http_body_util::BodyExt as _;
 use support::*;
@@ -274,7 +274,7 @@ async fn only_allowed_hosts_are_reached() {
     });
     let closed = layer(plugin()).await;
     let open = layer(Plugin {
-        allowed_outbound: vec![edgeweir_host_wasi_http::Outbound::parse(&address).unwrap()],
+        allowed_outbound: vec![Outbound::authority(&address).unwrap()],
         ..plugin()
     })
     .await;
@@ -288,6 +288,29 @@ async fn only_allowed_hosts_are_reached() {
         open.meter().expect("metered").snapshot().host_calls["client.send"],
         1
     );
+}
+
+#[tokio::test]
+async fn an_application_reaches_itself_by_spins_name() {
+    let granted = |pattern: &str| Plugin {
+        allowed_outbound: vec![Outbound::parse(pattern).expect("a pattern")],
+        ..plugin()
+    };
+    let denied = "ErrorCode::HttpRequestDenied";
+    for (name, pattern, path, want) in [
+        ("itself", "http://self", "/client?self.alt", "201"),
+        ("any host", "https://*:*", "/client?self.alt:81", "201"),
+        ("a pattern's word", "http://self", "/client?self", denied),
+        ("not granted", "http://a.test", "/client?self.alt", denied),
+    ] {
+        let layer = layer(granted(pattern)).await;
+        let said = exchange(&hello(&layer), within(get(path))).await.1;
+        assert_eq!(said, want, "{name}");
+    }
+    // Where there is no application, it is a host like any other.
+    let layer = layer(granted("http://self")).await;
+    let said = exchange(&hello(&layer), get("/client?self.alt")).await.1;
+    assert_eq!(said, denied);
 }
 
 #[tokio::test]

@@ -78,6 +78,17 @@ async fn a_proxy_answers_and_forwards() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_in_an_application_has_no_next_layer() {
+    let layer = layer(proxy(Limits::default())).await;
+    let chain = chain(&layer, echo);
+    let denied = "ErrorCode::HttpRequestDenied";
+    for (path, status) in [("/outside", 200), ("/forward/a", 502)] {
+        let told = exchange(&chain, within(get(path))).await;
+        assert_eq!(told, (status, denied.to_owned()), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_body_streams_through() {
     let layer = layer(proxy(Limits::default())).await;
     let large: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();

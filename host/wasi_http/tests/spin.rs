@@ -142,6 +142,11 @@ async fn serve(stream: TcpStream) -> std::io::Result<()> {
             }
             "GET" => format!("${}\r\n{number}\r\n", number.to_string().len()),
             "DEL" => ":1\r\n".to_owned(),
+            "BLPOP" => {
+                let seconds = words[2].parse().expect("a number");
+                tokio::time::sleep(std::time::Duration::from_secs(seconds)).await;
+                "*-1\r\n".to_owned()
+            }
             _ => "+OK\r\n".to_owned(),
         };
         writing.write_all(answer.as_bytes()).await?;
@@ -163,4 +168,28 @@ async fn redis_is_reached_where_that_is_allowed() {
         "8 [RedisResult::Binary([56])] 1"
     );
     assert_eq!(ask(&denied, &path, "").await, "Error::InvalidAddress");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_may_wait_as_long_as_its_exchange() {
+    let address = format!("redis://{}", redis().await);
+    let allowed = Plugin {
+        allowed_outbound: vec![Outbound::parse(&address).expect("parses")],
+        ..spin()
+    };
+    let layer = layer(allowed).await;
+    let said = ask(&layer, &format!("/wait?{address}"), "").await;
+    assert_eq!(said, "[RedisResult::Nil]");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_with_tls_is_reached_where_that_is_allowed() {
+    let address = format!("rediss://{}", redis().await);
+    let allowed = Plugin {
+        allowed_outbound: vec![Outbound::parse(&address).expect("parses")],
+        ..spin()
+    };
+    // This one speaks no TLS: that it was asked is enough.
+    let said = ask(&layer(allowed).await, &format!("/redis?{address}"), "").await;
+    assert!(said.starts_with("Error::Other("), "{said}");
 }

@@ -5,13 +5,16 @@ use std::path::PathBuf;
 
 use super::dependency::GRANTS;
 use super::template::fill;
-use super::{Application, Component, Files, Service, Shown, Source, Trigger, dependency};
+use super::{
+    Application, Component, Files, Service, Shown, Source, Trigger, VARIABLE, dependency,
+    is_variable,
+};
 use crate::outbound::Outbound;
 use crate::remote::Remote;
 use crate::route::Segments;
 use crate::section::{At, Notes, Section};
 use crate::yaml::Value;
-use crate::{Finding, Placed, tree};
+use crate::{Finding, Level, Placed, tree};
 
 pub(super) fn read(text: &str, given: &BTreeMap<String, String>) -> (Application, Vec<Finding>) {
     let root = match tree::parse(text) {
@@ -105,12 +108,20 @@ fn variables(root: &Section<'_>, given: &BTreeMap<String, String>) -> BTreeMap<S
         return values;
     };
     for (name, at) in all.entries() {
+        if !is_variable(&name) {
+            at.error(VARIABLE);
+        }
         let variable = at.section();
         // Nothing here shows the value of a variable, secret or not.
         let _ = variable.get("secret");
         variable.without_effect(&["description"]);
         let default = variable.text("default");
         let required = variable.flag("required");
+        if required && default.is_some() {
+            at.error(format!(
+                "the variable `{name}` is either required or has a default"
+            ));
+        }
         match given.get(&name).cloned().or(default) {
             Some(value) => {
                 values.insert(name, value);
@@ -183,14 +194,26 @@ fn component(
             }
         }
     };
-    let texts = |name: &str| -> BTreeMap<String, String> {
-        let entries = fields.get(name).map_or_else(Vec::new, |at| at.entries());
-        entries
-            .into_iter()
-            .filter_map(|(name, at)| Some((name, filled(&at)?)))
-            .collect()
-    };
-    let (environment, variables) = (texts("environment"), texts("variables"));
+    let entries = |name: &str| fields.get(name).map_or_else(Vec::new, |at| at.entries());
+    let mut environment = BTreeMap::new();
+    for (name, at) in entries("environment") {
+        let Some(value) = at.text() else { continue };
+        if value.contains("{{") {
+            let why =
+                "`{{` begins no template here: Spin hands the environment on as it is written";
+            at.say(Level::Advice, "no-effect", why);
+        }
+        environment.insert(name, value);
+    }
+    let mut variables = BTreeMap::new();
+    for (name, at) in entries("variables") {
+        if !is_variable(&name) {
+            at.error(VARIABLE);
+        }
+        if let Some(value) = filled(&at) {
+            variables.insert(name, value);
+        }
+    }
     let mut outbound = Vec::new();
     for at in fields.items("allowed_outbound_hosts") {
         let Some(text) = filled(&at) else { continue };

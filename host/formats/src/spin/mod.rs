@@ -118,3 +118,43 @@ pub fn variables_of(
         })
         .collect()
 }
+
+/// What is said of a name that no variable can have.
+pub const VARIABLE: &str = "the name of a variable has small letters and digits, begins with a letter, and its words are apart by one `_`";
+
+/// Whether a variable can have the name, in the manifest and where a component asks for it.
+pub fn is_variable(name: &str) -> bool {
+    let word = |word: &str| {
+        !word.is_empty()
+            && word
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    };
+    name.starts_with(|c: char| c.is_ascii_lowercase()) && name.split('_').all(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_variable;
+
+    #[test]
+    fn names_of_variables_are_spins() {
+        for (name, want) in [
+            ("a", true),
+            ("a1b2", true),
+            ("a_1", true),
+            ("a_b_c", true),
+            ("", false),
+            ("1a", false),
+            ("_a", false),
+            ("a_", false),
+            ("a__b", false),
+            ("A", false),
+            ("aB", false),
+            ("a-b", false),
+            ("a.b", false),
+        ] {
+            assert_eq!(is_variable(name), want, "{name}");
+        }
+    }
+}

@@ -28,6 +28,7 @@ mod redis;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use edgeweir_host_formats::spin::{VARIABLE, is_variable};
 use wasmtime::component::{HasData, Linker, Resource};
 
 use crate::context::Guest;
@@ -114,39 +115,10 @@ impl Guest {
 
     fn variable(&mut self, name: &str) -> Result<String, NoVariable> {
         self.count("variables.get");
-        if !is_name(name) {
-            return Err(NoVariable::InvalidName(format!(
-                "`{name}`: lower-case letters, digits and `_`, beginning with a letter"
-            )));
+        if !is_variable(name) {
+            return Err(NoVariable::InvalidName(format!("`{name}`: {VARIABLE}")));
         }
         let value = self.loaded.plugin.variables.get(name).cloned();
         value.ok_or_else(|| NoVariable::Undefined(format!("no variable named `{name}`")))
-    }
-}
-
-/// Spin's rule for names of variables.
-fn is_name(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_name;
-
-    #[test]
-    fn names_follow_spins_rule() {
-        for (name, want) in [
-            ("a", true),
-            ("a_1", true),
-            ("", false),
-            ("1a", false),
-            ("A", false),
-            ("a-b", false),
-        ] {
-            assert_eq!(is_name(name), want, "{name}");
-        }
     }
 }

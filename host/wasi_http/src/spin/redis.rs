@@ -1,5 +1,8 @@
 //! `spin:redis`, as Spin 4 has it: connections to the Redis that a plugin may reach.
 
+use std::time::Duration;
+
+use edgeweir_host_formats::outbound::Outbound;
 use redis::aio::MultiplexedConnection;
 use redis::{Client, ConnectionAddr, FromRedisValue, RedisError, ToRedisArgs, Value};
 use wasmtime::component::{Access, Accessor, Linker, Resource};
@@ -61,23 +64,21 @@ pub(super) fn command<A: ToRedisArgs>(name: &str, arguments: A) -> redis::Cmd {
 }
 
 impl Guest {
-    /// Whom an address names, if this one may reach it.
-    pub(super) fn redis(&mut self, address: String) -> Result<Client, Error> {
+    /// Whom an address names, if this one may reach it, and how long it may take to answer: as long as the whole exchange,
+    /// since a command may be one that waits (`BLPOP`).
+    pub(super) fn redis(&mut self, address: String) -> Result<(Client, Duration), Error> {
         let client = Client::open(address).map_err(|_| Error::InvalidAddress)?;
         self.count("redis.open");
-        let allowed = match client.get_connection_info().addr() {
-            ConnectionAddr::Tcp(host, port) => {
-                let all = &self.loaded.plugin.allowed_outbound;
-                all.iter().any(|it| it.allows("redis", host, Some(*port)))
-            }
-            _ => false,
-        };
-        if allowed {
-            return Ok(client);
+        let plugin = &self.loaded.plugin;
+        if is_allowed(
+            &plugin.allowed_outbound,
+            client.get_connection_info().addr(),
+        ) {
+            return Ok((client, plugin.limits.timeout));
         }
         // Where the network is somebody else's, nobody has to be told.
         if self.loaded.world.clusters.is_none() {
-            tracing::warn!("a connection to Redis denied: not in allowed_outbound");
+            tracing::warn!("a connection to Redis denied: the component is not granted it");
         }
         Err(Error::InvalidAddress)
     }
@@ -93,9 +94,18 @@ impl Guest {
     }
 }
 
-pub(super) async fn dial(client: &Client) -> Result<Opened, Error> {
+fn is_allowed(all: &[Outbound], address: &ConnectionAddr) -> bool {
+    let (scheme, host, port) = match address {
+        ConnectionAddr::Tcp(host, port) => ("redis", host, *port),
+        ConnectionAddr::TcpTls { host, port, .. } => ("rediss", host, *port),
+        _ => return false,
+    };
+    all.iter().any(|it| it.allows(scheme, host, Some(port)))
+}
+
+pub(super) async fn dial((client, patience): &(Client, Duration)) -> Result<Opened, Error> {
     // A guest that wants to wait less races it.
-    let opened = remote::dial(client).await;
+    let opened = remote::dial(client, *patience).await;
     opened.map(Opened).map_err(failed)
 }
 
@@ -250,4 +260,27 @@ fn flatten(value: Value, out: &mut Vec<RedisResult>) -> Result<(), Error> {
         _ => return Err(Error::TypeError),
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redis_with_tls_and_without_are_granted_apart() {
+        for (pattern, address, want) in [
+            ("redis://a:6379", "redis://a", true),
+            ("redis://a:6379", "redis://a:6380", false),
+            ("redis://a:6379", "rediss://a", false),
+            ("rediss://a:6379", "rediss://a", true),
+            ("rediss://a:6379", "redis://a", false),
+            ("*://a:6379", "rediss://a:6379", true),
+            ("*://*:*", "unix:///tmp/a", false),
+        ] {
+            let granted = [Outbound::parse(pattern).expect("a pattern")];
+            let client = Client::open(address).expect("an address");
+            let allowed = is_allowed(&granted, client.get_connection_info().addr());
+            assert_eq!(allowed, want, "{pattern} {address}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use redis::aio::MultiplexedConnection;
 use redis::{Client, RedisResult};
 
-/// How long Redis may take to be connected to, and to answer.
+/// How long Redis may take to be connected to, and a store's to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One connection, opened when it is first used and again after it has failed.
@@ -64,18 +64,21 @@ impl Remote {
         if let Some(connection) = &*kept {
             return Ok(connection.clone());
         }
-        let opened = dial(&self.client).await;
+        let opened = dial(&self.client, PATIENCE).await;
         Ok(kept
             .insert(opened.map_err(|error| error.to_string())?)
             .clone())
     }
 }
 
-/// A connection that waits neither long to be made nor long for an answer.
-pub(crate) async fn dial(client: &Client) -> RedisResult<MultiplexedConnection> {
+/// A connection that does not wait long to be made, nor longer than `patience` for an answer.
+pub(crate) async fn dial(
+    client: &Client,
+    patience: Duration,
+) -> RedisResult<MultiplexedConnection> {
     let config = redis::AsyncConnectionConfig::new()
         .set_connection_timeout(Some(PATIENCE))
-        .set_response_timeout(Some(PATIENCE));
+        .set_response_timeout(Some(patience));
     client
         .get_multiplexed_async_connection_with_config(&config)
         .await

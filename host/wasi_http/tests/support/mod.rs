@@ -7,7 +7,9 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use edgeweir_host_chain::{Body, Error, Layer, Next, Peer, Request, Response, full};
+use edgeweir_host_chain::{
+    Answering, Body, Clusters, Error, Layer, Next, Peer, Request, Response, Within, full,
+};
 use edgeweir_host_wasi_http::{Limits, OnTrap, Plugin, Runtime, RuntimeOptions, load};
 use http_body_util::BodyExt as _;
 use http_body_util::channel::{Channel, Sender};
@@ -160,4 +162,28 @@ pub async fn text(response: Response) -> String {
 pub async fn exchange(chain: &Next, request: Request) -> (u16, String) {
     let response = chain.clone().run(request).await.expect("a response");
     (response.status().as_u16(), text(response).await)
+}
+
+/// An application of Spin that says whom it was asked for.
+struct Application;
+
+impl Clusters for Application {
+    fn knows(&self, name: &str) -> bool {
+        name.starts_with("self.alt:")
+    }
+
+    fn call(&self, name: &str, _: Request) -> Answering {
+        let status = if self.knows(name) { 201 } else { 500 };
+        let mut response = Response::new(full(""));
+        *response.status_mut() = http::StatusCode::from_u16(status).expect("a status");
+        Box::pin(async move { Ok(response) })
+    }
+}
+
+/// A request in an application.
+pub fn within(mut request: Request) -> Request {
+    request
+        .extensions_mut()
+        .insert(Within(Arc::new(Application)));
+    request
 }

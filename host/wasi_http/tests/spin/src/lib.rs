@@ -36,9 +36,10 @@ async fn handle(request: Request) -> impl IntoResponse {
         "/sqlite" => older(query, &body),
         "/sqlite3" => newer(&body),
         "/redis" => remote(query),
+        "/wait" => waiting(query),
         "/llm" => format!("{:?}", llm::infer(llm::InferencingModel::Llama2Chat, "?").is_ok()),
         "/call" => call(query).await,
-        "/loop" => call("http://self/loop").await,
+        "/loop" => call("http://self.alt/loop").await,
         _ => format!("answered by Spin 3: {path}"),
     };
     Response::builder().status(200).body(said).build()
@@ -113,6 +114,16 @@ fn remote(address: &str) -> String {
         let told = connection.execute("GET", &[redis::RedisParameter::Binary(b"edgeweir-test".to_vec())])?;
         let gone = connection.del(&["edgeweir-test".into()])?;
         Ok(format!("{number} {told:?} {gone}"))
+    };
+    told().unwrap_or_else(|error| format!("{error:?}"))
+}
+
+/// A command that Redis answers when there is something, or has waited a while.
+fn waiting(address: &str) -> String {
+    let told = || -> Result<String, redis::Error> {
+        let connection = redis::Connection::open(address)?;
+        let arguments = ["nothing", "6"].map(|it| redis::RedisParameter::Binary(it.into()));
+        Ok(format!("{:?}", connection.execute("BLPOP", &arguments)?))
     };
     told().unwrap_or_else(|error| format!("{error:?}"))
 }
