@@ -233,6 +233,8 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // Where nobody reads any more, there is nobody to tell: it would be the end of what logs.
+        .log_internal_errors(false)
         .try_init();
     match arguments.command {
         Command::Inspect(inspect) => self::inspect(&inspect),
@@ -556,4 +558,9 @@ pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
     let _ = out.flush();
+}
+
+/// Prints where errors are said, and does not mind when nobody reads any more: the exit code says it too.
+pub fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

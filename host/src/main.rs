@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use edgeweir::cli::complain;
 use edgeweir_host_launch::Exit;
 
 #[global_allocator]
@@ -17,12 +18,12 @@ fn main() -> ExitCode {
             Some(exit) => {
                 let text = exit.to_string();
                 if !text.is_empty() {
-                    eprintln!("{text}");
+                    complain(&text);
                 }
                 ExitCode::from(exit.code)
             }
             None => {
-                eprintln!("edgeweir: {error:#}");
+                complain(&format!("edgeweir: {error:#}"));
                 ExitCode::FAILURE
             }
         },

@@ -60,7 +60,7 @@ pub async fn execute(arguments: &Record) -> anyhow::Result<()> {
         body: usize::try_from(arguments.max_body_kib)? * 1_024,
         redacts,
     };
-    let (recorder, recording) = Recorder::start(&arguments.to, bounds)?;
+    let (recorder, waiting) = Recorder::new(bounds);
     match arguments.side {
         Side::Client => config.taps.client = Some(recorder),
         Side::Origin => config.taps.origin = Some(recorder),
@@ -68,6 +68,8 @@ pub async fn execute(arguments: &Record) -> anyhow::Result<()> {
     let prepared = Prepared::new(config).await?;
     let mut signals = StopSignals::watch()?;
     let host = prepared.serve().await?;
+    // Not before: what cannot start must not cost the recording that is there.
+    let recording = waiting.start(&arguments.to)?;
     say(&addresses(&host));
     say(&format!(
         "recording into {}; stop with Ctrl-C\n",

@@ -38,6 +38,13 @@ fn serve(mut stream: TcpStream, version: &AtomicUsize) {
                 return;
             }
         }
+        let length = line
+            .lines()
+            .find_map(|field| field.strip_prefix("content-length: "))
+            .map_or(0, |length| length.parse().expect("a length"));
+        if reader.read_exact(&mut vec![0; length]).is_err() {
+            return;
+        }
         let body = format!("version {}\n", version.load(Relaxed));
         let answer = format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nset-cookie: secret=1\r\n\
@@ -375,9 +382,19 @@ impl Serving {
 }
 
 fn get(address: &str, path: &str) -> String {
+    let fields = "authorization: Bearer x\r\n";
+    ask(address, "GET", path, fields, "")
+}
+
+fn post(address: &str, path: &str, body: &str) -> String {
+    let fields = format!("content-length: {}\r\n", body.len());
+    ask(address, "POST", path, &fields, body)
+}
+
+fn ask(address: &str, method: &str, path: &str, fields: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("it listens");
     let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: app.test\r\nauthorization: Bearer x\r\nconnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: app.test\r\n{fields}connection: close\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).expect("sent");
     let mut answer = String::new();
@@ -499,6 +516,102 @@ fn what_was_recorded_is_replayed() {
         "{}",
         out(&output)
     );
+}
+
+#[test]
+fn a_request_whose_body_was_left_out_is_not_sent_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let origin = Origin::start();
+    configuration(folder, origin.address);
+    let record = ["record", "edgeweir.toml", "--to", "recorded.har"];
+    let serving = Serving::start(folder, &[&record[..], &["--max-body-kib", "1"]].concat());
+    for body in ["small", &"x".repeat(5_000)] {
+        assert!(post(&serving.address, "/a", body).ends_with("version 1\n"));
+    }
+    serving.stop();
+    let text = std::fs::read_to_string(folder.join("recorded.har")).expect("the recording");
+    let har: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let [small, large] = [0, 1].map(|at| &har["log"]["entries"][at]["request"]);
+    assert_eq!(small["postData"]["text"], "small");
+    assert!(small.get("_leftOut").is_none());
+    assert_eq!(large["_leftOut"], true);
+    let not_sent = "1 not sent: the bodies of their requests were too large to be recorded";
+    for (arguments, want) in [
+        (
+            ["replay", "recorded.har", "--against", "edgeweir.toml"].as_slice(),
+            "1 responses of edgeweir.toml are as recorded",
+        ),
+        (
+            &[
+                "diff",
+                "edgeweir.toml",
+                "edgeweir.toml",
+                "--replay",
+                "recorded.har",
+            ],
+            "no difference in 1 exchanges",
+        ),
+    ] {
+        let output = run(folder, arguments);
+        let said = out(&output);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains(want) && said.contains(not_sent), "{said}");
+    }
+    let mut har = har.clone();
+    har["log"]["entries"].as_array_mut().expect("two").remove(0);
+    std::fs::write(folder.join("recorded.har"), har.to_string()).expect("a recording");
+    let output = run(
+        folder,
+        &["replay", "recorded.har", "--against", "edgeweir.toml"],
+    );
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    assert!(
+        out(&output).contains("holds nothing to send"),
+        "{}",
+        out(&output)
+    );
+}
+
+#[test]
+fn a_recording_that_does_not_start_leaves_the_one_that_is_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let origin = Origin::start();
+    let good = configuration(folder, origin.address);
+    let good = std::fs::read_to_string(good).expect("the configuration");
+    let record = |configuration| ["record", configuration, "--to", "recorded.har"];
+    let serving = Serving::start(folder, &record("edgeweir.toml"));
+    get(&serving.address, "/a");
+    let taken = good.replace("127.0.0.1:0", &serving.address);
+    let missing = format!("{good}[filter.absent]\nmodule = \"absent.wasm\"\n");
+    for (configuration, text, words) in [
+        ("taken.toml", &taken, "cannot listen on"),
+        ("missing.toml", &missing, "absent.wasm cannot be read"),
+        (
+            "same-file.toml",
+            &good,
+            "is being written by another recording",
+        ),
+    ] {
+        std::fs::write(folder.join(configuration), text).expect("a configuration");
+        let output = run(folder, &record(configuration));
+        assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+        assert!(out(&output).contains(words), "{}", out(&output));
+    }
+    get(&serving.address, "/b");
+    let said = serving.stop();
+    assert!(said.contains("2 exchanges in recorded.har"), "{said}");
+    let entries = || {
+        let text = std::fs::read_to_string(folder.join("recorded.har")).expect("the recording");
+        let har: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        har["log"]["entries"].as_array().expect("entries").len()
+    };
+    assert_eq!(entries(), 2);
+    assert!(!run(folder, &record("missing.toml")).status.success());
+    assert_eq!(entries(), 2);
+    Serving::start(folder, &record("edgeweir.toml")).stop();
+    assert_eq!(entries(), 0);
 }
 
 #[test]

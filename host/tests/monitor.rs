@@ -402,7 +402,7 @@ fn a_threshold_or_rule_that_makes_no_sense_is_refused_where_it_stands() {
     let folder = tempfile::tempdir().unwrap();
     let empty = folder.path().join("empty.json");
     let nothing =
-        "{\"version\":\"\",\"memory_bytes\":0.0,\"cpu_us_per_exchange\":0.0,\"filters\":{}}";
+        "{\"version\":\"\",\"memory_bytes\":1e8,\"cpu_us_per_exchange\":0.0,\"filters\":{}}";
     std::fs::write(&empty, nothing).unwrap();
     let rule = |fields: &str| format!("[[monitor.rule]]\nname = \"r\"\n{fields}\n{rest}");
     for (case, text, field, words) in [

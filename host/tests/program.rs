@@ -82,6 +82,13 @@ fn an_error_names_file_line_column_field_and_what_would_be_right() {
             vec!["5000 is out of bounds: from 1 to 4096"],
         ),
         (
+            "too many instances",
+            format!("{LISTENER}{ORIGIN}[filter.a]\nmodule = \"a.wasm\"\ninstances = 1025\n"),
+            (9, 13),
+            "filter.a.instances",
+            vec!["1025 is out of bounds: from 1 to 1024"],
+        ),
+        (
             "not an address",
             format!("{}{ORIGIN}", LISTENER.replace("127.0.0.1:0", "localhost")),
             (3, 10),
@@ -234,6 +241,22 @@ fn a_good_configuration_is_called_good() {
 }
 
 #[test]
+fn a_module_has_as_many_instances_as_the_configuration_may_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let module = r#"(module (memory (export "memory") 1)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) i32.const 1024)
+        (func (export "proxy_on_context_create") (param i32 i32)))"#;
+    let module = wat::parse_str(module).unwrap();
+    std::fs::write(folder.path().join("a.wasm"), module).unwrap();
+    let file = folder.path().join("edge.toml");
+    let text = format!("{LISTENER}{ORIGIN}[filter.a]\nmodule = \"a.wasm\"\ninstances = 1024\n");
+    std::fs::write(&file, text).unwrap();
+    let output = edgeweir(&["run", "--check", file.to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
 fn inspect_says_what_a_file_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.wasm");
@@ -257,6 +280,58 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// A standard error that nobody reads any more.
+fn unread() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+#[test]
+fn an_error_that_nobody_reads_is_in_the_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("edge.toml");
+    std::fs::write(&file, "[[listener]]\n").unwrap();
+    for (command, want) in [("check", 2), ("run", 1), ("test", 2)] {
+        let status = Command::new(env!("CARGO_BIN_EXE_edgeweir"))
+            .args([command, file.to_str().unwrap()])
+            .stderr(unread())
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(want), "{command}");
+    }
+}
+
+#[test]
+fn a_host_whose_log_nobody_reads_serves_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("edge.toml");
+    std::fs::write(&file, format!("{LISTENER}{ORIGIN}")).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_edgeweir"))
+        .args(["run", file.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .stderr(unread())
+        .spawn()
+        .unwrap();
+    let mut running = Running(child);
+    let mut line = String::new();
+    BufReader::new(running.0.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let address = line.split_whitespace().nth(1).unwrap();
+    // Each is logged: nothing listens behind it.
+    for _ in 0..3 {
+        let mut stream =
+            std::net::TcpStream::connect(address.trim_start_matches("http://")).unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        std::io::Write::write_all(&mut stream, request).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
     }
 }
 

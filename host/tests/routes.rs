@@ -197,6 +197,12 @@ fn a_route_that_leads_nowhere_is_an_error_with_its_place() {
             "headers.a b",
             "no name of a field",
         ),
+        (
+            "headers = { Host = \"a.example\" }",
+            (6, 20),
+            "headers.Host",
+            "stands in `hosts`",
+        ),
         ("rewrite = \"/a\"", (6, 11), "rewrite", "and there is none"),
         (
             "redirect = { status = 200 }",

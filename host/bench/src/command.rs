@@ -161,7 +161,7 @@ pub fn execute(arguments: &Bench) -> Result<()> {
     }
     if arguments.json {
         for failure in report.failures() {
-            eprintln!("{failure}");
+            let _ = writeln!(std::io::stderr(), "{failure}");
         }
         say(&format!("{}\n", serde_json::to_string_pretty(&report)?));
     } else {
@@ -173,7 +173,7 @@ pub fn execute(arguments: &Bench) -> Result<()> {
             return Err(Exit::new(REGRESSED, judged.text()).into());
         }
         // Standard output stays JSON where it was asked for.
-        eprintln!("{}", judged.text());
+        let _ = writeln!(std::io::stderr(), "{}", judged.text());
     }
     Ok(())
 }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
-use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -187,13 +190,22 @@ fn reason(error: hyper_util::client::legacy::Error) -> anyhow::Error {
     anyhow!("{cause}")
 }
 
-/// `name: value`, as an option gives it.
+/// `name: value`, as an option gives it. What the client makes itself is refused: whom a request is for, and framing.
 pub fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let wrong = || format!("\"{text}\" is no field, such as \"accept-language: de\"");
     let (name, value) = text.split_once(':').ok_or_else(wrong)?;
-    let name = name.trim().parse().map_err(|_| wrong())?;
+    let name: HeaderName = name.trim().parse().map_err(|_| wrong())?;
     let value = value.trim().parse().map_err(|_| wrong())?;
-    Ok((name, value))
+    match name {
+        // RFC 9112 §3.2: a request with more than one Host is answered with 400.
+        HOST => Err(format!(
+            "\"{text}\": whom a request is for is in its URL: give absolute URLs, and --edge"
+        )),
+        CONNECTION | CONTENT_LENGTH | TE | TRAILER | TRANSFER_ENCODING | UPGRADE => Err(format!(
+            "\"{text}\" is not for an option: the client frames its requests itself"
+        )),
+        _ => Ok((name, value)),
+    }
 }
 
 #[cfg(test)]
@@ -247,6 +259,31 @@ mod tests {
         ] {
             let want = want.map(|(uri, host)| (uri.to_owned(), host.to_owned()));
             assert_eq!(to(edge, url), want, "{edge:?} {url}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_what_the_client_does_not_make_itself() {
+        for (text, want) in [
+            ("accept-language: de", Ok("accept-language: de")),
+            (" X-A :b:c ", Ok("x-a: b:c")),
+            ("x-empty:", Ok("x-empty: ")),
+            ("x-a", Err("is no field")),
+            ("x a: b", Err("is no field")),
+            ("Host: x", Err("give absolute URLs, and --edge")),
+            ("content-length: 5", Err("frames its requests itself")),
+            (
+                "Transfer-Encoding: chunked",
+                Err("frames its requests itself"),
+            ),
+        ] {
+            match (field(text), want) {
+                (Ok((name, value)), Ok(want)) => {
+                    assert_eq!(format!("{name}: {}", value.to_str().unwrap()), want);
+                }
+                (Err(why), Err(want)) => assert!(why.contains(want), "{text}: {why}"),
+                (got, _) => panic!("{text}: {got:?}"),
+            }
         }
     }
 }

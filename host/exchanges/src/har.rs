@@ -2,7 +2,7 @@
 //!
 //! Beyond the format, in members that begin with `_` as it asks: trailers, bytes that are no text, bodies that were cut.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,6 +19,10 @@ use crate::message::{Answer, Asked, Exchange, Fields, of_the_connection};
 const MOST: u64 = 1 << 30;
 /// What follows the last entry.
 const END: &str = "\n]}}\n";
+/// The size of what is not known.
+const UNKNOWN: i64 = -1;
+/// What is said of a body that was left out.
+const TOO_LARGE: &str = "the body was too large to be kept";
 /// What is put in place of a secret.
 pub const REDACTED: &str = "[redacted]";
 /// Fields whose values are not written unless that is asked for.
@@ -39,12 +43,26 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A new file that takes at most so many bytes.
+    /// A new file that takes at most so many bytes; one that is there is replaced, unless another writer has it.
     pub fn create(path: &Path, most: u64) -> Result<Self> {
         let creator = json!({ "name": "edgeweir", "version": env!("CARGO_PKG_VERSION") });
         let start = format!("{{\"log\":{{\"version\":\"1.2\",\"creator\":{creator},\"entries\":[");
-        let mut file =
-            File::create(path).with_context(|| format!("{} cannot be written", path.display()))?;
+        let says = || format!("{} cannot be written", path.display());
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .with_context(says)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                bail!("{} is being written by another recording", path.display())
+            }
+            Err(TryLockError::Error(error)) => return Err(error).with_context(says),
+        }
+        // Not before it is this writer's alone.
+        file.set_len(0).with_context(says)?;
         file.write_all(start.as_bytes())?;
         file.write_all(END.as_bytes())?;
         Ok(Self {
@@ -113,7 +131,7 @@ fn entry(exchange: &Exchange, redacts: &[String]) -> Value {
         "headers": headers(&asked.fields, redacts),
         "queryString": query,
         "headersSize": -1,
-        "bodySize": size(&asked.body),
+        "bodySize": if asked.left_out { UNKNOWN } else { size(&asked.body) },
     });
     if !asked.body.is_empty() {
         let kind = asked.text("content-type").unwrap_or_default();
@@ -131,6 +149,10 @@ fn entry(exchange: &Exchange, redacts: &[String]) -> Value {
     if !asked.trailers.is_empty() {
         request["_trailers"] = headers(&asked.trailers, redacts);
     }
+    if asked.left_out {
+        request["comment"] = TOO_LARGE.into();
+        request["_leftOut"] = true.into();
+    }
     let mut content = content(&answer.body);
     content["size"] = size(&answer.body).into();
     content["mimeType"] = answer.text("content-type").unwrap_or_default().into();
@@ -143,7 +165,7 @@ fn entry(exchange: &Exchange, redacts: &[String]) -> Value {
         "content": content,
         "redirectURL": answer.text("location").unwrap_or_default(),
         "headersSize": -1,
-        "bodySize": size(&answer.body),
+        "bodySize": if answer.left_out { UNKNOWN } else { size(&answer.body) },
     });
     if !answer.trailers.is_empty() {
         response["_trailers"] = headers(&answer.trailers, redacts);
@@ -152,7 +174,7 @@ fn entry(exchange: &Exchange, redacts: &[String]) -> Value {
         response["_cut"] = true.into();
     }
     if answer.left_out {
-        response["content"]["comment"] = "the body was too large to be kept".into();
+        response["content"]["comment"] = TOO_LARGE.into();
         response["_leftOut"] = true.into();
     }
     json!({
@@ -205,6 +227,7 @@ fn exchange(entry: &Value) -> Result<Exchange> {
             fields,
             body,
             trailers: self::fields(&request["_trailers"], "request._trailers")?,
+            left_out: request["_leftOut"].as_bool().unwrap_or(false),
         },
         answer: Answer {
             status: u16::try_from(status).context("response.status")?,
@@ -292,8 +315,9 @@ fn body(content: &Value, encoding: &Value) -> Result<Vec<Bytes>> {
     })
 }
 
-fn size(body: &[Bytes]) -> u64 {
-    body.iter().map(|piece| piece.len() as u64).sum()
+fn size(body: &[Bytes]) -> i64 {
+    let sizes = body.iter().map(|piece| piece.len() as i64);
+    sizes.fold(0, i64::saturating_add)
 }
 
 /// `2026-11-21T15:30:00.250Z`.
@@ -374,6 +398,7 @@ mod tests {
                 ],
                 body: vec!["hello".into()],
                 trailers: vec![("x-sum".to_owned(), b"1".to_vec())],
+                left_out: false,
             },
             answer: Answer {
                 status: 200,
@@ -399,6 +424,39 @@ mod tests {
             assert!(writer.append(&sample(), &[]).expect("appended"));
         }
         assert_eq!(read(file.path()).expect("read"), [sample(), sample()]);
+    }
+
+    #[test]
+    fn a_body_that_was_left_out_is_said_to_be() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let mut writer = Writer::create(file.path(), 1 << 20).expect("created");
+        let mut exchange = sample();
+        exchange.asked.body.clear();
+        exchange.asked.left_out = true;
+        exchange.answer.body.clear();
+        exchange.answer.left_out = true;
+        writer.append(&exchange, &[]).expect("appended");
+        let text = std::fs::read_to_string(file.path()).expect("read");
+        assert!(!text.contains("postData"), "{text}");
+        assert_eq!(text.matches(r#""bodySize":-1"#).count(), 2, "{text}");
+        assert_eq!(read(file.path()).expect("read"), [exchange]);
+    }
+
+    #[test]
+    fn a_file_has_one_writer() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let mut writer = Writer::create(file.path(), 1 << 20).expect("created");
+        writer.append(&sample(), &[]).expect("appended");
+        let refused = Writer::create(file.path(), 1 << 20).err().expect("refused");
+        assert!(
+            refused.to_string().contains("another recording"),
+            "{refused}"
+        );
+        writer.append(&sample(), &[]).expect("appended");
+        assert_eq!(read(file.path()).expect("read").len(), 2);
+        drop(writer);
+        drop(Writer::create(file.path(), 1 << 20).expect("created"));
+        assert_eq!(read(file.path()).expect("read"), []);
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Asked {
     pub body: Vec<Bytes>,
     /// The trailer section.
     pub trailers: Fields,
+    /// The body was too large to be kept: there was one, and it is not known.
+    pub left_out: bool,
 }
 
 /// A response as a client receives it, or as an origin is to send it.

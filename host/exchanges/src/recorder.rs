@@ -46,6 +46,13 @@ pub struct Recorder {
     body: usize,
 }
 
+/// The other end, until it has a file: what passes meanwhile waits for it.
+pub struct Waiting {
+    exchanges: Receiver<Exchange>,
+    lost: Arc<AtomicU64>,
+    bounds: Bounds,
+}
+
 /// The file at the other end.
 pub struct Recording {
     writer: JoinHandle<Outcome>,
@@ -64,9 +71,8 @@ pub struct Outcome {
 }
 
 impl Recorder {
-    /// Records into a new file until the last copy of this is dropped.
-    pub fn start(file: &Path, bounds: Bounds) -> Result<(Arc<Self>, Recording)> {
-        let writer = Writer::create(file, bounds.file)?;
+    /// One that has no file yet: that is for when everything else has started.
+    pub fn new(bounds: Bounds) -> (Arc<Self>, Waiting) {
         let (sender, exchanges) = sync_channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
         let recorder = Arc::new(Self {
@@ -74,8 +80,26 @@ impl Recorder {
             lost: lost.clone(),
             body: bounds.body,
         });
+        let waiting = Waiting {
+            exchanges,
+            lost,
+            bounds,
+        };
+        (recorder, waiting)
+    }
+}
+
+impl Waiting {
+    /// Writes into a new file until the last copy of the recorder is dropped.
+    pub fn start(self, file: &Path) -> Result<Recording> {
+        let Self {
+            exchanges,
+            lost,
+            bounds,
+        } = self;
+        let writer = Writer::create(file, bounds.file)?;
         let writer = std::thread::spawn(move || write(writer, &exchanges, &bounds.redacts));
-        Ok((recorder, Recording { writer, lost }))
+        Ok(Recording { writer, lost })
     }
 }
 
@@ -184,6 +208,7 @@ impl Ending {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         self.asked.body = std::mem::take(&mut sent.pieces);
         self.asked.trailers = std::mem::take(&mut sent.trailers);
+        self.asked.left_out = sent.left_out;
         drop(sent);
         self.answer.body = std::mem::take(&mut received.pieces);
         self.answer.trailers = std::mem::take(&mut received.trailers);
@@ -333,7 +358,8 @@ mod tests {
             body: 10,
             redacts: har::SECRET.map(str::to_owned).to_vec(),
         };
-        let (recorder, recording) = Recorder::start(&file, bounds).expect("started");
+        let (recorder, waiting) = Recorder::new(bounds);
+        let recording = waiting.start(&file).expect("started");
         let chain = Next::new(vec![recorder.clone(), Arc::new(Echo)]);
         for body in ["small", "more than ten bytes"] {
             let response = chain
@@ -369,9 +395,37 @@ mod tests {
             all[0].answer.trailers,
             [("x-sum".to_owned(), b"1".to_vec())]
         );
+        assert_eq!(all[0].asked.body, ["small"]);
+        assert!(!all[0].asked.left_out);
         assert!(!all[0].answer.cut && !all[0].answer.left_out);
+        assert!(all[1].asked.left_out && all[1].asked.body.is_empty());
         assert!(all[1].answer.left_out && !all[1].answer.cut);
         assert!(all[2].answer.cut);
+    }
+
+    #[tokio::test]
+    async fn what_passes_before_there_is_a_file_is_in_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tape.har");
+        let bounds = Bounds {
+            file: 1 << 20,
+            body: 10,
+            redacts: Vec::new(),
+        };
+        let (recorder, waiting) = Recorder::new(bounds);
+        let chain = Next::new(vec![recorder.clone(), Arc::new(Echo)]);
+        drop(
+            chain
+                .clone()
+                .run(request(empty()))
+                .await
+                .expect("a response"),
+        );
+        assert!(!file.exists());
+        let recording = waiting.start(&file).expect("started");
+        drop((recorder, chain));
+        let outcome = tokio::task::spawn_blocking(|| recording.finish()).await;
+        assert_eq!(outcome.expect("finished").written, 1);
     }
 
     #[tokio::test]
@@ -383,7 +437,8 @@ mod tests {
             body: 10,
             redacts: Vec::new(),
         };
-        let (recorder, recording) = Recorder::start(&file, bounds).expect("started");
+        let (recorder, waiting) = Recorder::new(bounds);
+        let recording = waiting.start(&file).expect("started");
         let chain = Next::new(vec![recorder.clone(), Arc::new(Echo)]);
         let mut request = request(empty());
         let received = Received(request.headers().clone());

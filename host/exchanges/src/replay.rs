@@ -46,6 +46,16 @@ pub fn execute(arguments: &Replay) -> Result<()> {
     if recorded.is_empty() {
         bail!("{} holds no exchange", arguments.file.display());
     }
+    let (sent, unsent): (Vec<_>, Vec<_>) = recorded
+        .iter()
+        .enumerate()
+        .partition(|(_, exchange)| !exchange.asked.left_out);
+    if sent.is_empty() {
+        bail!(
+            "{} holds nothing to send: the bodies of its requests were too large to be recorded",
+            arguments.file.display()
+        );
+    }
     let options = Options {
         listener: arguments.listener.clone(),
         envoy: arguments.envoy.clone(),
@@ -68,7 +78,7 @@ pub fn execute(arguments: &Replay) -> Result<()> {
         .enable_all()
         .build()
         .context("the runtime")?;
-    let bar = progress(recorded.len() as u64, "exchanges");
+    let bar = progress(sent.len() as u64, "exchanges");
     let differing: Result<Vec<_>> = runtime.block_on(async {
         let mut client = Client::new(target);
         let mut differing = Vec::new();
@@ -78,7 +88,7 @@ pub fn execute(arguments: &Replay) -> Result<()> {
             .map(|exchange| exchange.started_ms)
             .min()
             .unwrap_or(0);
-        for (at, exchange) in recorded.iter().enumerate() {
+        for (at, exchange) in &sent {
             if let Some(speed) = arguments.speed {
                 let due =
                     Duration::from_millis(exchange.started_ms.saturating_sub(first)).div_f64(speed);
@@ -86,7 +96,7 @@ pub fn execute(arguments: &Replay) -> Result<()> {
             }
             let differences = once(&mut client, exchange, &ignored).await?;
             if !differences.is_empty() {
-                differing.push((at, differences));
+                differing.push((*at, differences));
             }
             bar.inc(1);
         }
@@ -94,11 +104,14 @@ pub fn execute(arguments: &Replay) -> Result<()> {
     });
     bar.finish_and_clear();
     let differing = differing.map_err(|error| said(error, child.as_ref()))?;
-    say(&text(&recorded, &differing, &arguments.against));
+    say(&text(&recorded, sent.len(), &differing, &arguments.against));
+    if !unsent.is_empty() {
+        say(&format!("{}\n", unknown(unsent.len())));
+    }
     if differing.is_empty() {
         return Ok(());
     }
-    let message = format!("{} of {} responses differ", differing.len(), recorded.len());
+    let message = format!("{} of {} responses differ", differing.len(), sent.len());
     Err(Exit::new(DIFFERS, message).into())
 }
 
@@ -136,17 +149,23 @@ async fn once(
     }
 }
 
-fn text(recorded: &[Exchange], differing: &[(usize, Vec<Difference>)], against: &Side) -> String {
+/// What is said of requests that are not sent again.
+pub(crate) fn unknown(count: usize) -> String {
+    format!("{count} not sent: the bodies of their requests were too large to be recorded")
+}
+
+fn text(
+    recorded: &[Exchange],
+    sent: usize,
+    differing: &[(usize, Vec<Difference>)],
+    against: &Side,
+) -> String {
     let mut text = if differing.is_empty() {
-        format!(
-            "{} responses of {against} are as recorded\n",
-            recorded.len()
-        )
+        format!("{sent} responses of {against} are as recorded\n")
     } else {
         format!(
-            "{} of {} responses of {against} differ\n",
-            differing.len(),
-            recorded.len()
+            "{} of {sent} responses of {against} differ\n",
+            differing.len()
         )
     };
     for (at, differences) in differing.iter().take(SHOWN) {

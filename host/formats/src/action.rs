@@ -139,10 +139,10 @@ pub struct Edits {
     pub path: PathEdit,
     /// Whom the request is for.
     pub host: Option<String>,
-    /// The request's fields.
-    pub request: FieldEdits,
-    /// The response's fields.
-    pub response: FieldEdits,
+    /// The request's fields, one after the other.
+    pub request: Vec<FieldEdits>,
+    /// The response's fields, one after the other.
+    pub response: Vec<FieldEdits>,
 }
 
 impl Edits {
@@ -189,7 +189,7 @@ pub enum When {
     Present,
 }
 
-/// Fields to remove, then fields to set.
+/// Fields to remove, then fields to set: what one level of a configuration (a route, say) changes of a head.
 #[derive(Clone, Default, Debug)]
 pub struct FieldEdits {
     /// Names that go.
@@ -205,21 +205,26 @@ impl FieldEdits {
     }
 
     /// Changes a head. A field beyond what a map can hold is left out.
+    ///
+    /// As Envoy does it (`HeaderParser::evaluateHeaders` of source/common/router/header_parser.cc): whether a field is
+    /// there is asked once, before any is set; what stands in the place of others is set before what stands beside them.
     pub fn apply(&self, fields: &mut HeaderMap) {
         for name in &self.remove {
             fields.remove(name);
         }
+        let (mut instead, mut beside) = (Vec::new(), Vec::new());
         for (name, value, when) in &self.set {
-            let there = fields.contains_key(name);
-            match (when, there) {
-                (When::Append, _) | (When::Absent, false) => {
-                    let _ = fields.try_append(name.clone(), value.clone());
-                }
-                (When::Overwrite, _) | (When::Present, true) => {
-                    let _ = fields.try_insert(name.clone(), value.clone());
-                }
+            match (when, fields.contains_key(name)) {
+                (When::Append, _) | (When::Absent, false) => beside.push((name, value)),
+                (When::Overwrite, _) | (When::Present, true) => instead.push((name, value)),
                 (When::Absent, true) | (When::Present, false) => {}
             }
+        }
+        for (name, value) in instead {
+            let _ = fields.try_insert(name.clone(), value.clone());
+        }
+        for (name, value) in beside {
+            let _ = fields.try_append(name.clone(), value.clone());
         }
     }
 }
@@ -379,6 +384,53 @@ mod tests {
                 .collect();
             assert_eq!(got.join(","), want, "{when:?} {there}");
             assert!(!fields.contains_key("x-gone"));
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_asked_before_anything_is_set() {
+        let field = |name, value, when| {
+            let name = HeaderName::from_static(name);
+            (name, HeaderValue::from_static(value), when)
+        };
+        for (case, set, there, want) in [
+            (
+                "absent, twice",
+                vec![("x-a", "1", When::Absent), ("x-a", "2", When::Absent)],
+                None,
+                "1,2",
+            ),
+            (
+                "overwritten first",
+                vec![
+                    ("x-a", "1", When::Append),
+                    ("x-a", "2", When::Overwrite),
+                    ("x-a", "3", When::Append),
+                ],
+                Some("0"),
+                "2,1,3",
+            ),
+            (
+                "not there before it was set",
+                vec![("x-a", "1", When::Overwrite), ("x-a", "2", When::Present)],
+                None,
+                "1",
+            ),
+        ] {
+            let set = set.into_iter();
+            let edits = FieldEdits {
+                remove: Vec::new(),
+                set: set
+                    .map(|(name, value, when)| field(name, value, when))
+                    .collect(),
+            };
+            let mut fields = HeaderMap::new();
+            if let Some(there) = there {
+                fields.insert("x-a", HeaderValue::from_static(there));
+            }
+            edits.apply(&mut fields);
+            let got = fields.get_all("x-a").iter().map(|it| it.to_str().unwrap());
+            assert_eq!(got.collect::<Vec<_>>().join(","), want, "{case}");
         }
     }
 }

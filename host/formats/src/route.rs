@@ -108,7 +108,8 @@ impl TextMatch {
 /// A condition on a field or a query parameter.
 #[derive(Clone, Debug)]
 pub struct NamedMatch {
-    /// The name, in lower case for a field; `:method`, `:path` and `:authority` are what they are in HTTP/2.
+    /// The name, in lower case for a field; `:method`, `:path` and `:authority` are what they are in HTTP/2, and `host` is
+    /// `:authority`.
     pub name: String,
     /// What its value must be like.
     pub value: TextMatch,
@@ -333,7 +334,8 @@ fn of_field(field: &NamedMatch, asked: &Asked<'_>) -> bool {
     let is = |text: &str| field.value.matches(text, field.ignore_case);
     let found = match field.name.as_str() {
         ":method" => is(asked.method.as_str()),
-        ":authority" => is(asked.authority),
+        // One of both is in a request, and says the same (RFC 9113 §8.3.1).
+        ":authority" | "host" => is(asked.authority),
         ":path" => match asked.query {
             Some(query) => is(&format!("{}?{query}", asked.path)),
             None => is(asked.path),
@@ -600,9 +602,29 @@ mod tests {
             ("query", query(TextMatch::Exact("1".into())), true),
             ("query, another", query(TextMatch::Exact("2".into())), false),
             ("method", method, false),
+            (
+                "whom it is for",
+                field("host", TextMatch::Exact("h:1".into()), false),
+                true,
+            ),
+            (
+                "the same, as HTTP/2 names it",
+                field(":authority", TextMatch::Exact("h:1".into()), false),
+                true,
+            ),
+            (
+                "for somebody",
+                field("host", TextMatch::Present, false),
+                true,
+            ),
+            (
+                "for anybody else",
+                field("host", TextMatch::Exact("h".into()), true),
+                true,
+            ),
         ] {
             assert_eq!(
-                wanted.matches(&asked("h", "/?q=1&r", &fields)),
+                wanted.matches(&asked("h:1", "/?q=1&r", &fields)),
                 want,
                 "{name}"
             );

@@ -34,7 +34,7 @@ pub struct Route {
     /// One of these methods; any if there is none.
     #[serde(default)]
     pub methods: Vec<Spanned<String>>,
-    /// Fields the request must have with these values; `"*"` for any value.
+    /// Fields the request must have with these values, `"*"` for any value; not Host, which is `hosts`.
     #[serde(default)]
     pub headers: BTreeMap<String, Spanned<String>>,
     /// Where it goes; default: the listener's upstream.
@@ -201,6 +201,10 @@ impl Route {
         }
         for (name, value) in &self.headers {
             let refused = |why| Refusal::new(value.span(), &format!("headers.{name}"), why);
+            if name.eq_ignore_ascii_case("host") {
+                let message = "whom a request is for stands in `hosts`";
+                return Err(refused(message.to_owned()));
+            }
             wanted.fields.push(NamedMatch {
                 name: field_name(name).map_err(refused)?,
                 value: match value.get_ref().as_str() {

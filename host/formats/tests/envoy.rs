@@ -434,6 +434,147 @@ fn checks_and_bounds_of_a_cluster_are_taken_over() {
     assert_eq!(of(http2).bounds, None);
 }
 
+/// The bootstrap with its listener twice, each with this in place of its name.
+fn twice(first: &str, second: &str) -> String {
+    let (from, to) = (
+        BASE.find("  - name: edge").expect("a listener"),
+        BASE.find("  clusters:").expect("its end"),
+    );
+    let of = |name: &str| BASE[from..to].replacen("name: edge", name, 1);
+    let text = format!("{}{}{}", of(first), of(second), &BASE[to..]);
+    format!("{}{text}", &BASE[..from])
+}
+
+#[test]
+fn of_listeners_of_one_name_the_first_is_served() {
+    for (name, first, second, want) in [
+        ("two of a name", "name: edge", "name: edge", vec!["edge"]),
+        (
+            "two names",
+            "name: edge",
+            "name: side",
+            vec!["edge", "side"],
+        ),
+        (
+            "without names",
+            "stat_prefix: a",
+            "name: \"\"",
+            vec!["listener-0", "listener-1"],
+        ),
+    ] {
+        let (bootstrap, findings) = envoy::read(&twice(first, second));
+        let names = bootstrap.listeners.iter().map(|it| it.name.value.as_str());
+        assert_eq!(names.collect::<Vec<_>>(), want, "{name}");
+        let warned = findings.iter().filter(|it| it.level >= Level::Warning);
+        let warned: Vec<_> = warned.map(|it| it.path.as_str()).collect();
+        match want.len() {
+            1 => assert_eq!(warned, ["static_resources.listeners[1]"], "{name}"),
+            _ => assert!(warned.is_empty(), "{name}: {findings:#?}"),
+        }
+    }
+}
+
+/// What a request with these fields is sent on with.
+fn sent_on(text: &str, fields: &[(&'static str, &str)]) -> Vec<String> {
+    let (bootstrap, findings) = envoy::read(text);
+    assert_eq!(findings, []);
+    let mut map = http::HeaderMap::new();
+    for (name, value) in fields {
+        map.append(*name, value.parse().expect("a value"));
+    }
+    let (_, way) = &bootstrap.listeners[0].virtual_hosts[0].routes[0];
+    for edits in &way.edits.request {
+        edits.apply(&mut map);
+    }
+    let line = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+        format!("{name}: {}", value.to_str().expect("text"))
+    };
+    map.iter().map(line).collect()
+}
+
+#[test]
+fn fields_are_changed_level_by_level() {
+    let add = |name: &str, action: &str| {
+        format!(
+            "request_headers_to_add: [{{ header: {{ key: x-a, value: {name} }}, append_action: {action} }}]"
+        )
+    };
+    let levels = |most: &str, host: &str, route: &str| {
+        let text = with("ROUTE", route).replace("#HOST", &host.replace('\n', "\n              "));
+        text.replacen(
+            "route_config:",
+            &format!("route_config:\n            {most}"),
+            1,
+        )
+    };
+    let nearest = "most_specific_header_mutations_wins: true";
+    let (overwrite, append) = ("OVERWRITE_IF_EXISTS_OR_ADD", "APPEND_IF_EXISTS_OR_ADD");
+    for (name, text, want) in [
+        (
+            "what is around a route removes what the route adds",
+            levels(
+                "",
+                "request_headers_to_remove: [x-a]",
+                &add("route", append),
+            ),
+            vec![],
+        ),
+        (
+            "and adds behind it",
+            levels("", &add("host", append), &add("route", append)),
+            vec!["x-a: 0", "x-a: route", "x-a: host"],
+        ),
+        (
+            "and has the last word",
+            levels("", &add("host", overwrite), &add("route", overwrite)),
+            vec!["x-a: host"],
+        ),
+        (
+            "unless the route has it",
+            levels(nearest, &add("host", overwrite), &add("route", overwrite)),
+            vec!["x-a: route"],
+        ),
+        (
+            "which adds then what was removed around it",
+            levels(
+                nearest,
+                "request_headers_to_remove: [x-a]",
+                &add("route", append),
+            ),
+            vec!["x-a: route"],
+        ),
+        (
+            "one level removes before it adds",
+            levels(
+                "",
+                "",
+                &format!("{}\nrequest_headers_to_remove: [x-a]", add("route", append)),
+            ),
+            vec!["x-a: route"],
+        ),
+    ] {
+        assert_eq!(sent_on(&text, &[("x-a", "0")]), want, "{name}\n{text}");
+    }
+}
+
+#[test]
+fn a_field_without_a_value_is_left_alone_unless_it_is_to_be_kept() {
+    for (more, want) in [
+        ("", "x-a: 0"),
+        (", keep_empty_value: false", "x-a: 0"),
+        (", keep_empty_value: true", "x-a: "),
+    ] {
+        let edit = format!(
+            "request_headers_to_add: [{{ header: {{ key: x-a, value: \"\" }}, append_action: OVERWRITE_IF_EXISTS_OR_ADD{more} }}]"
+        );
+        assert_eq!(
+            sent_on(&with("ROUTE", &edit), &[("x-a", "0")]),
+            [want],
+            "{more}"
+        );
+    }
+}
+
 #[test]
 fn ports_and_fields_of_a_listener_are_taken_over() {
     use edgeweir_host_formats::envoy::StripPort::{Any, Never, Own};

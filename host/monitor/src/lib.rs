@@ -29,7 +29,7 @@ mod trend;
 
 pub use advice::{Advice, Bounds};
 pub use alarm::{Beyond, Bound, Severity, Threshold, Unsound, defaults as default_thresholds};
-pub use baseline::{Baseline, Costs, Regression};
+pub use baseline::{Baseline, Costs, EXCHANGES, Regression};
 pub use filters::{FilterSeen, Recent};
 pub use history::{History, Point, STEP};
 pub use leak::{Kept, Leak};

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use edgeweir_host_monitor::{Level, Metric, Mode, Monitor, Point, STEP, SURVEY, Sample, Severity};
+use edgeweir_host_monitor::{
+    EXCHANGES, Level, Metric, Mode, Monitor, Point, STEP, SURVEY, Sample, Severity,
+};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -139,7 +141,7 @@ pub fn baseline(state: &State) -> Result<String, (StatusCode, String)> {
         None => {
             let every = SURVEY.as_secs();
             let why = format!(
-                "not yet: costs are looked at every {every} s, a minute of them makes a baseline\n"
+                "not yet: it takes {EXCHANGES} exchanges within a minute, whose costs are looked at every {every} s\n"
             );
             Err((StatusCode::SERVICE_UNAVAILABLE, why))
         }

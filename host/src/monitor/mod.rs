@@ -194,9 +194,10 @@ impl Watch {
         let inner = &mut *inner;
         inner.filters.add(&mut filters, times);
         let process = inner.probe.process();
+        let ended = state.listeners.iter().map(|it| it.stats.requests()).sum();
         let cost = inner
             .filters
-            .cpu_us_per_exchange(process.cpu_seconds, state);
+            .cpu_us_per_exchange(process.cpu_seconds, ended);
         let memory = process.resident as f64;
         let current = Baseline::of(env!("CARGO_PKG_VERSION"), memory, cost, &filters);
         let events = inner.monitor.survey(&filters, self.bounds, &current, now);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 
 use edgeweir_host_chain::{MeterSnapshot, distribution};
-use edgeweir_host_monitor::{FilterSeen, Load};
+use edgeweir_host_monitor::{EXCHANGES, FilterSeen, Load};
 
 use crate::host::State;
 use crate::load::Loaded;
@@ -146,17 +146,18 @@ impl Recent {
         self.percentiles.get(filter).copied()
     }
 
-    /// Processor time of the process for an exchange since the oldest survey that is kept; 0 without exchanges.
-    pub fn cpu_us_per_exchange(&mut self, cpu_seconds: f64, state: &State) -> f64 {
-        let ended: u64 = state.listeners.iter().map(|it| it.stats.requests()).sum();
+    /// Processor time of the process for an exchange since the oldest survey that is kept; 0 with fewer than [`EXCHANGES`],
+    /// of which what the process does beside them would be the most.
+    pub fn cpu_us_per_exchange(&mut self, cpu_seconds: f64, ended: u64) -> f64 {
         let oldest = self.host.front().copied();
         if self.host.len() >= SURVEYS {
             self.host.pop_front();
         }
         self.host.push_back((cpu_seconds, ended));
-        match oldest {
-            Some((cpu, before)) if ended > before => {
-                (cpu_seconds - cpu) * 1e6 / (ended - before) as f64
+        let since = oldest.map(|(cpu, before)| (cpu, ended.saturating_sub(before)));
+        match since {
+            Some((cpu, exchanges)) if exchanges >= EXCHANGES => {
+                (cpu_seconds - cpu) * 1e6 / exchanges as f64
             }
             _ => 0.0,
         }
@@ -175,6 +176,18 @@ fn percentiles<const N: usize>(now: &Times, before: &Times, shares: [f64; N]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_few_exchanges_say_nothing_of_their_cost() {
+        let mut recent = Recent::default();
+        for (cpu, ended, want) in [
+            (1.0, 10_000, 0.0),
+            (1.5, 10_000 + EXCHANGES - 1, 0.0),
+            (2.0, 10_000 + 2 * EXCHANGES, 1e6 / (2 * EXCHANGES) as f64),
+        ] {
+            assert_eq!(recent.cpu_us_per_exchange(cpu, ended), want, "{ended}");
+        }
+    }
 
     #[test]
     fn only_calls_that_came_since_count() {

@@ -15,6 +15,8 @@ use anyhow::Context as _;
 use edgeweir_host_cases::report::Run;
 use edgeweir_host_cases::torture::Fault;
 
+use crate::cli::complain;
+
 /// Arguments of `test`.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Test {
@@ -79,7 +81,7 @@ pub fn execute(arguments: &Test) -> u8 {
     match attempt(arguments) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("edgeweir: {error:#}");
+            complain(&format!("edgeweir: {error:#}"));
             2
         }
     }

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use notify::{RecursiveMode, Watcher as _};
 
 use super::{Test, is_case, once};
+use crate::cli::complain;
 
 /// A build writes a file in several pieces: what comes within this time is one change.
 const QUIET: Duration = Duration::from_millis(200);
@@ -37,10 +38,10 @@ pub fn execute(arguments: &Test) -> anyhow::Result<u8> {
                     .with_context(|| format!("{}: cannot be watched", folder.display()))?;
             }
         }
-        eprintln!(
+        complain(&format!(
             "waiting for a change of {} files (Ctrl-C ends)",
             files.len()
-        );
+        ));
         wait(&changes, &files)?;
     }
 }

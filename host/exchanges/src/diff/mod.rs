@@ -82,6 +82,8 @@ struct Found {
     ways: BTreeMap<String, Way>,
     /// Seen once and not again when the session was repeated.
     unsteady: u64,
+    /// Recorded and not sent: the bodies of their requests are not known.
+    unsent: usize,
     /// How many exchanges' callbacks could not be told apart; or why none are compared.
     callbacks: Result<u64, String>,
 }
@@ -220,6 +222,7 @@ async fn generated(
         sessions: next.load(Relaxed),
         ways: BTreeMap::new(),
         unsteady: 0,
+        unsent: 0,
         callbacks: Ok(0),
     };
     let mut lane = Lane::new(subjects);
@@ -322,16 +325,20 @@ async fn replayed(
     origins: &Arc<Origins>,
     ignored: &Ignored,
 ) -> Result<Found> {
-    let bar = progress(recorded.len() as u64, "exchanges");
+    let (sent, unsent): (Vec<_>, Vec<_>) = recorded
+        .iter()
+        .partition(|exchange| !exchange.asked.left_out);
+    let bar = progress(sent.len() as u64, "exchanges");
     let mut lane = Lane::new(subjects);
     let mut found = Found {
-        exchanges: recorded.len() as u64,
+        exchanges: sent.len() as u64,
         sessions: 1,
         ways: BTreeMap::new(),
         unsteady: 0,
+        unsent: unsent.len(),
         callbacks: Ok(0),
     };
-    for exchange in recorded {
+    for exchange in sent {
         let step = Step {
             asked: exchange.asked.clone(),
             script: exchange.answer.clone(),

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Found, SHOWN};
 use crate::pair::{answer_shown, shown};
+use crate::replay::unknown;
 
 /// For a terminal.
 pub(super) fn text(found: &Found, sides: &[Side], took: f64) -> String {
@@ -28,6 +29,9 @@ pub(super) fn text(found: &Found, sides: &[Side], took: f64) -> String {
             "{} sessions differed once and not again when repeated: a matter of time\n",
             found.unsteady
         ));
+    }
+    if found.unsent > 0 {
+        text.push_str(&format!("{}\n", unknown(found.unsent)));
     }
     match &found.callbacks {
         Ok(0) => {}
@@ -89,6 +93,7 @@ pub(super) fn json(found: &Found, sides: &[Side]) -> Value {
         "exchanges": found.exchanges,
         "sessions": found.sessions,
         "unsteady": found.unsteady,
+        "not_sent": found.unsent,
         "callbacks": match &found.callbacks {
             Ok(mixed) => json!({ "compared": true, "mixed": mixed }),
             Err(why) => json!({ "compared": false, "why": why }),

@@ -750,7 +750,7 @@ pub const ALL: &[Reason] = &[
     why("minify.values_redacted", "values were hidden", "", "redact"),
     why(
         "minify.bad_mask",
-        "the client's selection could not be read and was not applied",
+        "answered 400: the selection in the client's query could not be read",
         "",
         "fields.parameter",
     ),
@@ -762,13 +762,13 @@ pub const ALL: &[Reason] = &[
     ),
     why(
         "minify.cut",
-        "the body was broken off at its first invalid byte, as rules demand",
+        "the body was broken off where it could not be read on: rules hide something of it, or that was within a value that goes",
         "",
         "unreadable",
     ),
     why(
         "minify.stopped.too_large",
-        "the rest passed as it came: more than may be read",
+        "no more was changed: more than may be read",
         "",
         "max_bytes",
     ),

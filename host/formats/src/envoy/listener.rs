@@ -1,5 +1,6 @@
 //! Listeners, their filter chain and its HTTP connection manager.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::{HttpFilter, Listener, StripPort, Tls, any, route, socket, wasm};
@@ -14,12 +15,23 @@ const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 const MOST_FIELDS: u64 = 8_192;
 const TLS: &str = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
 
-pub(super) fn read(at: &At<'_>, index: usize) -> Option<Listener> {
+/// Reads a listener; `names` are those of the listeners before it.
+pub(super) fn read(at: &At<'_>, index: usize, names: &mut BTreeSet<String>) -> Option<Listener> {
     let fields = at.section();
-    let name = match fields.get("name") {
-        Some(at) => at.placed(at.text()?),
-        None => at.placed(format!("listener-{index}")),
+    let name_at = fields.get("name");
+    let given = name_at.as_ref().and_then(At::text).unwrap_or_default();
+    let name = match &name_at {
+        Some(at) if !given.is_empty() => at.placed(given),
+        _ => at.placed(format!("listener-{index}")),
     };
+    if !names.insert(name.value.clone()) {
+        fields.let_go();
+        at.warn(format!(
+            "a listener before it is called \"{}\" too: Envoy serves the first of a name alone",
+            name.value
+        ));
+        return None;
+    }
     fields.without_effect(&[
         "stat_prefix",
         "traffic_direction",

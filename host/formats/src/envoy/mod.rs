@@ -279,8 +279,11 @@ fn bootstrap(at: &At<'_>) -> Bootstrap {
     for at in resources.items("clusters") {
         found.clusters.extend(cluster::read(&at));
     }
+    let mut names = std::collections::BTreeSet::new();
     for (index, at) in resources.items("listeners").iter().enumerate() {
-        found.listeners.extend(listener::read(at, index));
+        found
+            .listeners
+            .extend(listener::read(at, index, &mut names));
     }
     if found.listeners.is_empty() {
         at.error("it has no listener: nothing would be served");

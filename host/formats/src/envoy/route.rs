@@ -24,31 +24,36 @@ pub(super) struct Routes {
 /// What holds for everything inside: the configuration's, the virtual host's, the route's.
 #[derive(Clone, Default)]
 struct Inherited {
-    edits: Edits,
+    /// `most_specific_header_mutations_wins`.
+    nearest_last: bool,
+    request: Vec<FieldEdits>,
+    response: Vec<FieldEdits>,
     disabled: BTreeMap<String, bool>,
 }
 
 impl Inherited {
-    /// Reads the fields that all three have. What is nearer to the request comes first, as Envoy applies it.
+    /// Reads the fields that all three have. What is nearer to the request is changed first, as in Envoy, unless told
+    /// otherwise; each level removes before it adds.
     fn read(&self, section: &Section<'_>, filters: &[HttpFilter]) -> Self {
-        let own = Edits {
-            request: field_edits(
-                section,
-                "request_headers_to_add",
-                "request_headers_to_remove",
-            ),
-            response: field_edits(
-                section,
-                "response_headers_to_add",
-                "response_headers_to_remove",
-            ),
-            ..Edits::default()
+        let levels = |outer: &[FieldEdits], add: &str, remove: &str| {
+            let mut levels = outer.to_vec();
+            let own = field_edits(section, add, remove);
+            if !own.is_empty() {
+                let at = if self.nearest_last { levels.len() } else { 0 };
+                levels.insert(at, own);
+            }
+            levels
         };
-        let join = |mut own: FieldEdits, outer: &FieldEdits| {
-            own.remove.extend(outer.remove.iter().cloned());
-            own.set.extend(outer.set.iter().cloned());
-            own
-        };
+        let request = levels(
+            &self.request,
+            "request_headers_to_add",
+            "request_headers_to_remove",
+        );
+        let response = levels(
+            &self.response,
+            "response_headers_to_add",
+            "response_headers_to_remove",
+        );
         let mut disabled = self.disabled.clone();
         if let Some(at) = section.get("typed_per_filter_config") {
             for (name, at) in at.entries() {
@@ -58,11 +63,9 @@ impl Inherited {
             }
         }
         Self {
-            edits: Edits {
-                request: join(own.request, &self.edits.request),
-                response: join(own.response, &self.edits.response),
-                ..Edits::default()
-            },
+            nearest_last: self.nearest_last,
+            request,
+            response,
             disabled,
         }
     }
@@ -111,6 +114,7 @@ fn field_edits(section: &Section<'_>, add: &str, remove: &str) -> FieldEdits {
     edits
 }
 
+/// A field to set; none where it has no effect, or is wrong.
 fn field_edit(at: &At<'_>) -> Option<(HeaderName, HeaderValue, When)> {
     let option = at.section();
     let mut when = When::Append;
@@ -133,7 +137,7 @@ fn field_edit(at: &At<'_>) -> Option<(HeaderName, HeaderValue, When)> {
             }
         };
     }
-    let _ = option.get("keep_empty_value");
+    let keeps_empty = option.flag("keep_empty_value");
     let header_at = option.need("header")?;
     let header = header_at.section();
     let name = header.need("key")?;
@@ -153,7 +157,8 @@ fn field_edit(at: &At<'_>) -> Option<(HeaderName, HeaderValue, When)> {
         header_at.error(format!("\"{key}: {value}\" is no field"));
         return None;
     };
-    Some((key, value, when))
+    // A field without a value is left alone, whatever the action.
+    (keeps_empty || !value.is_empty()).then_some((key, value, when))
 }
 
 pub(super) fn read(at: &At<'_>, filters: &[HttpFilter]) -> Routes {
@@ -170,10 +175,11 @@ pub(super) fn read(at: &At<'_>, filters: &[HttpFilter]) -> Routes {
         "request_mirror_policies",
         "cluster_specifier_plugins",
     ]);
-    if config.flag("most_specific_header_mutations_wins") {
-        at.warn("fields are changed by the route first, then by what is around it");
-    }
-    let inherited = Inherited::default().read(&config, filters);
+    let outermost = Inherited {
+        nearest_last: config.flag("most_specific_header_mutations_wins"),
+        ..Inherited::default()
+    };
+    let inherited = outermost.read(&config, filters);
     let ignore_port = config.flag("ignore_port_in_host_matching");
     let mut virtual_hosts = Vec::new();
     let mut domains = std::collections::BTreeSet::new();
@@ -256,9 +262,16 @@ fn route(at: &At<'_>, outer: &Inherited, filters: &[HttpFilter]) -> Option<(Matc
     ]);
     fields.unsupported(&["filter_action", "non_forwarding_action"]);
     let Inherited {
-        mut edits,
+        request,
+        response,
         disabled,
+        ..
     } = outer.read(&fields, filters);
+    let mut edits = Edits {
+        request,
+        response,
+        ..Edits::default()
+    };
     let name = fields.text("name").unwrap_or_default();
     let wanted = wanted(&fields.need("match")?)?;
     let mut timeout = None;
