@@ -188,6 +188,7 @@ impl Prepared {
                 strip_port: listener.strip_port,
                 port: listener.listen.get_ref().0.port(),
                 headers: listener.most_fields.unwrap_or(config.limits.headers.size()),
+                stall_timeout: config.limits.stall_timeout_ms.millis(),
                 stats: stats.clone(),
                 watch: watch.clone(),
                 telling: telling_of(&config, listener, &field, logs)?,
@@ -313,16 +314,21 @@ impl Prepared {
     async fn bind(&self, index: usize) -> anyhow::Result<TcpListener> {
         let settings = &self.config.listeners[index];
         let address = settings.listen.get_ref().0;
-        TcpListener::bind(address).await.map_err(|error| {
-            let field = format!("listener[{index}].listen");
-            unbound(
-                &self.config,
-                settings.listen.span(),
-                &field,
-                address,
-                &error,
-            )
-        })
+        let bound = TcpListener::bind(address).await;
+        bound.map_err(|error| self.unbound(index, &error))
+    }
+
+    /// The address of one listener cannot be listened on.
+    fn unbound(&self, index: usize, error: &io::Error) -> anyhow::Error {
+        let listen = &self.config.listeners[index].listen;
+        let field = format!("listener[{index}].listen");
+        unbound(
+            &self.config,
+            listen.span(),
+            &field,
+            listen.get_ref().0,
+            error,
+        )
     }
 
     /// Serves one listener on its socket.
@@ -356,7 +362,9 @@ fn unbound(
     address: SocketAddr,
     error: &io::Error,
 ) -> anyhow::Error {
+    let own = of_the_same_port(config, &span, address.port());
     let advice = match error.kind() {
+        io::ErrorKind::AddrInUse if own.is_some() => own.as_deref().unwrap_or(""),
         io::ErrorKind::AddrInUse if config.source.text.is_empty() => {
             ": another program listens there; `--port N` moves all the demo's ports, N being the first of four"
         }
@@ -366,6 +374,19 @@ fn unbound(
     };
     let message = format!("cannot listen on {address}: {error}{advice}");
     anyhow::Error::new(ConfigError::at(&config.source, span, field, message))
+}
+
+/// What else of a configuration listens on a port, where something does.
+fn of_the_same_port(config: &Config, but: &std::ops::Range<usize>, port: u16) -> Option<String> {
+    let listeners = config.listeners.iter();
+    let listeners = listeners.map(|it| (it.name.get_ref().as_str(), &it.listen));
+    let admin = config.admin.iter().map(|it| ("admin", &it.listen));
+    let mut others = listeners.chain(admin).filter(|(_, it)| it.span() != *but);
+    let (name, listen) = others.find(|(_, it)| port != 0 && it.get_ref().0.port() == port)?;
+    Some(format!(
+        ": \"{name}\" of this file is to listen on {}",
+        listen.get_ref().0
+    ))
 }
 
 fn telling_of(
@@ -438,17 +459,12 @@ impl Host {
     ///
     /// A listener whose address stays keeps its socket and its connections.
     pub async fn adopt(&mut self, prepared: Prepared) -> anyhow::Result<()> {
-        let mut sockets = BTreeMap::new();
-        for index in 0..prepared.sites.len() {
-            if self.place_of(&prepared, index).is_none() {
-                sockets.insert(index, prepared.bind(index).await?);
-            }
-        }
-        self.say_what_stays(&prepared.config);
-        let mut before: Vec<Option<Serving>> = Vec::new();
         let places: Vec<Option<usize>> = (0..prepared.sites.len())
             .map(|index| self.place_of(&prepared, index))
             .collect();
+        let mut sockets = self.bind(&prepared, &places).await?;
+        self.say_what_stays(&prepared.config);
+        let mut before: Vec<Option<Serving>> = Vec::new();
         before.extend(self.listeners.drain(..).map(Some));
         for (index, place) in places.into_iter().enumerate() {
             let kept = place.and_then(|at| before.get_mut(at)?.take());
@@ -483,6 +499,64 @@ impl Host {
         self.live.put(self.state.clone());
         self.state.reloads.note(Ok(()));
         Ok(())
+    }
+
+    /// The sockets of listeners that take no other's place.
+    ///
+    /// What is in the way may be a listener that goes: a port of 127.0.0.1 is one of 0.0.0.0. That one accepts no more from
+    /// then on, and does again where this fails.
+    async fn bind(
+        &mut self,
+        prepared: &Prepared,
+        places: &[Option<usize>],
+    ) -> anyhow::Result<BTreeMap<usize, TcpListener>> {
+        let mut sockets = BTreeMap::new();
+        let mut released = Vec::new();
+        for index in (0..places.len()).filter(|index| places[*index].is_none()) {
+            let address = prepared.config.listeners[index].listen.get_ref().0;
+            let mut bound = TcpListener::bind(address).await;
+            let in_use =
+                |it: &io::Result<_>| matches!(it, Err(it) if it.kind() == io::ErrorKind::AddrInUse);
+            for (at, serving) in self.listeners.iter_mut().enumerate() {
+                let in_the_way = serving.accepting.address.port() == address.port();
+                let stays = places.contains(&Some(at)) || released.contains(&at);
+                if !in_use(&bound) || !in_the_way || stays {
+                    continue;
+                }
+                serving.accepting.release(self.grace).await;
+                released.push(at);
+                bound = TcpListener::bind(address).await;
+            }
+            match bound {
+                Ok(socket) => {
+                    sockets.insert(index, socket);
+                }
+                Err(error) => {
+                    drop(sockets);
+                    self.accept_again(released).await;
+                    return Err(prepared.unbound(index, &error));
+                }
+            }
+        }
+        Ok(sockets)
+    }
+
+    /// Binds anew what was released.
+    async fn accept_again(&mut self, released: Vec<usize>) {
+        for at in released {
+            let serving = &mut self.listeners[at];
+            let address = serving.accepting.address;
+            let bound = TcpListener::bind(address).await;
+            match bound.and_then(|socket| Accepting::on(socket, serving.slot.clone())) {
+                Ok(accepting) => {
+                    let before = std::mem::replace(&mut serving.accepting, accepting);
+                    self.leaving.spawn(before.stop(self.grace));
+                }
+                Err(error) => {
+                    tracing::error!(listener = serving.name, %address, %error, "cannot listen any more");
+                }
+            }
+        }
     }
 
     /// Which listener goes on as the one at `index`: that of the same address; where the port was left open, of the same

@@ -118,10 +118,9 @@ impl Default for ListenerStats {
 impl ListenerStats {
     /// Counts an ended exchange and remembers it.
     pub fn end(&self, ended: Ended) {
-        let class = usize::from(ended.status / 100);
-        if let Some(count) = self.by_class.get(class) {
-            count.fetch_add(1, Relaxed);
-        }
+        // RFC 9110 §15: a status beyond 599 is to be taken for one of 5xx.
+        let class = usize::from(ended.status / 100).min(self.by_class.len() - 1);
+        self.by_class[class].fetch_add(1, Relaxed);
         if ended.cut {
             self.cut.fetch_add(1, Relaxed);
         }
@@ -261,6 +260,28 @@ mod tests {
             assert!(bound - us <= us / 16, "{us} is far from its bound {bound}");
         }
         assert_eq!(fine_index(u64::MAX), FINE - 1);
+    }
+
+    #[test]
+    fn every_status_is_counted() {
+        let stats = ListenerStats::default();
+        for status in [0, 200, 299, 503, 600, 999] {
+            stats.end(Ended {
+                at: SystemTime::now(),
+                method: String::new(),
+                path: String::new(),
+                status,
+                took: Duration::ZERO,
+                cache_status: String::new(),
+                rate_limit: String::new(),
+                content_encoding: String::new(),
+                bytes: 0,
+                cut: false,
+            });
+        }
+        let classes: Vec<u64> = stats.by_class.iter().map(|it| it.load(Relaxed)).collect();
+        assert_eq!(classes, [1, 0, 2, 0, 0, 3]);
+        assert_eq!(stats.requests(), stats.histogram().iter().sum::<u64>());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use edgeweir::config::Config;
 use edgeweir::host::Host;
@@ -103,4 +104,53 @@ async fn a_listener_bounds_the_fields_of_its_requests() {
     let answer = ask(address, "a.example", "a: 1\r\nb: 2\r\nc: 3\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_bounds_how_long_is_waited() {
+    let manager = "request_headers_timeout: 0.3s\n          stream_idle_timeout: 0.4s";
+    let (host, address) = serve(manager).await;
+    for (name, request, want) in [
+        ("a head", "GET / HTTP/1.1\r\nHost: a.exa", "HTTP/1.1 408 "),
+        (
+            "a body",
+            "POST /collect HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\nab",
+            "HTTP/1.1 408 ",
+        ),
+        (
+            "a response",
+            "GET /never HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 504 ",
+        ),
+    ] {
+        let began = Instant::now();
+        let answer = raw(address, request).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with(want), "{name}: {answer}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{name}");
+    }
+    // And for a client that takes nothing.
+    assert_eq!(host.config().limits.stall_timeout_ms.get(), 400);
+    host.stop().await;
+}
+
+#[test]
+fn the_longest_idle_time_holds() {
+    let any: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    for (manager, idle) in [
+        ("", 300_000),
+        ("stream_idle_timeout: 7s", 7_000),
+        // No limit: as long as can be.
+        ("stream_idle_timeout: 0s", 86_400_000),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("envoy.yaml");
+        std::fs::write(&file, bootstrap(any, any, manager)).unwrap();
+        let config = Config::read(&file).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.limits.stall_timeout_ms.get(), idle, "{manager}");
+        let origin = &config.upstreams["origin"];
+        assert_eq!(origin.idle_timeout_ms.get(), idle, "{manager}");
+        // A route's own is 15 s.
+        assert_eq!(origin.timeout_ms.get(), idle.min(15_000), "{manager}");
+    }
 }

@@ -70,6 +70,27 @@ async fn secure(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_has_to_come_after_tls_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pem, key, trusted) = certificate(folder.path(), "edge", &["localhost"]);
+    let listener = format!("[listener.tls]\ncertificate = {pem:?}\nkey = {key:?}");
+    let origin = format!("address = \"{}\"", origin().await);
+    let host = with(&listener, &origin, "[limits]\nhead_timeout_ms = 400").await;
+    let address = host.addresses()[0];
+    for (sent, answer) in [("", ""), ("GET / HTTP/1.1\r\nHo", "HTTP/1.1 408 ")] {
+        let (_, mut stream) = secure(address, &trusted, "localhost", &[]).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut got = Vec::new();
+        let reading = stream.read_to_end(&mut got);
+        let ended = tokio::time::timeout(Duration::from_secs(5), reading).await;
+        assert!(ended.is_ok(), "{sent:?}: it is still open");
+        let got = String::from_utf8_lossy(&got);
+        assert!(got.starts_with(answer), "{sent:?}: {got}");
+    }
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tls_on_both_sides_with_either_version() {
     let folder = tempfile::tempdir().unwrap();
     let (pem, key, trusted) = certificate(folder.path(), "edge", &["localhost", "127.0.0.1"]);

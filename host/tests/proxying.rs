@@ -85,6 +85,67 @@ async fn trailers_come_through_in_both_directions() {
     .await;
 }
 
+// RFC 9113 §8.2.3
+#[tokio::test(flavor = "multi_thread")]
+async fn cookies_are_one_line() {
+    on_each_wire(|address, http2, upstream| async move {
+        let mut client = Client::connect(address, http2).await;
+        let request = client
+            .request("GET", "/head")
+            .header("cookie", "a=1")
+            .header("x-other", "1")
+            .header("cookie", "b=2; c=3");
+        let response = client.send(request.body(empty()).unwrap()).await.unwrap();
+        let (_, body, _) = collect(response).await.unwrap();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        let cookies: Vec<_> = text.lines().filter(|it| it.starts_with("cookie")).collect();
+        let case = format!("client http2 {http2}, upstream http2 {upstream}");
+        assert_eq!(cookies, ["cookie: a=1; b=2; c=3"], "{case}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_with_two_lengths_is_none() {
+    const CHUNKS: &str = "b\r\nhello world\r\n0\r\n\r\n";
+    for length in ["5", "11", "50"] {
+        for fields in [
+            format!("content-length: {length}\r\ntransfer-encoding: chunked\r\n"),
+            format!("transfer-encoding: chunked\r\ncontent-length: {length}\r\n"),
+        ] {
+            let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\n{CHUNKS}");
+            let upstream = scripted(answer.leak().as_bytes(), Duration::ZERO).await;
+            let host = host(upstream, "").await;
+            for http2 in [false, true] {
+                let mut client = Client::connect(host.addresses()[0], http2).await;
+                let (parts, body, _) = client.get("/").await;
+                let case = format!("{fields}, client http2 {http2}");
+                assert_eq!(parts.status, 502, "{case}");
+                let why = "edgeweir; error=http_protocol_error";
+                assert_eq!(parts.headers["proxy-status"], why, "{case}");
+                let body = String::from_utf8_lossy(&body);
+                assert!(
+                    body.contains("Transfer-Encoding and Content-Length"),
+                    "{body}"
+                );
+            }
+            host.stop().await;
+        }
+    }
+}
+
+// RFC 9112 §2.3
+#[tokio::test(flavor = "multi_thread")]
+async fn the_version_is_that_of_the_own_connection() {
+    let upstream = scripted(b"HTTP/1.0 200 OK\r\n\r\nhello", Duration::ZERO).await;
+    let host = host(upstream, "").await;
+    let got = get_raw(host.addresses()[0], "/", "").await;
+    assert!(got.starts_with("HTTP/1.1 200 OK\r\n"), "{got}");
+    assert!(got.contains("transfer-encoding: chunked\r\n"), "{got}");
+    assert!(got.ends_with("5\r\nhello\r\n0\r\n\r\n"), "{got}");
+    host.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_without_a_body_stay_so() {
     on_each_wire(|address, http2, upstream| async move {

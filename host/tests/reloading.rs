@@ -226,6 +226,51 @@ async fn addresses_open_and_close_and_one_that_is_taken_changes_nothing() {
     host.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_may_become_another_of_its_port() {
+    let folder = tempfile::tempdir().unwrap();
+    module(folder.path(), "first");
+    let origin = origin().await;
+    let mut host = Host::start(parse(text(folder.path(), any(), origin, "")))
+        .await
+        .unwrap();
+    let one = host.addresses()[0];
+    let every = SocketAddr::from(([0, 0, 0, 0], one.port()));
+    let with = |listen, extra: &str| parse(text(folder.path(), listen, origin, extra));
+    let (mut asked, mut last) = (0, one);
+    for listen in [every, one, every] {
+        let slow = tokio::spawn(async move { get_raw(one, "/slow", "").await });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let next = host.prepare(with(listen, "")).await.unwrap();
+        host.adopt(next).await.unwrap();
+        assert_eq!(host.addresses(), [listen], "{last} became it");
+        assert!(get_raw(one, "/", "").await.ends_with("ok"), "{listen}");
+        assert!(slow.await.unwrap().ends_with("slow"), "{listen}");
+        (asked, last) = (asked + 2, listen);
+        assert_eq!(host.state.listeners[0].stats.requests(), asked);
+    }
+    // One that goes is back where another address cannot be had.
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other = format!(
+        "[[listener]]\nname = \"other\"\nlisten = \"{}\"\nupstream = \"origin\"",
+        taken.local_addr().unwrap()
+    );
+    let next = host.prepare(with(one, &other)).await.unwrap();
+    let error = format!("{:#}", host.adopt(next).await.unwrap_err());
+    assert!(error.contains("`listener[1].listen`"), "{error}");
+    assert!(error.contains("another program listens there"), "{error}");
+    assert_eq!(host.addresses(), [every]);
+    assert!(get_raw(one, "/", "").await.ends_with("ok"));
+    // Both at once cannot be, and it is said why.
+    let other =
+        format!("[[listener]]\nname = \"other\"\nlisten = \"{one}\"\nupstream = \"origin\"");
+    let next = host.prepare(with(every, &other)).await.unwrap();
+    let error = format!("{:#}", host.adopt(next).await.unwrap_err());
+    let why = format!("\"main\" of this file is to listen on {every}");
+    assert!(error.contains(&why), "{error}");
+    host.stop().await;
+}
+
 /// Killed with the test.
 struct Running(Child);
 

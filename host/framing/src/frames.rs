@@ -110,6 +110,11 @@ impl Frames {
         passed
     }
 
+    /// The head of a frame has come.
+    pub fn begun(&self) -> bool {
+        !self.first
+    }
+
     /// Why the connection ends.
     pub fn refused(&self) -> Option<Malformed> {
         self.refused

@@ -69,6 +69,24 @@ impl Framing {
         0
     }
 
+    /// Whether a first request has come: its head is whole, or over HTTP/2 the head of the first frame.
+    pub fn begun(&self) -> bool {
+        match &self.frames {
+            Some(frames) => frames.begun(),
+            None => !self.fresh && self.state != State::Frames,
+        }
+    }
+
+    /// It is HTTP/2.
+    pub fn two(&self) -> bool {
+        self.state == State::Frames
+    }
+
+    /// A part of a head has come, and it is of HTTP/1.
+    pub fn partial(&self) -> bool {
+        self.state == State::Head && !self.held.is_empty() && !PREFACE.starts_with(&self.held)
+    }
+
     /// Whether anything else than the reader behind writes may have to go to the client.
     pub fn changes(&self) -> bool {
         self.frames.as_ref().is_some_and(|frames| frames.changes())
@@ -379,6 +397,60 @@ mod tests {
                 None => assert_eq!(out, bytes.as_bytes(), "{name}"),
                 Some(_) => assert!(out.ends_with(REFUSED), "{name}"),
             }
+        }
+    }
+
+    #[test]
+    fn when_a_connection_has_begun() {
+        let two = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        for (name, bytes, begun, two, partial) in [
+            ("nothing", String::new(), false, false, false),
+            ("empty lines", "\r\n\r\n".to_owned(), false, false, false),
+            ("part of a line", "GET / HT".to_owned(), false, false, true),
+            (
+                "all but the last byte",
+                "GET / HTTP/1.1\r\nHost: a\r\n\r".to_owned(),
+                false,
+                false,
+                true,
+            ),
+            (
+                "a head",
+                "GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+                true,
+                false,
+                false,
+            ),
+            (
+                "part of a second one",
+                "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET".to_owned(),
+                true,
+                false,
+                true,
+            ),
+            (
+                "part of a preface",
+                "PRI * HT".to_owned(),
+                false,
+                false,
+                false,
+            ),
+            ("its first lines", two[..20].to_owned(), false, true, false),
+            ("all of it", two.to_owned(), false, true, false),
+            (
+                "and SETTINGS",
+                format!("{two}\0\0\0\x04\0\0\0\0\0"),
+                true,
+                true,
+                false,
+            ),
+        ] {
+            let mut framing = Framing::new(1_000);
+            copied(bytes.as_bytes(), &mut Vec::new(), |bytes, out| {
+                framing.take(bytes, out)
+            });
+            let got = (framing.begun(), framing.two(), framing.partial());
+            assert_eq!(got, (begun, two, partial), "{name}");
         }
     }
 

@@ -170,6 +170,8 @@ pub struct Limits {
     pub connections: Within<1, 1_000_000>,
     /// How long a connection may take to send a request's head, milliseconds.
     pub head_timeout_ms: Within<1, 3_600_000>,
+    /// How long a client may send nothing of a body, or take nothing of a response, milliseconds.
+    pub stall_timeout_ms: Within<1, 86_400_000>,
     /// How long exchanges in flight may take to finish when the host stops, milliseconds.
     pub grace_ms: Within<0, 3_600_000>,
 }
@@ -185,6 +187,7 @@ impl Default for Limits {
             header_kib: Within::of(256),
             connections: Within::of(10_000),
             head_timeout_ms: Within::of(30_000),
+            stall_timeout_ms: Within::of(300_000),
             grace_ms: Within::of(10_000),
         }
     }
@@ -294,7 +297,7 @@ pub struct Filter {
     /// As in `[limits]`, for this filter alone.
     pub header_kib: Option<Within<1, 1_024>>,
     /// Instances: of a module, the number kept; of a component, the most at once.
-    pub instances: Option<Within<1, 1_024>>,
+    pub instances: Option<Within<1, { edgeweir_host_proxy_wasm::INSTANCES }>>,
     /// Modules only: filters with the same one share data; default: the filter's name.
     pub vm_id: Option<Spanned<String>>,
     /// Modules only: the configuration of the VM.

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Instant, SystemTime};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime};
 
 use edgeweir_host_chain::{Emergency, Peer, Request, Response, Timeline};
 use edgeweir_host_exchanges::recorder::Received;
+use edgeweir_host_upstream::bodies::Watched;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version};
@@ -50,6 +51,8 @@ pub struct Site {
     pub port: u16,
     /// The most fields a request may have.
     pub headers: usize,
+    /// How long a client may send nothing of a body.
+    pub stall_timeout: Duration,
     /// Counts.
     pub stats: Arc<ListenerStats>,
     /// Says how short the machine is.
@@ -80,6 +83,8 @@ struct Asked {
     head: bool,
     timeline: Option<Timeline>,
     request_id: Option<HeaderValue>,
+    /// Nothing came of its body for too long.
+    stalled: Arc<AtomicBool>,
 }
 
 impl Service for Site {
@@ -93,12 +98,19 @@ impl Service for Site {
             head: request.method() == Method::HEAD,
             timeline: None,
             request_id: None,
+            stalled: Arc::default(),
         };
         if let Some(log) = &self.telling.access_log {
             pending.log = Some((log.clone(), self.about(peer, &request)));
         }
         let response = match self.prepare(peer, request, &mut asked, &mut pending) {
             Ok(request) => match self.routes.run(request).await {
+                // RFC 9110 §15.5.9: whatever was made of it, the request was not complete in time.
+                _ if asked.stalled.load(Relaxed) => plain(
+                    StatusCode::REQUEST_TIMEOUT,
+                    None,
+                    format!("nothing of the body came for {:?}\n", self.stall_timeout),
+                ),
                 Ok(response) => response,
                 Err(error) => {
                     tracing::warn!(listener = self.name, %error, "an exchange failed");
@@ -181,6 +193,7 @@ impl Site {
         };
         parts.headers.remove(header::HOST);
         fields::strip_request(&mut parts.headers);
+        fields::join_cookies(&mut parts.headers);
         if self.forwarded_for {
             fields::append_forwarded_for(&mut parts.headers, peer.ip());
         }
@@ -206,7 +219,15 @@ impl Site {
             }
             asked.timeline = Some(timeline).filter(|_| self.telling.server_timing);
         }
-        let body = body.map_err(Into::into).boxed_unsync();
+        if body.is_end_stream() {
+            return Ok(Request::from_parts(parts, edgeweir_host_chain::empty()));
+        }
+        let stalled = asked.stalled.clone();
+        let late = move |limit| {
+            stalled.store(true, Relaxed);
+            format!("the client sent nothing of its body for {limit:?}").into()
+        };
+        let body = Watched::new(body, self.stall_timeout, (), late).boxed_unsync();
         Ok(Request::from_parts(parts, body))
     }
 

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -10,18 +11,20 @@ use std::time::Duration;
 use edgeweir_host_chain::Response;
 use edgeweir_host_framing::{Checked, Malformed};
 use edgeweir_host_upstream::Tallied;
-use http::Request;
+use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use super::flowing::Flowing;
+use super::streams::{Found, Patience, Streams};
 use crate::config::Limits;
 use crate::stats::ListenerStats;
 
@@ -35,8 +38,10 @@ pub struct Bounds {
     pub headers: usize,
     /// Bytes of a request head.
     pub header_bytes: usize,
-    /// Time to send a request head.
+    /// Time to send a request head, from when one may come.
     pub head_timeout: Duration,
+    /// Time in which something of what is sent has to be taken.
+    pub stall_timeout: Duration,
     /// Connections at once.
     pub connections: usize,
 }
@@ -47,6 +52,7 @@ impl From<&Limits> for Bounds {
             headers: limits.headers.size(),
             header_bytes: limits.header_kib.size() * 1024,
             head_timeout: limits.head_timeout_ms.millis(),
+            stall_timeout: limits.stall_timeout_ms.millis(),
             connections: limits.connections.size(),
         }
     }
@@ -109,6 +115,7 @@ pub struct Accepting {
     /// The address bound, with its port when 0 was asked for.
     pub address: SocketAddr,
     stop: watch::Sender<Stage>,
+    released: Option<oneshot::Receiver<()>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -137,12 +144,22 @@ impl Accepting {
     pub fn on(socket: TcpListener, slot: Arc<Slot<impl Service>>) -> io::Result<Self> {
         let address = socket.local_addr()?;
         let (stop, stage) = watch::channel(Stage::Serve);
-        let task = tokio::spawn(accept(socket, slot, stage));
+        let (release, released) = oneshot::channel();
+        let task = tokio::spawn(accept(socket, slot, stage, release));
         Ok(Self {
             address,
             stop,
+            released: Some(released),
             task,
         })
+    }
+
+    /// Accepts no more and gives its address up; [`Accepting::stop`] waits for the rest.
+    pub async fn release(&mut self, grace: Duration) {
+        let _ = self.stop.send(Stage::Finish(grace));
+        if let Some(released) = self.released.take() {
+            let _ = released.await;
+        }
     }
 
     /// Accepts no more, lets exchanges in flight finish within `grace`, then closes what is left.
@@ -174,6 +191,17 @@ impl Room {
             left.await;
         }
     }
+
+    /// Waits until none is open.
+    async fn empty(&self) {
+        loop {
+            let left = self.left.notified();
+            if self.open.load(Relaxed) == 0 {
+                return;
+            }
+            left.await;
+        }
+    }
 }
 
 impl Drop for Place {
@@ -187,8 +215,8 @@ async fn accept<S: Service>(
     socket: TcpListener,
     slot: Arc<Slot<S>>,
     mut stage: watch::Receiver<Stage>,
+    release: oneshot::Sender<()>,
 ) {
-    let graceful = GracefulShutdown::new();
     let (kill, killed) = watch::channel(());
     let room = Arc::new(Room::default());
     loop {
@@ -214,9 +242,10 @@ async fn accept<S: Service>(
             tracing::debug!(%error, "TCP_NODELAY was refused");
         }
         let setup = slot.now();
-        let watcher = graceful.watcher();
-        let mut killed = killed.clone();
-        let mut stopping = stage.clone();
+        let mut ending = Ending {
+            killed: killed.clone(),
+            stopping: stage.clone(),
+        };
         let slot = slot.clone();
         tokio::spawn(async move {
             let _place = place;
@@ -226,21 +255,21 @@ async fn accept<S: Service>(
             }
             let tally = stats.as_ref().map(|stats| stats.wire.clone());
             let stream = Tallied::new(stream, tally.unwrap_or_default());
+            let stream = Flowing::new(stream, setup.bounds.stall_timeout);
             let (bounds, tls) = (setup.bounds, setup.tls.clone());
             // What a connection holds of an old setup must not keep the rest of it.
             drop(setup);
             match tls {
-                None => serve(stream, peer, bounds, slot, false, watcher, killed).await,
+                None => serve(stream, peer, bounds, slot, false, ending).await,
                 Some(tls) => {
                     let handshake = TlsAcceptor::from(tls).accept(stream);
                     let opened = tokio::select! {
                         opened = tokio::time::timeout(bounds.head_timeout, handshake) => opened,
-                        _ = killed.changed() => return gone(stats.as_deref()),
-                        _ = stopping.changed() => return gone(stats.as_deref()),
+                        () = ending.begins() => return gone(stats.as_deref()),
                     };
                     match opened {
                         Ok(Ok(stream)) => {
-                            serve(stream, peer, bounds, slot, true, watcher, killed).await;
+                            serve(stream, peer, bounds, slot, true, ending).await;
                         }
                         Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS"),
                         Err(_) => tracing::debug!(%peer, "no TLS in time"),
@@ -251,13 +280,11 @@ async fn accept<S: Service>(
         });
     }
     drop(socket);
+    let _ = release.send(());
     let Stage::Finish(grace) = *stage.borrow() else {
         return;
     };
-    if tokio::time::timeout(grace, graceful.shutdown())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(grace, room.empty()).await.is_err() {
         tracing::warn!(
             ?grace,
             "exchanges were still in flight after the grace time"
@@ -272,6 +299,22 @@ fn gone(stats: Option<&ListenerStats>) {
     }
 }
 
+/// What ends a connection from outside.
+struct Ending {
+    killed: watch::Receiver<()>,
+    stopping: watch::Receiver<Stage>,
+}
+
+impl Ending {
+    /// The listener stops, or is gone.
+    async fn begins(&mut self) {
+        tokio::select! {
+            _ = self.killed.changed() => {}
+            _ = self.stopping.changed() => {}
+        }
+    }
+}
+
 /// The requests of one connection, until it closes.
 async fn serve<S: Service>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -279,17 +322,25 @@ async fn serve<S: Service>(
     bounds: Bounds,
     slot: Arc<Slot<S>>,
     secure: bool,
-    watcher: Watcher,
-    mut killed: watch::Receiver<()>,
+    mut ending: Ending,
 ) {
     let builder = connection_builder(bounds);
     let stats = slot.now().service.stats();
+    let streams = Streams::new(Instant::now());
+    let entered = streams.clone();
     let answer = service_fn(move |mut request: Request<Incoming>| {
         let service = slot.now().service.clone();
         if secure {
             request.extensions_mut().insert(Secure);
         }
-        async move { Ok::<_, Infallible>(service.answer(peer, request).await) }
+        let place = (request.version() == Version::HTTP_2).then(|| entered.enter());
+        async move {
+            let response = service.answer(peer, request).await;
+            Ok::<_, Infallible>(match place {
+                Some(place) => place.hold(response),
+                None => response,
+            })
+        }
     });
     let refused = move |why: Malformed| {
         tracing::debug!(%peer, why = why.name(), "a malformed request");
@@ -297,13 +348,48 @@ async fn serve<S: Service>(
             stats.malformed.fetch_add(1, Relaxed);
         }
     };
-    let stream = Checked::new(stream, bounds.header_bytes, refused);
-    let connection = builder.serve_connection(TokioIo::new(stream), answer);
-    tokio::select! {
-        ended = watcher.watch(connection) => if let Err(error) = ended {
-            tracing::debug!(%peer, error, "a connection ended early");
-        },
-        _ = killed.changed() => {}
+    let stream = Checked::new(stream, bounds.header_bytes, bounds.head_timeout, refused);
+    let two = stream.two();
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), answer));
+    let patience = Patience {
+        idle: bounds.head_timeout,
+        stall: bounds.stall_timeout,
+    };
+    let mut look = pin!(tokio::time::sleep(patience.idle.min(patience.stall)));
+    // Over HTTP/1.1 the connection itself is watched: what has begun by then and is no HTTP/2 never is.
+    let (mut looking, mut stopping, mut told) = (true, false, false);
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%peer, error, "a connection ended early");
+                }
+                return;
+            }
+            _ = ending.killed.changed() => return,
+            _ = ending.stopping.changed(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = look.as_mut(), if looking => {
+                let now = Instant::now();
+                let next = match streams.look(now, patience) {
+                    Found::Until(next) => next,
+                    // It was told, and stays.
+                    Found::Idle if told => return,
+                    Found::Idle => {
+                        looking = two.load(Relaxed);
+                        // RFC 9113 §9.1: GOAWAY says which of the frames sent before the connection closes were processed.
+                        if looking && !stopping {
+                            connection.as_mut().graceful_shutdown();
+                        }
+                        told = true;
+                        now + patience.idle
+                    }
+                };
+                look.as_mut().reset(next);
+            }
+        }
     }
 }
 

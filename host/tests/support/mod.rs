@@ -97,6 +97,11 @@ async fn answer(request: Request<Incoming>) -> Result<Response<TestBody>, Infall
                 .insert("trailer", "x-sum".parse().unwrap());
             response
         }
+        // Nothing until all of the body came.
+        "/collect" => match request.into_body().collect().await {
+            Ok(_) => Response::new(full("ok")),
+            Err(_) => std::future::pending().await,
+        },
         // What arrived, as text.
         "/head" => {
             let mut text = format!(

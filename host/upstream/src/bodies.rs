@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,24 +12,26 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep};
 
-/// An upstream's body that fails when nothing arrives for `limit`; it holds `held` until its end.
+/// A body that fails when nothing arrives for `limit`, as `late` says; it holds `held` until its end.
 ///
-/// The time in which nobody asks for more does not count: a slow client is not a slow upstream.
-pub struct Watched<B, H> {
+/// The time in which nobody asks for more does not count: a slow client is not a slow upstream, and the other way round.
+pub struct Watched<B, H, L> {
     inner: B,
     limit: Duration,
+    late: L,
     silence: Option<Pin<Box<Sleep>>>,
     waiting: bool,
     held: Option<H>,
 }
 
-impl<B: HttpBody, H> Watched<B, H> {
+impl<B: HttpBody, H, L: FnMut(Duration) -> Error> Watched<B, H, L> {
     /// Watches `inner`.
-    pub fn new(inner: B, limit: Duration, held: H) -> Self {
+    pub fn new(inner: B, limit: Duration, held: H, late: L) -> Self {
         let held = (!inner.is_end_stream()).then_some(held);
         Self {
             inner,
             limit,
+            late,
             silence: None,
             waiting: false,
             held,
@@ -37,11 +39,12 @@ impl<B: HttpBody, H> Watched<B, H> {
     }
 }
 
-impl<B, H> HttpBody for Watched<B, H>
+impl<B, H, L> HttpBody for Watched<B, H, L>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<Error>,
     H: Unpin,
+    L: FnMut(Duration) -> Error + Unpin,
 {
     type Data = Bytes;
     type Error = Error;
@@ -67,10 +70,7 @@ where
             silence.as_mut().reset(Instant::now() + limit);
         }
         ready!(silence.as_mut().poll(cx));
-        Poll::Ready(Some(Err(format!(
-            "the upstream sent nothing of its body for {limit:?}"
-        )
-        .into())))
+        Poll::Ready(Some(Err((this.late)(limit))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -87,6 +87,8 @@ where
 pub struct Activity {
     start: Instant,
     last_ms: Arc<AtomicU64>,
+    awaited: Arc<AtomicBool>,
+    failed: Arc<AtomicBool>,
 }
 
 impl Activity {
@@ -95,7 +97,19 @@ impl Activity {
         Self {
             start: Instant::now(),
             last_ms: Arc::new(AtomicU64::new(0)),
+            awaited: Arc::default(),
+            failed: Arc::default(),
         }
+    }
+
+    /// Whether the body was asked for more and has not given it: whoever sends it is waited for, not the upstream.
+    pub fn awaited(&self) -> bool {
+        self.awaited.load(Relaxed)
+    }
+
+    /// Whether the body broke off.
+    pub fn failed(&self) -> bool {
+        self.failed.load(Relaxed)
     }
 
     /// Waits until nothing has moved for `limit`.
@@ -111,12 +125,43 @@ impl Activity {
 
     /// A body that notes when it moves.
     pub fn noting(&self, body: Body) -> Body {
-        let this = self.clone();
-        body.map_frame(move |frame| {
-            let ms = u64::try_from(this.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-            this.last_ms.store(ms, Relaxed);
-            frame
-        })
-        .boxed_unsync()
+        let activity = self.clone();
+        Noting { body, activity }.boxed_unsync()
+    }
+}
+
+/// A request body that notes when it moves.
+struct Noting {
+    body: Body,
+    activity: Activity,
+}
+
+impl HttpBody for Noting {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        let activity = &self.activity;
+        activity.awaited.store(frame.is_pending(), Relaxed);
+        if frame.is_ready() {
+            let ms = u64::try_from(activity.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+            activity.last_ms.store(ms, Relaxed);
+        }
+        if let Poll::Ready(Some(Err(_))) = frame {
+            activity.failed.store(true, Relaxed);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

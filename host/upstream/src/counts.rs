@@ -20,6 +20,10 @@ pub enum Event {
     Timeout,
     /// The connection ended before a response head.
     Reset,
+    /// The response was no sound HTTP.
+    Malformed,
+    /// The request's body did not come to its end.
+    RequestCut,
     /// The upstream refused the stream.
     Refused,
     /// Too many requests were under way and waiting.
@@ -57,13 +61,15 @@ pub enum Event {
 }
 
 /// All, in the order of the enumeration.
-const EVENTS: [(Event, &str); 23] = [
+const EVENTS: [(Event, &str); 25] = [
     (Event::Answered, "answered"),
     (Event::ConnectFailed, "connect_failed"),
     (Event::ConnectTimeout, "connect_timeout"),
     (Event::TlsFailed, "tls_failed"),
     (Event::Timeout, "timeout"),
     (Event::Reset, "reset"),
+    (Event::Malformed, "malformed"),
+    (Event::RequestCut, "request_cut"),
     (Event::Refused, "refused_stream"),
     (Event::Overflow, "overflow"),
     (Event::CircuitOpen, "circuit_open"),

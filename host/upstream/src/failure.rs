@@ -10,7 +10,7 @@ use crate::counts::Event;
 use crate::retry::Ended;
 
 /// Why there is no response head.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Failure {
     Connect(String),
     ConnectTimeout(Duration),
@@ -19,6 +19,12 @@ pub(crate) enum Failure {
         why: String,
     },
     Timeout(Duration),
+    /// Nothing came of the request's body for so long.
+    BodyTimeout(Duration),
+    /// The request's body broke off.
+    BodyFailed(String),
+    /// What came is no sound HTTP.
+    Malformed(&'static str),
     Closed(String),
     /// This stream alone, by the other side (RST_STREAM).
     Reset(String),
@@ -36,6 +42,8 @@ impl Failure {
             Self::ConnectTimeout(_) => Event::ConnectTimeout,
             Self::Tls { .. } => Event::TlsFailed,
             Self::Timeout(_) => Event::Timeout,
+            Self::BodyTimeout(_) | Self::BodyFailed(_) => Event::RequestCut,
+            Self::Malformed(_) => Event::Malformed,
             Self::Closed(_) | Self::Reset(_) => Event::Reset,
             Self::Refused(_) => Event::Refused,
             Self::Overflow(_) => Event::Overflow,
@@ -43,6 +51,14 @@ impl Failure {
             Self::Unresolved => Event::Unresolved,
             Self::Request(_) => Event::Unsendable,
         }
+    }
+
+    /// The endpoint has no part in it.
+    pub(crate) fn of_the_request(&self) -> bool {
+        matches!(
+            self,
+            Self::Request(_) | Self::BodyTimeout(_) | Self::BodyFailed(_)
+        )
     }
 
     /// How the attempt ended, where another could follow.
@@ -99,7 +115,20 @@ impl Failure {
                 format!("no response within {limit:?}"),
                 Some(Unreached::Timeout),
             ),
-            Self::Closed(why) | Self::Reset(why) => (
+            // RFC 9110 §15.5.9: it is the request that was not complete in time.
+            Self::BodyTimeout(limit) => (
+                StatusCode::REQUEST_TIMEOUT,
+                "http_request_error",
+                format!("nothing of the request's body came for {limit:?}"),
+                None,
+            ),
+            Self::Malformed(why) => (
+                StatusCode::BAD_GATEWAY,
+                "http_protocol_error",
+                format!("a malformed response: {why}"),
+                Some(Unreached::Closed),
+            ),
+            Self::Closed(why) | Self::Reset(why) | Self::BodyFailed(why) => (
                 StatusCode::BAD_GATEWAY,
                 "connection_terminated",
                 format!("no response: {why}"),

@@ -30,6 +30,24 @@ pub fn strip_response(headers: &mut HeaderMap) {
     strip(headers);
 }
 
+/// Makes one line of the cookies of several.
+// RFC 9113 §8.2.3: several Cookie lines MUST be concatenated with "; " before they are passed into a non-HTTP/2 context, such as
+// an HTTP/1.1 connection or a generic HTTP server application; Envoy does so with those of HTTP/1.1, too.
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else {
+        return;
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for line in std::iter::once(second).chain(lines) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(line.as_bytes());
+    }
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        headers.insert(header::COOKIE, value);
+    }
+}
+
 /// Whether the request asks to leave HTTP on its connection (`h2c` is not meant: ignoring it is the right answer).
 pub fn wants_upgrade(headers: &HeaderMap) -> bool {
     // RFC 9110 §7.8: an upgrade is asked for by both fields.
@@ -155,6 +173,28 @@ mod tests {
         append_forwarded_for(&mut got, "::ffff:9.9.9.9".parse().unwrap());
         let lines: Vec<_> = got.get_all("x-forwarded-for").iter().collect();
         assert_eq!(lines, ["1.1.1.1, 2.2.2.2, 9.9.9.9"]);
+    }
+
+    #[test]
+    fn cookies_become_one_line() {
+        for (lines, want) in [
+            (&[][..], None),
+            (&[("cookie", "a=1; b=2")][..], Some("a=1; b=2")),
+            (
+                &[
+                    ("cookie", "a=1"),
+                    ("x", "y"),
+                    ("cookie", "b=2; c=3"),
+                    ("cookie", "d="),
+                ][..],
+                Some("a=1; b=2; c=3; d="),
+            ),
+        ] {
+            let mut got = headers(lines);
+            join_cookies(&mut got);
+            let cookies: Vec<_> = got.get_all("cookie").iter().collect();
+            assert_eq!(cookies, want.as_slice());
+        }
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Connections to one endpoint: kept HTTP/1.1 ones, and one HTTP/2 connection that carries every stream.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use edgeweir_host_chain::{Body, Request};
+use http::header;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::watch;
 
 use crate::connect::{Connector, Stream, To};
 use crate::counts::{Counts, Event};
@@ -38,7 +40,25 @@ pub(crate) struct Pool {
     counts: Arc<Counts>,
     speaks: AtomicU8,
     idle: Mutex<Vec<(http1::SendRequest<Body>, Instant)>>,
-    shared: tokio::sync::Mutex<Option<http2::SendRequest<Body>>>,
+    shared: Mutex<Shared>,
+}
+
+/// The HTTP/2 connection, and the attempt to open one.
+#[derive(Default)]
+struct Shared {
+    open: Option<http2::SendRequest<Body>>,
+    opening: Option<Attempt>,
+}
+
+/// How an attempt ended, once it has.
+type Attempt = watch::Receiver<Option<Result<Opened, Failure>>>;
+
+/// What an attempt brought to all who wait for it.
+#[derive(Clone)]
+enum Opened {
+    /// It is whose who takes it first.
+    Http1(Arc<Mutex<Option<http1::SendRequest<Body>>>>),
+    Http2(http2::SendRequest<Body>),
 }
 
 /// A connection for one request.
@@ -84,49 +104,96 @@ impl Pool {
             counts: counts.clone(),
             speaks: AtomicU8::new(speaks),
             idle: Mutex::default(),
-            shared: tokio::sync::Mutex::new(None),
+            shared: Mutex::default(),
         })
     }
 
     /// A connection: a kept one unless it must be `fresh`.
-    pub(crate) async fn take(&self, fresh: bool) -> Result<Taken, Failure> {
-        if self.speaks.load(Relaxed) == ONE {
-            if !fresh && let Some(sender) = self.kept() {
-                return Ok(Taken {
-                    wire: Wire::Http1(sender),
-                    reused: true,
-                });
+    pub(crate) async fn take(self: &Arc<Self>, fresh: bool) -> Result<Taken, Failure> {
+        while self.speaks.load(Relaxed) != ONE {
+            let (mut attempt, own) = {
+                let mut shared = lock(&self.shared);
+                let open = shared.open.as_ref().filter(|sender| !sender.is_closed());
+                if let Some(sender) = open
+                    && !fresh
+                {
+                    return Ok(Taken {
+                        wire: Wire::Http2(sender.clone()),
+                        reused: true,
+                    });
+                }
+                // One at a time: whoever waits uses what is opened here, or fails with it.
+                match &shared.opening {
+                    Some(attempt) => (attempt.clone(), false),
+                    None => {
+                        let attempt = self.attempt();
+                        shared.open = None;
+                        shared.opening = Some(attempt.clone());
+                        (attempt, true)
+                    }
+                }
+            };
+            let opened = match attempt.wait_for(Option::is_some).await {
+                Ok(opened) => opened.clone(),
+                Err(_) => None,
+            };
+            match opened {
+                Some(Ok(Opened::Http2(sender))) => {
+                    return Ok(Taken {
+                        wire: Wire::Http2(sender),
+                        reused: !own,
+                    });
+                }
+                Some(Ok(Opened::Http1(sender))) => {
+                    if let Some(sender) = lock(&sender).take() {
+                        return Ok(Taken {
+                            wire: Wire::Http1(sender),
+                            reused: false,
+                        });
+                    }
+                }
+                Some(Err(failure)) => return Err(failure),
+                None => {
+                    lock(&self.shared).opening = None;
+                    return Err(Failure::Connect("it was given up".to_owned()));
+                }
             }
-            let wire = self.open().await?;
-            return Ok(Taken {
-                wire,
-                reused: false,
-            });
         }
-        // One at a time: whoever waits uses what is opened here.
-        let mut shared = self.shared.lock().await;
-        let open = shared.as_ref().filter(|sender| !sender.is_closed());
-        if let Some(sender) = open
-            && !fresh
-        {
+        if !fresh && let Some(sender) = self.kept() {
             return Ok(Taken {
-                wire: Wire::Http2(sender.clone()),
+                wire: Wire::Http1(sender),
                 reused: true,
             });
         }
-        *shared = None;
         let wire = self.open().await?;
-        if let Wire::Http2(sender) = &wire {
-            *shared = Some(sender.clone());
-        }
         Ok(Taken {
             wire,
             reused: false,
         })
     }
 
+    /// Begins to open a connection for all who want one. It goes on when one of them leaves.
+    fn attempt(self: &Arc<Self>) -> Attempt {
+        let (tell, attempt) = watch::channel(None);
+        let pool = self.clone();
+        tokio::spawn(async move {
+            let opened = pool.open().await.map(|wire| match wire {
+                Wire::Http1(sender) => Opened::Http1(Arc::new(Mutex::new(Some(sender)))),
+                Wire::Http2(sender) => Opened::Http2(sender),
+            });
+            let mut shared = lock(&pool.shared);
+            shared.opening = None;
+            if let Ok(Opened::Http2(sender)) = &opened {
+                shared.open = Some(sender.clone());
+            }
+            drop(shared);
+            tell.send_replace(Some(opened));
+        });
+        attempt
+    }
+
     fn kept(&self) -> Option<http1::SendRequest<Body>> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.idle);
         while let Some((sender, since)) = idle.pop() {
             if sender.is_ready() && since.elapsed() < IDLE {
                 return Some(sender);
@@ -143,7 +210,7 @@ impl Pool {
                 return;
             }
             if let Some(pool) = pool.upgrade() {
-                let mut idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut idle = lock(&pool.idle);
                 if idle.len() < IDLE_CONNECTIONS {
                     idle.push((sender, Instant::now()));
                 }
@@ -153,7 +220,7 @@ impl Pool {
 
     /// Closes what has been idle for too long.
     pub(crate) fn sweep(&self) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.idle);
         idle.retain(|(sender, since)| since.elapsed() < IDLE && !sender.is_closed());
     }
 
@@ -225,7 +292,16 @@ impl Taken {
         let sent = match self.wire {
             Wire::Http1(mut sender) => {
                 let sent = sender.try_send_request(request).await;
-                if sent.is_ok() {
+                if let Ok(response) = &sent {
+                    let headers = response.headers();
+                    // RFC 9112 §6.3: a message with both might indicate an attempt at response splitting and ought to be
+                    // handled as an error. The connection goes with it.
+                    if headers.contains_key(header::TRANSFER_ENCODING)
+                        && headers.contains_key(header::CONTENT_LENGTH)
+                    {
+                        let why = "it has Transfer-Encoding and Content-Length";
+                        return Err(Unanswered::Lost(Failure::Malformed(why)));
+                    }
                     pool.keep(sender);
                 }
                 sent
@@ -248,6 +324,11 @@ impl Taken {
             }
         })
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change is one assignment: a poisoned one is whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn failure_of(error: &hyper::Error) -> Failure {

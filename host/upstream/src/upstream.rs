@@ -145,7 +145,14 @@ impl Layer for Upstream {
                 let (mut parts, body) = response.into_parts();
                 fields::strip_response(&mut parts.headers);
                 parts.extensions.clear();
-                let body = Watched::new(body, inner.settings.idle_timeout, held).boxed_unsync();
+                // RFC 9112 §2.3: an intermediary sends its own version in the messages it forwards. Another would tell the
+                // client of framing that is not that of its connection: of HTTP/1.0, that the end of the connection is that of
+                // the body.
+                parts.version = Version::HTTP_11;
+                let late =
+                    |limit| format!("the upstream sent nothing of its body for {limit:?}").into();
+                let body =
+                    Watched::new(body, inner.settings.idle_timeout, held, late).boxed_unsync();
                 Ok(Response::from_parts(parts, body))
             }
             Err((failure, address)) => {
@@ -268,11 +275,20 @@ impl Inner {
             let attempt = self.attempt(&endpoint, &parts, &mut body, bodiless);
             let outcome = tokio::select! {
                 outcome = attempt => outcome,
-                () = activity.silent_for(self.settings.timeout) => Err(Failure::Timeout(self.settings.timeout)),
+                () = activity.silent_for(self.settings.timeout) => Err(match activity.awaited() {
+                    true => Failure::BodyTimeout(self.settings.timeout),
+                    false => Failure::Timeout(self.settings.timeout),
+                }),
+            };
+            let outcome = match outcome {
+                Err(Failure::Closed(why) | Failure::Reset(why)) if activity.failed() => {
+                    Err(Failure::BodyFailed(why))
+                }
+                outcome => outcome,
             };
             let good = match &outcome {
                 Ok(response) => !gateway_failure(response.status()),
-                Err(Failure::Request(_)) => true,
+                Err(failure) if failure.of_the_request() => true,
                 Err(_) => false,
             };
             self.judge(&mut ticket, good);

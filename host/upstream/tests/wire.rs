@@ -599,6 +599,101 @@ async fn an_authority_that_is_shown_as_a_servers_is_named_in_words() {
     assert!(!said.contains("CaUsedAsEndEntity"), "{said}");
 }
 
+/// Ten requests at once, and what they were answered with.
+async fn ten(under: &Under) -> Vec<StatusCode> {
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let upstream = under.upstream.clone();
+        asking.spawn(async move { Under { upstream }.get().await });
+    }
+    asking.join_all().await
+}
+
+#[tokio::test]
+async fn requests_wait_for_one_connection_together() {
+    let (pem, acceptor) = certified(&["127.0.0.1"], &["h2", "http/1.1"]);
+    let trusting = |pem: &str| {
+        Some(Tls {
+            roots: Some(pem.as_bytes().to_vec()),
+            server_name: None,
+        })
+    };
+    // It accepts, and says nothing.
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = socket.local_addr().unwrap();
+    let accepting = tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((stream, _)) = socket.accept().await {
+            kept.push(stream);
+        }
+    });
+    let mut settings = settings(&[&silent]);
+    settings.protocol = Protocol::Negotiated;
+    settings.tls = trusting(&pem);
+    settings.connect_timeout = Duration::from_millis(400);
+    let under = Under::new(settings.clone());
+    for _ in 0..2 {
+        let began = Instant::now();
+        assert_eq!(ten(&under).await, [StatusCode::GATEWAY_TIMEOUT; 10]);
+        assert!(
+            began.elapsed() < 2 * settings.connect_timeout,
+            "not one after the other"
+        );
+    }
+    accepting.abort();
+
+    settings.connect_timeout = Duration::from_secs(5);
+    for (name, protocols, connections) in [
+        ("HTTP/2", &["h2"][..], 1..=1),
+        ("HTTP/1.1", &["http/1.1"], 1..=10),
+    ] {
+        let (address, seen) = if connections == (1..=1) {
+            (refusing(Some(acceptor.clone())).await, None)
+        } else {
+            let (pem, acceptor) = certified(&["127.0.0.1"], protocols);
+            settings.tls = trusting(&pem);
+            let origin = Origin::over(Act::Good, Some(acceptor)).await;
+            (origin.address, Some(origin))
+        };
+        settings.addresses = vec![address.to_string()];
+        settings.retry = twice();
+        let under = Under::new(settings.clone());
+        assert_eq!(ten(&under).await, [StatusCode::OK; 10], "{name}");
+        let connected = under.count(Event::Connected);
+        assert!(connections.contains(&connected), "{name}: {connected}");
+        assert!(seen.is_none_or(|origin| origin.seen() == 10), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn who_leaves_does_not_end_the_attempt_of_others() {
+    let (pem, acceptor) = certified(&["127.0.0.1"], &["h2"]);
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut settings = settings(&[&socket.local_addr().unwrap()]);
+    settings.protocol = Protocol::Negotiated;
+    settings.tls = Some(Tls {
+        roots: Some(pem.into_bytes()),
+        server_name: None,
+    });
+    let under = Arc::new(Under::new(settings));
+    let asking = |under: &Arc<Under>| {
+        let under = under.clone();
+        tokio::spawn(async move { under.ask(Method::GET, empty()).await.status() })
+    };
+    let first = asking(&under);
+    let (stream, _) = socket.accept().await.unwrap();
+    let second = asking(&under);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    tokio::spawn(async move {
+        let stream = acceptor.accept(stream).await.unwrap();
+        refuse(stream, Arc::new(AtomicUsize::new(1))).await;
+    });
+    assert_eq!(second.await.unwrap(), 200);
+    assert_eq!(under.count(Event::Connected), 1);
+}
+
 #[tokio::test]
 async fn a_certificate_is_checked() {
     let (pem, acceptor) = certified(&["127.0.0.1", "shop.test"], &["http/1.1"]);

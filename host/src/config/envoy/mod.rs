@@ -20,6 +20,9 @@ use super::{
     Options, Raw, Source, Upstream, UpstreamTls, Way, Ways, Within,
 };
 
+/// A connection manager without a `stream_idle_timeout` has this one in Envoy.
+const STREAM_IDLE: Duration = Duration::from_secs(300);
+
 /// Reads a bootstrap.
 pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Config, ConfigError> {
     let (bootstrap, findings) = envoy::read(&text);
@@ -59,7 +62,9 @@ fn translate(bootstrap: &Bootstrap, config: &mut Config) -> Result<(), ConfigErr
             ));
         }
     }
-    clusters(bootstrap, config);
+    let idle = stream_idle(bootstrap);
+    config.limits.stall_timeout_ms = Within::of(idle);
+    clusters(bootstrap, idle, config);
     let heads = bootstrap.listeners.iter().filter_map(|it| it.head_timeout);
     if let Some(longest) = heads.filter(|it| !it.is_zero()).max() {
         config.limits.head_timeout_ms = Within::of(millis(longest));
@@ -77,7 +82,16 @@ fn translate(bootstrap: &Bootstrap, config: &mut Config) -> Result<(), ConfigErr
     Ok(())
 }
 
-fn clusters(bootstrap: &Bootstrap, config: &mut Config) {
+/// The longest time for which nothing may move of a stream, of any listener's, milliseconds.
+fn stream_idle(bootstrap: &Bootstrap) -> u64 {
+    let listeners = bootstrap.listeners.iter();
+    let idle = listeners.map(|it| it.stream_idle_timeout.unwrap_or(STREAM_IDLE));
+    // 0 is no limit.
+    let idle = idle.map(|it| if it.is_zero() { Duration::MAX } else { it });
+    millis(idle.max().unwrap_or(STREAM_IDLE))
+}
+
+fn clusters(bootstrap: &Bootstrap, idle: u64, config: &mut Config) {
     for cluster in &bootstrap.clusters {
         let Some(first) = cluster.endpoints.first() else {
             continue;
@@ -131,13 +145,9 @@ fn clusters(bootstrap: &Bootstrap, config: &mut Config) {
                 ));
             }
         }
-        let idle = bootstrap
-            .listeners
-            .iter()
-            .filter_map(|it| it.stream_idle_timeout);
-        if let Some(longest) = idle.filter(|it| !it.is_zero()).max() {
-            upstream.idle_timeout_ms = Within::of(millis(longest));
-        }
+        upstream.idle_timeout_ms = Within::of(idle);
+        // While a head is waited for nothing moves.
+        upstream.timeout_ms = Within::of(upstream.timeout_ms.get().min(idle));
         config
             .upstreams
             .insert(cluster.name.value.clone(), upstream);

@@ -103,3 +103,18 @@ on_each_host!(
         assert!(received[0].body == up, "{} bytes", received[0].body.len());
     }
 );
+
+// RFC 9113 §8.2.3: crumbs of cookies are put together before they go to an HTTP/1.1 connection.
+on_each_host!(
+    cookies_in_crumbs_reach_the_origin_as_one_line,
+    on_the_wire(three_in_one()).except(Host::Spin, "it puts nothing together"),
+    |edge| {
+        let address = edge.address().expect("not the pure contract");
+        edge.origin_does(&Origin::text("ok"));
+        let asks = get("/a").field("cookie", "a=1").field("cookie", "b=2");
+        let seen = http2::exchange(address, &asks, &edge.path("/a")).expect("an answer");
+        assert_eq!(seen.status, 200);
+        let received = edge.received();
+        assert_eq!(received[0].text("cookie"), "a=1; b=2");
+    }
+);

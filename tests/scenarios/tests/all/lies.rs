@@ -161,3 +161,25 @@ on_each_host!(
         }
     }
 );
+
+// RFC 9112 §6.3: both might be an attempt at response splitting, and ought to be handled as an error.
+on_each_host!(
+    two_lengths_at_once_are_no_response,
+    on_the_wire(two()).except(Host::Spin, "what it takes of an origin is its own"),
+    |edge| {
+        let body = super::document(3_000);
+        for length in [5, body.len()] {
+            let origin = Origin::json(&body)
+                .chunked()
+                .field("transfer-encoding", "chunked")
+                .field("content-length", length.to_string());
+            for accepts in ["gzip", "identity"] {
+                let asks = get("/a").field("accept-encoding", accepts);
+                let seen = edge.send(&asks, &origin);
+                assert_eq!(seen.status, 502, "{length}, {accepts}");
+                let good = edge.send(&asks, &Origin::json(&body));
+                assert!(good.status == 200 && good.complete, "{length}, {accepts}");
+            }
+        }
+    }
+);
