@@ -154,7 +154,7 @@ mod tests {
     use super::*;
     use std::io::Read;
 
-    use crate::Plan;
+    use crate::{Decoder, Plan};
 
     #[test]
     fn who_is_taken_to_have_a_secret() {
@@ -248,6 +248,14 @@ mod tests {
                 };
                 read.unwrap_or_else(|error| panic!("{coding:?} with {bytes}: {error}"));
                 assert_eq!(plain, TEXT, "{coding:?} with {bytes}");
+                let (mut decoder, mut plain) = (Decoder::new(coding, 100), Vec::new());
+                let mut rest = &out[..];
+                while decoder
+                    .pull(&mut rest, true, &mut plain, 4096)
+                    .unwrap_or_else(|why| panic!("{coding:?} with {bytes}: {why:?}"))
+                {
+                }
+                assert_eq!(plain, TEXT, "{coding:?} with {bytes}, decoded here");
             }
         }
     }

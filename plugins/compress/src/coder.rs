@@ -1,5 +1,7 @@
 //! Content codings: what a stream is coded with, the encoders and the decoders.
 
+#[cfg(feature = "brotli")]
+mod dcb;
 mod decoder;
 mod dictionary;
 mod encoder;
@@ -83,12 +85,8 @@ pub struct Plan {
 /// The smallest brotli window used for a short body. Below it the encoder changes to hashers made for tiny windows.
 const SMALLEST_WINDOW: u8 = 17;
 
-/// The largest window that is opened for a dictionary, which is out of use beyond it.
-#[cfg(feature = "brotli")]
-const LARGEST_DICTIONARY_WINDOW: u8 = 23;
-
 impl Plan {
-    /// A plan for a body; `length` in bytes when it is declared. Level and window are within their coding's bounds
+    /// A plan for a body; `length` in bytes when it is declared, which the body may not exceed. Level and window are within their coding's bounds
     /// (brotli: 0 to 11 and 17 to 24; zstd: 1 to 4, window one bit less, for it holds two of them; gzip and deflate: 1 to 9,
     /// window always 15).
     pub fn new(coding: Coding, level: u8, window_bits: u8, length: Option<u64>) -> Self {
@@ -112,19 +110,16 @@ impl Plan {
     }
 
     /// The same with a dictionary that the client has: `br` becomes `dcb` and `zstd` becomes `dcz`. `None` for the others,
-    /// which have no such form. The window opens as far as is needed to reach the dictionary, up to 8 MiB; with zstd and an
-    /// undeclared length up to 2 MiB. Levels that can't use one (brotli 0 and 1), or not in such a window (zstd below 4),
-    /// become the nearest that can.
+    /// which have no such form. Brotli reaches all of the dictionary from any window. The window of zstd opens as far as is
+    /// needed to reach it, up to 8 MiB, with an undeclared length up to 2 MiB; levels that can't use one in such a window
+    /// (below 4) become the nearest that can.
     pub fn with_dictionary(self, dictionary: Rc<Dictionary>) -> Option<Self> {
         let held = u64::try_from(dictionary.bytes().len()).unwrap_or(u64::MAX);
         let both = held.saturating_add(self.length.unwrap_or(held));
         let (level, window_bits) = match self.coding {
             Coding::Gzip | Coding::Deflate => return None,
             #[cfg(feature = "brotli")]
-            Coding::Brotli => {
-                let window = bits(both).clamp(SMALLEST_WINDOW, LARGEST_DICTIONARY_WINDOW);
-                (self.level.max(2), window)
-            }
+            Coding::Brotli => (self.level, self.window_bits),
             Coding::Zstd => zstd::with_dictionary(self.level, both, self.length.is_some()),
         };
         Some(Self {
@@ -133,11 +128,6 @@ impl Plan {
             dictionary: Some(dictionary),
             ..self
         })
-    }
-
-    /// Whether the body's length was declared.
-    pub(crate) fn is_declared(&self) -> bool {
-        self.length.is_some()
     }
 
     /// The coding.
@@ -168,12 +158,17 @@ impl Plan {
     ///
     /// gzip and deflate: 0.4 MiB. brotli with the default window of 20 bits: level 0 0.4 MiB, 1 1 MiB, 2 to 5 4 to 5 MiB,
     /// 6 6 MiB, 7 12 MiB, 8 20 MiB, 9 38 MiB, 10 and 11 22 MiB. From level 2 on the window counts twice, from 10 on ten times.
-    /// zstd: six times the window, or three times a shorter body, and 2 to 4 MiB.
+    /// zstd: six times the window, or three times a shorter body, and 2 to 4 MiB. With a dictionary brotli: three times the
+    /// window and 3 to 5 MiB.
     pub fn memory(&self) -> usize {
         const KIB: usize = 1024;
         let window = 1_usize << self.window_bits;
         match (self.coding, self.level) {
             (Coding::Gzip | Coding::Deflate, _) => 400 * KIB,
+            #[cfg(feature = "brotli")]
+            (Coding::Brotli, level) if let Some(dictionary) = &self.dictionary => {
+                dcb::memory(level, self.window_bits, dictionary.bytes().len())
+            }
             #[cfg(feature = "brotli")]
             (Coding::Brotli, 0) => 400 * KIB,
             #[cfg(feature = "brotli")]

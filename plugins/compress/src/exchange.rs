@@ -50,6 +50,12 @@ impl Exchange for Coded {
         let request = Request::of(head, &self.shared);
         let settings = &self.shared.settings;
         etag::to_origin(settings.etag, &mut head.fields);
+        // RFC 9110 §13.1.5: coded or not the content is of one date, so the origin would send a part of plain bytes for
+        // the rest of coded ones. §14.2: "A server MAY ignore the Range header field."
+        if request.could_be_coded() && etag::resumes_by_date(&head.fields) {
+            head.fields.remove("range");
+            head.fields.remove("if-range");
+        }
         if settings.remove_accept_encoding {
             head.fields.remove("accept-encoding");
         }
@@ -294,7 +300,9 @@ impl Coded {
             let chance = shared.chance.draw(cx.now);
             breach::length(chance, shared.settings.breach_bytes)
         });
-        let length = head.expected_length();
+        // What another filter says of it is no promise: windows and memory go by what is declared alone.
+        let length = head.content_length();
+        let at_hand = head.expected_length().is_some();
         for candidate in ranked {
             let coding = candidate.coding;
             let configured = policy.level(coding);
@@ -315,6 +323,7 @@ impl Coded {
                 configured,
                 level,
                 padding,
+                at_hand,
             };
             if request.is_head {
                 return Ok(choice);

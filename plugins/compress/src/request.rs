@@ -82,6 +82,13 @@ impl Request {
         }
     }
 
+    /// Whether its response could be coded, as far as it goes by the request.
+    pub(crate) fn could_be_coded(&self) -> bool {
+        let open = !self.no_transform && !self.is_connect && !self.policy.disabled;
+        let accept = self.accept.as_ref().filter(|_| open);
+        accept.is_some_and(|it| !it.candidates(&self.policy.codings, true).is_empty())
+    }
+
     /// Why there is nothing to try.
     pub(crate) fn refusal(&self) -> Skipped {
         match self {

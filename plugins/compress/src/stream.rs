@@ -21,6 +21,8 @@ pub(crate) struct Choice {
     pub(crate) level: u8,
     /// Padding is added, of at least 9 bytes.
     pub(crate) padding: Option<usize>,
+    /// It is a document of a length that was declared, here or to a filter before.
+    pub(crate) at_hand: bool,
 }
 
 /// A body being coded.
@@ -128,7 +130,7 @@ impl Works {
         cx: &mut Cx<'_>,
     ) -> Result<(), Broken> {
         let stream = self.stream.as_ref();
-        let flush = match stream.is_some_and(|it| it.choice.plan.is_declared()) {
+        let flush = match stream.is_some_and(|it| it.choice.at_hand) {
             _ if end => Flush::End,
             true => Flush::Later,
             false => Flush::Now,

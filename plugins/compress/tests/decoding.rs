@@ -92,6 +92,61 @@ fn streams_of_others_are_read() {
     }
 }
 
+/// RFC 8878 §3.1.1.2, §3.1.1.3: blocks of no content, of every kind.
+#[test]
+fn empty_blocks_anywhere() {
+    let plain = b"to be, or not to be";
+    let raw = |last: u8, text: &[u8]| {
+        let header = [last | (text.len() as u8) << 3, 0, 0];
+        [&header[..], text].concat()
+    };
+    for (name, empty) in [
+        ("none", &[][..]),
+        ("raw", &[0, 0, 0]),
+        ("repeated", &[2, 0, 0, b'a']),
+        ("raw literals", &[4 | 2 << 3, 0, 0, 0, 0]),
+        ("raw literals, 12 bits", &[4 | 3 << 3, 0, 0, 4, 0, 0]),
+        ("raw literals, 20 bits", &[4 | 4 << 3, 0, 0, 12, 0, 0, 0]),
+        ("repeated literals", &[4 | 3 << 3, 0, 0, 1, b'a', 0]),
+        (
+            "repeated literals, 12 bits",
+            &[4 | 4 << 3, 0, 0, 5, 0, b'a', 0],
+        ),
+        (
+            "repeated literals, 20 bits",
+            &[4 | 5 << 3, 0, 0, 13, 0, 0, b'a', 0],
+        ),
+    ] {
+        let mut last = empty.to_vec();
+        let last = match last.first_mut() {
+            Some(flags) => {
+                *flags |= 1;
+                last
+            }
+            None => raw(1, b""),
+        };
+        let middle = [&raw(0, &plain[..5])[..], empty, empty, &raw(0, &plain[5..])].concat();
+        for checksum in [false, true] {
+            // RFC 8878 §3.1.1.1: a window of 1 KiB.
+            let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, u8::from(checksum) << 2, 0];
+            frame.extend([empty, &middle, empty, &last].concat());
+            if checksum {
+                let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).expect("one");
+                encoder.include_checksum(true).expect("a checksum");
+                std::io::Write::write_all(&mut encoder, plain).expect("codes");
+                let other = encoder.finish().expect("ends");
+                frame.extend(&other[other.len() - 4..]);
+            }
+            let other = zstd::stream::decode_all(&frame[..]).map_err(|error| error.to_string());
+            assert_eq!(other, Ok(plain.to_vec()), "{name}: libzstd");
+            for cut in [1, 3, 1000] {
+                let got = decode(Coding::Zstd, &frame, cut, 999);
+                assert_eq!(got, Ok(plain.to_vec()), "{name} by {cut}, {checksum}");
+            }
+        }
+    }
+}
+
 #[test]
 fn one_stream_after_another() {
     let (first, second) = (text(2000), text(10));

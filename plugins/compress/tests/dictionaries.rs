@@ -4,7 +4,8 @@ use std::io::Read;
 use std::time::Duration;
 
 use edgeweir_compress::{Compress, Config, Dictionary};
-use edgeweir_filter::{Configured, Script, Seen};
+use edgeweir_filter::{Body, Chain, Configured, Cx, Exchange, Filter, ResponseHead, Script};
+use edgeweir_filter::{Seen, Step, representation};
 
 fn script(json: &str) -> Script {
     let config: Config = serde_json::from_str(json).expect(json);
@@ -274,6 +275,7 @@ fn who_gets_it_and_who_does_not() {
 fn what_is_no_dictionary_for_others_is_not_kept() {
     let cookie = ("set-cookie", "a=b");
     let login = ("authorization", "Basic eDp5");
+    let unstored = ("cache-control", "No-Store");
     for (name, config, request, fields) in [
         (
             "private",
@@ -284,6 +286,7 @@ fn what_is_no_dictionary_for_others_is_not_kept() {
         ("no lifetime", "{}", &[], &[SCRIPT, USE]),
         ("a cookie", "{}", &[], &[SCRIPT, USE, FRESH, cookie]),
         ("logged in", "{}", &[login], &[SCRIPT, USE, FRESH]),
+        ("not to be stored", "{}", &[unstored], &[SCRIPT, USE, FRESH]),
         ("says nothing", "{}", &[], &[SCRIPT, FRESH]),
         (
             "a pattern of another host",
@@ -340,6 +343,13 @@ fn destinations_ids_and_lifetimes_count() {
         let seen = ask(&mut script, NEXT, more);
         assert_eq!(seen.text("content-encoding"), coding, "{name}");
     }
+    let mut fetched = self::script("{}");
+    let said = ("use-as-dictionary", "match=\"/js/*\", match-dest=(\"\")");
+    teach(&mut fetched, &[], &[SCRIPT, FRESH, said]);
+    for (destination, coding) in [("empty", "dcb"), ("script", "br")] {
+        let seen = ask(&mut fetched, NEXT, &[("sec-fetch-dest", destination)]);
+        assert_eq!(seen.text("content-encoding"), coding, "{destination}");
+    }
     script.pass(Duration::from_secs(3600));
     let late = ask(&mut script, NEXT, &[]);
     assert_eq!(late.text("content-encoding"), "br", "no longer fresh");
@@ -379,4 +389,54 @@ fn a_response_that_is_not_coded_is_a_dictionary_too() {
         "br",
         "half a response is none"
     );
+}
+
+/// A filter before: makes content ninety times as long.
+struct Grows;
+
+impl Filter for Grows {
+    fn name(&self) -> &'static str {
+        "grows"
+    }
+    fn exchange(&self) -> Box<dyn Exchange> {
+        Box::new(Grows)
+    }
+}
+
+impl Exchange for Grows {
+    fn response(&mut self, head: &mut ResponseHead, _: &mut Cx<'_>) -> Step {
+        representation::transformed(head);
+        Step::Forward(Body::Transform)
+    }
+    fn response_body(&mut self, chunk: &[u8], _: bool, out: &mut Vec<u8>, _: &mut Cx<'_>) {
+        out.extend(chunk.repeat(90));
+    }
+}
+
+#[test]
+fn the_length_before_another_filter_is_no_bound() {
+    let config = r#"{"dictionaries": {"max_bytes": 10000000}, "max_ratio_percent": 100}"#;
+    let config: Config = serde_json::from_str(config).expect("a configuration");
+    let compress = Compress::new(config).expect("a good configuration");
+    let chain = Chain::new("edge", vec![Box::new(compress), Box::new(Grows)]);
+    let mut script = Script::new(chain);
+    let (before, after) = (bundle(1), bundle(2));
+    let long = before.repeat(90);
+    let has = available(&long);
+    script.answers(200, &[SCRIPT, FRESH, USE], &[before.as_bytes()]);
+    let seen = script.request(&["GET", "/js/app.1.js"], &[]).run();
+    assert_eq!(seen.counted("compress.dictionary.kept"), 1);
+    for accepts in ["dcz", "dcb", "zstd", "br", "gzip"] {
+        let lines = [SCRIPT, ("content-length", &after.len().to_string())];
+        let pieces: Vec<&[u8]> = after.as_bytes().chunks(9_000).collect();
+        script.answers(200, &lines, &pieces);
+        let asks = [
+            ("accept-encoding", accepts),
+            ("available-dictionary", has.as_str()),
+        ];
+        let seen = script.request(NEXT, &asks).run();
+        assert_eq!(seen.text("content-encoding"), accepts);
+        assert_eq!(seen.counted("compress.failed"), 0, "{accepts}");
+        assert!(!seen.cut, "{accepts}");
+    }
 }

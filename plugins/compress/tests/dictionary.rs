@@ -5,6 +5,7 @@ use std::rc::Rc;
 use brotli::enc::StandardAlloc;
 use brotli::{BrotliDecompressStream, BrotliResult, BrotliState, SliceWrapperMut};
 use edgeweir_compress::{Coding, Dictionary, Flush, Plan};
+use proptest::prelude::*;
 
 /// A bundle of a script as build tools make them: `changed` of 1,000 functions differ from version 1.
 fn bundle(functions: usize, changed: usize) -> Vec<u8> {
@@ -58,7 +59,9 @@ fn stream<'a>(coding: Coding, dictionary: &Dictionary, coded: &'a [u8]) -> &'a [
     rest.strip_prefix(dictionary.sha256()).expect("the hash")
 }
 
-fn decode_brotli(dictionary: &[u8], coded: &[u8]) -> Vec<u8> {
+/// What a decoder with the dictionary makes of it, and whether that is all. It refuses a copy that goes on after the
+/// dictionary's end, as those of browsers do.
+fn decoded_brotli(dictionary: &[u8], coded: &[u8]) -> (Vec<u8>, bool) {
     let alloc = StandardAlloc::default;
     let mut state = BrotliState::new_strict(alloc(), alloc(), alloc());
     let mut copy = brotli::Allocator::<u8>::alloc_cell(&mut alloc(), dictionary.len());
@@ -74,11 +77,17 @@ fn decode_brotli(dictionary: &[u8], coded: &[u8]) -> Vec<u8> {
         );
         plain.extend_from_slice(&piece[..wrote]);
         match result {
-            BrotliResult::ResultSuccess => break,
+            BrotliResult::ResultSuccess => return (plain, true),
+            BrotliResult::NeedsMoreInput => return (plain, false),
             BrotliResult::NeedsMoreOutput => {}
-            other => panic!("not a stream: {other:?}"),
+            BrotliResult::ResultFailure => panic!("not a stream: {:?}", state.error_code),
         }
     }
+}
+
+fn decode_brotli(dictionary: &[u8], coded: &[u8]) -> Vec<u8> {
+    let (plain, all) = decoded_brotli(dictionary, coded);
+    assert!(all, "the stream has an end");
     plain
 }
 
@@ -205,6 +214,82 @@ fn bodies_and_dictionaries_beyond_the_window() {
                 Flush::Now,
             );
         }
+    }
+}
+
+/// What follows the dictionary's end in a body that begins with it may begin as the dictionary does, or as its end.
+#[test]
+fn bodies_that_grow() {
+    let line = |at: usize| {
+        let (user, path) = (at * 7919 % 9000 + 1000, at * 104_729 % 100_000);
+        format!(
+            "{{\"time\":\"2026-11-{:02}T{:02}:{:02}:00Z\",\"user\":{user},\"path\":\"/a/{path}\"}}\n",
+            at % 28 + 1,
+            at % 24,
+            at % 60
+        )
+    };
+    let log = |lines: usize| (0..lines).map(line).collect::<String>().into_bytes();
+    let table = |rows: usize| {
+        let row = |at| format!("a{at},b\n");
+        ["a,b\n".to_owned()]
+            .into_iter()
+            .chain((0..rows).map(row))
+            .collect::<String>()
+            .into_bytes()
+    };
+    let (head, tail) = (
+        b"head ".repeat(100),
+        &b"0123456789abcdefghijklmnopqrstuvwxyz-+"[..],
+    );
+    for (old, new) in [
+        (log(800), log(1000)),
+        (table(3000), table(3100)),
+        (bundle(50, 0), bundle(50, 0).repeat(2)),
+        ([&head[..], tail].concat(), tail.repeat(20)),
+        (b"gn".to_vec(), b"nnngn".to_vec()),
+        (b"gcc".to_vec(), b"cgcc".repeat(150)),
+    ] {
+        for level in 0..=11 {
+            check(Coding::Brotli, level, &old, &new, true, 1 << 20, Flush::Now);
+            check(Coding::Brotli, level, &old, &new, false, 700, Flush::Now);
+        }
+        for level in 1..=4 {
+            check(Coding::Zstd, level, &old, &new, true, 1 << 20, Flush::Now);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_was_flushed_is_decodable(
+        level in 0..=11_u8,
+        old in "[a-c]{0,40}|([a-h]{2,9} ){0,90}",
+        parts in prop::collection::vec((any::<prop::sample::Index>(), 0..200_usize, "[a-d \u{e9}]{0,9}", any::<bool>()), 1..20),
+        declared in any::<bool>(),
+    ) {
+        let pieces: Vec<(Vec<u8>, bool)> = parts.into_iter().map(|(from, length, new, flushed)| {
+            let from = from.index(old.len() + 1);
+            let copy = &old.as_bytes()[from..old.len().min(from + length)];
+            ([copy, new.as_bytes()].concat(), flushed)
+        }).collect();
+        let length = pieces.iter().map(|(piece, _)| piece.len() as u64).sum();
+        let dictionary = Rc::new(Dictionary::new(old.clone().into_bytes()));
+        let plan = Plan::new(Coding::Brotli, level, 20, declared.then_some(length));
+        let plan = plan.with_dictionary(Rc::clone(&dictionary)).expect("it has dictionaries");
+        let (mut encoder, mut out, mut fed) = (plan.encoder(), Vec::new(), Vec::new());
+        for (piece, flushed) in pieces {
+            let flush = if flushed { Flush::Now } else { Flush::Later };
+            encoder.feed(&piece, flush, &mut out).expect("codes");
+            fed.extend(piece);
+            if flushed && !fed.is_empty() {
+                let (plain, all) = decoded_brotli(old.as_bytes(), stream(Coding::Brotli, &dictionary, &out));
+                prop_assert!(plain == fed && !all);
+            }
+        }
+        encoder.feed(&[], Flush::End, &mut out).expect("ends");
+        let inner = stream(Coding::Brotli, &dictionary, &out);
+        prop_assert!(decoded_brotli(old.as_bytes(), inner) == (fed, true));
     }
 }
 

@@ -629,6 +629,38 @@ fn a_suffixed_tag_comes_back_as_the_origins() {
     assert_eq!(seen.text("etag"), "\"a-gzip\"");
 }
 
+/// RFC 9110 §13.1.5: the coded and the plain content have one date; a part of one is none of the other.
+#[test]
+fn a_part_by_date_is_asked_for_whole() {
+    let date = "Sat, 29 Oct 1994 19:43:31 GMT";
+    for (name, accepts, condition, disabled, kept) in [
+        ("by date", "gzip", Some(date), false, false),
+        ("by tag", "gzip", Some("\"a\""), false, true),
+        ("by weak tag", "gzip", Some("W/\"a\""), false, true),
+        ("without condition", "gzip", None, false, true),
+        ("plain", "identity", Some(date), false, true),
+        ("nothing is coded", "gzip", Some(date), true, true),
+    ] {
+        let json = match disabled {
+            true => r#"{"rules": [{"path": "/*", "disabled": true}]}"#,
+            false => "{}",
+        };
+        let config = serde_json::from_str(json).expect(json);
+        let mut script = Script::new(Compress::new(config).expect(json));
+        script.answers(206, &[("content-range", "bytes 5-9/10")], &[b"abcde"]);
+        let mut asks = vec![("accept-encoding", accepts), ("range", "bytes=5-")];
+        asks.extend(condition.map(|condition| ("if-range", condition)));
+        let seen = script.request(&["GET", "/"], &asks).run();
+        let upstream = &seen.upstream.as_ref().expect("a request upstream").fields;
+        assert_eq!(upstream.has("range"), kept, "{name}");
+        assert_eq!(
+            upstream.text("if-range"),
+            condition.filter(|_| kept),
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn a_304_freshens_a_coded_response_with_nothing_of_the_plain_one() {
     let origin: &Lines = &[

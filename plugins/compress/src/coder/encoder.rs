@@ -1,6 +1,9 @@
 //! The encoders behind one face: bytes in, coded bytes out, decodable as far as was flushed.
 
 #[cfg(feature = "brotli")]
+use std::rc::Rc;
+
+#[cfg(feature = "brotli")]
 use brotli::enc::StandardAlloc;
 #[cfg(feature = "brotli")]
 use brotli::enc::encode::{
@@ -8,6 +11,8 @@ use brotli::enc::encode::{
 };
 use flate2::{Compression, FlushCompress, Status};
 
+#[cfg(feature = "brotli")]
+use super::dcb::Dcb;
 use super::zstd::Zstd;
 use super::{Coding, Plan};
 
@@ -47,6 +52,8 @@ enum Engine {
         /// Bytes since it was flushed.
         held: usize,
     },
+    #[cfg(feature = "brotli")]
+    Dcb(Box<Dcb>),
     Zstd(Box<Zstd>),
 }
 
@@ -61,23 +68,23 @@ impl Encoder {
             }
             _ => Vec::new(),
         };
-        let engine = match plan.coding {
-            Coding::Gzip => Engine::Zlib(flate2::Compress::new_gzip(level, plan.window_bits)),
-            Coding::Deflate => Engine::Zlib(flate2::Compress::new(level, true)),
-            Coding::Zstd => Engine::Zstd(Box::new(Zstd::new(plan))),
+        let engine = match (plan.coding, &plan.dictionary) {
+            (Coding::Gzip, _) => Engine::Zlib(flate2::Compress::new_gzip(level, plan.window_bits)),
+            (Coding::Deflate, _) => Engine::Zlib(flate2::Compress::new(level, true)),
+            (Coding::Zstd, _) => Engine::Zstd(Box::new(Zstd::new(plan))),
             #[cfg(feature = "brotli")]
-            Coding::Brotli => {
+            (Coding::Brotli, Some(dictionary)) => {
+                let dictionary = Rc::clone(dictionary);
+                Engine::Dcb(Box::new(Dcb::new(plan.level, plan.window_bits, dictionary)))
+            }
+            #[cfg(feature = "brotli")]
+            (Coding::Brotli, None) => {
                 let mut state = Box::new(BrotliEncoderStateStruct::new(StandardAlloc::default()));
                 for (parameter, value) in [
                     (BrotliEncoderParameter::BROTLI_PARAM_QUALITY, plan.level),
                     (BrotliEncoderParameter::BROTLI_PARAM_LGWIN, plan.window_bits),
                 ] {
                     state.set_parameter(parameter, u32::from(value));
-                }
-                if let Some(dictionary) = &plan.dictionary {
-                    // The encoder refers to it as to bytes sent before and no more to the words of RFC 7932 Appendix A,
-                    // so distances mean the same to a decoder that keeps it apart from its window.
-                    state.set_custom_dictionary(dictionary.bytes().len(), dictionary.bytes());
                 }
                 Engine::Brotli { state, held: 0 }
             }
@@ -120,8 +127,13 @@ impl Encoder {
             rest = after;
             let last = rest.is_empty();
             match &mut self.engine {
-                // It slices by itself, and does better with a whole body.
+                // These slice by themselves; zstd does better with a whole body.
                 Engine::Zstd(state) => return state.push(chunk, flush, out),
+                #[cfg(feature = "brotli")]
+                Engine::Dcb(state) => {
+                    state.push(chunk, flush, out);
+                    return Ok(());
+                }
                 Engine::Zlib(state) => zlib(state, slice, flush_of(flush, last), out)?,
                 #[cfg(feature = "brotli")]
                 Engine::Brotli { state, held } => {

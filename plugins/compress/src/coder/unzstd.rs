@@ -58,7 +58,7 @@ enum Next {
     /// The header of a block.
     Block,
     /// A block's content, so long, the last one's with the frame's checksum.
-    Content { length: usize, last: bool },
+    Content { header: [u8; 3], length: usize },
 }
 
 /// One stream being decoded.
@@ -165,9 +165,14 @@ impl Unzstd {
             Next::Header(_) => self.header(part)?,
             Next::Skip(_) => Next::Start,
             Next::Block => self.block_header(part)?,
-            Next::Content { last, .. } => {
-                self.source.hand(part);
-                self.decode(last)?;
+            Next::Content { header, .. } => {
+                let (last, ..) = block(header);
+                // Of an empty block that something follows, such as padding or a flush, it would read on for content.
+                if last || !is_empty(header, part) {
+                    self.source.hand(&header);
+                    self.source.hand(part);
+                    self.decode(last)?;
+                }
                 if last { Next::Start } else { Next::Block }
             }
         };
@@ -191,25 +196,18 @@ impl Unzstd {
         Ok(Next::Skip(usize::try_from(length).unwrap_or(usize::MAX)))
     }
 
-    /// RFC 8878 §3.1.1.2: a bit for the last, two for the type, the rest is a size.
     fn block_header(&mut self, part: &[u8]) -> Result<Next, DecoderFailed> {
-        let [a, b, c] = *part else {
+        let Ok(header) = <[u8; 3]>::try_from(part) else {
             return Err(DecoderFailed::Corrupt);
         };
-        let header = usize::from(a) | usize::from(b) << 8 | usize::from(c) << 16;
-        let (last, kind, size) = (header & 1 != 0, header >> 1 & 3, header >> 3);
+        let (last, kind, size) = block(header);
         if size > BLOCK {
             return Err(DecoderFailed::Corrupt);
         }
-        // An empty block that something follows, such as a flush makes: it would read on for content.
-        if kind == 0 && size == 0 && !last {
-            return Ok(Next::Block);
-        }
-        self.source.hand(part);
         let content = if kind == 1 { 1 } else { size };
         let checksum = if last && self.checksum { 4 } else { 0 };
         let length = content + checksum;
-        Ok(Next::Content { length, last })
+        Ok(Next::Content { header, length })
     }
 
     /// Decodes what was handed over: a block, and the frame's end after the last.
@@ -227,6 +225,26 @@ impl Unzstd {
             }
         }
         Ok(())
+    }
+}
+
+/// RFC 8878 §3.1.1.2: a bit for the last, two for the type, the rest is a size.
+fn block([a, b, c]: [u8; 3]) -> (bool, usize, usize) {
+    let header = usize::from(a) | usize::from(b) << 8 | usize::from(c) << 16;
+    (header & 1 != 0, header >> 1 & 3, header >> 3)
+}
+
+/// Whether a block gives no content, and leaves nothing for others.
+fn is_empty(header: [u8; 3], content: &[u8]) -> bool {
+    match (block(header), content) {
+        ((_, 0 | 1, size), _) => size == 0,
+        // RFC 8878 §3.1.1.3.1, §3.1.1.3.2: no literals, as they are (0) or repeated (1), the size in 5, 12 or 20 bits;
+        // then no sequences.
+        (
+            (_, 2, _),
+            [0, 0] | [4, 0, 0] | [12, 0, 0, 0] | [1, _, 0] | [5, 0, _, 0] | [13, 0, 0, _, 0],
+        ) => true,
+        _ => false,
     }
 }
 

@@ -83,10 +83,15 @@ impl Available {
                 _ => None,
             }
         });
+        // Fetch: the destination of `fetch()` is the empty string, "serialized as "empty"" in the field.
+        let destination = fields.text("sec-fetch-dest").map(|text| match text {
+            "empty" => String::new(),
+            other => other.to_owned(),
+        });
         Some(Self {
             sha256: hash.try_into().ok()?,
             id,
-            destination: fields.text("sec-fetch-dest").map(str::to_owned),
+            destination,
         })
     }
 }
@@ -168,5 +173,8 @@ mod tests {
         assert_eq!(parsed.sha256[..2], [0xa5, 0x91]);
         assert_eq!(parsed.id.as_deref(), Some("v1"));
         assert_eq!(parsed.destination.as_deref(), Some("script"));
+        let fields = [("available-dictionary", hash), ("sec-fetch-dest", "empty")];
+        let parsed = Available::parse(&Fields::of(&fields)).expect("a dictionary");
+        assert_eq!(parsed.destination.as_deref(), Some(""));
     }
 }

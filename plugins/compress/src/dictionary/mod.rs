@@ -88,7 +88,8 @@ pub(crate) struct Asked {
     /// With the query.
     target: Bytes,
     available: Option<Available>,
-    authorized: bool,
+    /// Its response is not for a shared cache to keep.
+    unkept: bool,
     pub(crate) crossing: Crossing,
 }
 
@@ -121,12 +122,15 @@ impl Dictionaries {
         if self.settings.entries == 0 || !secure || !read {
             return None;
         }
+        // RFC 9111 §5.2.1.5: with `no-store` "a cache MUST NOT store any part of [...] any response to it".
+        let mut directives = head.fields.list("cache-control");
+        let unstored = directives.any(|directive| named(directive).0 == b"no-store");
         Some(Asked {
             scheme: head.scheme.clone(),
             authority: head.authority.clone(),
             target: head.path.clone(),
             available: Available::parse(&head.fields),
-            authorized: head.fields.has("authorization"),
+            unkept: unstored || head.fields.has("authorization"),
             crossing: Crossing::of(&head.fields),
         })
     }
@@ -153,7 +157,7 @@ impl Dictionaries {
         now: Timestamp,
     ) -> Option<Capture> {
         let plain = !representation::is_coded(&head.fields);
-        if head.status != 200 || head.end || asked.authorized || !plain {
+        if head.status != 200 || head.end || asked.unkept || !plain {
             return None;
         }
         if !head.fields.has("use-as-dictionary") {
@@ -235,11 +239,8 @@ fn lifetime(fields: &Fields) -> Option<Duration> {
     }
     let (mut own, mut shared) = (None, None);
     for directive in fields.list("cache-control") {
-        let (name, value) = match directive.iter().position(|byte| *byte == b'=') {
-            Some(at) => (directive.get(..at)?, directive.get(at + 1..)?),
-            None => (directive, &[][..]),
-        };
-        match &name.to_ascii_lowercase()[..] {
+        let (name, value) = named(directive);
+        match &name[..] {
             b"no-store" | b"private" | b"no-cache" => return None,
             // A lifetime that is no number, or there twice, is none.
             b"max-age" if own.is_none() => own = Some(seconds(value)?),
@@ -248,15 +249,30 @@ fn lifetime(fields: &Fields) -> Option<Duration> {
             _ => {}
         }
     }
-    let age = fields.get("age").and_then(seconds).unwrap_or(0);
+    // RFC 9111 §5.1: of a list "SHOULD use the first member", and one that is no number "SHOULD be ignored".
+    let age = fields.list("age").next().and_then(seconds).unwrap_or(0);
     let left = u64::from(shared.or(own)?.checked_sub(age)?);
     (left > 0).then(|| Duration::from_secs(left))
 }
 
+/// The name of a directive, in lower case, and its argument.
+fn named(directive: &[u8]) -> (Vec<u8>, &[u8]) {
+    let mut parts = directive.splitn(2, |byte| *byte == b'=');
+    let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+    (name, parts.next().unwrap_or_default())
+}
+
+/// RFC 9111 §1.2.2: what is greater than can be represented is "the greatest positive integer it can conveniently represent".
 fn seconds(text: &[u8]) -> Option<u32> {
     let text = text.strip_prefix(b"\"").unwrap_or(text);
     let text = text.strip_suffix(b"\"").unwrap_or(text);
-    std::str::from_utf8(text).ok()?.parse().ok()
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let digits = text.iter().map(|digit| u32::from(digit - b'0'));
+    Some(digits.fold(0, |number: u32, digit| {
+        number.saturating_mul(10).saturating_add(digit)
+    }))
 }
 
 #[cfg(test)]
@@ -290,6 +306,35 @@ mod tests {
                 "stale",
                 &[("cache-control", "max-age=60"), ("age", "60")],
                 None,
+            ),
+            (
+                "an age beyond all numbers",
+                &[("cache-control", "max-age=60"), ("age", "99999999999")],
+                None,
+            ),
+            (
+                "two ages",
+                &[("cache-control", "max-age=60"), ("age", "70, 0")],
+                None,
+            ),
+            (
+                "two lines of ages",
+                &[
+                    ("cache-control", "max-age=60"),
+                    ("age", "20"),
+                    ("age", "70"),
+                ],
+                Some(40),
+            ),
+            (
+                "an age that is none",
+                &[("cache-control", "max-age=60"), ("age", "-70")],
+                Some(60),
+            ),
+            (
+                "a lifetime beyond all numbers",
+                &[("cache-control", "max-age=99999999999")],
+                Some(4_294_967_295),
             ),
             ("private", &[("cache-control", "private, max-age=60")], None),
             (

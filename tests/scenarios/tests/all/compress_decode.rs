@@ -240,6 +240,75 @@ on_each_host!(
     }
 );
 
+on_each_host!(
+    a_log_that_grew_comes_as_its_difference,
+    [compress(
+        json!({ "dictionaries": { "plain_http": true }, "breach": "off" })
+    )],
+    |edge| {
+        let line = |at: usize| {
+            let (user, path) = (at * 7919 % 9000 + 1000, at * 104_729 % 100_000);
+            format!(
+                "{{\"time\":\"2026-11-{:02}T{:02}:00:00Z\",\"user\":{user},\"path\":\"/a/{path}\"}}\n",
+                at % 28 + 1,
+                at % 24
+            )
+        };
+        let log = |lines| (0..lines).map(line).collect::<String>();
+        let (first, second) = (log(800), log(1000));
+        let teaches = Origin::ok("application/x-ndjson", &first)
+            .field("cache-control", "max-age=600")
+            .field(
+                "use-as-dictionary",
+                format!("match=\"{}\"", edge.path("/log*")),
+            );
+        let hash = *Dictionary::new(first.clone().into_bytes()).sha256();
+        let asks = get("/log?2")
+            .field("accept-encoding", "br, dcb")
+            .field("available-dictionary", format!(":{}:", base64(&hash)));
+        let mut shared = 0;
+        for _ in 0..12 {
+            edge.send(&get("/log?1").field("accept-encoding", "br"), &teaches);
+            for _ in 0..2 {
+                let seen = edge.send(&asks, &Origin::ok("application/x-ndjson", &second));
+                if seen.text("content-encoding") != "dcb" {
+                    continue;
+                }
+                shared += 1;
+                // As browsers do, it refuses a copy that goes on after the dictionary's end.
+                let mut decoder = brotli::Decompressor::new(&seen.body[36..], 4096);
+                assert!(decoder.attach_dictionary(first.clone().into_bytes().into()));
+                let mut text = Vec::new();
+                decoder.read_to_end(&mut text).expect("decodes");
+                assert!(text == second.as_bytes());
+            }
+        }
+        assert!(shared > 0, "it was never used");
+    }
+);
+
+on_each_host!(zstd_with_empty_blocks_is_read, for_client(), |edge| {
+    // RFC 8878 §3.1.1.2: raw blocks of 5,000 bytes, repetitions of none and no literals between them; the last is empty.
+    let body = super::document(20_000);
+    let mut coded = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 7 << 3];
+    for part in body.as_bytes().chunks(5_000) {
+        let header = (part.len() as u32) << 3;
+        coded.extend(&header.to_le_bytes()[..3]);
+        coded.extend(part);
+        coded.extend([2, 0, 0, b'a', 0, 0, 0, 4 | 2 << 3, 0, 0, 0, 0]);
+    }
+    coded.extend([3, 0, 0, b'a']);
+    for origin in [
+        Origin::json(&coded),
+        Origin::json("").cut_into(&coded, 700).chunked(),
+    ] {
+        let origin = origin.field("content-encoding", "zstd");
+        let seen = edge.send(&get("/a"), &origin);
+        assert_eq!((seen.status, &*seen.text("content-encoding")), (200, ""));
+        assert!(seen.body == body.as_bytes(), "{} bytes", seen.body.len());
+    }
+});
+
 fn cached_dictionaries() -> Setup {
     let dictionaries = json!({ "dictionaries": { "plain_http": true } });
     Setup::of([cache(json!({})), compress(dictionaries)])

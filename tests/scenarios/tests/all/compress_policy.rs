@@ -119,7 +119,7 @@ on_each_host!(
 
 on_each_host!(
     an_emergency_lowers_levels_and_then_codes_nothing,
-    [compress(json!({ "gzip_level": 6, "server_timing": true }))],
+    Setup::of([compress(json!({ "gzip_level": 6, "server_timing": true }))]).heeds_emergencies(),
     |edge| {
         let body = super::document(5_000);
         for (level, says) in [
