@@ -16,7 +16,7 @@ use serde_json::json;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 
-use crate::backend::{Backend, Put};
+use crate::backend::{Backend, Failure, Put};
 use crate::news::{self, Mark};
 use crate::pattern::{What, decoded, group};
 use crate::problem::{Answer, Problem, empty, typed};
@@ -32,7 +32,7 @@ const NEWS: HeaderName = HeaderName::from_static("edgeweir-news");
 /// The longest lease, in milliseconds.
 const MOST_LEASE: u64 = 60_000;
 /// Groups of one entry.
-const MOST_GROUPS: usize = 64;
+const MOST_GROUPS: usize = 256;
 /// Bytes of a URI.
 const MOST_URI: usize = 4096;
 const BINARY: &str = "application/octet-stream";
@@ -487,7 +487,7 @@ impl Service {
 
     async fn limit(&self, body: &[u8]) -> Result<Answer, Problem> {
         let asks = wire::asks(body).map_err(|why| Problem::bad(why.0))?;
-        let decided = self.backend.limit(&asks).await?;
+        let decided = self.backend.limit(&asks).await.map_err(undecided)?;
         for standings in &decided.decisions {
             count(match standings.iter().all(|it| it.wait == 0) {
                 true => &self.counts.admitted,
@@ -527,6 +527,18 @@ impl Service {
 }
 
 /// What an invalidation tells the other edges.
+/// Redis without memory can count for nobody, not even for those it knows: whoever asks is to leave it alone for a while.
+fn undecided(failure: Failure) -> Problem {
+    let status = match failure {
+        Failure::OutOfMemory => 503,
+        _ => failure.status(),
+    };
+    Problem {
+        status,
+        ..failure.into()
+    }
+}
+
 fn news_of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get(NEWS) else {
         return Ok(None);

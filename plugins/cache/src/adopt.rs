@@ -1,14 +1,15 @@
 //! Takes what the third tier had into the first two, while the client is answered already.
 
 use std::rc::Rc;
+use std::time::Duration;
 
-use edgeweir_filter::{Answer, Cx, Effect, Task};
+use edgeweir_filter::{Answer, Cx, Effect, Task, Timestamp};
 
 use crate::fill::placing;
 use crate::flights::Lead;
 use crate::lookup::{Lookup, updated};
-use crate::marker::Register;
-use crate::store::{Core, LONGEST_KEPT, seconds_at};
+use crate::marker::{Marker, Register};
+use crate::store::{Core, Place, longest, seconds_at};
 use crate::stored::Stored;
 use crate::vary::Vary;
 
@@ -31,21 +32,7 @@ impl Adopt {
         lead: Option<Lead>,
         cx: &Cx<'_>,
     ) -> Option<Self> {
-        let Vary::Fields(names) = Vary::of(&stored.fields) else {
-            return None;
-        };
-        let left = u64::from(stored.lifetime.saturating_sub(stored.age(cx.now)));
-        let kept = left.saturating_add(u64::from(core.settings.keep_stale));
-        let kept = std::time::Duration::from_secs(kept).min(LONGEST_KEPT);
-        let register = Register {
-            seen: lookup.marker.as_ref().map(|marker| marker.generation),
-            // A key nobody knows goes on in the generation it had.
-            fresh: stored.generation,
-            names,
-            request: lookup.request.clone(),
-            until: seconds_at(cx.now.plus(kept)),
-            max_variants: core.settings.max_variants,
-        };
+        let register = register(core, lookup, stored, cx.now)?;
         Some(Self {
             core: Rc::clone(core),
             lookup: lookup.quiet(),
@@ -53,6 +40,36 @@ impl Adopt {
             stored: Rc::clone(stored),
             lead,
         })
+    }
+}
+
+/// What a place here is asked for with; `None` when the response is of no use to anybody else.
+fn register(core: &Core, lookup: &Lookup, stored: &Stored, now: Timestamp) -> Option<Register> {
+    let Vary::Fields(names) = Vary::of(&stored.fields) else {
+        return None;
+    };
+    let left = u64::from(stored.lifetime.saturating_sub(stored.age(now)));
+    let kept = left.saturating_add(u64::from(core.settings.keep_stale));
+    let kept = Duration::from_secs(kept).min(longest(&lookup.key));
+    Some(Register {
+        seen: lookup.marker.as_ref().map(|marker| marker.generation),
+        // A key nobody knows goes on in the generation it had.
+        fresh: stored.generation,
+        names,
+        request: lookup.request.clone(),
+        until: seconds_at(now.plus(kept)),
+        max_variants: core.settings.max_variants,
+    })
+}
+
+/// The place that it will have here, unless another is quicker; one that nothing else has when it can't have any.
+pub(crate) fn place(core: &Core, lookup: &Lookup, stored: &Stored, now: Timestamp) -> Place {
+    let marker = lookup.marker.as_ref().and_then(Marker::encode);
+    let register = register(core, lookup, stored, now);
+    let given = register.and_then(|register| register.apply(marker.as_deref()).ok());
+    match given {
+        Some((marker, at)) => lookup.place_at(&marker, at),
+        None => lookup.place_at(&Marker::new(0, false, 0), u8::MAX),
     }
 }
 

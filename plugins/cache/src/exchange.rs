@@ -3,7 +3,7 @@
 use std::mem;
 use std::rc::Rc;
 
-use edgeweir_filter::{Answer, Body, Cx, Exchange, Reply, RequestHead, ResponseHead, Step};
+use edgeweir_filter::{Answer, Body, Cx, Exchange, Reply, RequestHead, ResponseHead, Step, Way};
 
 use crate::admin;
 use crate::check::Checking;
@@ -22,6 +22,8 @@ use crate::third::Third;
 pub struct CacheExchange {
     pub(crate) core: Rc<Core>,
     pub(crate) state: State,
+    /// What the way of its request is known by, once it went.
+    pub(crate) way: Option<u64>,
 }
 
 /// What is being waited for. Large states are boxed: most exchanges of a chain never leave the small ones.
@@ -70,6 +72,7 @@ impl CacheExchange {
         Self {
             core,
             state: State::Over,
+            way: None,
         }
     }
 
@@ -238,6 +241,12 @@ impl Exchange for CacheExchange {
         out.extend_from_slice(chunk);
         if let State::Capturing(capture) = mem::take(&mut self.state) {
             self.captured(capture, chunk, end, cx);
+        }
+    }
+
+    fn sent(&mut self, way: &Way) {
+        if let Some(key) = self.way {
+            self.core.ways.borrow_mut().learn(key, way);
         }
     }
 }

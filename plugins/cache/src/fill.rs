@@ -77,7 +77,7 @@ impl CacheExchange {
                 let found = (Rc::clone(stored), place.clone());
                 return self.validated(sent.lookup, found, sent.lead, times, head, status, cx);
             }
-            if sent.missed == Missed::Stale
+            if matches!(sent.missed, Missed::Stale | Missed::NoCache)
                 && is_error(head)
                 && let Some(reply) = self.in_place_of_error(&sent.lookup, stored, head, &status, cx)
             {
@@ -139,15 +139,19 @@ impl CacheExchange {
         status: &Status,
         cx: &mut Cx<'_>,
     ) -> Option<Reply> {
-        let stale = self.stale_for_error(lookup, stored, !head.unreached, status, cx);
-        if stale.is_some() {
-            return stale;
+        let conditions = &stored.conditions;
+        if !conditions.no_cache {
+            let stale = self.stale_for_error(lookup, stored, !head.unreached, status, cx);
+            if stale.is_some() {
+                return stale;
+            }
         }
-        if !head.unreached || !stored.conditions.never_stale {
+        if !head.unreached || !(conditions.never_stale || conditions.no_cache) {
             return None;
         }
         // RFC 9111 §5.2.2.2: "a cache … that is disconnected … MUST generate an error response rather than reuse the
-        // stale response. The generated response SHOULD be 504 (Gateway Timeout)".
+        // stale response. The generated response SHOULD be 504 (Gateway Timeout)". §5.2.2.4 forbids as much: "MUST NOT be
+        // used to satisfy any other request without forwarding it for validation and receiving a successful response".
         cx.count("cache.stale_forbidden");
         let status = Status {
             detail: Some("stale_forbidden"),
@@ -240,7 +244,7 @@ impl CacheExchange {
         cx: &mut Cx<'_>,
     ) -> Step {
         let Filling {
-            lookup,
+            mut lookup,
             storable,
             register,
             declared,
@@ -255,11 +259,15 @@ impl CacheExchange {
         };
         status.ttl = Some(storable.left());
         let place = lookup.place_at(&marker, at);
+        let generation = marker.generation;
+        lookup.marker = Some(marker);
+        // From now on the variant is part of what is asked by.
+        self.way = self.way.and_then(|_| self.core.way_of(&lookup));
         let limit = self.core.room_for(&place);
         let expected = declared
             .and_then(|length| usize::try_from(length).ok())
             .unwrap_or(0);
-        let buffer = storable.into_stored(marker.generation).encode_head();
+        let buffer = storable.into_stored(generation).encode_head();
         let fits = |buffer: &Vec<u8>| buffer.len().saturating_add(expected) <= limit;
         let Some(buffer) = buffer.filter(fits) else {
             self.remember(Refused::TooLarge, || lookup.remembered_as(), cx);
@@ -407,7 +415,7 @@ impl CacheExchange {
                     .keep(place, &Rc::new(stored), encoded, until, None, cx)
             }
             Err(refused) if !evicts(refused) => {}
-            Ok(None) | Err(_) => self.core.forget(place, old.generation, place.until, cx),
+            Ok(None) | Err(_) => self.core.forget(place, old, place.until, cx),
         }
     }
 }
@@ -498,7 +506,7 @@ impl Core {
             // The origin says "not modified" of another representation than the one asked about: this answer is the
             // best there is, but the next request asks without a condition.
             cx.count("cache.validation_mismatch");
-            self.forget(place, old.generation, place.until, cx);
+            self.forget(place, old, place.until, cx);
             return (Rc::clone(old), Err(None));
         }
         match self.freshened(lookup, old, times, head) {
@@ -514,7 +522,7 @@ impl Core {
                 // It may be sent once more, having been validated, but not be kept.
                 cx.count(refused.counter());
                 if evicts(refused) {
-                    self.forget(place, old.generation, place.until, cx);
+                    self.forget(place, old, place.until, cx);
                 }
                 let sent = Stored {
                     fields: conditional::freshened(old, &head.fields),
@@ -536,7 +544,6 @@ impl Core {
         let mut merged = ResponseHead {
             status: old.status,
             fields: conditional::freshened(old, &head.fields),
-            rerouted: head.rerouted,
             ..ResponseHead::default()
         };
         if !self.settings.set_cookie {

@@ -9,6 +9,7 @@ use crate::config::KeySettings;
 use crate::directives::{Delta, LONGEST, RequestDirectives, ResponseDirectives};
 use crate::freshness::{Heuristic, Times, format_date, initial_age, lifetime, parse_date};
 use crate::invalidate;
+use crate::kept::Kept;
 use crate::key::{Key, Target};
 use crate::marker::Marker;
 use crate::ranges::{self, Selected};
@@ -144,6 +145,9 @@ pub fn stored(data: &[u8]) {
         if let Some(again) = again {
             assert_eq!(Stored::decode(&again), Some(found));
         }
+    }
+    if let Some(Kept::Varies(names)) = Kept::read(&bytes) {
+        secondary(&names, &Fields::default());
     }
     if let Some(marker) = Marker::decode(data)
         && let Some(again) = marker.encode()

@@ -8,11 +8,10 @@ use bytes::Bytes;
 use edgeweir_filter::{Answer, Cx, Effect, Level, ResponseHead};
 
 use crate::groups;
-use crate::key::{Key, Target, authority, host_and_path, split};
+use crate::key::{Key, Target, authority, split};
 use crate::l3::L3;
 use crate::marker;
 use crate::news;
-use crate::operate::encoded;
 use crate::standing::{self, Ban, Mark, Overview, Wide};
 use crate::store::{self, Core};
 
@@ -119,30 +118,15 @@ impl Core {
             updates.push(name, store::MARKED, move |before| Some(mark.over(before)));
         }
         self.push_tick(store::clock_of(uri), updates, cx);
-        self.forget_third(target, &key, Mark::hard(cx.now), updates);
+        self.forget_third(&key, Mark::hard(cx.now), updates);
     }
 
     /// Makes the third tier forget all that is kept under a URI, and tell the other machines.
-    pub(crate) fn forget_third(
-        &self,
-        target: &Target,
-        key: &Key,
-        mark: Mark,
-        updates: &mut Updates,
-    ) {
-        let Some(third) = &self.settings.l3 else {
-            return;
-        };
-        let news = self.news(mark, &news::of_uri(key.uri_part()));
-        updates.tell_third(if self.settings.key_of(target).has_extra() {
-            // Which other parts its keys have nobody knows: all queries of the path go. A `*` in it takes more with it.
-            let uri = host_and_path(key.uri_part()).unwrap_or_default();
-            third.invalidate(&format!("pattern={}", encoded(&uri)), Some(&news))
-        } else {
-            let variants = 0..self.settings.max_variants;
-            let names = variants.map(|at| store::object_name(&key.primary(0), at));
-            third.forget(names, Some(&news))
-        });
+    pub(crate) fn forget_third(&self, key: &Key, mark: Mark, updates: &mut Updates) {
+        if let Some(third) = &self.settings.l3 {
+            let news = self.news(mark, &news::of_uri(key.uri_part()));
+            updates.tell_third(third.forget_uri(key, &news));
+        }
     }
 
     /// A line for other machines.

@@ -162,6 +162,11 @@ impl Key {
         &self.uri
     }
 
+    /// Host and path, as patterns compare them.
+    pub fn host_and_path(&self) -> Vec<u8> {
+        host_and_path(&self.uri).unwrap_or_default()
+    }
+
     /// The whole key; `epoch` is the URI's generation where the key has more than the URI.
     pub fn primary(&self, epoch: u64) -> Bytes {
         let Some(extra) = &self.extra else {

@@ -4,8 +4,8 @@
 //! and 409 says that another has it. `PUT <path><name>` keeps the body for as many seconds as the field `edgeweir-ttl` says,
 //! under the groups of `edgeweir-groups` and the URI of `edgeweir-uri`. `POST <path>invalidate?<what>` forgets what is named:
 //! `names=a,b`, `groups=a,b`, `prefix=`, `pattern=` (both of host and path) or `all=1`; its field `edgeweir-news` is for the other
-//! machines, who read it with `GET <path>news?since=<mark>`. A name is 32 hexadecimal digits, a group 16. Any status but
-//! these is a failure: the tier is then as if empty, and why is counted below `cache.l3.failed`.
+//! machines, who read it with `GET <path>news?since=<mark>`. A name is 32 hexadecimal digits, a group 16; one group of each entry
+//! is its URI's. Any status but these is a failure: the tier is then as if empty, and why is counted below `cache.l3.failed`.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,6 +16,9 @@ use edgeweir_filter::{
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use crate::kept;
+use crate::key::Key;
 
 /// The longest a write or an invalidation takes: no client waits for it, and a lost one is worse than a slow one.
 const TELL: Duration = Duration::from_secs(5);
@@ -129,9 +132,9 @@ impl TryFrom<L3Config> for L3 {
 /// What invalidations may name of a stored response.
 #[derive(Clone, Copy, Debug)]
 pub struct About<'a> {
-    /// Host and path.
-    pub uri: &'a [u8],
-    /// Its groups.
+    /// Its key.
+    pub key: &'a Key,
+    /// Its groups, beside the one of its URI.
     pub groups: &'a [u64],
 }
 
@@ -226,8 +229,10 @@ impl L3 {
         ttl: Duration,
         releases: bool,
     ) -> Effect {
-        let groups = listed(about.groups);
-        let uri = String::from_utf8_lossy(about.uri);
+        let own = [kept::group(about.key.uri_part())];
+        let groups = listed(&[&own[..], about.groups].concat());
+        let uri = about.key.host_and_path();
+        let uri = String::from_utf8_lossy(&uri);
         let seconds = ttl.as_secs().max(1).to_string();
         let length = u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes();
         let body = [&length[..], name, value].concat();
@@ -249,10 +254,15 @@ impl L3 {
             .fetch("DELETE", &digits(name), &fields, Bytes::new(), TELL)
     }
 
-    /// Forgets names; `news` is for the other machines.
-    pub fn forget(&self, names: impl Iterator<Item = Bytes>, news: Option<&str>) -> Effect {
-        let listed: Vec<String> = names.map(|name| digits(&name)).collect();
-        self.invalidate(&format!("names={}", listed.join(",")), news)
+    /// Forgets a name.
+    pub fn forget(&self, name: &[u8]) -> Effect {
+        self.invalidate(&format!("names={}", digits(name)), None)
+    }
+
+    /// Forgets all that is kept under a key's URI; `news` is for the other machines.
+    pub fn forget_uri(&self, key: &Key, news: &str) -> Effect {
+        let group = listed(&[kept::group(key.uri_part())]);
+        self.invalidate(&format!("groups={group}"), Some(news))
     }
 
     /// Forgets what is in groups; `news` makes of groups what the other machines are told.
@@ -287,10 +297,13 @@ impl L3 {
     pub fn told(&self, answer: &Answer, pass: Option<Pass>, cx: &mut Cx<'_>) -> bool {
         let done =
             matches!(answer, Answer::Fetched(Ok(reply)) if (200..300).contains(&reply.head.status));
-        match (done, pass) {
-            (true, Some(pass)) => drop(self.breaker.well(pass)),
-            (true, None) => {}
-            (false, pass) => self.failed(answer, pass, cx),
+        // One value that it does not take as it is says nothing of the others.
+        let not_taken = matches!(answer, Answer::Fetched(Ok(reply)) if matches!(reply.head.status, 400 | 413 | 431));
+        if let (true, Some(pass)) = (done || not_taken, pass) {
+            let _ = self.breaker.well(pass);
+        }
+        if !done {
+            self.failed(answer, pass.filter(|_| !not_taken), cx);
         }
         done
     }
@@ -308,7 +321,6 @@ impl L3 {
             }
             Answer::Fetched(Ok(reply)) => match reply.head.status {
                 401 | 403 => ("cache.l3.failed.denied", Some(Trouble::Refused)),
-                // One value that it can't take says nothing of the others.
                 413 => ("cache.l3.failed.too_large", None),
                 507 => ("cache.l3.failed.full", None),
                 _ => ("cache.l3.failed.error", Some(Trouble::Refused)),
@@ -345,37 +357,6 @@ impl Task for Tell {
     }
 }
 
-/// A write, left out while the store is in trouble.
-pub struct Keep {
-    third: L3,
-    effect: Option<Effect>,
-    pass: Option<Pass>,
-}
-
-impl Keep {
-    /// Of `L3::write`.
-    pub fn new(third: &L3, effect: Effect) -> Self {
-        Self {
-            third: third.clone(),
-            effect: Some(effect),
-            pass: None,
-        }
-    }
-}
-
-impl Task for Keep {
-    fn start(&mut self, cx: &mut Cx<'_>) -> Option<Effect> {
-        self.pass = Some(self.third.pass(cx)?);
-        cx.count("cache.l3.stored");
-        self.effect.take()
-    }
-
-    fn answer(&mut self, answer: Answer, cx: &mut Cx<'_>) -> Option<Effect> {
-        self.third.told(&answer, self.pass, cx);
-        None
-    }
-}
-
 fn listed(groups: &[u64]) -> String {
     let groups: Vec<String> = groups.iter().map(|group| format!("{group:016x}")).collect();
     groups.join(",")
@@ -405,22 +386,43 @@ fn digits(name: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edgeweir_filter::{Record, Reply, Timestamp};
+    use edgeweir_filter::{Record, Reply, RequestHead, Timestamp};
+
+    use crate::config::KeySettings;
+
+    fn key() -> Key {
+        let head = RequestHead {
+            scheme: "http".into(),
+            authority: "a.example".into(),
+            path: "/x?y".into(),
+            ..RequestHead::default()
+        };
+        Key::of(&head, &KeySettings::default()).expect("a key")
+    }
 
     #[test]
     fn what_is_written_is_read_by_its_name_only() {
         let config = serde_json::from_str::<L3Config>(r#"{"to": "store"}"#).expect("valid");
         let l3 = L3::try_from(config).expect("valid");
+        let (key, ttl) = (key(), Duration::from_secs(7));
         let about = About {
-            uri: b"a.example/x",
+            key: &key,
             groups: &[1],
         };
-        let Effect::Fetch(put) = l3.write(b"name", b"value", &about, Duration::from_secs(7), false)
-        else {
+        let Effect::Fetch(put) = l3.write(b"name", b"value", &about, ttl, false) else {
             panic!("a fetch");
         };
         assert_eq!(put.head.fields.text("edgeweir-ttl"), Some("7"));
+        assert_eq!(put.head.fields.text("edgeweir-uri"), Some("a.example/x"));
         assert!(!put.head.fields.has("edgeweir-lease"));
+        // Invalidated by its own groups and by that of its URI.
+        let groups = put.head.fields.text("edgeweir-groups").expect("groups");
+        let Effect::Fetch(forget) = l3.forget_uri(&key, "news") else {
+            panic!("a fetch");
+        };
+        let path = String::from_utf8_lossy(&forget.head.path).into_owned();
+        let own = path.strip_prefix("/cache/invalidate?groups=").expect("one");
+        assert_eq!(groups, format!("{own},{:016x}", 1));
         let mut record = Record::default();
         let mut cx = Cx::new(Timestamp::from_secs(1), &mut record);
         for (status, name, want) in [
@@ -440,6 +442,24 @@ mod tests {
         assert_eq!(get.head.path, put.head.path);
         assert_eq!(get.head.path.len(), "/cache/".len() + 32);
         assert_eq!(get.head.fields.text("edgeweir-lease"), Some("2000"));
+    }
+
+    #[test]
+    fn a_value_that_is_not_taken_says_nothing_of_others() {
+        let config = serde_json::from_str::<L3Config>(r#"{"to": "store"}"#).expect("valid");
+        for (status, opens) in [(400, 0), (413, 0), (431, 0), (507, 0), (500, 1), (401, 1)] {
+            let l3 = L3::try_from(config.clone()).expect("valid");
+            let mut record = Record::default();
+            let mut cx = Cx::new(Timestamp::from_secs(1), &mut record);
+            for _ in 0..3 {
+                let pass = l3.pass(&mut cx).expect("closed");
+                let answer = Answer::Fetched(Ok(Reply::new(status, &[], "")));
+                assert!(!l3.told(&answer, Some(pass), &mut cx), "{status}");
+            }
+            assert_eq!(usize::from(l3.pass(&mut cx).is_none()), opens, "{status}");
+            let counted = |name| record.counts.iter().filter(|it| it.0 == name).count();
+            assert_eq!(counted("cache.l3.breaker_opened"), opens, "{status}");
+        }
     }
 
     #[test]

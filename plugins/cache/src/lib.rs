@@ -46,6 +46,9 @@ mod freshness;
 pub mod fuzzing;
 mod groups;
 mod invalidate;
+mod judging;
+mod keep;
+mod kept;
 mod key;
 mod l3;
 mod lookup;
@@ -72,11 +75,12 @@ mod third;
 mod uncacheable;
 mod vary;
 mod warm;
+mod ways;
 mod work;
 
 use std::rc::Rc;
 
-use edgeweir_filter::{ConfigError, Configured, Exchange, Filter, Task, Wants};
+use edgeweir_filter::{ConfigError, Configured, Exchange, Filter, Task, To, Wants};
 
 pub use config::{Config, KeyConfig};
 pub use reason::{Bypass, Missed, Refused};
@@ -112,7 +116,7 @@ impl Filter for Cache {
         let settings = &self.core.settings;
         Wants {
             peer: settings.prefetches > 0,
-            route: settings.background.enabled,
+            route: settings.background.enabled && settings.background.to == To::Onward,
             emergency: settings.heeds_emergencies(),
             shared_bytes: if settings.shared {
                 settings.l2_bytes
@@ -144,5 +148,9 @@ impl Filter for Cache {
 
     fn targets_are_hosts(&self) -> Result<(), ConfigError> {
         self.core.targets_are_hosts()
+    }
+
+    fn routes_rewrite(&self) {
+        self.core.ways.borrow_mut().routes = true;
     }
 }

@@ -41,9 +41,7 @@ pub(crate) struct Lookup {
     pub is_head: bool,
     /// When the tiers were begun to be asked.
     pub began: Timestamp,
-    /// There is a third tier.
-    pub has_third: bool,
-    /// It was asked.
+    /// The third tier was asked.
     pub asked_third: bool,
     /// It had what is judged now.
     pub third: Option<FromThird>,
@@ -137,7 +135,6 @@ impl Lookup {
             origin: OnceCell::new(),
             is_head,
             began: Timestamp::default(),
-            has_third: settings.l3.is_some(),
             asked_third: false,
             third: None,
             alone: !settings.shared,
@@ -160,7 +157,6 @@ impl Lookup {
             origin: self.origin.clone(),
             is_head: false,
             began: self.began,
-            has_third: self.has_third,
             asked_third: self.asked_third,
             third: None,
             alone: self.alone,
@@ -201,16 +197,13 @@ impl Lookup {
     /// Where a variant is kept.
     pub fn place_at(&self, marker: &Marker, at: u8) -> Place {
         Place {
+            key: self.key.clone(),
             primary: self.primary.clone(),
             object: store::object_name(&self.primary, at),
             at,
             edition: marker.edition,
             until: marker.until,
             clock: store::clock_of(self.key.uri_part()),
-            uri: match self.has_third {
-                true => self.uri().into(),
-                false => Bytes::new(),
-            },
             alone: self.alone,
         }
     }
@@ -218,11 +211,6 @@ impl Lookup {
     /// What it is known by among keys that can't be cached: as soon as anything is stored under its clock, it may be.
     pub fn remembered_as(&self) -> Vec<u8> {
         [&self.primary, self.clock.as_deref().unwrap_or_default()].concat()
-    }
-
-    /// Host and path: what patterns are about.
-    pub fn uri(&self) -> Vec<u8> {
-        key::host_and_path(self.key.uri_part()).unwrap_or_default()
     }
 
     /// What it shares requests to the origin by: the key, and the variant as far as that is known.
@@ -380,16 +368,18 @@ impl CacheExchange {
         cx: &mut Cx<'_>,
     ) -> Step {
         lookup.marker = marker;
-        let Some(marker) = lookup
-            .marker
-            .as_ref()
-            .filter(|marker| marker.has_variants())
-        else {
+        let Some((place, marker)) = lookup.place().zip(lookup.marker.as_ref()) else {
+            let marker = lookup.marker.as_ref();
+            let missed = match marker.is_some_and(Marker::has_variants) {
+                true => Missed::Variant,
+                false => Missed::Absent,
+            };
+            if marker.is_some_and(Marker::has_vacancy) {
+                // What was let go may be on its way out of the third tier still.
+                return self.forward(lookup, missed, None, head, cx);
+            }
             // Nothing is stored here: another machine, or this one before, may have stored it.
-            return self.ask_third(lookup, Missed::Absent, head, cx);
-        };
-        let Some(place) = lookup.place() else {
-            return self.forward(lookup, Missed::Variant, None, head, cx);
+            return self.ask_third(lookup, missed, head, cx);
         };
         let (generation, edition) = (marker.generation, marker.edition);
         let found = self
@@ -454,10 +444,10 @@ impl CacheExchange {
             return self.recall(lookup, place, generation, head, cx);
         };
         let Some(stored) = Stored::decode(&bytes).map(Rc::new) else {
-            return self.forward(lookup, Missed::Corrupt, None, head, cx);
+            return self.ask_third(lookup, Missed::Corrupt, head, cx);
         };
         if stored.generation != generation {
-            return self.forward(lookup, Missed::Empty, None, head, cx);
+            return self.ask_third(lookup, Missed::Empty, head, cx);
         }
         cx.count("cache.l2.hit");
         cx.add("cache.l2.lookup_ns", lookup.took(cx));
@@ -487,7 +477,7 @@ impl CacheExchange {
     ) -> Step {
         // The place was found by a fingerprint; the response itself says for which requests it is.
         if !stored.matches(&lookup.request) {
-            return self.forward(lookup, Missed::Variant, None, head, cx);
+            return self.ask_third(lookup, Missed::Variant, head, cx);
         }
         self.check(lookup, (stored, place), head, cx)
     }
@@ -515,7 +505,7 @@ impl CacheExchange {
                 if lookup.waited.is_none()
                     && let Some(lead) = core.flights.lead(&lookup.flight())
                 {
-                    let refreshes = core.refreshes(&lookup.target, &stored, cx);
+                    let refreshes = core.refreshes(&lookup, &stored, cx);
                     // RFC 9111 §5.2.1.7: "the client only wishes to obtain a stored response": another one validates it.
                     if !refreshes && !lookup.asked.only_if_cached {
                         // Nobody else can: this request is the one that validates.
@@ -592,10 +582,12 @@ impl CacheExchange {
         let hits = core.memory.borrow_mut().hit(&place.object);
         let left = stored.left(cx.now).saturating_mul(100);
         let near = left <= i64::from(stored.lifetime) * i64::from(settings.refresh_ahead);
-        if hits < settings.refresh_hits || !near || !core.refreshes(&lookup.target, stored, cx) {
+        if hits < settings.refresh_hits || !near {
             return;
         }
-        if let Some(lead) = core.flights.lead(&lookup.flight()) {
+        if let Some(lead) = core.flights.lead(&lookup.flight())
+            && core.refreshes(lookup, stored, cx)
+        {
             cx.count("cache.refresh_ahead");
             let found = (Rc::clone(stored), place.clone());
             cx.spawn(Refresh::of(core, lookup, Some(found), lead, head));
@@ -680,6 +672,7 @@ impl CacheExchange {
         }
         // What is stored is the answer to a request without content.
         head.bodiless = true;
+        self.way = self.core.way_of(&lookup);
         self.state = State::Sent(Box::new(Sent {
             lookup,
             requested: cx.now,

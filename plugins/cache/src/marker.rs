@@ -101,9 +101,14 @@ impl Marker {
         u8::try_from(at).ok()
     }
 
-    /// Whether anything was ever stored in this generation.
+    /// Whether anything is stored in this generation.
     pub fn has_variants(&self) -> bool {
-        !self.places.is_empty()
+        self.places.iter().any(|place| *place != VACANT)
+    }
+
+    /// Whether something was let go whose place nothing else has taken.
+    pub fn has_vacancy(&self) -> bool {
+        self.places.contains(&VACANT)
     }
 
     /// The bytes; `None` when they would be more than [`LONGEST`].

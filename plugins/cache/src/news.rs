@@ -122,7 +122,7 @@ impl Heard {
 /// How far an instance is with hearing.
 #[derive(Default)]
 pub struct Hearing {
-    /// When the machine heard last, as far as is known here.
+    /// When the machine last asked for what it has heard, as far as is known here.
     at: Timestamp,
     /// The machine's name, once it is known here.
     pub who: u64,
@@ -167,12 +167,30 @@ impl Core {
         let Some(pass) = third.pass(cx) else {
             return Due::No;
         };
-        let hear = Hear::new(self, pass);
+        let every = u64::try_from(every.as_nanos()).unwrap_or(u64::MAX);
+        let hear = Hear::new(self, pass, Timestamp(cx.now.0.saturating_sub(every)));
         if late {
             return Due::Hear(Box::new(hear));
         }
         cx.spawn(hear);
         Due::No
+    }
+
+    /// Whether news have to be heard for all to be known that was said until `when`.
+    pub(crate) fn news_after(self: &Rc<Self>, when: Timestamp, cx: &mut Cx<'_>) -> Due {
+        let third = self.settings.l3.as_ref().filter(|it| it.news.is_some());
+        let hearing = self.hearing.borrow();
+        let Some(third) = third.filter(|_| hearing.at <= when) else {
+            return Due::No;
+        };
+        if let Some(gate) = &hearing.gate {
+            return Due::Wait(gate.clone());
+        }
+        drop(hearing);
+        match third.pass(cx) {
+            Some(pass) => Due::Hear(Box::new(Hear::new(self, pass, when))),
+            None => Due::No,
+        }
     }
 }
 
@@ -182,6 +200,10 @@ pub(crate) struct Hear {
     gate: Gate,
     pass: Pass,
     stage: Stage,
+    /// What the machine heard later than this is recent enough.
+    after: Timestamp,
+    /// When the store was asked.
+    asked: Timestamp,
     heard: Heard,
     answers: usize,
 }
@@ -198,7 +220,7 @@ enum Stage {
 }
 
 impl Hear {
-    fn new(core: &Rc<Core>, pass: Pass) -> Self {
+    fn new(core: &Rc<Core>, pass: Pass, after: Timestamp) -> Self {
         let gate = Gate::new();
         core.hearing.borrow_mut().gate = Some(gate.clone());
         Self {
@@ -206,6 +228,8 @@ impl Hear {
             gate,
             pass,
             stage: Stage::Place,
+            after,
+            asked: after,
             heard: Heard::default(),
             answers: 0,
         }
@@ -250,20 +274,20 @@ impl Hear {
         if let Some(before) = before.and_then(Heard::decode) {
             self.heard = before;
         }
-        let every = self.core.settings.l3.as_ref()?.news?;
         {
             let mut hearing = self.core.hearing.borrow_mut();
             hearing.who = self.heard.who;
             // Another worker heard just now.
-            if cx.now.since(self.heard.at) < every && self.heard.at <= cx.now {
+            if self.heard.at > self.after && self.heard.at <= cx.now {
                 hearing.at = self.heard.at;
                 return None;
             }
         }
-        self.ask()
+        self.ask(cx)
     }
 
-    fn ask(&mut self) -> Option<Effect> {
+    fn ask(&mut self, cx: &Cx<'_>) -> Option<Effect> {
+        self.asked = cx.now;
         self.stage = Stage::Store;
         Some(self.core.settings.l3.as_ref()?.news(&self.heard.mark))
     }
@@ -280,7 +304,7 @@ impl Hear {
         let mark = lines.next().filter(|mark| mark.len() <= LONGEST_MARK)?;
         let lost = lines.next()? == "lost";
         let next = Heard {
-            at: cx.now,
+            at: self.asked,
             mark: mark.to_owned(),
             ..self.heard.clone()
         };
@@ -352,7 +376,7 @@ impl Hear {
         self.answers += 1;
         if more && self.answers < ANSWERS {
             self.pass = self.core.settings.l3.as_ref()?.pass(cx)?;
-            return self.ask();
+            return self.ask(cx);
         }
         self.heard_at(self.heard.at);
         None

@@ -56,7 +56,7 @@ impl Core {
                 updates.push(name, store::MARKED, move |before| Some(mark.over(before)));
                 self.push_wide(Wide::Marks, updates, cx);
                 // It keeps no marks, and what it has would be fresh after a restart.
-                self.forget_third(target, &key, mark, updates);
+                self.forget_third(&key, mark, updates);
             }
             What::Key(target) => self.invalidate_key(target, updates, cx),
             What::Groups(names) => {

@@ -1,9 +1,10 @@
 //! What a request of the cache's own can reach.
 
 use bytes::Bytes;
-use edgeweir_filter::{ConfigError, Cx, To};
+use edgeweir_filter::{ConfigError, Cx, FETCHED, To};
 
 use crate::key::{self, Target};
+use crate::lookup::Lookup;
 use crate::store::Core;
 use crate::stored::Stored;
 
@@ -48,9 +49,26 @@ impl Core {
         self.settings.background.enabled && fits
     }
 
-    /// Whether one would reach what a response came from.
-    pub(crate) fn refreshes(&self, target: &Target, stored: &Stored, cx: &mut Cx<'_>) -> bool {
-        let rerouted = self.settings.background.to == To::Onward && stored.conditions.rerouted;
-        !rerouted && self.asks_for(target, cx)
+    /// Whether one would reach what a response came from, and could bring back as much.
+    pub(crate) fn refreshes(&self, lookup: &Lookup, stored: &Stored, cx: &mut Cx<'_>) -> bool {
+        stored.body.len() <= FETCHED
+            && self.asks_for(&lookup.target, cx)
+            && self.reaches(lookup).is_some()
+    }
+
+    /// What the way of a request is known by; one for the head alone may have a way of its own.
+    pub(crate) fn way_of(&self, lookup: &Lookup) -> Option<u64> {
+        let ways = self.ways.borrow();
+        ways.key(&lookup.flight()).filter(|_| !lookup.is_head)
+    }
+
+    /// Where one for a key would reach what clients' requests do, if anywhere.
+    pub(crate) fn reaches(&self, lookup: &Lookup) -> Option<To> {
+        let to = &self.settings.background.to;
+        let mut ways = self.ways.borrow_mut();
+        match ways.key(&lookup.flight()) {
+            Some(key) if *to == To::Onward => Some(To::Named(ways.take(key)?.to_owned())),
+            _ => Some(to.clone()),
+        }
     }
 }

@@ -4,7 +4,9 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use edgeweir_filter::{Answer, Cx, Effect, Fetch, Fetched, Fields, RequestHead, Task, Timestamp};
+use edgeweir_filter::{
+    Answer, Cx, Effect, FETCHED, Failed, Fetch, Fetched, Fields, RequestHead, Task, Timestamp, To,
+};
 
 use crate::answer;
 use crate::conditional;
@@ -18,7 +20,7 @@ use crate::reason::{Bypass, Refused};
 use crate::storable::Storable;
 use crate::store::{self, Core, Place};
 use crate::stored::Stored;
-use crate::work::{Background, Url};
+use crate::work::Url;
 
 /// Fields of a client's request that are not for a request of the cache's own: conditions and ranges, directives, and
 /// what belongs to the connection or the content (RFC 9110 §7.6.1).
@@ -48,12 +50,16 @@ pub(crate) struct Refresh {
     core: Rc<Core>,
     lookup: Lookup,
     head: RequestHead,
+    /// Among whose requests it was foreseen, when it was.
+    foreseen: Option<Bytes>,
     /// What is stored now.
     old: Option<Found>,
     requested: Timestamp,
     stage: Stage,
     /// Those who miss meanwhile wait for it.
     lead: Option<Lead>,
+    /// It ended well: what it is about is stored.
+    pub(crate) is_stored: bool,
 }
 
 enum Stage {
@@ -92,10 +98,12 @@ impl Refresh {
             core: Rc::clone(core),
             lookup: lookup.quiet(),
             head,
+            foreseen: None,
             old,
             requested: Timestamp(0),
             stage: Stage::Fetching,
             lead: Some(lead),
+            is_stored: false,
         }
     }
 
@@ -120,10 +128,12 @@ impl Refresh {
             core: Rc::clone(core),
             lookup,
             head,
+            foreseen: None,
             old: None,
             requested: Timestamp(0),
             stage: Stage::Marker,
             lead: None,
+            is_stored: false,
         })
     }
 
@@ -168,20 +178,33 @@ impl Refresh {
             .is_some_and(|stored| stored.left(cx.now) > 0)
         {
             cx.count("cache.ahead_known");
+            self.is_stored = true;
+            return None;
+        }
+        if let Some(stored) = &current
+            && stored.body.len() > FETCHED
+        {
             return None;
         }
         self.old = current.map(|stored| (stored, place));
         self.fetch_alone(cx)
     }
 
-    /// Fetches, unless somebody does already.
+    /// Fetches, unless somebody does already, or it can't be had where clients get it.
     fn fetch_alone(&mut self, cx: &mut Cx<'_>) -> Option<Effect> {
         self.lead = Some(self.core.flights.lead(&self.lookup.flight())?);
-        self.fetch(cx)
+        let to = self.core.reaches(&self.lookup)?;
+        if let Some(site) = &self.foreseen {
+            let mut successors = self.core.successors.borrow_mut();
+            if !successors.begin(site, &self.head.path) {
+                return None;
+            }
+            cx.count("cache.prefetched");
+        }
+        self.fetch(to, cx)
     }
 
-    fn fetch(&mut self, cx: &mut Cx<'_>) -> Option<Effect> {
-        let Background { to, timeout, .. } = self.core.settings.background.clone();
+    fn fetch(&mut self, to: To, cx: &mut Cx<'_>) -> Option<Effect> {
         if let Some((stored, _)) = &self.old {
             conditional::ask_whether_changed(&mut self.head.fields, stored);
         }
@@ -191,7 +214,7 @@ impl Refresh {
             to,
             head: self.head.clone(),
             body: Bytes::new(),
-            timeout,
+            timeout: self.core.settings.background.timeout,
         }))
     }
 
@@ -208,16 +231,19 @@ impl Refresh {
         if let (304, Some((old, place))) = (head.status, &self.old) {
             let lead = self.lead.take();
             let core = Rc::clone(&self.core);
-            let _ = core.freshen(&self.lookup, old, place, lead, times, head, cx);
+            let (_, kept) = core.freshen(&self.lookup, old, place, lead, times, head, cx);
+            self.is_stored = kept.is_ok();
             return None;
         }
-        if let (true, Some(lead)) = (fill::is_error(head), &self.lead) {
-            let reached = !head.unreached;
-            lead.ends(Ended::Failed { reached });
-        }
-        if fill::is_error(head) && self.outlives_errors(!head.unreached, cx) {
-            cx.count("cache.refresh_failed");
-            return None;
+        if fill::is_error(head) {
+            if let Some(lead) = &self.lead {
+                // It may have been: then less is allowed to those who wait.
+                lead.ends(Ended::Failed { reached: true });
+            }
+            if head.unreached || self.outlives_errors(cx) {
+                cx.count("cache.refresh_failed");
+                return None;
+            }
         }
         match self.core.storable(&self.lookup, head, times) {
             Ok((storable, declared)) if declared.is_none_or(|l| l == reply.body.len() as u64) => {
@@ -239,23 +265,33 @@ impl Refresh {
             }
             Ok(_) => self.refused(Refused::LengthMismatch, cx),
             Err(refused) => {
-                // An error may pass, anything else has taken the place of what is stored.
-                let error = matches!(head.status, 500..=599) || refused == Refused::Unreached;
-                if let (false, Some((old, place))) = (error, &self.old) {
-                    self.core.forget(place, old.generation, place.until, cx);
+                // An error may pass.
+                if !matches!(head.status, 500..=599) {
+                    self.forget(cx);
                 }
                 self.refused(refused, cx)
             }
         }
     }
 
-    /// Whether what is stored is better than an error. RFC 5861 §4: "a cached stale response MAY be used to satisfy the
-    /// request" in place of an error, for which it has to stay; and what is fresh needs no error in its place.
-    fn outlives_errors(&self, reached: bool, cx: &Cx<'_>) -> bool {
+    /// Something else has taken the place of what is stored. RFC 9111 §4.3.3: a full response "indicates that none of the
+    /// stored responses nominated in the conditional request are suitable".
+    fn forget(&self, cx: &mut Cx<'_>) {
+        if let Some((old, place)) = &self.old {
+            self.core.forget(place, old, place.until, cx);
+        }
+    }
+
+    /// Whether what is stored is better than an error: what is fresh, and what may still be used stale. RFC 5861 §3: "caches
+    /// MAY serve the response in which it appears after it becomes stale"; §4: "a cached stale response MAY be used to satisfy
+    /// the request" in place of an error; for either it has to stay.
+    fn outlives_errors(&self, cx: &Cx<'_>) -> bool {
         let (asked, unreached) = (&self.lookup.asked, self.core.settings.unreached);
         self.old.as_ref().is_some_and(|(stored, _)| {
-            stored.left(cx.now) > 0
-                || answer::serves_error(stored, asked, reached, unreached, cx.now)
+            let left = stored.left(cx.now);
+            left > 0
+                || stored.within(left, stored.conditions.while_revalidate)
+                || answer::serves_error(stored, asked, true, unreached, cx.now)
         })
     }
 
@@ -285,6 +321,7 @@ impl Refresh {
                 let stored = Rc::new(stored);
                 self.core
                     .keep(&place, &stored, encoded, register.until, lead, cx);
+                self.is_stored = true;
                 None
             }
             _ => self.refused(Refused::TooLarge, cx),
@@ -310,15 +347,18 @@ impl Core {
         let (Some(client), true) = (&head.peer, settings.prefetches > 0) else {
             return;
         };
+        let Some(site) = self.site(lookup, head) else {
+            return;
+        };
         let mut successors = self.successors.borrow_mut();
-        if successors.observe(client, lookup.origin(), &head.path, cx.now) {
+        if successors.observe(client, &site, &head.path, cx.now) {
             cx.count("cache.prefetch_used");
         }
-        let next = successors.predict(lookup.origin(), &head.path);
+        let next = successors.predict(&site, &head.path);
         let Some(path) = next.filter(|_| self.asks_for(&lookup.target, cx)) else {
             return;
         };
-        if !self.prefetches.borrow_mut().take(cx.now) || !successors.begin(lookup.origin(), &path) {
+        if !self.prefetches.borrow_mut().take(cx.now) {
             return;
         }
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -333,16 +373,29 @@ impl Core {
             like.remove(name);
         }
         if let Ok(ahead) = Refresh::ahead(self, &url, like) {
-            cx.count("cache.prefetched");
-            cx.spawn(ahead);
+            cx.spawn(Refresh {
+                foreseen: Some(site),
+                ..ahead
+            });
         }
+    }
+
+    /// Among which requests one says what comes next. What is fetched ahead by the next handler of this request has to be
+    /// what that of the next one would bring: they are of one route, where the edge says which.
+    fn site(&self, lookup: &Lookup, head: &RequestHead) -> Option<Bytes> {
+        let origin = lookup.origin();
+        if self.settings.background.to != To::Onward || self.ways.borrow().routes {
+            return Some(origin.clone());
+        }
+        let route = head.route.as_deref()?;
+        Some([origin, &b" "[..], route].concat().into())
     }
 }
 
 impl Task for Refresh {
     fn start(&mut self, cx: &mut Cx<'_>) -> Option<Effect> {
         if self.lead.is_some() {
-            return self.fetch(cx);
+            return self.fetch(self.core.settings.background.to.clone(), cx);
         }
         if !self.lookup.key.has_extra() {
             return self.ask_marker(cx);
@@ -378,6 +431,11 @@ impl Task for Refresh {
             (Stage::Fetching, Answer::Fetched(Ok(reply))) => self.fetched(reply, cx),
             (Stage::Registering(registering), Answer::Updated(Ok(before))) => {
                 self.registered(registering, before, cx)
+            }
+            (Stage::Fetching, Answer::Fetched(Err(Failed::TooLarge))) => {
+                // A client is to bring it.
+                self.forget(cx);
+                self.refused(Refused::TooLarge, cx)
             }
             (Stage::Fetching, _) => {
                 cx.count("cache.refresh_failed");

@@ -192,7 +192,6 @@ impl Storable {
                     no_cache: directives.no_cache == Qualified::All,
                     never_stale,
                     shared_with_authorization: directives.shared_with_authorization(),
-                    rerouted: head.rerouted,
                     while_revalidate,
                     if_error,
                 },

@@ -12,8 +12,9 @@ use edgeweir_filter::{Answer, Change, Cx, Effect, Task, Timestamp};
 
 use crate::config::Settings;
 use crate::flights::{Ended, Flights, Lead};
+use crate::keep::Keep;
+use crate::kept;
 use crate::key::Key;
-use crate::l3::{About, Keep};
 use crate::marker;
 use crate::memory::Memory;
 use crate::news::Hearing;
@@ -23,6 +24,7 @@ use crate::storable::Storable;
 use crate::stored::Stored;
 use crate::successors::{Rate, Successors};
 use crate::uncacheable::Uncacheable;
+use crate::ways::Ways;
 
 /// How long an invalidation of a key that nothing is stored under is remembered: long enough for responses that were
 /// on their way to arrive and be refused.
@@ -34,6 +36,14 @@ pub const EPOCH: Duration = Duration::from_secs(2 * 86_400);
 
 /// The longest a response is kept in the shared store.
 pub const LONGEST_KEPT: Duration = Duration::from_secs(365 * 86_400);
+
+/// The longest anything is kept under a key.
+pub fn longest(key: &Key) -> Duration {
+    match key.has_extra() {
+        true => EPOCH,
+        false => LONGEST_KEPT,
+    }
+}
 
 /// Keys remembered as not cacheable at most.
 const UNCACHEABLE: usize = 4096;
@@ -58,6 +68,8 @@ pub struct Core {
     pub successors: RefCell<Successors>,
     /// Prefetches.
     pub prefetches: RefCell<Rate>,
+    /// How clients' requests went.
+    pub ways: RefCell<Ways>,
     /// The bans, and the number of the invalidation they were read under.
     pub bans: RefCell<(u64, Rc<[Ban]>)>,
     /// How far it is with hearing what other machines invalidated.
@@ -114,6 +126,7 @@ impl Core {
             uncacheable: RefCell::new(Uncacheable::new(UNCACHEABLE)),
             successors: RefCell::new(Successors::new(settings.successors)),
             prefetches: RefCell::new(Rate::new(settings.prefetches)),
+            ways: RefCell::new(Ways::new()),
             bans: RefCell::new((0, Rc::from([]))),
             hearing: RefCell::default(),
             settings,
@@ -137,11 +150,7 @@ impl Core {
     /// remembered until everything stored before it is gone.
     pub fn until(&self, key: &Key, storable: &Storable, now: Timestamp) -> u32 {
         let until = storable.until(self.settings.keep_stale);
-        let longest = match key.has_extra() {
-            true => EPOCH,
-            false => LONGEST_KEPT,
-        };
-        until.min(seconds_at(now.plus(longest)))
+        until.min(seconds_at(now.plus(longest(key))))
     }
 
     /// Applies a change to this instance's own value, for when there is no shared store; returns the value before.
@@ -168,8 +177,11 @@ impl Core {
         lead: Option<Lead>,
         cx: &mut Cx<'_>,
     ) {
-        let leased = lead.as_ref().is_some_and(|lead| lead.lease.is_some());
-        self.write_third(place, stored, &encoded, until, leased, cx);
+        if let Some(l3) = &self.settings.l3 {
+            let lease = lead.as_ref().and_then(|lead| lead.lease.clone());
+            let what = (stored, &encoded, until);
+            cx.spawn(Keep::new(self, l3, place, what, lease));
+        }
         self.keep_here(place, stored, encoded, until, lead, cx);
     }
 
@@ -209,40 +221,6 @@ impl Core {
         self.announce(place, store, change, until, lead, cx);
     }
 
-    fn write_third(
-        self: &Rc<Self>,
-        place: &Place,
-        stored: &Rc<Stored>,
-        encoded: &Bytes,
-        until: u32,
-        leased: bool,
-        cx: &mut Cx<'_>,
-    ) {
-        let Some(l3) = &self.settings.l3 else {
-            return;
-        };
-        match l3.behind {
-            None => {
-                let about = About {
-                    uri: &place.uri,
-                    groups: &stored.groups,
-                };
-                let ttl = remaining(until, cx.now);
-                let write = l3.write(&place.object, encoded, &about, ttl, leased);
-                cx.spawn(Keep::new(l3, write));
-            }
-            Some(wait) => cx.spawn(Behind {
-                core: Rc::clone(self),
-                uri: place.uri.clone(),
-                object: place.object.clone(),
-                stored: Rc::clone(stored),
-                encoded: encoded.clone(),
-                until,
-                wait,
-            }),
-        }
-    }
-
     /// Lets go of a flight whose response is not kept: also the lease on it.
     pub fn give_up(&self, lead: Option<Lead>, why: Refused, cx: &mut Cx<'_>) {
         if let (Some(lead), true) = (&lead, why.concerns_others()) {
@@ -253,17 +231,17 @@ impl Core {
         }
     }
 
-    /// Drops a response from both tiers and tells the other workers.
-    pub fn forget(&self, place: &Place, generation: u64, until: u32, cx: &mut Cx<'_>) {
+    /// Drops a response from all tiers and tells the other workers.
+    pub fn forget(&self, place: &Place, old: &Stored, until: u32, cx: &mut Cx<'_>) {
         self.memory.borrow_mut().remove(&place.object);
         if let Some(l3) = &self.settings.l3 {
-            let names = [place.object.clone()].into_iter();
-            cx.spawn(l3.tell(l3.forget(names, None)));
+            let name = kept::name_of(&place.key, old);
+            cx.spawn(l3.tell(l3.forget(&name)));
         }
         let remove = Effect::Remove {
             key: place.object.clone(),
         };
-        let at = place.at;
+        let (at, generation) = (place.at, old.generation);
         let change = move |before: Option<&[u8]>| marker::vacate(before, generation, at);
         self.announce(place, remove, change, until, None, cx);
     }
@@ -321,49 +299,12 @@ impl Task for InOrder {
     }
 }
 
-/// A write to the third tier that waits, and is left out when the response is not current any more.
-struct Behind {
-    core: Rc<Core>,
-    uri: Bytes,
-    object: Bytes,
-    stored: Rc<Stored>,
-    encoded: Bytes,
-    until: u32,
-    wait: Duration,
-}
-
-impl Task for Behind {
-    fn start(&mut self, _: &mut Cx<'_>) -> Option<Effect> {
-        Some(Effect::Wait {
-            gate: None,
-            limit: self.wait,
-        })
-    }
-
-    fn answer(&mut self, answer: Answer, cx: &mut Cx<'_>) -> Option<Effect> {
-        let Answer::Waited = answer else {
-            return None;
-        };
-        let l3 = self.core.settings.l3.as_ref()?;
-        if !self.core.memory.borrow().holds(&self.object, &self.stored) {
-            cx.count("cache.l3.superseded");
-            return None;
-        }
-        let about = About {
-            uri: &self.uri,
-            groups: &self.stored.groups,
-        };
-        let ttl = remaining(self.until, cx.now);
-        let write = l3.write(&self.object, &self.encoded, &about, ttl, false);
-        cx.spawn(Keep::new(l3, write));
-        None
-    }
-}
-
 /// Where a variant is kept.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The key.
+    pub key: Key,
+    /// The same with the URI's generation.
     pub primary: Bytes,
     /// The object's name in the shared store, and in the first tier.
     pub object: Bytes,
@@ -375,8 +316,6 @@ pub struct Place {
     pub until: u32,
     /// The clock of its key.
     pub clock: u8,
-    /// Host and path, where there is a third tier.
-    pub uri: Bytes,
     /// The shared store is not used.
     pub alone: bool,
 }

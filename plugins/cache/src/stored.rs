@@ -18,7 +18,6 @@ const BODY_LENGTH_AT: usize = 44;
 const NO_CACHE: u8 = 1;
 const NEVER_STALE: u8 = 2;
 const SHARED_WITH_AUTHORIZATION: u8 = 4;
-const REROUTED: u8 = 8;
 const STALE_IF_ERROR: u8 = 16;
 const PART: u8 = 32;
 
@@ -31,8 +30,6 @@ pub struct Conditions {
     pub never_stale: bool,
     /// Also for a request with `Authorization`.
     pub shared_with_authorization: bool,
-    /// The route rewrites requests: one of the cache's own would not reach the same resource.
-    pub rerouted: bool,
     /// Seconds past its freshness during which it may be used while it is validated (RFC 5861 §3).
     pub while_revalidate: u32,
     /// Seconds past its freshness during which it may be used in place of an error (RFC 5861 §4), where that is said.
@@ -243,7 +240,6 @@ impl Conditions {
         bit(self.no_cache, NO_CACHE)
             | bit(self.never_stale, NEVER_STALE)
             | bit(self.shared_with_authorization, SHARED_WITH_AUTHORIZATION)
-            | bit(self.rerouted, REROUTED)
             | bit(self.if_error.is_some(), STALE_IF_ERROR)
     }
 
@@ -252,7 +248,6 @@ impl Conditions {
             no_cache: bits & NO_CACHE != 0,
             never_stale: bits & NEVER_STALE != 0,
             shared_with_authorization: bits & SHARED_WITH_AUTHORIZATION != 0,
-            rerouted: bits & REROUTED != 0,
             while_revalidate,
             if_error: (bits & STALE_IF_ERROR != 0).then_some(if_error),
         }

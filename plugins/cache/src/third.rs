@@ -3,18 +3,18 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use edgeweir_filter::{Answer, Cx, Effect, Pass, RequestHead, Step, Timestamp};
 
 use crate::aboard::Aboard;
-use crate::adopt::Adopt;
+use crate::adopt::{self, Adopt};
 use crate::exchange::{CacheExchange, State};
 use crate::flights::Lead;
+use crate::kept::{self, Kept};
 use crate::l3::Said;
 use crate::lookup::Lookup;
-use crate::marker::Marker;
 use crate::news::{Due, Hear};
 use crate::reason::Missed;
-use crate::store::Place;
 use crate::stored::Stored;
 
 /// How long after one read the next asks whether the holder of a lease has written: at first, and at most.
@@ -24,7 +24,9 @@ const LONGEST_POLL: Duration = Duration::from_millis(100);
 /// A read of the third tier.
 pub(crate) struct Third {
     lookup: Box<Lookup>,
-    place: Place,
+    /// What is read, and whether that is a variant's.
+    name: Bytes,
+    variant: bool,
     missed: Missed,
     lead: Option<Lead>,
     pass: Pass,
@@ -100,7 +102,9 @@ impl CacheExchange {
             return self.forward(lookup, missed, None, head, cx);
         };
         let asked = std::mem::replace(&mut lookup.asked_third, true);
-        if asked || lookup.waited.is_some() || self.is_known_uncacheable(&lookup, cx) {
+        // Who waited was told nothing of another variant.
+        let waited = lookup.waited.is_some() && missed != Missed::Variant;
+        if asked || waited || self.is_known_uncacheable(&lookup, cx) {
             return self.forward(lookup, missed, None, head, cx);
         }
         let Some(pass) = third.pass(cx) else {
@@ -114,14 +118,10 @@ impl CacheExchange {
                 Aboard::Wait(awaited) => return self.wait(lookup, missed, awaited, cx),
             },
         };
-        // Under a key nobody knows, the first variant is the one that may be there.
-        let place = match lookup.place() {
-            Some(place) => place,
-            None => lookup.place_at(&Marker::new(0, false, 0), 0),
-        };
         let read = Third {
+            name: kept::name(&lookup.key),
+            variant: false,
             lookup,
-            place,
             missed,
             lead,
             pass,
@@ -136,7 +136,7 @@ impl CacheExchange {
         let Some(third) = &self.core.settings.l3 else {
             return Step::Forward(edgeweir_filter::Body::Pass);
         };
-        let effect = third.read(&read.place.object, lease);
+        let effect = third.read(&read.name, lease);
         self.state = State::Third(read);
         Step::Do(effect)
     }
@@ -152,22 +152,26 @@ impl CacheExchange {
         let Some(third) = &core.settings.l3 else {
             return self.go(read, head, cx);
         };
-        match third.said(answer, &read.place.object, read.pass, cx) {
+        match third.said(answer, &read.name, read.pass, cx) {
             Said::Failed => self.go(read, head, cx),
-            Said::Kept(bytes) => {
-                let stored = Stored::decode(&bytes);
-                let stored = stored.filter(|stored| stored.matches(&read.lookup.request));
-                match stored {
-                    Some(stored) => self.kept_there(read, stored, head, cx),
-                    None => {
-                        cx.count("cache.l3.miss");
-                        self.go(read, head, cx)
-                    }
+            Said::Kept(bytes) => match Kept::read(&bytes) {
+                Some(Kept::Response(stored)) if stored.matches(&read.lookup.request) => {
+                    self.kept_there(read, stored, head, cx)
                 }
-            }
+                Some(Kept::Varies(names)) if !read.variant => {
+                    let lookup = &read.lookup;
+                    read.name = kept::variant_for(&lookup.key, &names, &lookup.request);
+                    read.variant = true;
+                    self.ask_again(read, head, cx)
+                }
+                _ => {
+                    cx.count("cache.l3.miss");
+                    self.go(read, head, cx)
+                }
+            },
             Said::Nothing => {
                 cx.count("cache.l3.miss");
-                let name = read.place.object.clone();
+                let name = read.name.clone();
                 if let (Some(lead), Some(_)) = (&mut read.lead, third.lease) {
                     lead.lease = Some(name);
                 }
@@ -195,7 +199,7 @@ impl CacheExchange {
         }
     }
 
-    /// Has the holder of the lease written?
+    /// Reads once more: a variant, or what the holder of the lease has written meanwhile.
     pub(crate) fn ask_again(
         &mut self,
         mut read: Box<Third>,
@@ -236,7 +240,6 @@ impl CacheExchange {
         cx.add("cache.l3.lookup_ns", read.lookup.took(cx));
         let Third {
             mut lookup,
-            place,
             lead,
             waits,
             missed,
@@ -249,6 +252,7 @@ impl CacheExchange {
         if waits.is_some() {
             lookup.waited = Some(missed);
         }
+        let place = adopt::place(&self.core, &lookup, &stored, cx.now);
         lookup.third = Some(FromThird { lead });
         self.found(lookup, Rc::new(stored), place, head, cx)
     }

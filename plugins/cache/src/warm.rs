@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use edgeweir_filter::{Answer, Cx, Effect, Fields, Level, Task};
+use edgeweir_filter::{Answer, Cx, Effect, Fields, Level, Task, To};
 
 use crate::refresh::Refresh;
 use crate::store::{self, Core};
@@ -15,6 +15,8 @@ const TURN: Duration = Duration::from_secs(300);
 pub(crate) struct Warm {
     core: Rc<Core>,
     at: usize,
+    /// How many of them are stored by now.
+    stored: usize,
     stage: Stage,
 }
 
@@ -30,6 +32,7 @@ impl Warm {
         Self {
             core: Rc::clone(core),
             at: 0,
+            stored: 0,
             stage: Stage::Election,
         }
     }
@@ -37,6 +40,11 @@ impl Warm {
     /// The next URL of the list that has anything to do.
     fn next(&mut self, cx: &mut Cx<'_>) -> Option<Effect> {
         let core = Rc::clone(&self.core);
+        if core.ways.borrow().routes && core.settings.background.to == To::Onward {
+            let line = "cache: nothing is warmed: `background.cluster` has to say where from";
+            cx.log(Level::Warn, line);
+            return None;
+        }
         while let Some(url) = core.settings.warm.urls.get(self.at) {
             self.at += 1;
             let refresh = Refresh::ahead(&core, url, Fields::default());
@@ -47,17 +55,26 @@ impl Warm {
                 );
                 continue;
             };
-            cx.count("cache.warmed");
             if let Some(effect) = refresh.start(cx) {
                 self.stage = Stage::Refreshing(Box::new(refresh));
                 return Some(effect);
             }
+            self.ended(&refresh, cx);
         }
-        if self.at > 0 {
-            let line = format!("cache: {} URLs were fetched ahead", self.at);
-            cx.log(Level::Info, line);
-        }
+        let line = format!("cache: {} of {} URLs are warmed", self.stored, self.at);
+        let level = match self.stored == self.at {
+            true => Level::Info,
+            false => Level::Warn,
+        };
+        cx.log(level, line);
         None
+    }
+
+    fn ended(&mut self, refresh: &Refresh, cx: &mut Cx<'_>) {
+        if refresh.is_stored {
+            self.stored += 1;
+            cx.count("cache.warmed");
+        }
     }
 
     fn pause(&mut self) -> Option<Effect> {
@@ -93,7 +110,10 @@ impl Task for Warm {
                     self.stage = Stage::Refreshing(refresh);
                     Some(effect)
                 }
-                None => self.pause(),
+                None => {
+                    self.ended(&refresh, cx);
+                    self.pause()
+                }
             },
         }
     }

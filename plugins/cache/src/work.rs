@@ -39,9 +39,9 @@ pub struct BackgroundConfig {
     /// and only those that come meanwhile get it stale.
     pub enabled: bool,
     /// Where they go: a cluster (Envoy) or an authority (wasi:http, needs the client). Default: where the request went that
-    /// gave rise to them; in Envoy that is the cluster of its route, past the route's rewrites and added fields, so for
-    /// rewritten requests there are none. A component sends what goes to an authority with that as its `Host`: for keys of
-    /// other hosts there are none.
+    /// gave rise to them; in Envoy that is the cluster of its route, past the route's rewrites and added fields, so there
+    /// are some only for what was seen to go on as it came. A component sends what goes to an authority with that as its
+    /// `Host`: for keys of other hosts there are none.
     #[schemars(length(min = 1, max = 256))]
     pub cluster: Option<String>,
     /// Milliseconds such a request may take. 1 to 600000. Default 10000.

@@ -45,21 +45,32 @@ fn a_client_that_wants_nothing_stored_takes_nothing_away() {
 fn an_error_in_the_background_does_not_replace_what_serves_errors() {
     const RULES: &str = r#"{"rules": [{"ttl_by_status": {"503": 5, "404": 5}}]}"#;
     let stale_if_error = "max-age=10, stale-while-revalidate=20, stale-if-error=60";
-    for (name, control, status, fields, replaced) in [
-        ("negative caching", stale_if_error, 503, &[][..], false),
+    // Asked for after 15 seconds, answered `late` seconds after that.
+    for (name, control, status, fields, late, replaced) in [
+        ("negative caching", stale_if_error, 503, &[][..], 0, false),
         (
             "a lifetime of its own",
             stale_if_error,
             500,
             &[("cache-control", "max-age=5")][..],
+            0,
             false,
         ),
-        ("not such an error", stale_if_error, 404, &[][..], true),
+        ("not such an error", stale_if_error, 404, &[][..], 0, true),
+        (
+            "it may still be used while it is validated",
+            "max-age=10, stale-while-revalidate=20",
+            503,
+            &[][..],
+            0,
+            false,
+        ),
         (
             "nothing to use in place of errors",
             "max-age=10, stale-while-revalidate=20",
             503,
             &[][..],
+            16,
             true,
         ),
     ] {
@@ -68,8 +79,10 @@ fn an_error_in_the_background_does_not_replace_what_serves_errors() {
             .run();
         edge.pass(Duration::from_secs(15));
         edge.fetch_answers(Ok(Reply::new(status, fields, "failed")));
-        let seen = ask(&mut edge, "GET", &[]);
-        assert_eq!(seen.body_text(), "old", "{name}");
+        edge.hold_tasks();
+        assert_eq!(ask(&mut edge, "GET", &[]).body_text(), "old", "{name}");
+        edge.pass(Duration::from_secs(late));
+        let seen = edge.run_tasks();
         assert_eq!(seen.fetches.len(), 1, "{name}");
         let failed = seen.counted("cache.refresh_failed");
         assert_eq!(failed, u64::from(!replaced), "{name}");

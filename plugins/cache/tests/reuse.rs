@@ -46,6 +46,30 @@ fn a_range_is_nothing_to_head() {
     assert!(seen.upstream.is_none(), "the whole says it");
 }
 
+/// RFC 9211 §2.2: `vary-miss` is for a cache that "contained a response that matched the request URI".
+#[test]
+fn what_head_made_unusable_is_no_variant() {
+    for (vary, other, want) in [
+        ("", "a", "fwd=uri-miss"),
+        ("x-kind", "a", "fwd=uri-miss"),
+        ("x-kind", "b", "fwd=vary-miss"),
+    ] {
+        let mut edge = edge("{}");
+        edge.answers(200, &[FRESH, TAG, ("vary", vary)], &[b"hello"]);
+        for kind in ["a", other] {
+            ask(&mut edge, "GET", &[("x-kind", kind)]);
+        }
+        edge.answers(200, &[FRESH, ("etag", "\"2\""), ("vary", vary)], &[]);
+        let insists = [("x-kind", "a"), ("cache-control", "no-cache")];
+        ask(&mut edge, "HEAD", &insists);
+        let seen = ask(&mut edge, "GET", &[("x-kind", "a")]);
+        let said = seen.text("cache-status");
+        assert!(said.contains(want), "{vary:?} {other}: {said}");
+        let seen = ask(&mut edge, "GET", &[("x-kind", "a")]);
+        assert!(seen.upstream.is_none(), "{vary:?} {other}");
+    }
+}
+
 #[test]
 fn another_part_is_not_given_because_it_is_still_right() {
     for (name, control, request) in [

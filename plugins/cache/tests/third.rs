@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use edgeweir_cache::Cache;
-use edgeweir_filter::{Failed, Fetch, Fetched, Reply, Script, Seen, load};
+use edgeweir_filter::{Failed, Fetch, Fetched, Reply, Script, Seen, SharedMemory, load};
 
 const TOKEN: &str = "a-token-of-enough-characters";
 
@@ -69,13 +69,15 @@ fn only_a_read_is_short() {
     }
 }
 
-/// The store's protocol, in memory: what is kept, leases, news. Whatever is invalidated, everything is forgotten.
+/// The store's protocol, in memory: what is kept, leases, news. A prefix or a pattern forgets everything.
 #[derive(Clone, Default)]
 struct Store(Rc<Kept>);
 
 #[derive(Default)]
 struct Kept {
     values: RefCell<BTreeMap<String, Vec<u8>>>,
+    /// The groups of what is kept.
+    groups: RefCell<BTreeMap<String, Vec<String>>>,
     leases: RefCell<BTreeMap<String, ()>>,
     news: RefCell<Vec<String>>,
     restarts: Cell<u32>,
@@ -124,12 +126,15 @@ impl Store {
                 if fetch.head.method == "PUT" {
                     let mut values = kept.values.borrow_mut();
                     values.insert(name.to_owned(), fetch.body.to_vec());
+                    let groups = fetch.head.fields.text("edgeweir-groups").unwrap_or("");
+                    let groups = groups.split(',').map(str::to_owned).collect();
+                    kept.groups.borrow_mut().insert(name.to_owned(), groups);
                 }
                 says(204)
             }
             _ => {
                 if kept.forgets.get() {
-                    kept.values.borrow_mut().clear();
+                    kept.forget(name);
                 }
                 let line = fetch.head.fields.text("edgeweir-news");
                 kept.news.borrow_mut().extend(line.map(str::to_owned));
@@ -139,10 +144,34 @@ impl Store {
     }
 }
 
+impl Kept {
+    fn forget(&self, what: &str) {
+        let mut values = self.values.borrow_mut();
+        let (kind, listed) = what
+            .strip_prefix("invalidate?")
+            .and_then(|what| what.split_once('='))
+            .expect("it names something");
+        match kind {
+            "names" => values.retain(|name, _| !listed.split(',').any(|it| it == name)),
+            "groups" => {
+                let all = self.groups.borrow();
+                let is_of = |group: &String| listed.split(',').any(|it| it == group);
+                values.retain(|name, _| !all[name].iter().any(is_of));
+            }
+            _ => values.clear(),
+        }
+    }
+}
+
 /// A machine with this store.
 fn machine(store: &Store, l3: &str) -> Script {
+    keyed(store, l3, r#""query_sort": true"#)
+}
+
+/// A machine whose keys are made so.
+fn keyed(store: &Store, l3: &str, key: &str) -> Script {
     let json = format!(
-        r#"{{"admin": {{"token": "{TOKEN}"}}, "l3": {{"to": "store"{l3}}}, "key": {{"query_sort": true}}}}"#
+        r#"{{"admin": {{"token": "{TOKEN}"}}, "l3": {{"to": "store"{l3}}}, "key": {{{key}}}}}"#
     );
     let cache = load::<Cache>(json.as_bytes()).expect("a valid configuration");
     let mut script = Script::new(cache);
@@ -162,8 +191,18 @@ fn purges(machine: &mut Script, line: &[&str], fields: &[(&str, &str)]) -> Seen 
     let authorization = format!("Bearer {TOKEN}");
     let all = [&[("authorization", authorization.as_str())], fields].concat();
     machine.request(line, &all);
-    machine.answers(500, &[], &[]);
+    machine.answers(204, &[], &[]);
     machine.run()
+}
+
+/// As `asks`, of an origin that tells variants apart.
+fn asks_varied(machine: &mut Script, fields: &[(&str, &str)], body: &str) -> Seen {
+    machine.request(&["GET", "/x", "a.example"], fields);
+    let varied = [
+        ("cache-control", "max-age=600"),
+        ("vary", "accept-encoding"),
+    ];
+    machine.answers(200, &varied, &[body.as_bytes()]).run()
 }
 
 const LATER: Duration = Duration::from_secs(2);
@@ -188,6 +227,152 @@ fn what_one_stores_is_a_hit_for_the_other() {
         (again.body_text().as_str(), again.counted("cache.l3.hit")),
         ("one", 0)
     );
+}
+
+#[test]
+fn keys_with_more_parts_are_shared_and_leased_as_others() {
+    for key in [
+        r#""headers": ["x-plan"]"#,
+        r#""cookies": ["plan"]"#,
+        r#""user_context": "x-plan""#,
+    ] {
+        let store = Store::default();
+        let (mut a, mut b) = (keyed(&store, "", key), keyed(&store, "", key));
+        let ask = |machine: &mut Script, plan: &str, body: &str| {
+            let cookie = format!("plan={plan}");
+            let fields = [("x-plan", plan), ("cookie", &cookie[..])];
+            machine.request(&["GET", "/x", "a.example"], &fields);
+            machine.answers(200, &[("cache-control", "max-age=600")], &[body.as_bytes()]);
+            machine.run()
+        };
+        ask(&mut a, "paid", "one");
+        let seen = ask(&mut b, "paid", "two");
+        assert_eq!(seen.body_text(), "one", "{key}");
+        assert_eq!(ask(&mut b, "free", "free").body_text(), "free", "{key}");
+        assert!(store.0.leases.borrow().is_empty(), "{key}");
+        let leased = seen
+            .fetches
+            .iter()
+            .any(|it| it.head.fields.has("edgeweir-lease"));
+        assert!(leased, "{key}");
+        // It is found in the first two tiers then, and an invalidation of the URI reaches it in all.
+        assert_eq!(ask(&mut b, "paid", "three").counted("cache.l3.hit"), 0);
+        store.0.forgets.set(true);
+        for machine in [&mut a, &mut b] {
+            machine.pass(LATER);
+        }
+        purges(&mut a, &["PURGE", "/x", "a.example"], &[]);
+        assert!(store.0.values.borrow().is_empty(), "{key}");
+        b.pass(LATER);
+        assert_eq!(ask(&mut b, "paid", "new").body_text(), "new", "{key}");
+    }
+}
+
+#[test]
+fn every_variant_is_found() {
+    for order in [["br", "gzip"], ["gzip", "br"]] {
+        let store = Store::default();
+        store.0.forgets.set(true);
+        let (mut a, mut b) = (machine(&store, ""), machine(&store, ""));
+        for coding in ["br", "gzip"] {
+            asks_varied(&mut a, &[("accept-encoding", coding)], coding);
+        }
+        for coding in order {
+            let seen = asks_varied(&mut b, &[("accept-encoding", coding)], "own");
+            assert_eq!(seen.body_text(), coding, "{order:?}");
+            let hits = seen.counted("cache.l3.hit");
+            assert_eq!(hits, 1, "{order:?}: {}", seen.text("cache-status"));
+            let reads =
+                |path: &[u8]| path.starts_with(b"/cache/") && !path.starts_with(b"/cache/news");
+            let reads = seen
+                .fetches
+                .iter()
+                .filter(|it| reads(&it.head.path))
+                .count();
+            assert_eq!(reads, 2, "one for the names, one for the variant");
+        }
+        // In its own tiers, each in a place of its own.
+        for coding in order {
+            let seen = asks_varied(&mut b, &[("accept-encoding", coding)], "own");
+            assert_eq!((seen.body_text().as_str(), seen.fetches.len()), (coding, 0));
+        }
+        // Nobody has this one: the lease is on the variant.
+        let seen = asks_varied(&mut b, &[("accept-encoding", "zstd")], "zstd");
+        assert!(seen.text("cache-status").contains("fwd=vary-miss"));
+        assert!(store.0.leases.borrow().is_empty());
+        a.pass(LATER);
+        let seen = asks_varied(&mut a, &[("accept-encoding", "zstd")], "own");
+        assert_eq!(seen.body_text(), "zstd");
+        purges(&mut a, &["PURGE", "/x", "a.example"], &[]);
+        assert!(store.0.values.borrow().is_empty(), "of all variants");
+    }
+}
+
+#[test]
+fn what_was_on_its_way_during_an_invalidation_does_not_come_back() {
+    let admin = "/.edgeweir/cache/purge?";
+    for (name, line, fields) in [
+        ("by key", ["PURGE", "/x", "a.example"], &[][..]),
+        (
+            "softly",
+            ["PURGE", "/x", "a.example"],
+            &[("edgeweir-soft", "1")],
+        ),
+        (
+            "by tag",
+            ["PURGE", "/y", "a.example"],
+            &[("surrogate-key", "news")],
+        ),
+        (
+            "by prefix",
+            ["POST", &format!("{admin}prefix=/x"), "a.example"],
+            &[],
+        ),
+        ("all", ["POST", &format!("{admin}all=1"), "a.example"], &[]),
+        ("after an unsafe request", ["POST", "/x", "a.example"], &[]),
+    ] {
+        for (elsewhere, writing) in [(false, false), (false, true), (true, false), (true, true)] {
+            let name = format!("{name}, elsewhere: {elsewhere}, during the write: {writing}");
+            let store = Store::default();
+            store.0.forgets.set(true);
+            let shared = SharedMemory::default();
+            let mut a = machine(&store, "").sharing(&shared);
+            // Another machine, or another worker of the same.
+            let mut b = match elsewhere {
+                true => machine(&store, ""),
+                false => machine(&store, "").sharing(&shared),
+            };
+            b.pass(Duration::from_millis(1));
+            let (line, fields) = (line.map(str::to_owned), fields.to_vec());
+            let invalidate = move || {
+                let seen = purges(&mut b, &line.each_ref().map(String::as_str), &fields);
+                assert!(seen.status < 300);
+            };
+            a.hold_tasks();
+            assert_eq!(asks(&mut a, "/x", "old").body_text(), "old");
+            a.pass(Duration::from_millis(2));
+            if writing {
+                let (invalidate, store) = (RefCell::new(Some(invalidate)), store.clone());
+                a.fetch_with(move |fetch| {
+                    if fetch.head.method == "PUT" {
+                        let mut invalidate = invalidate.take().expect("one write");
+                        invalidate();
+                    }
+                    store.answer(fetch)
+                });
+            } else {
+                let mut invalidate = invalidate;
+                invalidate();
+            }
+            let seen = a.run_tasks();
+            assert_eq!(seen.counted("cache.l3.superseded"), 1, "{name}");
+            assert!(store.0.values.borrow().is_empty(), "{name}");
+            // A machine that starts now knows of nothing.
+            let mut started = machine(&store, "");
+            started.pass(LATER);
+            assert_eq!(asks(&mut started, "/x", "new").body_text(), "new", "{name}");
+        }
+    }
 }
 
 #[test]
@@ -310,7 +495,8 @@ fn news_cost_a_request_at_a_time_and_lost_ones_make_stale() {
             .filter(|path| path.starts_with(b"/cache/news"))
             .count()
     };
-    assert_eq!(news(&asks(&mut a, "/x", "old")), 1);
+    // Once before the request, once after the write.
+    assert_eq!(news(&asks(&mut a, "/x", "old")), 2);
     a.pass(Duration::from_millis(400));
     assert_eq!(news(&asks(&mut a, "/x", "")), 0);
     a.pass(LATER);

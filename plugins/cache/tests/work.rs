@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use edgeweir_cache::Cache;
-use edgeweir_filter::{Failed, Filter, Reply, Script, Seen, load};
+use edgeweir_filter::{FETCHED, Failed, Filter, Reply, Script, Seen, To, load};
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
 const STALE_OK: (&str, &str) = ("cache-control", "max-age=10, stale-while-revalidate=20");
@@ -135,6 +135,92 @@ fn a_failed_refresh_leaves_what_is_stored_and_is_tried_again() {
     }
 }
 
+/// An answer to a request of the cache's own that the edge may have made up.
+fn made_up(status: u16) -> Reply {
+    let mut reply = Reply::new(status, FRESH, "upstream connect error");
+    reply.head.unreached = true;
+    reply
+}
+
+#[test]
+fn an_error_takes_the_place_of_nothing_that_may_be_used() {
+    const RULE: &str = r#"{"rules": [{"ttl_by_status": {"500": 600, "503": 600}}]}"#;
+    let error = |status| Reply::new(status, &[], "error");
+    for (name, answer, after, want) in [
+        ("made up", made_up(503), 15, "old"),
+        (
+            "made up, and nothing may be used",
+            made_up(504),
+            35,
+            "asked",
+        ),
+        ("within stale-while-revalidate", error(503), 15, "old"),
+        ("another one", error(500), 15, "old"),
+    ] {
+        let mut edge = edge(RULE);
+        edge.answers(200, &[STALE_OK], &[b"old"]).run();
+        // A window that is over when the answer comes.
+        passes(&mut edge, 15);
+        edge.fetch_answers(Ok(answer)).hold_tasks();
+        get(&mut edge, &[]);
+        passes(&mut edge, after - 15);
+        assert_eq!(
+            edge.run_tasks().counted("cache.refresh_failed"),
+            1,
+            "{name}"
+        );
+        let seen = edge.answers(200, FRESH, &[b"asked"]).run();
+        assert_eq!(seen.body_text(), want, "{name}: {}", said(&seen));
+    }
+}
+
+#[test]
+fn what_can_not_be_fetched_whole_is_left_to_clients() {
+    let tagged = [STALE_OK, ("etag", "\"1\"")];
+    for (bytes, fetches) in [(FETCHED, 1), (FETCHED + 1, 0)] {
+        let mut edge = edge(
+            r#"{"max_object_bytes": 16777216, "refresh_ahead_percent": 50, "refresh_ahead_hits": 1}"#,
+        );
+        let body = vec![b'x'; bytes];
+        edge.answers(200, &tagged, &[&body]).run();
+        for passed in [6, 9] {
+            passes(&mut edge, passed).answers(304, &tagged, &[]);
+            edge.hold_tasks();
+            let seen = get(&mut edge, &[]);
+            assert_eq!(seen.body_text().len(), bytes, "{}", said(&seen));
+            assert_eq!(edge.run_tasks().fetches.len(), fetches, "{bytes} {passed}");
+        }
+    }
+}
+
+#[test]
+fn what_can_not_be_fetched_whole_is_not_fetched_ahead() {
+    const WARMED: &str =
+        r#"{"max_object_bytes": 16777216, "warm": {"urls": ["https://example.com/"]}}"#;
+    for (bytes, fetches) in [(FETCHED, 1), (FETCHED + 1, 0)] {
+        let mut edge = edge(WARMED);
+        let body = vec![b'x'; bytes];
+        edge.answers(200, &[STALE_OK], &[&body]).run();
+        passes(&mut edge, 15);
+        let seen = edge.load().run_tasks();
+        assert_eq!(seen.fetches.len(), fetches, "{bytes}");
+    }
+}
+
+#[test]
+fn what_grew_over_what_can_be_fetched_is_brought_by_a_client() {
+    let mut edge = edge("{}");
+    edge.answers(200, &[STALE_OK], &[b"old"]).run();
+    passes(&mut edge, 15);
+    edge.fetch_answers(Err(Failed::TooLarge));
+    assert_eq!(get(&mut edge, &[]).body_text(), "old");
+    let seen = edge.answers(200, FRESH, &[b"large"]).run();
+    assert_eq!(
+        (seen.body_text().as_str(), seen.fetches.len()),
+        ("large", 0)
+    );
+}
+
 #[test]
 fn a_refresh_that_may_not_be_stored_takes_the_old_one_away() {
     let mut edge = edge("{}");
@@ -224,18 +310,98 @@ fn stale_while_revalidate_has_its_limits() {
     }
 }
 
+/// As `edge`, where what the cache asks itself passes by the routes.
+fn past_routes(json: &str) -> Script {
+    let cache = load::<Cache>(json.as_bytes()).expect("a valid configuration");
+    cache.routes_rewrite();
+    Script::new(cache).get("/")
+}
+
 #[test]
-fn behind_a_rewriting_route_one_client_validates_itself() {
-    let mut edge = edge("{}");
-    edge.answers(200, &[STALE_OK], &[b"old"]).rerouted().run();
-    passes(&mut edge, 15).answers(200, FRESH, &[b"new"]);
-    let seen = get(&mut edge, &[]);
-    assert_eq!((seen.body_text().as_str(), seen.fetches.len()), ("new", 0));
-    let mut named = self::edge(r#"{"background": {"cluster": "origin"}}"#);
-    named.answers(200, &[STALE_OK], &[b"old"]).rerouted().run();
-    passes(&mut named, 15);
-    let seen = get(&mut named, &[]);
-    assert_eq!((seen.body_text().as_str(), seen.fetches.len()), ("old", 1));
+fn past_routes_nothing_is_asked_for_that_they_may_rewrite() {
+    const NAMED: &str = r#"{"background": {"cluster": "other"}}"#;
+    for (name, json, rewritten, want) in [
+        ("nobody says", "{}", None, None),
+        ("rewritten", "{}", Some(true), None),
+        ("as it came", "{}", Some(false), Some("origin")),
+        (
+            "a cluster that needs no rewriting",
+            NAMED,
+            Some(true),
+            Some("other"),
+        ),
+    ] {
+        let mut edge = past_routes(json);
+        edge.answers(200, &[STALE_OK], &[b"old"]);
+        if let Some(rewritten) = rewritten {
+            edge.went("origin", rewritten);
+        }
+        edge.run();
+        passes(&mut edge, 15).answers(200, FRESH, &[b"new"]);
+        edge.fetch_with(|_| Ok(Reply::new(200, FRESH, "new")));
+        let seen = get(&mut edge, &[]);
+        let asked = seen.fetches.first().map(|fetch| match &fetch.to {
+            To::Named(to) => to.clone(),
+            To::Onward => "origin".to_owned(),
+        });
+        assert_eq!(asked.as_deref(), want, "{name}");
+        let body = if want.is_some() { "old" } else { "new" };
+        assert_eq!(seen.body_text(), body, "{name}");
+    }
+}
+
+#[test]
+fn one_path_or_variant_says_nothing_of_another() {
+    const VARIES: (&str, &str) = ("vary", "x");
+    let mut edge = past_routes("{}");
+    edge.answers(200, &[STALE_OK, VARIES], &[b"old"]);
+    let (a, b) = (&[("x", "a")][..], &[("x", "b")][..]);
+    for (path, fields, rewritten) in [
+        ("/one", a, false),
+        ("/one", b, true),
+        ("/one/more", a, true),
+        ("/one?more", a, true),
+    ] {
+        edge.went("origin", rewritten);
+        edge.request(&["GET", path], fields).run();
+    }
+    passes(&mut edge, 15);
+    for (path, fields, fetches) in [
+        ("/one", b, 0),
+        ("/one/more", a, 0),
+        ("/one?more", a, 0),
+        ("/one", a, 1),
+    ] {
+        let seen = edge.request(&["GET", path], fields).run();
+        assert_eq!(seen.fetches.len(), fetches, "{path} {fields:?}");
+        assert_eq!(seen.upstream.is_none(), fetches == 1, "{path} {fields:?}");
+    }
+}
+
+#[test]
+fn a_head_request_may_go_another_way() {
+    let mut edge = past_routes("{}");
+    edge.answers(200, &[STALE_OK], &[b"old"]);
+    edge.went("origin", true).run();
+    edge.went("origin", false);
+    edge.request(&["HEAD", "/"], &[("cache-control", "no-cache")])
+        .run();
+    passes(&mut edge, 15);
+    assert!(get(&mut edge, &[]).fetches.is_empty());
+}
+
+#[test]
+fn now_and_then_a_client_finds_out_whether_the_route_was_changed() {
+    let mut edge = past_routes("{}");
+    edge.answers(200, &[STALE_OK], &[b"x"]);
+    edge.went("origin", false).run();
+    edge.went("origin", true);
+    let mut asked = Vec::new();
+    for _ in 0..12 {
+        passes(&mut edge, 15);
+        asked.push(get(&mut edge, &[]).fetches.len());
+    }
+    assert_eq!(asked, [1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0]);
 }
 
 #[test]
@@ -405,6 +571,24 @@ fn stale_in_place_of_errors() {
         (
             "must-revalidate, the origin's own",
             control("max-age=10, must-revalidate"),
+            vec![],
+            15,
+            503,
+            false,
+            (503, ""),
+        ),
+        (
+            "no-cache",
+            control("max-age=99, no-cache, stale-if-error=20"),
+            vec![],
+            15,
+            503,
+            true,
+            (504, ""),
+        ),
+        (
+            "no-cache, the origin's own",
+            control("max-age=99, no-cache, stale-if-error=20"),
             vec![],
             15,
             503,
@@ -585,7 +769,7 @@ fn warming_fetches_a_list_once() {
         edge.fetch_answers(Ok(Reply::new(200, FRESH, body)));
     }
     let seen = edge.load().run_tasks();
-    assert_eq!(seen.fetches.len(), 2);
+    assert_eq!((seen.fetches.len(), seen.counted("cache.warmed")), (2, 2));
     let hit = get(&mut edge, &[]);
     assert_eq!(
         (hit.body_text().as_str(), hit.upstream.is_none()),
@@ -597,28 +781,116 @@ fn warming_fetches_a_list_once() {
 }
 
 #[test]
-fn what_usually_comes_next_is_fetched_ahead() {
-    let mut edge = edge(r#"{"predict": {"per_second": 10}}"#);
+fn what_did_not_come_was_not_warmed() {
+    let json = r#"{"warm": {"urls": ["https://example.com/", "https://example.com/b"]}, "rules": [{"ttl_by_status": {"503": 600}}]}"#;
+    let mut edge = edge(json);
+    edge.fetch_answers(Ok(made_up(503)));
+    edge.fetch_answers(Err(Failed::Unsupported));
+    let seen = edge.load().run_tasks();
+    assert_eq!((seen.fetches.len(), seen.counted("cache.warmed")), (2, 0));
+    assert!(edge.answers(200, FRESH, &[b"x"]).run().upstream.is_some());
+    let mut past = past_routes(json);
+    let seen = past.load().run_tasks();
+    assert_eq!((seen.fetches.len(), seen.counted("cache.warmed")), (0, 0));
+}
+
+const PREDICTS: &str = r#"{"predict": {"per_second": 10}}"#;
+
+/// Clients who go from `/` to `/next`, and what the cache does when one more asks for `/`.
+fn one_after_the_other(
+    edge: &mut Script,
+    mut asks: impl FnMut(&mut Script, &str, &[(&str, &str)], &str) -> Seen,
+) -> Seen {
     edge.answers(200, &[("cache-control", "max-age=1")], &[b"x"]);
     for client in 0..5 {
-        edge.request(&["GET", "/"], &[("cookie", "a=b")])
-            .peer(&format!("192.0.2.{client}"));
-        edge.run();
-        edge.request(&["GET", "/next"], &[])
-            .peer(&format!("192.0.2.{client}"));
-        edge.run();
-        passes(&mut edge, 60);
+        let client = format!("192.0.2.{client}");
+        asks(edge, "/", &[("cookie", "a=b")], &client);
+        asks(edge, "/next", &[], &client);
+        passes(edge, 60);
     }
     edge.fetch_answers(Ok(Reply::new(200, FRESH, "ahead")));
-    edge.request(&["GET", "/"], &[("cookie", "a=b")])
-        .peer("192.0.2.9");
-    let seen = edge.run();
+    asks(edge, "/", &[("cookie", "a=b")], "192.0.2.9")
+}
+
+#[test]
+fn what_comes_next_is_fetched_where_clients_get_it() {
+    let named = r#"{"predict": {"per_second": 10}, "background": {"cluster": "named"}}"#;
+    let to = |to: &str| Some(To::Named(to.to_owned()));
+    // Of the two paths: their routes as the edge says them before, or where they went and whether they were rewritten.
+    type Said = [(Option<&'static str>, Option<(&'static str, bool)>); 2];
+    let silent: Said = [(None, None); 2];
+    let route = |route| (Some(route), None);
+    let went = |to, rewritten| (None, Some((to, rewritten)));
+    for (name, json, routes, said, want) in [
+        ("nobody says", PREDICTS, false, silent, None),
+        ("a cluster for all", named, false, silent, to("named")),
+        (
+            "of one route",
+            PREDICTS,
+            false,
+            [route("/..."), route("/...")],
+            Some(To::Onward),
+        ),
+        (
+            "of another route",
+            PREDICTS,
+            false,
+            [route("/"), route("/next")],
+            None,
+        ),
+        ("past routes, nobody says", PREDICTS, true, silent, None),
+        (
+            "past routes, one of which rewrites",
+            PREDICTS,
+            true,
+            [went("a", false), went("a", true)],
+            None,
+        ),
+        (
+            "past routes, to another cluster",
+            PREDICTS,
+            true,
+            [went("a", true), went("b", false)],
+            to("b"),
+        ),
+    ] {
+        let mut edge = match routes {
+            true => past_routes(json),
+            false => edge(json),
+        };
+        let seen = one_after_the_other(&mut edge, |edge, path, fields, client| {
+            let (route, went) = said[usize::from(path == "/next")];
+            edge.request(&["GET", path], fields).peer(client);
+            if let Some(route) = route {
+                edge.route(route);
+            }
+            if let Some((to, rewritten)) = went {
+                edge.went(to, rewritten);
+            }
+            edge.run()
+        });
+        let asked: Vec<_> = seen.fetches.iter().map(|fetch| fetch.to.clone()).collect();
+        assert_eq!(asked, Vec::from_iter(want.clone()), "{name}");
+        let counted = seen.counted("cache.prefetched");
+        assert_eq!(counted, u64::from(want.is_some()), "{name}");
+    }
+}
+
+#[test]
+fn what_usually_comes_next_is_fetched_ahead() {
+    let mut edge = edge(PREDICTS);
+    let seen = one_after_the_other(&mut edge, |edge, path, fields, client| {
+        edge.request(&["GET", path], fields).peer(client);
+        edge.route("/...").run()
+    });
     let [fetch] = &seen.fetches[..] else {
         panic!("one prefetch: {:?}", seen.fetches);
     };
     assert_eq!(fetch.head.path, "/next");
     assert!(!fetch.head.fields.has("cookie"));
-    edge.request(&["GET", "/next"], &[]).peer("192.0.2.9");
+    edge.request(&["GET", "/next"], &[])
+        .peer("192.0.2.9")
+        .route("/...");
     let hit = edge.run();
     assert_eq!(
         (hit.body_text().as_str(), hit.counted("cache.prefetch_used")),

@@ -229,6 +229,9 @@ impl Filter for Edge {
     fn targets_are_hosts(&self) -> Result<(), ConfigError> {
         self.0.targets_are_hosts()
     }
+    fn routes_rewrite(&self) {
+        self.0.routes_rewrite();
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     Answer, Body, ConfigError, Cx, Exchange, Fields, Filter, Pipe, Reply, RequestHead,
-    ResponseHead, Step, Task, Wants,
+    ResponseHead, Step, Task, Wants, Way,
 };
 
 /// An ordered list of filters, the outermost (nearest the client) first; itself a filter.
@@ -77,6 +77,11 @@ impl Filter for Chain {
         self.filters
             .iter()
             .try_for_each(|filter| filter.targets_are_hosts())
+    }
+    fn routes_rewrite(&self) {
+        for filter in &self.filters {
+            filter.routes_rewrite();
+        }
     }
 }
 
@@ -327,6 +332,12 @@ impl Exchange for ChainExchange {
             .filter(|stage| stage.saw_response)
         {
             stage.exchange.response_trailers(trailers, cx);
+        }
+    }
+
+    fn sent(&mut self, way: &Way) {
+        for stage in &mut self.stages {
+            stage.exchange.sent(way);
         }
     }
 }

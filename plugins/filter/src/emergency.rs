@@ -14,6 +14,10 @@ impl Emergency {
     pub const WORST: Self = Self(3);
     /// The request field that may say the level, a digit.
     pub const FIELD: &str = "edgeweir-emergency";
+    /// The environment variable that says, whatever its value, that the field comes from the edge or from one in front of
+    /// it. Without it an adapter takes no field's word: a client that raised the level would take more than its own cells
+    /// from what others share with it, and keep work from being done for them.
+    pub const HEEDED: &str = "EDGEWEIR_EMERGENCY_FIELD";
 
     /// A level; what is above the worst is the worst.
     pub const fn new(level: u8) -> Self {
@@ -42,8 +46,8 @@ impl Emergency {
         }
     }
 
-    /// With what a request's fields say. They can raise what is known, never lower it: a client that forges the field makes
-    /// its own exchange cheaper, and nothing else. It goes on, for the filters that follow.
+    /// With what a request's fields say, where they are [heeded](Self::HEEDED). They can raise what is known, never lower it.
+    /// The field goes on, for the filters that follow.
     pub fn raised_by(self, fields: &Fields) -> Self {
         let said = fields.values(Self::FIELD).filter_map(Self::parse).max();
         said.map_or(self, |said| said.max(self))

@@ -20,6 +20,11 @@ pub struct RequestHead {
     /// The connection's client address without its port, text as the edge gives it (`192.0.2.1`, `2001:db8::1`).
     /// Filled only for a filter that wants it; `None` where the edge can't say.
     pub peer: Option<Bytes>,
+    /// `peer` is no connection's: the edge took it from `X-Forwarded-For`, and who connects stays unknown.
+    pub peer_forwarded: bool,
+    /// The route, by a name that all requests to the same next handler have in common. Filled only for a filter that wants
+    /// it, where the edge says it before the request goes on (Spin); see also [`Exchange::sent`](crate::Exchange::sent).
+    pub route: Option<Bytes>,
     /// Whether the request ends with its head: no body follows. Where the edge does not show how a message is framed
     /// (wasi:http), a GET or HEAD without `content-length` is taken to end.
     pub end: bool,
@@ -63,11 +68,11 @@ pub struct ResponseHead {
     /// About how many bytes of body follow, where a filter changed what was declared: set by
     /// [`transformed`](crate::representation::transformed).
     pub expected: Option<u64>,
-    /// No answer came from the origin: the edge made this one up (refused, reset, timed out).
+    /// No answer came from the origin: the edge made this one up (refused, reset, timed out). Of the answer to a [`Fetch`]
+    /// it says that this may be so: not every edge shows who sent it.
+    ///
+    /// [`Fetch`]: crate::Fetch
     pub unreached: bool,
-    /// The edge asked the origin for another path or host than the filter sent on (a rewrite of the route), so a request
-    /// of the filter's own would not reach the same resource. Filled only for a filter that wants it.
-    pub rerouted: bool,
 }
 
 impl ResponseHead {

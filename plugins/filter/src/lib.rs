@@ -57,7 +57,7 @@ pub use path::PathPattern;
 pub use percent::{comparable, form_decoded, normal_percent, percent_decoded, respelled};
 pub use script::{Script, Seen, SharedMemory};
 pub use service::Service;
-pub use step::{Answer, Change, Effect, Failed, Fetch, Fetched, Step, To};
+pub use step::{Answer, Change, Effect, FETCHED, Failed, Fetch, Fetched, Step, To, Way};
 pub use task::{Gate, Task};
 pub use time::Timestamp;
 pub use wants::Wants;
@@ -89,6 +89,9 @@ pub trait Filter {
     fn targets_are_hosts(&self) -> Result<(), ConfigError> {
         Ok(())
     }
+    /// Told once at load where what goes [`To::Onward`] passes by what the edge does to requests on their way: there it is
+    /// the same resource's only as far as [`Exchange::sent`] says so.
+    fn routes_rewrite(&self) {}
 }
 
 /// One request and its response, seen by one filter.
@@ -139,6 +142,9 @@ pub trait Exchange {
     }
     /// The trailer section, after the body's end.
     fn response_trailers(&mut self, _trailers: &mut Fields, _cx: &mut Cx<'_>) {}
+    /// After everything else, and only where the edge shows it then, to a filter that wants the route: how the request went
+    /// that was sent on, and that the origin answered.
+    fn sent(&mut self, _way: &Way) {}
 }
 
 impl<F: Filter + ?Sized> Filter for Box<F> {
@@ -159,5 +165,8 @@ impl<F: Filter + ?Sized> Filter for Box<F> {
     }
     fn targets_are_hosts(&self) -> Result<(), ConfigError> {
         (**self).targets_are_hosts()
+    }
+    fn routes_rewrite(&self) {
+        (**self).routes_rewrite();
     }
 }

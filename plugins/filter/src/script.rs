@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     Answer, Body, Chain, Cx, Effect, Emergency, Exchange, Failed, Fetch, Fetched, Fields, Filter,
-    Record, Reply, RequestHead, ResponseHead, Step, Task, Timestamp, To,
+    Record, Reply, RequestHead, ResponseHead, Step, Task, Timestamp, To, Way,
 };
 
 /// A shared store for scripts, with expiry; clone it into several scripts to play several workers.
@@ -56,6 +56,7 @@ pub struct Script {
     fetched: VecDeque<Result<Fetched, Failed>>,
     fetcher: Option<Box<FetchFn>>,
     store_down: bool,
+    way: Option<Way>,
     /// Spawned and not run yet.
     tasks: Vec<Box<dyn Task>>,
     held: bool,
@@ -142,6 +143,7 @@ impl Script {
             fetched: VecDeque::new(),
             fetcher: None,
             store_down: false,
+            way: None,
             tasks: Vec::new(),
             held: false,
         }
@@ -191,9 +193,9 @@ impl Script {
             path: part(1, "/"),
             fields: Fields::received(lines),
             peer: Some(Bytes::from("192.0.2.1")),
-            emergency: Emergency::NONE,
+            peer_forwarded: false,
             end: true,
-            bodiless: false,
+            ..RequestHead::default()
         };
         self.request_chunks.clear();
         self
@@ -201,6 +203,11 @@ impl Script {
     /// The client's address for the next request.
     pub fn peer(&mut self, address: &str) -> &mut Self {
         self.request.peer = Some(Bytes::copy_from_slice(address.as_bytes()));
+        self
+    }
+    /// The route of the next request, as an edge says it before it goes on.
+    pub fn route(&mut self, route: &str) -> &mut Self {
+        self.request.route = Some(Bytes::copy_from_slice(route.as_bytes()));
         self
     }
     /// The emergency level at the next request, for a filter that wants it.
@@ -323,11 +330,10 @@ impl Script {
         }
         self
     }
-    /// The route rewrites what the filter sends on.
-    pub fn rerouted(&mut self) -> &mut Self {
-        if let Some(head) = &mut self.origin {
-            head.rerouted = true;
-        }
+    /// How the edge says from now on that requests went; without it, it doesn't say.
+    pub fn went(&mut self, to: &str, rewritten: bool) -> &mut Self {
+        let to = to.to_owned();
+        self.way = Some(Way { rewritten, to });
         self
     }
     /// Keeps spawned tasks until [`run_tasks`](Self::run_tasks); else they run right after their exchange.
@@ -433,6 +439,18 @@ impl Script {
         self.settle(&mut seen);
         let is_head = request.method == "HEAD";
         seen.upstream = Some(request);
+        let seen = self.respond(&mut exchange, seen, is_head);
+        if let Some(way) = self.way.as_ref().filter(|_| !self.is_unreached()) {
+            exchange.sent(way);
+        }
+        seen
+    }
+
+    fn is_unreached(&self) -> bool {
+        self.origin.as_ref().is_some_and(|head| head.unreached)
+    }
+
+    fn respond(&mut self, exchange: &mut impl Exchange, mut seen: Seen, is_head: bool) -> Seen {
         self.now = self.now.plus(self.delay);
         let mut head = self.origin.clone().unwrap_or_default();
         head.end = head.end || is_head || matches!(head.status, 204 | 304);
@@ -456,7 +474,7 @@ impl Script {
         seen.status = head.status;
         seen.fields = head.fields;
         if !head.end {
-            self.run_body(body, &mut exchange, &mut seen);
+            self.run_body(body, exchange, &mut seen);
         }
         self.settle(&mut seen);
         seen

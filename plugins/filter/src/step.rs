@@ -55,7 +55,7 @@ pub enum Effect {
         /// How long the value matters after this update.
         ttl: Duration,
     },
-    /// Send a request of the filter's own and wait for the whole response.
+    /// Send a request of the filter's own and wait for the whole response, whose body has at most [`FETCHED`] bytes.
     Fetch(Fetch),
     /// Wait until the gate opens, where one is given, and no longer than the limit.
     Wait {
@@ -118,6 +118,19 @@ pub enum To {
 /// A whole response to a [`Fetch`].
 pub type Fetched = Reply;
 
+/// The most bytes of such a response's body; a longer one is [`Failed::TooLarge`].
+pub const FETCHED: usize = 8 << 20;
+
+/// How a request went that a filter sent on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Way {
+    /// The edge asked the origin for another path or host than the filter did (a rewrite of the route): a request of the
+    /// filter's own would not reach the same resource.
+    pub rewritten: bool,
+    /// Where it went, in the words of [`To::Named`].
+    pub to: String,
+}
+
 /// What came of an effect.
 #[derive(Debug)]
 pub enum Answer {
@@ -136,7 +149,7 @@ pub enum Answer {
 /// Why an effect did not happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Failed {
-    /// The value is over the store's bound.
+    /// The value is over the store's bound, the response over [`FETCHED`].
     TooLarge,
     /// The edge has no such store, cluster or function.
     Unsupported,

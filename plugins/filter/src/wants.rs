@@ -5,7 +5,8 @@
 pub struct Wants {
     /// [`RequestHead::peer`](crate::RequestHead::peer) is to be filled: a hostcall per request.
     pub peer: bool,
-    /// [`ResponseHead::rerouted`](crate::ResponseHead::rerouted) is to be filled: a hostcall or two per response.
+    /// [`RequestHead::route`](crate::RequestHead::route) is to be filled, and [`Exchange::sent`](crate::Exchange::sent) to be
+    /// called: a few hostcalls per request that goes on.
     pub route: bool,
     /// [`RequestHead::emergency`](crate::RequestHead::emergency) is to be filled.
     pub emergency: bool,

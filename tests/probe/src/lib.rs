@@ -11,7 +11,7 @@
 //! | `background=CLUSTER` | the same without waiting |
 //! | `task=CLUSTER` | a task fetches the same (where the request goes, if none is named) and keeps as many bytes as the status says under the object key `task` |
 //! | `lead`, `follow=MS` | the first opens a gate with its response's end or when it goes, the second waits there; whether the gate was open in `probe-gate` |
-//! | `came` | whether the origin answered, and whether the route rewrote the request, in `probe-came` |
+//! | `came` | whether the origin answered, in `probe-came` |
 //! | `store=KEY:LENGTH`, `load=KEY`, `remove=KEY` | objects; the outcome in `probe-object` |
 //! | `count=KEY` | adds one to a cell; the value before in `probe-count` |
 //! | `times=COUNT` | does so as often, each an update of its own, and says the first value |
@@ -80,7 +80,6 @@ impl Filter for Probe {
     fn wants(&self) -> Wants {
         Wants {
             peer: true,
-            route: true,
             exact_updates: true,
             shared_bytes: 64 << 20,
             ..Wants::default()
@@ -340,10 +339,10 @@ impl Exchange for Probing {
 
     fn response(&mut self, head: &mut ResponseHead, _: &mut Cx<'_>) -> Step {
         if self.has("came") {
-            let came = match (head.unreached, head.rerouted) {
-                (true, _) => "unreached",
-                (_, true) => "rerouted",
-                _ => "straight",
+            let came = if head.unreached {
+                "unreached"
+            } else {
+                "straight"
             };
             self.found.push(("probe-came", came.to_owned()));
         }

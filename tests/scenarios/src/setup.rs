@@ -60,6 +60,8 @@ pub struct Setup {
     pub http2_origin: bool,
     /// A server that the filters may reach: its address is its name on every host.
     pub server: Option<SocketAddr>,
+    /// Something in front says the emergency level: the filters take its field's word.
+    pub heeds_emergencies: bool,
     /// The components are those that import Spin's stores.
     pub spins_stores: bool,
     skipped: Vec<(Host, &'static str)>,
@@ -76,6 +78,11 @@ impl Setup {
     /// The origin speaks HTTP/2 with prior knowledge.
     pub fn http2_origin(mut self) -> Self {
         self.http2_origin = true;
+        self
+    }
+    /// Behind something that says the emergency level in a field.
+    pub fn heeds_emergencies(mut self) -> Self {
+        self.heeds_emergencies = true;
         self
     }
     /// With the components that import Spin's stores, where components run.
@@ -111,10 +118,15 @@ impl Setup {
             .collect();
         let store = self.reaches().map(|address| format!("+{address}"));
         format!(
-            "{}{}{}{}",
+            "{}{}{}{}{}",
             filters.join("+"),
             if self.http2_origin { "+h2" } else { "" },
             if self.spins_stores { "+spin" } else { "" },
+            if self.heeds_emergencies {
+                "+emergency"
+            } else {
+                ""
+            },
             store.unwrap_or_default()
         )
     }

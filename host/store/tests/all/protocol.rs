@@ -207,6 +207,8 @@ fn every_no_has_a_name() {
     let mut client = store.client();
     let good = ("authorization", "bearer 0123456789abcdef");
     let large = vec![0; 1025];
+    let groups = |count: usize| (0..count).map(|at| format!("{at:x},")).collect::<String>();
+    let (most, more) = (&groups(256)[..], &groups(257)[..]);
     for (method, path, fields, body, want) in [
         ("GET", "/kv/a", &[][..], &b""[..], "no-token"),
         (
@@ -231,6 +233,20 @@ fn every_no_has_a_name() {
             "PUT",
             "/kv/a",
             &[good, ("edgeweir-groups", "a b")],
+            b"",
+            "bad-request",
+        ),
+        (
+            "PUT",
+            "/kv/a",
+            &[good, ("edgeweir-groups", most)],
+            b"",
+            "201",
+        ),
+        (
+            "PUT",
+            "/kv/a",
+            &[good, ("edgeweir-groups", more)],
             b"",
             "bad-request",
         ),

@@ -3,14 +3,11 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use edgeweir_filter::{Failed, Fetch, Fetched, Reply, Timestamp};
+use edgeweir_filter::{FETCHED, Failed, Fetch, Fetched, Reply, Timestamp};
 
 use crate::agenda::{Agenda, Ticket};
 use crate::heads;
 use crate::hostcalls::{self, Buffer};
-
-/// The most of an answer's body that is taken over.
-const BODY_LIMIT: usize = 8 << 20;
 
 /// A call under way.
 pub struct Call {
@@ -74,7 +71,7 @@ pub fn receive(call: &Call, fields: u32, size: usize, now: Timestamp) -> Result<
     if fields == 0 {
         return Err(Failed::Unavailable);
     }
-    if size > BODY_LIMIT {
+    if size > FETCHED {
         return Err(Failed::TooLarge);
     }
     let head = heads::call_response(size == 0).map_err(|_| Failed::Unavailable)?;

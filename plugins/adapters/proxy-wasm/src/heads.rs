@@ -121,14 +121,24 @@ pub fn request(end: bool, wants_peer: bool) -> Result<(RequestHead, Received), S
         }
     }
     head.fields = Fields::received(lines);
-    head.peer = wants_peer.then(peer).flatten();
+    if wants_peer {
+        (head.peer, head.peer_forwarded) = peer();
+    }
     Ok((head, received))
 }
 
-/// The address of the client's end of the connection.
-fn peer() -> Option<Bytes> {
-    let address = hostcalls::property("source\0address").ok()?;
-    without_port(&address)
+/// The address of the client's end of the connection, and whether it is what Envoy takes for it instead: an entry of
+/// `X-Forwarded-For`, without `use_remote_address` or with `xff_num_trusted_hops`.
+fn peer() -> (Option<Bytes>, bool) {
+    let address = hostcalls::property("source\0address").unwrap_or_default();
+    let peer = without_port(&address);
+    let forwarded = peer.as_ref().is_some_and(|peer| portless(&address, peer));
+    (peer, forwarded)
+}
+
+/// Whether the port is 0, as of no connection: an entry of a field has none.
+fn portless(address: &[u8], host: &[u8]) -> bool {
+    address.len() > host.len() && address.ends_with(b":0")
 }
 
 /// `192.0.2.1:80` → `192.0.2.1`, `[2001:db8::1]:80` → `2001:db8::1`; `None` for what is no such address (a pipe's).
@@ -165,9 +175,14 @@ pub fn unreached(status: u16) -> bool {
             .is_ok_and(|details| details != b"via_upstream")
 }
 
-/// The head of the answer to a request of the filter's own.
+/// The head of the answer to a request of the filter's own. The host answers such a one itself where nobody else does, with
+/// what could be the origin's: it does not show who it was.
 pub fn call_response(end: bool) -> Result<ResponseHead, Status> {
-    read_response(Map::CallResponseHeaders, end).map(|(head, _)| head)
+    let (head, _) = read_response(Map::CallResponseHeaders, end)?;
+    Ok(ResponseHead {
+        unreached: matches!(head.status, 502..=504),
+        ..head
+    })
 }
 
 /// A request's head for a filter that reads nothing of it: there is no more in it than is asked for here. Of the field that
@@ -175,9 +190,11 @@ pub fn call_response(end: bool) -> Result<ResponseHead, Status> {
 pub fn unread_request(end: bool, wants_peer: bool, emergency: bool) -> (RequestHead, Received) {
     let mut head = RequestHead {
         end,
-        peer: wants_peer.then(peer).flatten(),
         ..RequestHead::default()
     };
+    if wants_peer {
+        (head.peer, head.peer_forwarded) = peer();
+    }
     if emergency
         && let Ok(said) = hostcalls::value(Map::RequestHeaders, Emergency::FIELD.as_bytes())
         && !said.is_empty()
@@ -385,19 +402,21 @@ mod tests {
 
     #[test]
     fn ports_are_stripped() {
-        for (address, want) in [
-            ("192.0.2.1:80", Some("192.0.2.1")),
-            ("192.0.2.1", Some("192.0.2.1")),
-            ("[2001:db8::1]:80", Some("2001:db8::1")),
-            ("2001:db8::1", Some("2001:db8::1")),
-            ("/run/pipe", None),
-            ("", None),
+        for (address, want, of_a_field) in [
+            ("192.0.2.1:80", Some("192.0.2.1"), false),
+            ("192.0.2.1", Some("192.0.2.1"), false),
+            ("192.0.2.1:0", Some("192.0.2.1"), true),
+            ("[2001:db8::1]:80", Some("2001:db8::1"), false),
+            ("[2001:db8::1]:0", Some("2001:db8::1"), true),
+            ("2001:db8::1", Some("2001:db8::1"), false),
+            ("2001:db8::0", Some("2001:db8::0"), false),
+            ("/run/pipe", None, false),
+            ("", None, false),
         ] {
-            assert_eq!(
-                without_port(address.as_bytes()).as_deref(),
-                want.map(str::as_bytes),
-                "{address}"
-            );
+            let host = without_port(address.as_bytes());
+            assert_eq!(host.as_deref(), want.map(str::as_bytes), "{address}");
+            let portless = host.is_some_and(|host| portless(address.as_bytes(), &host));
+            assert_eq!(portless, of_a_field, "{address}");
         }
     }
 }

@@ -142,6 +142,15 @@ mod raw {
 #[cfg(all(test, not(target_arch = "wasm32")))]
 use crate::fake::raw;
 
+#[cfg(all(test, not(target_arch = "wasm32")))]
+pub use crate::fake::variable;
+
+/// Whether the VM's environment has this variable.
+#[cfg(not(all(test, not(target_arch = "wasm32"))))]
+pub fn variable(name: &str) -> bool {
+    std::env::var_os(name).is_some()
+}
+
 /// Natively there is no host: every call answers `Unimplemented`.
 #[cfg(all(not(test), not(target_arch = "wasm32")))]
 mod raw {

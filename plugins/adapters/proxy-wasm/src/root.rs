@@ -13,7 +13,6 @@ use crate::agenda::{Agenda, Pending, Ticket};
 use crate::callout::{self, Call};
 use crate::cells::Cells;
 use crate::hostcalls;
-use crate::routes::Routes;
 use crate::shared::{Expect, HostData, Reader, SharedData};
 use crate::slots::{Geometry, Objects};
 use crate::tasks::{Cluster, Single, TASKS, Task};
@@ -46,14 +45,14 @@ pub struct Root {
     pub wants_peer: bool,
     /// The emergency level as last read, and when; nothing for a filter that does not want it.
     emergency: Option<Cell<(Emergency, Timestamp)>>,
+    /// A request's field may raise that level.
+    pub heeds_field: bool,
     /// Whether requests' heads are not read.
     pub blind_request: bool,
     /// Whether responses' heads are not read.
     pub blind_response: bool,
-    /// Whether responses say that the request was sent elsewhere.
+    /// Whether the filter learns how requests went.
     pub wants_route: bool,
-    /// What is known of where requests go.
-    pub routes: Routes,
     /// What it does at a time of its own.
     pub agenda: Rc<Agenda>,
     name: &'static str,
@@ -73,10 +72,12 @@ pub struct Root {
 impl Root {
     /// A filter in the root context of `agenda`; nothing is asked of the host yet.
     pub fn new(agenda: Rc<Agenda>, name: &'static str, chain: Chain) -> Self {
+        chain.routes_rewrite();
         let wants = chain.wants();
         Self {
             wants_peer: wants.peer,
             emergency: wants.emergency.then(Cell::default),
+            heeds_field: wants.emergency && hostcalls::variable(Emergency::HEEDED),
             wants_route: wants.route,
             blind_request: wants.blind_request,
             blind_response: wants.blind_response,
@@ -90,7 +91,6 @@ impl Root {
             )),
             cells: RefCell::default(),
             metrics: RefCell::default(),
-            routes: Routes::default(),
             stored: Cell::new(false),
             swept: Cell::new(Timestamp(0)),
             nonce: RandomState::new().hash_one(agenda.root()),

@@ -1,33 +1,17 @@
-//! Whether a route asks the origin for something else than the filter sent on.
+//! How a request went that a filter sent on.
 //!
 //! A host rewrites path and authority when the filter has let the request go, and Envoy shows a request again only when
-//! the exchange is logged, after its response. So what a route does is learnt from the exchange before: the first
-//! response by a way in each worker counts as rewritten, and a way on which a rewrite was seen once stays a
-//! rewriting one. A way is a route's name, its cluster, the authority and the path's first segment.
+//! the exchange is logged, after its response. So what became of it is learnt when it is over, and holds for what asks for the same.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use edgeweir_filter::Way;
 
 use crate::hostcalls;
-
-/// The most ways that are known; all others count as rewriting.
-const WAYS: usize = 1024;
-
-/// What is known of the ways of one filter's requests.
-#[derive(Default)]
-pub struct Routes {
-    random: RandomState,
-    /// Whether a way rewrites.
-    known: RefCell<HashMap<u64, bool>>,
-}
 
 /// A request as the filter sent it on.
 pub struct Sent {
     path: bytes::Bytes,
     authority: bytes::Bytes,
-    /// The way it went, once that was asked for.
-    way: Option<u64>,
+    answered: bool,
 }
 
 impl Sent {
@@ -36,54 +20,24 @@ impl Sent {
         Self {
             path,
             authority,
-            way: None,
+            answered: false,
         }
     }
 
-    /// Whether the host asked for something else; `None` when it doesn't show that now.
-    fn is_rewritten(&self) -> Option<bool> {
-        let path = hostcalls::property("request\0path").ok()?;
-        let authority = hostcalls::property("request\0host").ok()?;
-        Some(path != self.path || authority != self.authority)
-    }
-}
-
-impl Routes {
-    /// Whether the response that came is one to a rewritten request, as far as can be known.
-    pub fn rewrites(&self, sent: &mut Sent) -> bool {
-        if let Some(rewritten) = sent.is_rewritten() {
-            return rewritten;
-        }
-        let way = self.way(sent);
-        sent.way = Some(way);
-        let known = self.known.try_borrow();
-        known.ok().and_then(|known| known.get(&way).copied()) != Some(false)
+    /// A response came. One that the host or another filter made up says nothing: the request may not have come as far as to
+    /// what would have rewritten it.
+    pub fn answered(&mut self) {
+        self.answered = hostcalls::property("response\0code_details")
+            .is_ok_and(|details| details == b"via_upstream");
     }
 
-    /// Learns from an exchange that is over; nothing where the host doesn't show the request even now.
-    pub fn learn(&self, sent: &Sent) {
-        let (Some(way), Some(rewritten)) = (sent.way, sent.is_rewritten()) else {
-            return;
-        };
-        if let Ok(mut known) = self.known.try_borrow_mut()
-            && (known.len() < WAYS || known.contains_key(&way))
-        {
-            *known.entry(way).or_default() |= rewritten;
-        }
-    }
-
-    fn way(&self, sent: &Sent) -> u64 {
-        let property = |path| hostcalls::property(path).unwrap_or_default();
-        let segment = sent
-            .path
-            .split(|byte| matches!(byte, b'/' | b'?'))
-            .nth(1)
-            .unwrap_or_default();
-        self.random.hash_one((
-            property("xds\0route_name"),
-            property("xds\0cluster_name"),
-            &sent.authority,
-            segment,
-        ))
+    /// How it went, once the exchange is over; `None` where the host doesn't show that even then.
+    pub fn way(&self) -> Option<Way> {
+        let shown = |name| hostcalls::property(name).ok().filter(|_| self.answered);
+        let (path, authority) = (shown("request\0path")?, shown("request\0host")?);
+        Some(Way {
+            rewritten: path != self.path || authority != self.authority,
+            to: String::from_utf8(shown("xds\0cluster_name")?).ok()?,
+        })
     }
 }

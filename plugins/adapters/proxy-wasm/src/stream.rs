@@ -110,7 +110,7 @@ impl Stream {
         let (peer, now) = (self.root.wants_peer, hostcalls::now());
         let emergency = self.root.emergency(now);
         let (mut head, received) = match self.root.blind_request {
-            true => heads::unread_request(end, peer, emergency.is_some()),
+            true => heads::unread_request(end, peer, self.root.heeds_field),
             false => match heads::request(end, peer) {
                 Ok(read) => read,
                 Err(status) => return self.unreadable("request", status),
@@ -118,8 +118,9 @@ impl Stream {
         };
         self.begun = Some(now);
         self.method = head.method.clone();
-        if let Some(known) = emergency {
-            head.emergency = known.raised_by(&head.fields);
+        head.emergency = emergency.unwrap_or_default();
+        if self.root.heeds_field {
+            head.emergency = head.emergency.raised_by(&head.fields);
         }
         let step = self.exchange.request(
             &mut head,
@@ -156,8 +157,9 @@ impl Stream {
         };
         head.tail_closed = body::tail_closed(&head);
         head.unreached = heads::unreached(head.status);
-        let sent = self.sent.as_mut();
-        head.rerouted = sent.is_some_and(|sent| self.root.routes.rewrites(sent));
+        if let Some(sent) = &mut self.sent {
+            sent.answered();
+        }
         let step = self.exchange.response(
             &mut head,
             &mut Cx::new(now, &mut self.record).timed(&hostcalls::now),
@@ -180,10 +182,10 @@ impl Stream {
         Action::Continue
     }
 
-    /// The exchange is over: what became of its request is learnt.
+    /// The exchange is over: the filter learns how its request went.
     pub fn on_log(&mut self) {
-        if let Some(sent) = self.sent.take() {
-            self.root.routes.learn(&sent);
+        if let Some(way) = self.sent.take().and_then(|sent| sent.way()) {
+            self.exchange.sent(&way);
         }
     }
 

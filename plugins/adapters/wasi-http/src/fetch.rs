@@ -4,21 +4,18 @@ use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use edgeweir_filter::{Failed, Fetch, Fetched, Reply, RequestHead, ResponseHead, To};
+use edgeweir_filter::{FETCHED, Failed, Fetch, Fetched, Reply, RequestHead, ResponseHead, To};
 
 use crate::bindings::wasi::http::types::{ErrorCode, Request, RequestOptions, Response};
 use crate::bindings::wasi::http::{client, handler};
 use crate::body::{self, ReadFailed};
 use crate::{message, problem, time};
 
-/// Bytes of a response at most; a longer one is [`Failed::TooLarge`].
-const RESPONSE: usize = 4 << 20;
-
 /// Performs an `Effect::Fetch` that names its target. A component that has none is built without it and imports no client.
 pub type Fetcher = fn(Fetch) -> Pin<Box<dyn Future<Output = Result<Fetched, Failed>>>>;
 
-/// The fetcher over `wasi:http/client`: `to` is an authority, the body of the answer is at most 4 MiB, and the whole
-/// takes `timeout` at most. A request for another host than `to` is not sent: a guest can't set `Host`, the client makes it
+/// The fetcher over `wasi:http/client`: `to` is an authority, the body of the answer has at most [`FETCHED`] bytes, and
+/// the whole takes `timeout` at most. A request for another host than `to` is not sent: a guest can't set `Host`, the client makes it
 /// of the authority, and the answer would be another site's.
 pub fn fetcher(mut fetch: Fetch) -> Pin<Box<dyn Future<Output = Result<Fetched, Failed>>>> {
     Box::pin(async move {
@@ -94,7 +91,7 @@ async fn exchange<F: Future<Output = Result<Response, ErrorCode>>>(
     let body = if head.end {
         Vec::new()
     } else {
-        body::collect(response, head.content_length(), RESPONSE)
+        body::collect(response, head.content_length(), FETCHED)
             .await
             .map_err(|failed| match failed {
                 ReadFailed::TooLong => Failed::TooLarge,

@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::mem;
 use std::rc::Rc;
 
-use edgeweir_filter::{Chain, Configured, Cx, Filter, Level, Record, Timestamp, Wants, load};
+use edgeweir_filter::{
+    Chain, Configured, Cx, Emergency, Filter, Level, Record, Timestamp, Wants, load,
+};
 
 use crate::effects::Effects;
 use crate::fetch::Fetcher;
@@ -98,7 +100,8 @@ fn make<F: Configured>(json: &str, source: &str, fetcher: Option<Fetcher>) -> In
             Err(text)
         }
     };
-    let wants = chain.as_ref().map(Chain::wants).unwrap_or_default();
+    let mut wants = chain.as_ref().map(Chain::wants).unwrap_or_default();
+    wants.emergency &= std::env::var_os(Emergency::HEEDED).is_some();
     Instance {
         name: F::NAME,
         wants,

@@ -32,7 +32,7 @@ impl Refused {
 }
 
 /// A received request's head, with what the filter wants of it. The emergency level comes in a field, from a host that
-/// watches its resources.
+/// watches its resources and says so.
 pub(crate) fn request_head(request: &Request, wants: Wants) -> RequestHead {
     let fields = received(&request.get_headers());
     let authority = match request.get_authority() {
@@ -49,6 +49,12 @@ pub(crate) fn request_head(request: &Request, wants: Wants) -> RequestHead {
         true => Emergency::NONE.raised_by(&fields),
         false => Emergency::NONE,
     };
+    // The host appends, as with the address.
+    let route = fields
+        .values("spin-matched-route")
+        .last()
+        .filter(|_| wants.route);
+    let route = route.map(Bytes::copy_from_slice);
     RequestHead {
         scheme: scheme_bytes(request.get_scheme()),
         path: request
@@ -58,6 +64,8 @@ pub(crate) fn request_head(request: &Request, wants: Wants) -> RequestHead {
         authority,
         fields,
         peer,
+        route,
+        peer_forwarded: false,
         emergency,
         end,
         bodiless: false,

@@ -70,8 +70,9 @@ pub fn config(host: Host, setup: &Setup, port: u16, modules: &std::path::Path) -
         .map(|filter| quoted(filter.name))
         .collect();
     let mut file = format!(
-        "[monitor]\naccept_field = true\n\n[[listener]]\nname = \"main\"\nlisten = \"127.0.0.1:{port}\"\nupstream = \"origin\"\nfilters = [{}]\n\n\
+        "[monitor]\naccept_field = {}\n\n[[listener]]\nname = \"main\"\nlisten = \"127.0.0.1:{port}\"\nupstream = \"origin\"\nfilters = [{}]\n\n\
          [upstream.origin]\naddress = \"{origin}\"\nhttp2 = {http2}\n",
+        setup.heeds_emergencies,
         names.join(", ")
     );
     for filter in &setup.filters {

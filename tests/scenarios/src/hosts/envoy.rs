@@ -85,7 +85,14 @@ pub fn spawn(folder: &Path, name: &str, config: &str, workers: u32) -> Result<(H
 /// A bootstrap for these filters.
 pub fn bootstrap(setup: &Setup, modules: &Path, origin: SocketAddr) -> Value {
     let filters = setup.filters.iter();
-    let filters = filters.map(|filter| wasm(filter.name, &filter.config.to_string(), modules));
+    let filters = filters.map(|filter| {
+        let mut filter = wasm(filter.name, &filter.config.to_string(), modules);
+        if setup.heeds_emergencies {
+            filter["typed_config"]["config"]["vm_config"]["environment_variables"] =
+                json!({ "key_values": { "EDGEWEIR_EMERGENCY_FIELD": "1" } });
+        }
+        filter
+    });
     let mut all = cargo_edge::envoy::bootstrap(filters.collect(), origin, setup.http2_origin);
     if let Some(address) = setup.reaches()
         && let Some(clusters) = all["static_resources"]["clusters"].as_array_mut()

@@ -45,6 +45,9 @@ fn manifest(setup: &Setup) -> String {
     let store = store.map_or(String::new(), |address| format!(", \"http://{address}\""));
     let mut components = String::new();
     let mut environment = format!("EDGEWEIR_ORIGIN = \"http://{origin}\"");
+    if setup.heeds_emergencies {
+        environment.push_str(", EDGEWEIR_EMERGENCY_FIELD = \"1\"");
+    }
     let mut middleware = Vec::new();
     for filter in &setup.filters {
         let name = filter.name;

@@ -153,6 +153,64 @@ fn two_hosts_of_components_share_what_is_stored_and_purged() {
     shared(Host::WasiHttp);
 }
 
+/// A body that takes its time, and an invalidation meanwhile, at the same machine or at the other: a machine that starts
+/// afterwards knows of no invalidation.
+fn on_its_way(host: Host) {
+    let fleet = Fleet::start(host, "way", 5000);
+    // Each is in a group of its own.
+    let slow = |path: &str| {
+        Origin::text("")
+            .pieces(["o", "ld"])
+            .pause(Duration::from_millis(800))
+            .field("cache-control", "max-age=600")
+            .field("surrogate-key", path)
+    };
+    let tag = |path: &str| purge("/").field("surrogate-key", path);
+    let cases = [
+        ("/key", 0, purge("/key")),
+        ("/elsewhere", 1, purge("/elsewhere")),
+        ("/tag", 0, tag("/tag")),
+        ("/tag/elsewhere", 1, tag("/tag/elsewhere")),
+        ("/unsafe", 0, request("POST", "/unsafe")),
+    ];
+    for (path, at, invalidation) in &cases {
+        fleet.does(&slow(path));
+        let address = fleet.machines[0].address;
+        let whole = format!("/{}{path}", fleet.segment);
+        let client = thread::spawn(move || client::exchange(address, &get("/"), &whole));
+        thread::sleep(Duration::from_millis(300));
+        fleet.does(&fresh("new"));
+        let done = fleet.send(*at, invalidation);
+        assert_eq!(done.status, 200, "{path}: {}", done.body_text());
+        let seen = client.join().expect("a client").expect("a response");
+        assert_eq!(seen.body_text(), "old", "{path}");
+    }
+    thread::sleep(BOUND);
+    let started = hosts::start(host, &setup(fleet.stores[0].address, 5000));
+    let started = started.expect("it starts").expect("it is there");
+    for (path, ..) in &cases {
+        let whole = format!("/{}{path}", fleet.segment);
+        let seen = client::exchange(started.address, &get("/"), &whole).expect("a response");
+        let said = seen.text("cache-status");
+        assert_eq!(seen.body_text(), "new", "{path}: {said}");
+    }
+}
+
+#[test]
+fn what_was_on_its_way_to_envoy_during_a_purge_does_not_come_back() {
+    on_its_way(Host::Envoy);
+}
+
+#[test]
+fn what_was_on_its_way_to_a_module_during_a_purge_does_not_come_back() {
+    on_its_way(Host::ProxyWasm);
+}
+
+#[test]
+fn what_was_on_its_way_to_a_component_during_a_purge_does_not_come_back() {
+    on_its_way(Host::WasiHttp);
+}
+
 /// Components for Spin need no store between them and Redis: they speak its protocol over `spin:redis`.
 fn over_redis(redis: &Redis, timeout_ms: u64) -> Running {
     let address = redis.url().replace("redis://", "");

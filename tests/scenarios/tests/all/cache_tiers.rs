@@ -147,16 +147,89 @@ fn a_purge_reaches_keys_with_more_parts() {
     let key = json!({ "key": { "headers": ["x-plan"] } });
     let (store, setup) = with_store(json!({}), key);
     on_each_host("a_purge_reaches_keys_with_more_parts", &setup, |edge| {
-        let paid = get("/a").field("x-plan", "paid");
-        let before = store.counted("puts");
-        edge.send(&paid, &fresh("kept"));
-        waits(&store, "not written", |it| it.counted("puts") > before);
+        let long = format!("/{}", "a".repeat(2500));
+        for path in ["/a", &long] {
+            let paid = get(path).field("x-plan", "paid");
+            let before = store.counted("puts");
+            edge.send(&paid, &fresh("kept"));
+            waits(&store, "not written", |it| it.counted("puts") > before);
+            edge.restart();
+            let seen = edge.send(&paid, &Origin::status(500));
+            let said = seen.text("cache-status");
+            assert_eq!(seen.body_text(), "kept", "{said}");
+            let free = edge.send(&get(path).field("x-plan", "free"), &fresh("free"));
+            assert_eq!(free.body_text(), "free");
+            let answer = edge.send(&purge(path), &Origin::status(500));
+            assert_eq!(answer.status, 200, "{}", answer.body_text());
+            edge.restart();
+            let seen = edge.send(&paid, &fresh("new"));
+            assert_eq!(seen.body_text(), "new", "{}", seen.text("cache-status"));
+        }
+    });
+}
+
+#[test]
+fn every_variant_outlives_the_edge() {
+    let (store, setup) = with_store(json!({}), json!({}));
+    on_each_host("every_variant_outlives_the_edge", &setup, |edge| {
+        let asks = |coding: &str| get("/a").field("accept-encoding", coding);
+        for coding in ["br", "gzip"] {
+            let before = store.counted("puts");
+            edge.send(
+                &asks(coding),
+                &fresh(coding).field("vary", "accept-encoding"),
+            );
+            // The variant, and the fields that tell variants apart.
+            waits(&store, "not written", |it| it.counted("puts") > before + 1);
+        }
+        for order in [["br", "gzip"], ["gzip", "br"]] {
+            edge.restart();
+            for coding in order {
+                let seen = edge.send(&asks(coding), &Origin::status(500));
+                let said = seen.text("cache-status");
+                assert_eq!(seen.body_text(), coding, "{order:?}: {said}");
+                assert!(said.contains("; hit"), "{order:?}: {said}");
+            }
+        }
         let answer = edge.send(&purge("/a"), &Origin::status(500));
         assert_eq!(answer.status, 200, "{}", answer.body_text());
         edge.restart();
-        let seen = edge.send(&paid, &fresh("new"));
-        assert_eq!(seen.body_text(), "new", "{}", seen.text("cache-status"));
+        for coding in ["br", "gzip"] {
+            let new = fresh("new").field("vary", "accept-encoding");
+            let seen = edge.send(&asks(coding), &new);
+            assert_eq!(seen.body_text(), "new", "{}", seen.text("cache-status"));
+        }
     });
+}
+
+#[test]
+fn many_groups_of_one_cost_the_others_nothing() {
+    let (store, setup) = with_store(json!({}), json!({ "max_groups": 255 }));
+    on_each_host(
+        "many_groups_of_one_cost_the_others_nothing",
+        &setup,
+        |edge| {
+            let groups: Vec<String> = (0..255).map(|at| format!("g{at}")).collect();
+            let many = Origin::text("kept")
+                .field("cache-control", "max-age=600")
+                .field("surrogate-key", groups.join(" "));
+            for at in 0..4 {
+                let before = store.counted("puts");
+                edge.send(&get(&format!("/many/{at}")), &many);
+                waits(&store, "not written", |it| it.counted("puts") > before);
+            }
+            store_one(edge, &store, "/other");
+            edge.restart();
+            for path in ["/many/0", "/other"] {
+                is_kept(edge, path);
+            }
+            let by_the_last = purge("/many").field("surrogate-key", "g254");
+            assert_eq!(edge.send(&by_the_last, &Origin::status(500)).status, 200);
+            edge.restart();
+            is_gone(edge, "/many/0");
+            is_kept(edge, "/other");
+        },
+    );
 }
 
 #[test]

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use edgeweir_scenarios::client::Client;
-use edgeweir_scenarios::{Edge, Host, Origin, Request, Seen, Setup, get, on_each_host, ratelimit};
+use edgeweir_scenarios::client::{self, Client};
+use edgeweir_scenarios::hosts::{self, envoy};
+use edgeweir_scenarios::{
+    Edge, Host, Origin, Request, Seen, Setup, get, on_each_host, origin, ratelimit,
+};
 use serde_json::{Value, json};
 
 /// What the limits count, one scenario and host apart from the others on the same edge.
@@ -43,6 +46,35 @@ on_each_host!(
         assert_eq!(from(format!("{network}:2::1")), 200, "another network");
     }
 );
+
+/// Without `use_remote_address` Envoy takes the field's last entry for the address of the connection.
+#[test]
+fn a_client_chooses_no_key_where_envoy_believes_the_field() {
+    let modules = hosts::modules().expect("the modules are built");
+    let folder = hosts::folder(Host::Envoy).expect("a folder");
+    let setup = Setup::of([ratelimit(json!({
+        "trusted_hops": 1,
+        "rules": [{ "limits": [{ "rate": "3/hour" }] }]
+    }))]);
+    let mut config = envoy::bootstrap(&setup, &modules, origin::server().http1);
+    let manager = config.pointer_mut(
+        "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/use_remote_address",
+    );
+    *manager.expect("the connection manager's") = false.into();
+    let edge = envoy::run(&folder, "envoy.json", &config.to_string(), 1).expect("Envoy starts");
+    let refused = |of: &dyn Fn(u8) -> String| {
+        let statuses = (0..6).map(|at| {
+            let asks = get("/").field("x-forwarded-for", of(at));
+            let seen = client::exchange(edge.address, &asks, "/");
+            seen.expect("a response").status
+        });
+        statuses.filter(|status| *status == 429).count()
+    };
+    let spoofed = |at| format!("203.0.113.{at}, 198.51.100.7");
+    assert_eq!(refused(&spoofed), 3, "one client");
+    let others = |at| format!("203.0.113.1, 198.51.101.{at}");
+    assert_eq!(refused(&others), 0, "clients of their own");
+}
 
 /// A token with these claims; nobody checks its signature.
 fn bearer(claims: &Value) -> String {
@@ -152,6 +184,7 @@ on_each_host!(
         "emergency": [50, 20, 10],
         "limits": [{ "rate": "20/hour" }]
     }] }))])
+    .heeds_emergencies()
     .except(Host::Pure, "its script says the level itself"),
     |edge| {
         for (level, want) in [("0", 20), ("1", 10), ("2", 4), ("3", 2)] {
@@ -160,6 +193,20 @@ on_each_host!(
                 .field("edgeweir-emergency", level);
             assert_eq!(admitted(edge, &asks, 25), want, "level {level}");
         }
+    }
+);
+
+on_each_host!(
+    a_clients_own_emergency_takes_nothing_from_others,
+    [ratelimit(json!({ "rules": [{
+        "name": "all", "key": [], "emergency": [50, 20, 1],
+        "limits": [{ "rate": "20/hour" }]
+    }] }))],
+    |edge| {
+        let asks = get("/a");
+        let worst = asks.clone().field("edgeweir-emergency", "3");
+        assert_eq!(admitted(edge, &worst, 10), 10);
+        assert_eq!(admitted(edge, &asks, 15), 10, "each took one cell");
     }
 );
 

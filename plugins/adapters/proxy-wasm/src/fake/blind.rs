@@ -1,7 +1,7 @@
 //! Exchanges of a filter that reads no heads: what it is given, and what that costs.
 
 use edgeweir_filter::{
-    Body, Chain, Cx, Exchange, Filter, Reply, RequestHead, ResponseHead, Step, Wants,
+    Body, Chain, Cx, Emergency, Exchange, Filter, Reply, RequestHead, ResponseHead, Step, Wants,
 };
 
 use super::{HOST, done, host, owned};
@@ -69,8 +69,9 @@ fn exchange(id: u32, method: &str, emergency: &str) -> (Vec<&'static str>, Vec<S
     (host(|host| std::mem::take(&mut host.calls)), done())
 }
 
-fn begin() {
+fn begin(variables: &[&'static str]) {
     HOST.take();
+    host(|host| host.variables = variables.to_vec());
     vm::install(Module {
         name: "admit",
         load: |_| Ok(Chain::of(Admit)),
@@ -83,14 +84,13 @@ fn begin() {
 
 #[test]
 fn a_filter_that_reads_no_heads_costs_no_copy_of_them() {
-    begin();
+    begin(&[]);
     let (calls, _) = exchange(3, "GET", "0");
     assert_eq!(
         calls,
         [
             "proxy_get_current_time_nanoseconds",
             "proxy_get_property",
-            "proxy_get_header_map_value",
             "proxy_replace_header_map_value",
             "proxy_add_header_map_value",
         ]
@@ -99,8 +99,16 @@ fn a_filter_that_reads_no_heads_costs_no_copy_of_them() {
 
 #[test]
 fn a_field_raises_the_level_of_a_request_that_is_not_read() {
-    begin();
+    begin(&[Emergency::HEEDED]);
     let (calls, told) = exchange(3, "GET", "2");
     assert!(calls.contains(&"proxy_send_local_response"), "{calls:?}");
     assert!(told.iter().any(|what| what.contains("429")), "{told:?}");
+}
+
+#[test]
+fn a_clients_field_raises_nothing() {
+    begin(&[]);
+    let (calls, told) = exchange(3, "GET", "3");
+    assert!(!calls.contains(&"proxy_send_local_response"), "{calls:?}");
+    assert!(!told.iter().any(|what| what.contains("429")), "{told:?}");
 }

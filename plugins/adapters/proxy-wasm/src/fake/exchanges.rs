@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use edgeweir_filter::{
-    Body, Chain, Cx, Effect, Exchange, Filter, Reply, RequestHead, ResponseHead, Step,
+    Body, Chain, Cx, Effect, Exchange, Filter, Reply, RequestHead, ResponseHead, Step, Wants, Way,
 };
 
 use super::{HOST, done, host, owned};
@@ -22,6 +22,12 @@ impl Filter for Plan {
     }
     fn exchange(&self) -> Box<dyn Exchange> {
         Box::new(Plan(self.0.clone(), String::new()))
+    }
+    fn wants(&self) -> Wants {
+        Wants {
+            route: true,
+            ..Wants::default()
+        }
     }
 }
 
@@ -82,6 +88,9 @@ impl Exchange for Plan {
         if end && self.1 != "/no-tail" {
             out.push(b'!');
         }
+    }
+    fn sent(&mut self, Way { rewritten, to }: &Way) {
+        self.0.borrow_mut().push(format!("{to} {rewritten}"));
     }
 }
 
@@ -314,6 +323,57 @@ fn a_body_that_is_given_up_is_answered_or_broken_off() {
     play.response(&[OK]);
     assert_eq!(play.body("ab", false).0, Action::Pause);
     assert_eq!(done().last().map(String::as_str), Some("close 1"));
+}
+
+#[test]
+fn how_a_request_went_is_learnt_when_it_is_over() {
+    let (path, at) = (&b"request\0path"[..], &b"request\0host"[..]);
+    let details = &b"response\0code_details"[..];
+    for (name, shown, told) in [
+        (
+            "as it came",
+            &[(path, "/"), (at, "")][..],
+            Some("origin false"),
+        ),
+        (
+            "another path",
+            &[(path, "/x"), (at, "")],
+            Some("origin true"),
+        ),
+        (
+            "another host",
+            &[(path, "/"), (at, "b")],
+            Some("origin true"),
+        ),
+        ("not shown", &[], None),
+        (
+            "the host's own answer, before anything was rewritten",
+            &[(path, "/"), (at, ""), (details, "direct_response")],
+            None,
+        ),
+    ] {
+        let (mut play, _) = Play::of("/");
+        host(|host| {
+            let early = shown.iter().filter(|(name, _)| *name == details);
+            host.shown.extend(early.copied());
+        });
+        play.response(&[OK]);
+        // What a reply in place of the response makes of it.
+        host(|host| {
+            host.shown.insert(details, "edgeweir");
+            host.shown.extend(shown.iter().copied());
+        });
+        play.stream.on_log();
+        assert_eq!(
+            play.told(),
+            Vec::from_iter(told.map(str::to_owned)),
+            "{name}"
+        );
+    }
+    let (mut play, _) = Play::of("/reply");
+    host(|host| host.shown.extend([(path, "/reply"), (at, "")]));
+    play.stream.on_log();
+    assert_eq!(play.told(), [""; 0], "it went nowhere");
 }
 
 #[test]

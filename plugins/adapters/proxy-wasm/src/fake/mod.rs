@@ -21,10 +21,14 @@ struct Host {
     /// Nanoseconds since the first second.
     time: u64,
     shared: HashMap<Vec<u8>, (Vec<u8>, u32)>,
+    /// Properties besides those that are always the same.
+    shown: HashMap<&'static [u8], &'static str>,
     counters: Vec<String>,
     token: u32,
     /// Every hostcall, by name.
     calls: Vec<&'static str>,
+    /// The variables of the environment.
+    variables: Vec<&'static str>,
     /// The next calls of this name are refused, so many of them.
     refused: (&'static str, u32),
 }
@@ -35,6 +39,11 @@ thread_local! {
 
 fn host<T>(call: impl FnOnce(&mut Host) -> T) -> T {
     HOST.with_borrow_mut(call)
+}
+
+/// Whether the environment has this variable.
+pub fn variable(name: &str) -> bool {
+    host(|host| host.variables.contains(&name))
 }
 
 /// The functions a module imports; those no test needs are refused.
@@ -96,7 +105,10 @@ pub mod raw {
         size: *mut usize,
     ) -> u32 {
         called("proxy_get_property");
-        let value = match &unsafe { bytes(path, path_size) }[..] {
+        let path = unsafe { bytes(path, path_size) };
+        let shown = host(|host| host.shown.get(&path[..]).copied());
+        let value = match &path[..] {
+            _ if shown.is_some() => shown.unwrap_or_default(),
             b"source\0address" => "192.0.2.1:80",
             b"xds\0cluster_name" => "origin",
             b"response\0code_details" => "via_upstream",
