@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use edgeweir_host_chain::{Layer, Meter};
+use edgeweir_host_chain::{Emergency, Layer, Meter};
 use edgeweir_host_formats::spin::Store;
 use edgeweir_host_formats::{component, settings};
 use edgeweir_host_proxy_wasm as proxy_wasm;
@@ -291,11 +291,7 @@ impl<'a> Loader<'a> {
                 Some(raw) => raw.vm_configuration.clone(),
                 None => text(&filter.vm_config).unwrap_or_default().into_bytes(),
             },
-            environment: filter
-                .environment
-                .as_ref()
-                .map(|it| it.get_ref().clone())
-                .unwrap_or_default(),
+            environment: environment(filter),
             root_id: text(&filter.root_id).unwrap_or_default(),
             vm_id: text(&filter.vm_id)
                 .or_else(|| filter.shares.clone())
@@ -365,11 +361,7 @@ impl<'a> Loader<'a> {
                 self.runtimes.components.insert(runtime).clone()
             }
         };
-        let mut environment: BTreeMap<String, String> = filter
-            .environment
-            .as_ref()
-            .map(|it| it.get_ref().clone())
-            .unwrap_or_default();
+        let mut environment = environment(filter);
         if let Some(settings) = settings {
             let variable = configuration_variable(file);
             environment.entry(variable).or_insert(settings);
@@ -502,6 +494,15 @@ fn of_the_other_abi(filter: &Filter, abi: Abi) -> Option<(Range<usize>, &'static
     fields
         .into_iter()
         .find_map(|(span, field)| span.map(|span| (span, field)))
+}
+
+/// A filter's environment, and that this host takes the field of the emergency level off clients.
+fn environment(filter: &Filter) -> BTreeMap<String, String> {
+    let own = filter.environment.as_ref();
+    let mut all = own.map(|it| it.get_ref().clone()).unwrap_or_default();
+    all.entry(Emergency::HEEDED.to_owned())
+        .or_insert_with(|| "1".to_owned());
+    all
 }
 
 /// The environment variable a component reads its configuration from.

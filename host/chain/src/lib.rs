@@ -44,6 +44,8 @@ pub struct Emergency(pub u8);
 impl Emergency {
     /// The request field, a digit, in which components are told. A client's own is taken off.
     pub const FIELD: &str = "edgeweir-emergency";
+    /// The environment variable by which filters learn that the field is no client's.
+    pub const HEEDED: &str = "EDGEWEIR_EMERGENCY_FIELD";
     /// The shared value, a digit, in which proxy-wasm modules are told.
     pub const SHARED: &[u8] = b"edgeweir.emergency";
 

@@ -103,7 +103,7 @@ impl Failure {
             Self::Disk(why) => format!("the change could not be written down: {why}"),
             Self::Unreachable(why) | Self::Denied(why) | Self::NotReady(why) | Self::Broken(why) => why.clone(),
             Self::TimedOut => "Redis did not answer in time; what was asked may still happen".to_owned(),
-            Self::OutOfMemory => "Redis is at its maxmemory and evicts nothing: raise it, or set maxmemory-policy volatile-ttl".to_owned(),
+            Self::OutOfMemory => "Redis is at its maxmemory and evicts nothing: raise it, or keep cached responses in a Redis of their own".to_owned(),
             Self::BreakerOpen => "Redis failed several times in a row and is asked again in a moment".to_owned(),
         }
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::backend::{Decided, Failure, Found, Put};
 use crate::decision::limit_name;
 use crate::journal::{Journal, Sync};
-use crate::limit::{self, Limit, State};
+use crate::limit::{self, Kept as Counted, Limit, State};
 use crate::news::Board;
 use crate::pattern::What;
 use crate::shelf::{self, Bounds, Change, Deleted, Record, Shelf, Space, Written};
@@ -258,12 +258,12 @@ fn decide(
     // A state past its time says nothing that an absent one does not.
     let before = shelf
         .any(&key)
-        .and_then(|record| states(&record.value, &ask.limits));
-    let decision = ask.decide(before.as_deref(), now);
+        .and_then(|record| counted(&record.value, &ask.limits));
+    let decision = ask.decide(before.as_ref(), now);
     if let Some(after) = &decision.after {
         let record = Record {
             version: 0,
-            expires: limit::expires(&ask.limits, after).div_ceil(1_000_000),
+            expires: limit::expires(&ask.limits, &after.states).div_ceil(1_000_000),
             uri: Vec::new(),
             groups: Vec::new(),
             value: packed(after),
@@ -276,9 +276,10 @@ fn decide(
     Ok(decision.standings)
 }
 
-fn packed(states: &[State]) -> Bytes {
-    let mut out = Vec::with_capacity(states.len() * 16);
-    for state in states {
+/// The states, then when they were written.
+fn packed(counted: &Counted) -> Bytes {
+    let mut out = Vec::with_capacity(counted.states.len() * 16 + 8);
+    for state in &counted.states {
         match state {
             State::Gcra(tat) => out.extend(tat.to_le_bytes()),
             State::Window {
@@ -292,10 +293,11 @@ fn packed(states: &[State]) -> Bytes {
             }
         }
     }
+    out.extend(counted.written.map(u64::to_le_bytes).into_iter().flatten());
     out.into()
 }
 
-fn states(value: &[u8], limits: &[Limit]) -> Option<Vec<State>> {
+fn counted(value: &[u8], limits: &[Limit]) -> Option<Counted> {
     let mut rest = value;
     let mut states = Vec::with_capacity(limits.len());
     for limit in limits {
@@ -316,7 +318,12 @@ fn states(value: &[u8], limits: &[Limit]) -> Option<Vec<State>> {
             }
         });
     }
-    rest.is_empty().then_some(states)
+    let written = match rest {
+        // As they were before the time was kept.
+        [] => None,
+        rest => Some(u64::from_le_bytes(rest.try_into().ok()?)),
+    };
+    Some(Counted { states, written })
 }
 
 fn nanos() -> u64 {

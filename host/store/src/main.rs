@@ -1,7 +1,7 @@
 //! The store alone, as a program of its own: what `edgeweir store` is, without the rest of the host.
 #![forbid(unsafe_code)]
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -20,11 +20,13 @@ fn main() -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // Where nobody reads any more, there is nobody to tell: it would be the end of what logs.
+        .log_internal_errors(false)
         .init();
     match edgeweir_host_store::command::execute(&Arguments::parse().store) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("edgeweir-store: {error:#}");
+            let _ = writeln!(std::io::stderr(), "edgeweir-store: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -346,11 +346,7 @@ impl Redis {
 
     /// What it is, in a line; without passwords.
     pub fn describe(&self) -> String {
-        let shown = |url: &String| match (url.split_once("://"), url.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-            _ => url.clone(),
-        };
-        let urls: Vec<String> = self.settings.urls.iter().map(shown).collect();
+        let urls: Vec<String> = self.settings.urls.iter().map(|url| shown(url)).collect();
         format!(
             "{} {}, keys {{{}:0}}…, {} part(s), answers within {} ms; bounded by its maxmemory",
             if self.settings.cluster {
@@ -492,6 +488,15 @@ impl Asked<'_, '_> {
             Self::Script(call) => call.invoke_async(connection).await,
             Self::Command(command) => command.query_async(connection).await,
         }
+    }
+}
+
+/// An address without what may be a password: the user's part, and the query, which says it of a Unix socket.
+fn shown(url: &str) -> String {
+    let bare = url.split(['?', '#']).next().unwrap_or_default();
+    match (bare.split_once("://"), bare.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        _ => bare.to_owned(),
     }
 }
 
@@ -641,5 +646,39 @@ impl Breaker {
 
     fn end(&self) -> u64 {
         self.now() + u64::try_from(BREAK.as_millis()).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_is_shown() {
+        for (url, want) in [
+            (
+                "redis://cache.example:6379/1",
+                "redis://cache.example:6379/1",
+            ),
+            (
+                "redis://user:secret@cache.example/1",
+                "redis://cache.example/1",
+            ),
+            ("rediss://:sec@ret@cache.example", "rediss://cache.example"),
+            (
+                "redis+unix:///run/x.sock?db=1&pass=secret",
+                "redis+unix:///run/x.sock",
+            ),
+            (
+                "redis+unix:///run/x.sock?user=a&pass=sec@ret",
+                "redis+unix:///run/x.sock",
+            ),
+            (
+                "redis://:secret@cache.example/1?protocol=resp3#x",
+                "redis://cache.example/1",
+            ),
+        ] {
+            assert_eq!(shown(url), want);
+        }
     }
 }

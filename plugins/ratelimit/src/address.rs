@@ -15,7 +15,8 @@ pub struct Client {
 
 impl Client {
     /// The client's address: the connection's, or with trusted hops the entry of `X-Forwarded-For` that the outermost
-    /// trusted proxy appended. What a client writes itself stands further left and is never reached.
+    /// trusted proxy appended. What a client writes itself stands further left and is never reached, whether the edge
+    /// knows the connection's address or not: the proxy at its other end is one of those trusted.
     pub fn address(&self, head: &RequestHead) -> Option<IpAddr> {
         let peer = head.peer.as_deref().and_then(parse);
         if self.trusted_hops == 0 {
@@ -25,17 +26,19 @@ impl Client {
         let entries = head.fields.values("x-forwarded-for");
         let entries = entries.flat_map(|line| line.split(|&byte| byte == b','));
         let entries = entries.map(<[u8]>::trim_ascii);
-        let mut chain: Vec<Option<IpAddr>> = entries
-            .filter(|entry| !entry.is_empty())
-            .map(parse)
-            .collect();
-        // The edge itself may have appended the connection's address already, as Envoy does.
-        if peer.is_some() && chain.last() != Some(&peer) {
-            chain.push(peer);
+        let mut chain: Vec<&[u8]> = entries.filter(|entry| !entry.is_empty()).collect();
+        // The edge itself may have appended the connection's address already, as Envoy does: without a port.
+        let connection = peer.filter(|_| !head.peer_forwarded);
+        if connection.is_some() && chain.last().and_then(|entry| bare(entry)) == connection {
+            chain.pop();
         }
         let hops = usize::from(self.trusted_hops);
         // The furthest entry that trusted proxies vouch for; an unreadable one ends the search before it.
-        let vouched = chain.iter().rev().take(hops + 1).map_while(|entry| *entry);
+        let vouched = chain
+            .iter()
+            .rev()
+            .take(hops)
+            .map_while(|entry| parse(entry));
         vouched.last().or(peer)
     }
 
@@ -109,6 +112,12 @@ fn leading(width: u32, prefix: u8) -> u128 {
     let rest = width.saturating_sub(u32::from(prefix));
     let all = u128::MAX >> (128 - width);
     all & u128::MAX.checked_shl(rest).unwrap_or(0)
+}
+
+/// An address alone; IPv4 in IPv6 is IPv4.
+fn bare(text: &[u8]) -> Option<IpAddr> {
+    let address = std::str::from_utf8(text).ok()?.parse::<IpAddr>().ok()?;
+    Some(address.to_canonical())
 }
 
 /// An address as an edge or a proxy writes it, with or without a port; IPv4 in IPv6 is IPv4.
@@ -208,6 +217,28 @@ mod tests {
                 PEER,
             ),
             ("nobody knows", 0, None, &["203.0.113.9"], None),
+            (
+                "a connection without an address is the trusted proxy's",
+                1,
+                None,
+                &["10.0.0.1, 203.0.113.9"],
+                Some("203.0.113.9"),
+            ),
+            (
+                "two proxies, the nearer one's connection without an address",
+                2,
+                None,
+                &["10.0.0.1, 203.0.113.9, 198.51.100.1"],
+                Some("203.0.113.9"),
+            ),
+            ("nobody says", 1, None, &[], None),
+            (
+                "a client at the proxy's address, with its port",
+                1,
+                PEER,
+                &["203.0.113.9, 192.0.2.1:4711"],
+                PEER,
+            ),
         ] {
             let client = Client {
                 trusted_hops: hops,
@@ -257,20 +288,32 @@ mod tests {
         #[test]
         fn a_spoofed_field_never_moves_the_address(
             spoofed in prop::collection::vec("[0-9a-f.:, \"\\\\]{0,30}|unknown|10\\.0\\.0\\.1|192\\.0\\.2\\.1", 0..6),
-            hops in 1u8..5, appended in any::<bool>()
+            hops in 1u8..5, edge in 0u8..4
         ) {
             let client = Client { trusted_hops: hops, ipv6_prefix: 64 };
             // The outermost trusted proxy appends the client, each further one the proxy before it.
             let mut vouched = vec!["203.0.113.9".to_owned()];
             vouched.extend((1..hops).map(|hop| format!("198.51.100.{hop}")));
-            if appended {
-                vouched.push("192.0.2.1".to_owned());
-            }
+            let (peer, forwarded) = match edge {
+                // It knows the connection's address, and appends it or not.
+                0 => (Some("192.0.2.1".to_owned()), false),
+                1 => {
+                    vouched.push("192.0.2.1".to_owned());
+                    (Some("192.0.2.1".to_owned()), false)
+                }
+                // It knows none, or takes the last entry for it.
+                2 => (None, false),
+                _ => (vouched.last().cloned(), true),
+            };
+            let head = |lines: &[&str]| RequestHead {
+                peer_forwarded: forwarded,
+                ..head(peer.as_deref(), lines)
+            };
             let all: Vec<&str> = spoofed.iter().chain(&vouched).map(String::as_str).collect();
             let want: Option<IpAddr> = "203.0.113.9".parse().ok();
-            prop_assert_eq!(client.address(&head(Some("192.0.2.1"), &all)), want);
+            prop_assert_eq!(client.address(&head(&all)), want);
             let one_line = all.join(", ");
-            prop_assert_eq!(client.address(&head(Some("192.0.2.1"), &[&one_line])), want);
+            prop_assert_eq!(client.address(&head(&[&one_line])), want);
         }
     }
 }

@@ -69,7 +69,7 @@ impl Gcra {
     }
 
     /// The interval and the span of so many percent of the rate over a state that the whole limit writes too: the span is
-    /// never shorter, since a state beyond it would count as a clock set back. In any time it admits at most so many percent
+    /// never shorter, since a state beyond it refuses until it has come back. In any time it admits at most so many percent
     /// of what the whole limit does, and one cell.
     pub fn slowed(&self, percent: u8) -> (u64, u64) {
         let percent = u64::from(percent.clamp(1, 100));

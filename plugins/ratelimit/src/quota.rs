@@ -11,8 +11,7 @@ use crate::wire::{Limits, MOST_SPAN};
 pub const MOST_BYTES: usize = 64;
 /// Bytes before the limits' own: what tells layouts apart.
 const LABEL: usize = 4;
-/// Tables that limits are kept in. Limits of one layout are always in the same, so that a full table has keys of
-/// unlike limits share a value only where two layouts meet in one of these.
+/// Tables that limits are kept in.
 const TABLES: [&str; 16] = [
     "limits-0", "limits-1", "limits-2", "limits-3", "limits-4", "limits-5", "limits-6", "limits-7",
     "limits-8", "limits-9", "limits-a", "limits-b", "limits-c", "limits-d", "limits-e", "limits-f",
@@ -80,6 +79,30 @@ impl Cell {
     }
 }
 
+/// The tables of one configuration: each layout has one of its own while there are enough, so that the clients of one limit
+/// never fill the buckets of another's.
+#[derive(Debug, Default)]
+pub struct Tables([Option<u32>; 16]);
+
+impl Tables {
+    /// The table of a layout: the one its label names, or the next that is free; when none is, it shares the one it names.
+    ///
+    /// What follows in the configuration moves nothing, and the same configuration gives the same tables in every worker
+    /// and module.
+    pub fn of(&mut self, layout: u32) -> &'static str {
+        let named = usize::try_from(layout % 16).unwrap_or(0);
+        let mut all = (named..named + 16).map(|at| at % 16);
+        let at = all.find(|at| {
+            let place = self.0.get_mut(*at);
+            place.is_some_and(|place| *place.get_or_insert(layout) == layout)
+        });
+        TABLES
+            .get(at.unwrap_or(named))
+            .copied()
+            .unwrap_or("limits-0")
+    }
+}
+
 /// The limits of one rule, at each emergency level.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Quota {
@@ -87,6 +110,7 @@ pub struct Quota {
     levels: [Vec<Policy>; 4],
     /// Distinguishes layouts, so that a value of another rule is never read as this one's.
     layout: u32,
+    table: &'static str,
     span: u64,
     /// `RateLimit-Policy` of each level.
     lines: [Bytes; 4],
@@ -216,9 +240,19 @@ impl Quota {
             lines: levels.each_ref().map(|level| line(level)),
             levels,
             layout,
+            table: Tables::default().of(layout),
             span,
             messages: Default::default(),
         })
+    }
+
+    /// The same limits in a table of their own among those of a configuration.
+    #[must_use]
+    pub fn kept_apart(self, tables: &mut Tables) -> Self {
+        Self {
+            table: tables.of(self.layout),
+            ..self
+        }
     }
 
     /// The same limits for a store to decide on, with the percentage that is left at the levels 1 to 3; `Err` says how many
@@ -306,8 +340,7 @@ impl Quota {
 
     /// The table these limits are kept in.
     pub fn table(&self) -> &'static str {
-        let at = usize::try_from(self.layout % 16).unwrap_or(0);
-        TABLES.get(at).copied().unwrap_or("limits-0")
+        self.table
     }
 
     /// How long a value matters, nanoseconds.
@@ -539,6 +572,26 @@ mod tests {
         let decision = other.decide(value.as_deref(), SECOND, 1, 0);
         assert_eq!((decision.admitted(), decision.value), (false, None));
         assert_eq!(other.charge(value.as_deref(), SECOND, 1, 0), None);
+    }
+
+    #[test]
+    fn limits_have_tables_of_their_own_while_there_are_enough() {
+        let quotas: Vec<Quota> = (1..=20)
+            .map(|count| quota(&format!(r#"[{{"rate":"{count}/hour"}}]"#), [100; 3]))
+            .collect();
+        let mut tables = Tables::default();
+        let mut of = |quota: &Quota| quota.clone().kept_apart(&mut tables).table();
+        let first: Vec<_> = quotas.iter().map(&mut of).collect();
+        let apart: std::collections::BTreeSet<_> = first.iter().take(16).collect();
+        assert_eq!(apart.len(), 16, "{first:?}");
+        let again: Vec<_> = quotas.iter().map(&mut of).collect();
+        assert_eq!(first, again, "what came later moved nothing");
+        let alone = quotas.get(17).map(Quota::table);
+        assert_eq!(
+            first.get(17).copied(),
+            alone,
+            "all are taken: the one it names"
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::limit::Limit;
 use crate::meter::{Meter, Timing};
 use crate::part::Part;
 use crate::path::Pattern;
-use crate::quota::{MOST_BYTES, Quota};
+use crate::quota::{MOST_BYTES, Quota, Tables};
 use crate::store::Store;
 use crate::subject::Subject;
 use crate::wire::MOST_SPAN;
@@ -99,14 +99,14 @@ impl Rules {
         let answers = Answers::new(&config)?;
         let store = config.store.map(Store::new).transpose()?.map(Rc::new);
         let (names, groups) = check::groups(&config.groups)?;
-        let mut policies = BTreeSet::new();
+        let (mut policies, mut tables) = (BTreeSet::new(), Tables::default());
         let mut rules: Vec<Rc<Ready>> = Vec::with_capacity(count);
         for (at, rule) in config.rules.into_iter().enumerate() {
             if rules.iter().any(|other| other.name == rule.name) {
                 let message = format!("{:?} is another rule's: give each its own", rule.name);
                 return Err(ConfigError::new(format!("rules[{at}].name"), message));
             }
-            let ready = Ready::new(rule, &names).map_err(|(field, message)| {
+            let ready = Ready::new(rule, &names, &mut tables).map_err(|(field, message)| {
                 ConfigError::new(format!("rules[{at}].{field}"), message)
             })?;
             if ready.scope == Scope::Global && store.is_none() {
@@ -259,7 +259,7 @@ impl Rules {
 }
 
 impl Ready {
-    fn new(rule: Rule, groups: &[String]) -> Result<Self, (String, String)> {
+    fn new(rule: Rule, groups: &[String], tables: &mut Tables) -> Result<Self, Refused> {
         let refuse = |field: &str, message: String| Err((field.to_owned(), message));
         if !check::is_name(&rule.name) {
             return refuse("name", check::not_a_name(&rule.name));
@@ -335,6 +335,7 @@ impl Ready {
             if quota.span() > MOST_SPAN {
                 return Err(too_long(quota.span()));
             }
+            let quota = quota.kept_apart(tables);
             if rule.scope == Scope::Local {
                 return Ok::<_, Refused>(Rc::new(quota));
             }
@@ -483,5 +484,24 @@ impl Ready {
         let tiers = self.tiers.iter().map(|(by, _)| by);
         let when = self.when.iter().map(|condition| &condition.by);
         self.key.iter().chain(tiers).chain(when).any(which)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_of_unlike_limits_are_kept_apart() {
+        let presets = r#"{"rules":[{"name":"a","preset":"strict"},{"name":"b","preset":"generous"},{"name":"c"}]}"#;
+        let tiers = r#"{"rules":[{"limits":[{"rate":"1000/hour","burst":50},{"rate":"20/second"}],"tiers":
+            {"by":{"header":"x-plan"},"limits":{"gold":[{"rate":"100/minute","burst":"20/second"}]}}}]}"#;
+        let alike = r#"{"rules":[{"name":"a"},{"name":"b","preset":"standard"}]}"#;
+        for (config, want) in [(presets, 3), (tiers, 2), (alike, 1)] {
+            let rules = Rules::new(serde_json::from_str(config).unwrap()).unwrap();
+            let quotas = rules.rules.iter().flat_map(|rule| rule.quotas());
+            let tables: BTreeSet<&str> = quotas.map(Quota::table).collect();
+            assert_eq!(tables.len(), want, "{config}: {tables:?}");
+        }
     }
 }

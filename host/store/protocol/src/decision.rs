@@ -1,17 +1,25 @@
 //! A decision as a call of [`LIMIT`](crate::scripts::LIMIT): its key, its arguments, and what its answer says.
 
-use crate::limit::{Limit, Standing, State};
+use crate::limit::{Kept, Limit, Standing, State};
 use crate::wire::Ask;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// The name of a limit's state: its key, behind the kinds of its limits, so that rules of another layout never read it.
+/// The name of a limit's state: its key, behind the kinds of its limits, so that rules of another layout never read it. Of a
+/// window its seconds belong to it: counts of another window are no counts of this one.
 pub fn limit_name(ask: &Ask) -> Vec<u8> {
-    let kinds = ask.limits.iter().map(|limit| match limit {
-        Limit::Gcra { .. } => b'g',
-        Limit::Window { .. } => b'w',
-    });
-    kinds.chain([b':']).chain(ask.key.iter().copied()).collect()
+    let mut name = Vec::with_capacity(ask.key.len() + 16);
+    for limit in &ask.limits {
+        match limit {
+            Limit::Gcra { .. } => name.push(b'g'),
+            Limit::Window { per, .. } => {
+                name.extend_from_slice(format!("w{}", per / SECOND).as_bytes());
+            }
+        }
+    }
+    name.push(b':');
+    name.extend_from_slice(&ask.key);
+    name
 }
 
 /// The script's arguments; `now` is seconds and microseconds since the epoch, or the clock of Redis.
@@ -59,14 +67,15 @@ pub fn standings(
     let now = seconds
         .saturating_mul(SECOND)
         .saturating_add(micros.saturating_mul(1000));
-    let before = states(kept, &ask.limits);
-    let decision = ask.decide(before.as_deref(), now);
+    let before = read(kept, &ask.limits);
+    let decision = ask.decide(before.as_ref(), now);
     // Both work on the same state and time; a property holds them together.
     debug_assert_eq!(decision.admitted(), admits, "{ask:?} {kept} {now}");
     (now, decision.standings)
 }
 
-fn states(kept: &str, limits: &[Limit]) -> Option<Vec<State>> {
+/// The states, then when they were written.
+fn read(kept: &str, limits: &[Limit]) -> Option<Kept> {
     let mut words = kept.split_ascii_whitespace().map(str::parse::<u64>);
     let mut word = || words.next()?.ok();
     let mut states = Vec::with_capacity(limits.len());
@@ -80,5 +89,9 @@ fn states(kept: &str, limits: &[Limit]) -> Option<Vec<State>> {
             },
         });
     }
-    Some(states)
+    let mut time = || word()?.checked_mul(SECOND)?.checked_add(word()?);
+    Some(Kept {
+        written: time(),
+        states,
+    })
 }

@@ -3,7 +3,7 @@
 //! The same arithmetic as the rate limiter's own (a property holds them together), so that a rule means the same locally
 //! and through the store. Integers saturate; the clock is an argument.
 
-/// How far a state may lie in the future without the clock having been set back, nanoseconds.
+/// How far ahead a state may have been written without the clock having been set back, nanoseconds.
 pub const SLACK: u64 = 1_000_000_000;
 
 /// One limit of a decision.
@@ -41,6 +41,18 @@ pub enum State {
     },
 }
 
+/// What is kept of all limits of one key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// In the order of the limits.
+    pub states: Vec<State>,
+    /// The clock when they were written, nanoseconds since the epoch; `None`: written without it.
+    ///
+    /// This alone says that the clock was set back. A state far ahead does not: who reads it may ask with a shorter burst
+    /// than who wrote it, and what the other counted is to stay.
+    pub written: Option<u64>,
+}
+
 /// What one limit says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Standing {
@@ -58,7 +70,7 @@ pub struct Decision {
     /// In the order of the limits.
     pub standings: Vec<Standing>,
     /// What to write; `None` when refused: a refusal costs nothing.
-    pub after: Option<Vec<State>>,
+    pub after: Option<Kept>,
 }
 
 impl Decision {
@@ -82,48 +94,84 @@ struct Outcome {
 
 /// Decides on `cost` cells at `now`, given what was kept. Pure: safe to call twice. A cost over what a limit can ever
 /// give takes all of it.
-pub fn decide(limits: &[Limit], before: Option<&[State]>, now: u64, cost: u32) -> Decision {
-    let at = |cost| {
-        let outcomes = limits.iter().enumerate().map(move |(index, limit)| {
-            limit.admit(
-                before.and_then(|states| states.get(index)).copied(),
-                now,
-                cost,
-            )
-        });
-        outcomes.collect::<Vec<Outcome>>()
+pub fn decide(limits: &[Limit], before: Option<&Kept>, now: u64, cost: u32) -> Decision {
+    let read = Read::of(before, now);
+    let at = |cost| -> Vec<Outcome> {
+        let outcomes = limits.iter().enumerate();
+        outcomes
+            .map(|(at, limit)| limit.admit(read.state(at), now, cost))
+            .collect()
     };
     let outcomes = at(cost);
     let standings: Vec<Standing> = outcomes.iter().map(|outcome| outcome.standing).collect();
-    let states = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| outcome.state).collect();
+    let rebased = read.back > 0 || outcomes.iter().any(|outcome| outcome.rebased);
     let after = if standings.iter().all(|standing| standing.wait == 0) {
-        (cost > 0 || outcomes.iter().any(|outcome| outcome.rebased)).then(|| states(&outcomes))
-    } else if outcomes.iter().any(|outcome| outcome.rebased) {
-        Some(states(&at(0)))
+        (cost > 0 || rebased).then_some(outcomes)
     } else {
-        None
+        rebased.then(|| at(0))
     };
+    let after = after.map(|outcomes| Kept {
+        states: outcomes.iter().map(|outcome| outcome.state).collect(),
+        written: Some(read.written),
+    });
     Decision { standings, after }
 }
 
 /// Takes `cost` cells that were used already, given what was kept; what they exceed a limit by is forgiven. Pure: safe to
 /// call twice. It always admits.
-pub fn charge(limits: &[Limit], before: Option<&[State]>, now: u64, cost: u32) -> Decision {
-    let mut rebased = false;
+pub fn charge(limits: &[Limit], before: Option<&Kept>, now: u64, cost: u32) -> Decision {
+    let read = Read::of(before, now);
+    let mut rebased = read.back > 0;
     let mut states = Vec::with_capacity(limits.len());
-    for (index, limit) in limits.iter().enumerate() {
-        let before = before.and_then(|states| states.get(index)).copied();
-        let outcome = limit.admit(before, now, 0);
+    for (at, limit) in limits.iter().enumerate() {
+        let outcome = limit.admit(read.state(at), now, 0);
         rebased |= outcome.rebased;
         states.push(limit.charge(outcome.state, now, cost));
     }
-    let mut standings = decide(limits, Some(&states), now, 0).standings;
+    let after = Kept {
+        states,
+        written: Some(read.written),
+    };
+    let mut standings = decide(limits, Some(&after), now, 0).standings;
     for standing in &mut standings {
         standing.wait = 0;
     }
     Decision {
         standings,
-        after: (cost > 0 || rebased).then_some(states),
+        after: (cost > 0 || rebased).then_some(after),
+    }
+}
+
+/// What was kept, by the clock as it is now.
+struct Read<'a> {
+    states: &'a [State],
+    /// Nanoseconds that the clock was set back by since.
+    back: u64,
+    /// What the next state says it was written at.
+    written: u64,
+}
+
+impl<'a> Read<'a> {
+    fn of(before: Option<&'a Kept>, now: u64) -> Self {
+        let written = before.and_then(|kept| kept.written).unwrap_or(now);
+        let back = Some(written.saturating_sub(now)).filter(|back| *back > SLACK);
+        Self {
+            states: before.map_or(&[], |kept| &kept.states),
+            back: back.unwrap_or(0),
+            written: if back.is_some() {
+                now
+            } else {
+                written.max(now)
+            },
+        }
+    }
+
+    /// A clock set back would lock everyone out until it has caught up: what was used counts from the new time on.
+    fn state(&self, at: usize) -> Option<State> {
+        Some(match *self.states.get(at)? {
+            State::Gcra(tat) => State::Gcra(tat.saturating_sub(self.back)),
+            counts => counts,
+        })
     }
 }
 
@@ -203,12 +251,7 @@ impl Limit {
 fn gcra(interval: u64, tolerance: u64, tat: Option<u64>, now: u64, cost: u32) -> Outcome {
     let span = interval.saturating_add(tolerance);
     let capacity = span / interval;
-    // A clock set back would lock everyone out until it has caught up: the burst then counts as used up from now on.
-    let furthest = now.saturating_add(span);
-    let (tat, rebased) = match tat.unwrap_or(now).max(now) {
-        far if far > furthest.saturating_add(SLACK) => (furthest, true),
-        tat => (tat, false),
-    };
+    let tat = tat.unwrap_or(now).max(now);
     let after = tat.saturating_add(interval.saturating_mul(u64::from(cost).min(capacity)));
     let ahead = after.saturating_sub(now);
     let cells = |free: u64| u32::try_from(free / interval).unwrap_or(u32::MAX);
@@ -220,7 +263,7 @@ fn gcra(interval: u64, tolerance: u64, tat: Option<u64>, now: u64, cost: u32) ->
                 reset: ahead,
                 wait: 0,
             },
-            rebased,
+            rebased: false,
         };
     }
     let before = tat.saturating_sub(now);
@@ -231,7 +274,7 @@ fn gcra(interval: u64, tolerance: u64, tat: Option<u64>, now: u64, cost: u32) ->
             reset: before,
             wait: ahead - span,
         },
-        rebased,
+        rebased: false,
     }
 }
 
@@ -322,43 +365,114 @@ mod tests {
     use super::*;
 
     const S: u64 = 1_000_000_000;
+    const HOUR: u64 = 3600 * S;
+
+    /// `count` in `per` seconds, `burst` of them at once.
+    fn per(count: u64, per: u64, burst: u64) -> Limit {
+        let interval = (per * S).div_ceil(count);
+        Limit::Gcra {
+            interval,
+            tolerance: interval * (burst - 1),
+        }
+    }
+
+    /// Asks for one cell; whether it was there.
+    fn takes(limits: &[Limit], kept: &mut Option<Kept>, now: u64) -> bool {
+        let decision = decide(limits, kept.as_ref(), now, 1);
+        let admitted = decision.admitted();
+        *kept = decision.after.or(kept.take());
+        admitted
+    }
 
     #[test]
     fn all_limits_or_none() {
-        let limits = [
-            Limit::Gcra {
-                interval: S,
-                tolerance: 9 * S,
-            },
-            Limit::Window {
-                per: 10 * S,
-                limit: 3,
-            },
-        ];
-        let (mut states, mut admitted): (Option<Vec<State>>, u32) = (None, 0);
-        for _ in 0..10 {
-            let decision = decide(&limits, states.as_deref(), 100 * S, 1);
-            admitted += u32::from(decision.admitted());
-            if let Some(after) = decision.after {
-                states = Some(after);
-            }
-        }
+        let window = Limit::Window {
+            per: 10 * S,
+            limit: 3,
+        };
+        let limits = [per(1, 1, 10), window];
+        let mut kept = None;
+        let admitted = (0..10)
+            .filter(|_| takes(&limits, &mut kept, 100 * S))
+            .count();
         assert_eq!(admitted, 3);
         assert_eq!(
-            states.and_then(|it| it.first().copied()),
+            kept.and_then(|it| it.states.first().copied()),
             Some(State::Gcra(103 * S)),
             "the limit that would have admitted was not charged for what the other refused"
         );
     }
 
     #[test]
+    fn edges_of_other_numbers_give_nothing_back() {
+        for (name, one, other, most) in [
+            (
+                "a shorter burst",
+                per(1000, 3600, 1000),
+                per(1000, 3600, 50),
+                1000,
+            ),
+            (
+                "another window",
+                per(1000, 3600, 1000),
+                per(100, 60, 100),
+                1100,
+            ),
+            ("a tenth", per(1000, 3600, 1000), per(100, 3600, 100), 1000),
+        ] {
+            let (mut kept, mut admitted) = (None, 0);
+            for at in 0..6000 {
+                // All within 6 ms.
+                let now = 1_000 * HOUR + at * 1000;
+                admitted += usize::from(takes(&[one], &mut kept, now));
+                admitted += usize::from(at % 2 == 1 && takes(&[other], &mut kept, now));
+            }
+            assert!((100..=most).contains(&admitted), "{name}: {admitted}");
+            let refused = decide(&[other], kept.as_ref(), 1_000 * HOUR, 1);
+            assert_eq!((refused.admitted(), refused.after), (false, None), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_charge_of_other_numbers_gives_nothing_back() {
+        let (one, other) = (per(1000, 3600, 1000), per(1000, 3600, 50));
+        let now = 1_000 * HOUR;
+        let used = charge(&[one], None, now, 1000).after;
+        let after = charge(&[other], used.as_ref(), now, 7)
+            .after
+            .expect("written");
+        assert_eq!(after.states, [State::Gcra(now + HOUR)]);
+        assert!(expires(&[other], &after.states) > now + HOUR);
+    }
+
+    #[test]
     fn a_clock_set_back_is_written_though_refused() {
-        let limits = [Limit::Gcra {
-            interval: S,
-            tolerance: 4 * S,
-        }];
-        let decision = decide(&limits, Some(&[State::Gcra(90_000 * S)]), 100 * S, 1);
+        let limits = [per(1, 1, 5)];
+        let mut kept = None;
+        for _ in 0..5 {
+            assert!(takes(&limits, &mut kept, 90_000 * S));
+        }
+        let decision = decide(&limits, kept.as_ref(), 100 * S, 1);
         assert_eq!(decision.wait(), S);
-        assert_eq!(decision.after, Some(vec![State::Gcra(105 * S)]));
+        let after = Kept {
+            states: vec![State::Gcra(105 * S)],
+            written: Some(100 * S),
+        };
+        assert_eq!(decision.after, Some(after), "what was used, and no more");
+        let look = decide(&limits, kept.as_ref(), 90_000 * S - SLACK, 0);
+        assert_eq!(look.after, None, "clocks of two stores differ");
+    }
+
+    #[test]
+    fn a_state_without_its_time_counts_as_it_is() {
+        let kept = Kept {
+            states: vec![State::Gcra(1_000 * HOUR + HOUR)],
+            written: None,
+        };
+        let refused = decide(&[per(1000, 3600, 50)], Some(&kept), 1_000 * HOUR, 1);
+        assert_eq!((refused.admitted(), refused.after), (false, None));
+        let admitted = decide(&[per(1000, 3600, 1000)], Some(&kept), 1_001 * HOUR, 1);
+        let written = admitted.after.and_then(|after| after.written);
+        assert_eq!(written, Some(1_001 * HOUR));
     }
 }

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use crate::limit::{self, Decision, Limit, Standing, State};
+use crate::limit::{self, Decision, Kept, Limit, Standing};
 
 /// The first byte of every message.
 pub const VERSION: u8 = 1;
@@ -39,7 +39,7 @@ pub struct Ask {
 
 impl Ask {
     /// What the limits say, given what was kept. Pure: safe to call twice.
-    pub fn decide(&self, before: Option<&[State]>, now: u64) -> Decision {
+    pub fn decide(&self, before: Option<&Kept>, now: u64) -> Decision {
         match self.charge {
             true => limit::charge(&self.limits, before, now, self.cost),
             false => limit::decide(&self.limits, before, now, self.cost),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use edgeweir_host_store::backend::Put;
 use edgeweir_host_store::embedded::Embedded;
-use edgeweir_host_store::limit::{Limit, Standing, State, charge, decide};
+use edgeweir_host_store::limit::{Kept, Limit, Standing, State, charge, decide};
 use edgeweir_host_store::redis::{Redis, Settings};
 use edgeweir_host_store::shelf::{Bounds, Space, Written};
 use edgeweir_host_store::wire::{Ask, Condition, answers, ask_bytes};
@@ -31,17 +31,17 @@ proptest! {
         let theirs = Gcra::new(count, per, capacity);
         let interval = per.div_ceil(u64::from(count)).max(1);
         let ours = [Limit::Gcra { interval, tolerance: interval * u64::from(capacity - 1) }];
-        let (mut tat, mut states, mut now) = (None, None::<Vec<State>>, 1_700_000_000 * S);
+        let (mut tat, mut states, mut now) = (None, None::<Kept>, 1_700_000_000 * S);
         for (gap, cost) in asks {
             now += gap;
             let cost = cost.min(capacity);
             let want = theirs.admit(tat, now, cost);
-            let got = decide(&ours, states.as_deref(), now, cost);
+            let got = decide(&ours, states.as_ref(), now, cost);
             let standing = got.standings[0];
             prop_assert_eq!(want.verdict.err().unwrap_or(0), standing.wait);
             prop_assert_eq!((want.remaining, want.reset), (standing.remaining, standing.reset));
             if let Some(after) = got.after {
-                prop_assert_eq!(&after[..], &[State::Gcra(want.state)][..]);
+                prop_assert_eq!(&after.states[..], &[State::Gcra(want.state)][..]);
                 tat = Some(want.state);
                 states = Some(after);
             }
@@ -55,12 +55,12 @@ proptest! {
     ) {
         let theirs = Window::new(limit, seconds * S);
         let ours = [Limit::Window { per: seconds * S, limit }];
-        let (mut counts, mut states, mut now) = (None::<Counts>, None::<Vec<State>>, 1_700_000_000 * S);
+        let (mut counts, mut states, mut now) = (None::<Counts>, None::<Kept>, 1_700_000_000 * S);
         for (gap, cost) in asks {
             now += gap;
             let cost = cost.min(limit);
             let want = theirs.admit(counts, now, cost);
-            let got = decide(&ours, states.as_deref(), now, cost);
+            let got = decide(&ours, states.as_ref(), now, cost);
             let standing = got.standings[0];
             prop_assert_eq!(want.verdict.err().unwrap_or(0), standing.wait);
             prop_assert_eq!(want.remaining, standing.remaining);
@@ -85,12 +85,12 @@ proptest! {
             Limit::Gcra { interval, tolerance: interval * u64::from(count - 1) },
             Limit::Window { per: seconds * S, limit: count },
         ];
-        let (mut tat, mut counts, mut states, mut now) = (None, None::<Counts>, None::<Vec<State>>, 1_700_000_000 * S);
+        let (mut tat, mut counts, mut states, mut now) = (None, None::<Counts>, None::<Kept>, 1_700_000_000 * S);
         for (gap, cost, charged) in asks {
             now += gap;
             let decision = match charged {
-                true => charge(&ours, states.as_deref(), now, cost),
-                false => decide(&ours, states.as_deref(), now, cost),
+                true => charge(&ours, states.as_ref(), now, cost),
+                false => decide(&ours, states.as_ref(), now, cost),
             };
             if charged {
                 prop_assert!(decision.admitted());
@@ -103,9 +103,9 @@ proptest! {
                 counts = Some(window.admit(counts, now, cost).state);
             }
             if let Some(after) = decision.after {
-                prop_assert_eq!(Some(after[0]), tat.map(State::Gcra));
+                prop_assert_eq!(Some(after.states[0]), tat.map(State::Gcra));
                 let want = counts.map(|it| State::Window { index: it.index, previous: it.previous, current: it.current });
-                prop_assert_eq!(Some(after[1]), want);
+                prop_assert_eq!(Some(after.states[1]), want);
                 states = Some(after);
             }
         }
@@ -141,7 +141,8 @@ fn memory() -> Embedded {
     Embedded::open(None, bounds).expect("memory")
 }
 
-fn limits() -> impl Strategy<Value = Vec<Limit>> {
+/// Limits, and others of the same kinds: what edges that disagree ask.
+fn limits() -> impl Strategy<Value = [Vec<Limit>; 2]> {
     let seconds = 1u64..50;
     let gcra =
         (1u64..3_000_000_000, 0u64..90_000_000_000).prop_map(|(interval, tolerance)| Limit::Gcra {
@@ -161,10 +162,13 @@ fn limits() -> impl Strategy<Value = Vec<Limit>> {
         per: seconds * S,
         limit,
     });
-    prop::collection::vec(
-        prop_oneof![4 => gcra, 1 => long, 4 => window, 1 => large],
-        1..4,
-    )
+    let gcra = prop_oneof![4 => gcra, 1 => long];
+    let window = prop_oneof![4 => window, 1 => large];
+    let both = prop_oneof![(gcra.clone(), gcra), (window.clone(), window)];
+    prop::collection::vec(both, 1..4).prop_map(|both| {
+        let (some, others) = both.into_iter().unzip();
+        [some, others]
+    })
 }
 
 /// Over random limits, costs and times, the clock going back too, the script in Redis decides as the embedded one.
@@ -181,6 +185,7 @@ fn redis_decides_as_the_embedded_back_end() {
             0u32..1_000_000,
             prop_oneof![9 => 0u32..8, 1 => any::<u32>()],
             prop_oneof![4 => Just(false), 1 => Just(true)],
+            prop_oneof![3 => Just(0usize), 1 => Just(1)],
         ),
         1..60,
     );
@@ -194,13 +199,13 @@ fn redis_decides_as_the_embedded_back_end() {
                 .into_bytes();
             // Not yet: what is past its time by the real clock is let go.
             let mut seconds = 2_000_000_000u64;
-            for (step, micros, cost, charge) in asks {
+            for (step, micros, cost, charge, which) in asks {
                 seconds = seconds.saturating_add_signed(step * scale);
                 let ask = [Ask {
                     key: key.clone(),
                     cost,
                     charge,
-                    limits: limits.clone(),
+                    limits: limits[which].clone(),
                 }];
                 let now = seconds * S + u64::from(micros) * 1000;
                 let (want, got) = runtime.block_on(async {
@@ -213,6 +218,93 @@ fn redis_decides_as_the_embedded_back_end() {
             Ok(())
         })
         .expect("they agree");
+}
+
+/// While edges disagree on a limit, none gives back what the other counted, and a refusal changes nothing.
+#[test]
+fn edges_that_disagree_admit_no_more_than_the_larger_limit() {
+    let server = process::Redis::start(&[]);
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let (redis, memory) = (redis_at(&server), memory());
+    let gcra = |interval: u64, burst: u64| Limit::Gcra {
+        interval,
+        tolerance: interval * (burst - 1),
+    };
+    let window = |seconds, limit| Limit::Window {
+        per: seconds * S,
+        limit,
+    };
+    for (name, old, new, most) in [
+        (
+            "a shorter burst",
+            gcra(3_600_000_000, 1000),
+            gcra(3_600_000_000, 50),
+            1000,
+        ),
+        (
+            "another rate",
+            gcra(3_600_000_000, 1000),
+            gcra(600_000_000, 100),
+            1100,
+        ),
+        ("fewer", window(3600, 100), window(3600, 40), 100),
+        // Windows of two lengths count apart.
+        ("another window", window(3600, 100), window(60, 10), 110),
+    ] {
+        let asks: Vec<Ask> = [old, new]
+            .into_iter()
+            .cycle()
+            .take(250)
+            .map(|limit| Ask {
+                key: name.as_bytes().to_vec(),
+                cost: 1,
+                charge: false,
+                limits: vec![limit],
+            })
+            .collect();
+        let (mut of_redis, mut of_memory) = (0, 0);
+        for round in 0..10u32 {
+            // All within ten milliseconds, far enough ahead that nothing is let go.
+            let (seconds, micros) = (2_000_001_600, round * 1000);
+            let now = seconds * S + u64::from(micros) * 1000;
+            runtime.block_on(async {
+                let decided = redis.limit_at(&asks, Some((seconds, micros))).await;
+                of_redis += admitted(&decided.expect("decided").decisions);
+                let decided = memory.limit_at(&asks, now).await;
+                of_memory += admitted(&decided.expect("decided").decisions);
+            });
+        }
+        for admitted in [of_redis, of_memory] {
+            assert!((90..=most).contains(&admitted), "{name}: {admitted}");
+        }
+    }
+}
+
+/// States of the version before, which say nothing of when they were written, still count.
+#[test]
+fn states_without_their_time_still_count() {
+    let server = process::Redis::start(&[]);
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let redis = redis_at(&server);
+    let seconds = 2_000_000_000u64;
+    let far = format!("{} 0", seconds + 3000);
+    server.cli(&["SET", "{edgeweir:0}:l:g:known", &far]);
+    let limit = |interval: u64, burst: u64| Limit::Gcra {
+        interval,
+        tolerance: interval * (burst - 1),
+    };
+    for (limit, want) in [(limit(S, 50), 0), (limit(S, 3001), 1), (limit(S, 3001), 0)] {
+        let ask = [Ask {
+            key: b"known".to_vec(),
+            cost: 1,
+            charge: false,
+            limits: vec![limit],
+        }];
+        let decided = runtime.block_on(redis.limit_at(&ask, Some((seconds, 0))));
+        assert_eq!(admitted(&decided.expect("decided").decisions), want);
+    }
 }
 
 const DAY: u64 = 86_400 * S;

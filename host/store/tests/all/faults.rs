@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use edgeweir_host_store::limit::Limit;
+use edgeweir_host_store::wire::{Ask, ask_bytes};
+
 use crate::process::{Client, Redis, Store, signal};
 
 const TIMEOUT: Duration = Duration::from_millis(100);
@@ -142,7 +145,23 @@ fn out_of_memory() {
     let store = Store::start(&["--redis", &redis.url(), "--redis-timeout-ms", "2000"]);
     let mut client = store.client();
     client.ask("PUT", "/kv/a", &[("edgeweir-groups", "g")], b"kept");
+    let ask = ask_bytes(&[Ask {
+        key: b"known".to_vec(),
+        cost: 1,
+        charge: false,
+        limits: vec![Limit::Gcra {
+            interval: 3_600_000_000_000,
+            tolerance: 360_000_000_000_000,
+        }],
+    }]);
+    assert_eq!(client.ask("POST", "/limit", &[], &ask).status, 200);
     redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let undecided = client.ask("POST", "/limit", &[], &ask);
+    assert_eq!(
+        (undecided.status, undecided.name().as_str()),
+        (503, "redis-out-of-memory"),
+        "it counts for nobody, so it is to be left alone"
+    );
     let full = client.ask("PUT", "/kv/b", &[], b"more");
     assert_eq!(
         (full.status, full.name().as_str()),

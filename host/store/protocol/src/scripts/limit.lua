@@ -1,6 +1,8 @@
 -- KEYS: state. ARGV: seconds and microseconds of the time ('' and '': the clock of Redis), the cost (0 looks),
 -- 'charge' to take it whatever the limits say, then for each limit
 -- g, what the cost advances by (s, ns), the span (s, ns), or w, the window (s), its limit, the cost.
+-- Kept are the states, then when they were written (s, ns): this alone says that the clock was set back. A state far ahead
+-- does not, whoever wrote it may have a longer burst.
 -- Times are pairs of seconds and nanoseconds: a number here is exact to 2^53 only. What is written is decided here; what
 -- is told to the client is worked out of the same state by the caller.
 local now_s, now_u = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -22,6 +24,11 @@ end
 local function over(s, n, than_s, than_n)
   return s > than_s or (s == than_s and n > than_n)
 end
+local function minus(s, n, by_s, by_n)
+  s, n = s - by_s, n - by_n
+  if n < 0 then return s - 1, n + 1000000000 end
+  return s, n
+end
 -- count * part / per rounded up; part in seconds and microseconds, per in seconds. Every product is below 2^53.
 local function faded(count, part_s, part_u, per)
   local whole = count * part_s
@@ -35,22 +42,31 @@ local function faded(count, part_s, part_u, per)
 end
 
 local admits, rebased, longest = true, false, 0
+local at, word = 5, 1
+while at <= #ARGV do
+  if ARGV[at] == 'g' then at, word = at + 5, word + 2 else at, word = at + 4, word + 3 end
+end
+local wrote_s, wrote_n = words[word] or now_s, words[word + 1] or now_n
+local back_s, back_n = 0, 0
+if over(wrote_s, wrote_n, now_s + 1, now_n) then
+  -- What was used counts from the new time on.
+  back_s, back_n = minus(wrote_s, wrote_n, now_s, now_n)
+  wrote_s, wrote_n, rebased = now_s, now_n, true
+elseif over(now_s, now_n, wrote_s, wrote_n) then
+  wrote_s, wrote_n = now_s, now_n
+end
 local charged, uncharged = {}, {}
 local function both(before, after)
   uncharged[#uncharged + 1] = string.format('%.0f', before)
   charged[#charged + 1] = string.format('%.0f', after)
 end
-local at, word = 5, 1
+at, word = 5, 1
 while at <= #ARGV do
   if ARGV[at] == 'g' then
     local adv_s, adv_n = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
     local far_s, far_n = plus(now_s, now_n, tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]))
-    local tat_s, tat_n = words[word] or now_s, words[word + 1] or now_n
+    local tat_s, tat_n = minus(words[word] or now_s, words[word + 1] or now_n, back_s, back_n)
     if over(now_s, now_n, tat_s, tat_n) then tat_s, tat_n = now_s, now_n end
-    -- The clock was set back: the burst counts as used up from now on.
-    if over(tat_s, tat_n, far_s + 1, far_n) then
-      tat_s, tat_n, rebased = far_s, far_n, true
-    end
     local s, n = plus(tat_s, tat_n, adv_s, adv_n)
     if over(s, n, far_s, far_n) then
       if charge then s, n = far_s, far_n else admits = false end
@@ -58,7 +74,7 @@ while at <= #ARGV do
     end
     both(tat_s, s)
     both(tat_n, n)
-    longest = math.max(longest, far_s - now_s + 2)
+    longest = math.max(longest, far_s - now_s + 2, s - now_s + 2)
     at, word = at + 5, word + 2
   else
     local per, limit, cost = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
@@ -96,6 +112,8 @@ end
 local write = rebased and uncharged or nil
 if admits and (rebased or ARGV[3] ~= '0') then write = charged end
 if write then
+  write[#write + 1] = string.format('%.0f', wrote_s)
+  write[#write + 1] = string.format('%.0f', wrote_n)
   redis.call('SET', KEYS[1], table.concat(write, ' '), 'PX', string.format('%.0f', longest * 1000))
 end
 return { admits and 1 or 0, now_s, now_u, kept or '' }
