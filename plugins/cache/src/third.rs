@@ -150,13 +150,13 @@ impl CacheExchange {
     ) -> Step {
         let core = Rc::clone(&self.core);
         let Some(third) = &core.settings.l3 else {
-            return self.go(read, head, cx);
+            return self.go(*read, head, cx);
         };
         match third.said(answer, &read.name, read.pass, cx) {
-            Said::Failed => self.go(read, head, cx),
+            Said::Failed => self.go(*read, head, cx),
             Said::Kept(bytes) => match Kept::read(&bytes) {
                 Some(Kept::Response(stored)) if stored.matches(&read.lookup.request) => {
-                    self.kept_there(read, stored, head, cx)
+                    self.kept_there(*read, stored, head, cx)
                 }
                 Some(Kept::Varies(names)) if !read.variant => {
                     let lookup = &read.lookup;
@@ -166,7 +166,7 @@ impl CacheExchange {
                 }
                 _ => {
                     cx.count("cache.l3.miss");
-                    self.go(read, head, cx)
+                    self.go(*read, head, cx)
                 }
             },
             Said::Nothing => {
@@ -175,7 +175,7 @@ impl CacheExchange {
                 if let (Some(lead), Some(_)) = (&mut read.lead, third.lease) {
                     lead.lease = Some(name);
                 }
-                self.go(read, head, cx)
+                self.go(*read, head, cx)
             }
             Said::Held => {
                 let lease = third.lease.unwrap_or_default();
@@ -184,7 +184,7 @@ impl CacheExchange {
                     .unwrap_or_else(|| (cx.now.plus(lease), FIRST_POLL));
                 if cx.now >= until {
                     cx.count("cache.l3.waited_in_vain");
-                    return self.go(read, head, cx);
+                    return self.go(*read, head, cx);
                 }
                 if read.waits.is_none() {
                     cx.count("cache.l3.waited");
@@ -212,17 +212,17 @@ impl CacheExchange {
                 read.pass = pass;
                 self.read_third(read)
             }
-            None => self.go(read, head, cx),
+            None => self.go(*read, head, cx),
         }
     }
 
-    fn go(&mut self, read: Box<Third>, head: &mut RequestHead, cx: &mut Cx<'_>) -> Step {
+    fn go(&mut self, read: Third, head: &mut RequestHead, cx: &mut Cx<'_>) -> Step {
         let Third {
             lookup,
             missed,
             lead,
             ..
-        } = *read;
+        } = read;
         match lead {
             Some(lead) => self.send(lookup, missed, None, Some(lead), head, cx),
             None => self.forward(lookup, missed, None, head, cx),
@@ -231,7 +231,7 @@ impl CacheExchange {
 
     fn kept_there(
         &mut self,
-        read: Box<Third>,
+        read: Third,
         mut stored: Stored,
         head: &mut RequestHead,
         cx: &mut Cx<'_>,
@@ -244,7 +244,7 @@ impl CacheExchange {
             waits,
             missed,
             ..
-        } = *read;
+        } = read;
         // Generations are this machine's own: another's response is judged by the time it was asked for.
         if let Some(marker) = &lookup.marker {
             stored.generation = marker.generation;

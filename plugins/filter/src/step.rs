@@ -9,6 +9,10 @@ use crate::{Body, Gate, Reply, RequestHead};
 
 /// A filter's decision about a message's head.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one at a time, and soon taken apart; a box would cost each fetch"
+)]
 pub enum Step {
     /// The head goes on, as changed; the body is treated as said.
     Forward(Body),

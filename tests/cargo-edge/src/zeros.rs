@@ -42,8 +42,11 @@ pub fn strip(wasm: &[u8]) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// The head of a module or component, and its sections by id.
-fn split(wasm: &[u8]) -> Result<(&[u8], Vec<(u8, &[u8])>)> {
+/// Ids of sections, and what is in them.
+type Sections<'w> = Vec<(u8, &'w [u8])>;
+
+/// The head of a module or component, and its sections.
+fn split(wasm: &[u8]) -> Result<(&[u8], Sections<'_>)> {
     let (head, mut rest) = match wasm.split_at_checked(8) {
         Some((head, rest)) if head.starts_with(b"\0asm") => (head, rest),
         _ => bail!("no WebAssembly: the first bytes are not \\0asm"),
