@@ -7,10 +7,9 @@ use serde_json::{Value as Json, json};
 
 /// Fields that a route of the host looks at and Envoy has written, renamed or taken away by then, or the other way round: see
 /// "HTTP header manipulation" of Envoy's documentation (configuration/http/http_conn_man/headers) and RFC 9110 §7.6.1.
-const OF_THE_PROXY: [&str; 12] = [
+const OF_THE_PROXY: [&str; 11] = [
     "connection",
     "edgeweir-emergency",
-    "host",
     "keep-alive",
     "proxy-connection",
     "te",

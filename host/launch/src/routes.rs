@@ -300,8 +300,8 @@ filters = ["a", "b"]
                 "edge.toml: in `listener[0].route[0].rewrite`: Envoy takes paths alone: \"/b?c\" is none",
             ),
             (
-                "headers = { host = \"h\" }\nupstream = \"one\"",
-                "in `listener[0].route[0].headers.host`: Envoy and the host do not see the same",
+                "headers = { x-envoy-a = \"h\" }\nupstream = \"one\"",
+                "in `listener[0].route[0].headers.x-envoy-a`: Envoy and the host do not see the same",
             ),
             (
                 "redirect = { host = \"\" }",
@@ -311,6 +311,10 @@ filters = ["a", "b"]
             (
                 "path = \"a\"\nupstream = \"one\"",
                 "in `listener[0].route[0].path`: \"a\" does not begin with `/`",
+            ),
+            (
+                "headers = { host = \"h\" }\nupstream = \"one\"",
+                "in `listener[0].route[0].headers.host`: whom a request is for stands in `hosts`",
             ),
             (
                 "upstream = \"three\"",

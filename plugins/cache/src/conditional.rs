@@ -2,7 +2,7 @@
 //! what its answer does to a stored response (§4.3.3 to §4.3.5, §3.2).
 
 use bytes::Bytes;
-use edgeweir_filter::{Fields, ResponseHead, list_members};
+use edgeweir_filter::{Fields, ResponseHead, entity_tags};
 
 use crate::freshness::parse_date;
 use crate::storable;
@@ -40,7 +40,8 @@ pub fn is_known_to(request: &Fields, stored: &Stored) -> bool {
         // beside it (§13.1.3).
         let tag = stored.fields.get("etag").map(opaque);
         return request
-            .list("if-none-match")
+            .values("if-none-match")
+            .flat_map(entity_tags)
             .any(|member| member == b"*" || Some(opaque(member)) == tag);
     }
     let mut since = request.values("if-modified-since");
@@ -147,7 +148,7 @@ pub fn leave_out_representation(fields: &mut Fields) {
 
 /// RFC 9110 §8.8.3.2: weak comparison looks at the opaque part only.
 fn opaque(tag: &[u8]) -> &[u8] {
-    let tag = list_members(tag).next().unwrap_or(tag);
+    let tag = entity_tags(tag).next().unwrap_or(tag);
     tag.strip_prefix(b"W/").unwrap_or(tag)
 }
 

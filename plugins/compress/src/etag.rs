@@ -1,7 +1,7 @@
 //! The entity tag of a coded representation, and how a client's conditions find their way back to the origin's.
 
 use bytes::Bytes;
-use edgeweir_filter::{Fields, ResponseHead, representation};
+use edgeweir_filter::{Fields, ResponseHead, entity_tags, representation};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -32,8 +32,8 @@ pub(crate) fn to_origin(etags: Etags, fields: &mut Fields) {
             continue;
         };
         let mut all: Vec<&[u8]> = Vec::new();
-        let plain: Vec<Vec<u8>> = tags(&asked).filter_map(without_suffix).collect();
-        for member in tags(&asked).chain(plain.iter().map(Vec::as_slice)) {
+        let plain: Vec<Vec<u8>> = entity_tags(&asked).filter_map(without_suffix).collect();
+        for member in entity_tags(&asked).chain(plain.iter().map(Vec::as_slice)) {
             if !all.contains(&member) {
                 all.push(member);
             }
@@ -50,18 +50,6 @@ pub(crate) fn to_origin(etags: Etags, fields: &mut Fields) {
 pub(crate) fn resumes_by_date(fields: &Fields) -> bool {
     let start = fields.get("if-range").map(|it| it.get(..3).unwrap_or(it));
     start.is_some_and(|it| !it.contains(&b'"'))
-}
-
-/// The members of a list of tags. RFC 9110 §8.8.3: in a tag a backslash escapes nothing.
-fn tags(list: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut quoted = false;
-    let members = list.split(move |byte| {
-        quoted ^= *byte == b'"';
-        *byte == b',' && !quoted
-    });
-    members
-        .map(<[u8]>::trim_ascii)
-        .filter(|member| !member.is_empty())
 }
 
 /// Makes a head true for the content coded so, its `ETag` too.
@@ -98,7 +86,7 @@ pub(crate) fn not_modified(
         // By date: it may be coded or not.
         return !changes;
     };
-    let held = |tag: &[u8]| asked.is_some_and(|asked| tags(asked).any(|one| one == tag));
+    let held = |tag: &[u8]| asked.is_some_and(|asked| entity_tags(asked).any(|one| one == tag));
     let plain = tag.starts_with(b"\"") && held(&tag);
     if etags == Etags::Suffix && !(plain && liked.is_empty()) {
         let others = Coding::ALL.iter().filter(|coding| !liked.contains(coding));

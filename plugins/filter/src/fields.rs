@@ -237,6 +237,18 @@ pub fn list_members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     .filter(|member| !member.is_empty())
 }
 
+/// The members of one line of entity tags, as of `If-None-Match`. RFC 9110 §8.8.3: in a tag a backslash escapes nothing.
+pub fn entity_tags(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut quoted = false;
+    let members = line.split(move |byte| {
+        quoted ^= *byte == b'"';
+        *byte == b',' && !quoted
+    });
+    members
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
+}
+
 fn lowered(name: Bytes) -> Bytes {
     if name.iter().any(u8::is_ascii_uppercase) {
         name.to_ascii_lowercase().into()
@@ -280,6 +292,8 @@ mod tests {
 
     #[test]
     fn lists_split_outside_quotes() {
+        let tags: Vec<&[u8]> = entity_tags(br#" "a,b\", W/"c" ,, d"#).collect();
+        assert_eq!(tags, [&br#""a,b\""#[..], br#"W/"c""#, b"d"]);
         let members: Vec<&[u8]> = list_members(br#"a, "b,c\",d" ,, e="f,g", "#).collect();
         assert_eq!(members, [&b"a"[..], br#""b,c\",d""#, br#"e="f,g""#]);
     }

@@ -1,6 +1,6 @@
 //! What every filter that changes a body owes the head (RFC 9110).
 
-use crate::{Fields, ResponseHead, list_members};
+use crate::{Fields, ResponseHead, entity_tags};
 
 /// RFC 9110 §7.7: a proxy "MUST NOT transform the content of a message that contains a no-transform cache directive".
 pub fn no_transform(fields: &Fields) -> bool {
@@ -84,7 +84,7 @@ pub fn fixed(head: &ResponseHead, is_head: bool) -> Option<Fixed> {
 /// the stored response does not have would freshen nothing.
 pub fn weaken_not_modified(head: &mut ResponseHead, if_none_match: Option<&[u8]>) {
     let held = match (head.fields.get("etag"), if_none_match) {
-        (Some(tag), Some(asked)) => list_members(asked).any(|member| member == tag),
+        (Some(tag), Some(asked)) => entity_tags(asked).any(|member| member == tag),
         _ => false,
     };
     if !held {
