@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use edgeweir_host_chain::{Error, Layer, Next, Request, Response};
 use edgeweir_host_formats::action::{Edits, Redirect, Respond};
 use edgeweir_host_formats::route::{Asked, PathMatch, Segments, Table};
-use edgeweir_host_proxy_wasm::Rewritten;
+use edgeweir_host_proxy_wasm::Notes;
 use edgeweir_host_wasi_http::RouteFields;
 use http::header::{HeaderValue, LOCATION};
 use http::{StatusCode, Uri, header};
@@ -169,10 +169,10 @@ impl Layer for Editing {
             let text = "the route makes no target of this path\n".to_owned();
             return Ok(plain(StatusCode::BAD_REQUEST, None, text));
         };
-        if let Some(rewritten) = request.extensions().get::<Rewritten>() {
+        if let Some(notes) = request.extensions().get::<Notes>() {
             let path = target.path_and_query().map_or("/", |path| path.as_str());
             let authority = self.edits.host.as_ref().and(target.authority());
-            rewritten.note(path, authority.map(|it| it.as_str()));
+            notes.rewrite(path, authority.map(|it| it.as_str()));
         }
         *request.uri_mut() = target;
         if self.edits.host.is_some() {

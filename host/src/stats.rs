@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use edgeweir_host_chain::distribution;
+use edgeweir_host_chain::{distribution, lock};
 use edgeweir_host_upstream::Tally;
 
 /// Upper bounds of the latency histogram on `/metrics`, microseconds.
@@ -236,12 +236,6 @@ fn fine_index(us: u64) -> usize {
 /// The largest value counted at an index.
 fn fine_bound(index: usize) -> u64 {
     distribution::bound(index as u64, STEPS)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod cpu;
 pub mod distribution;
+mod lock;
 mod meter;
 mod timeline;
 mod world;
@@ -19,6 +20,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
 pub use cpu::thread_cpu;
+pub use lock::lock;
 pub use meter::{CallStat, Meter, MeterSnapshot, Trap};
 pub use timeline::{Own, Timeline};
 pub use world::{Answering, Clock, Clusters, Faults, Within, Witness, World};

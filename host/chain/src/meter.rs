@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::distribution;
+use crate::{distribution, lock};
 
 /// Counts of one plugin, shared by all its instances. Cheap enough to be always on.
 #[derive(Default, Debug)]
@@ -221,13 +221,6 @@ impl Meter {
             last_trap: lock(&self.last_trap).clone(),
         }
     }
-}
-
-/// A poisoned meter still counts: the panic that poisoned it was reported where it happened.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

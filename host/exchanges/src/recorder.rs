@@ -319,6 +319,14 @@ mod tests {
     use super::*;
     use crate::har;
 
+    fn bounds(redacts: &[&str]) -> Bounds {
+        Bounds {
+            file: 1 << 20,
+            body: 10,
+            redacts: redacts.iter().map(|it| (*it).to_owned()).collect(),
+        }
+    }
+
     /// Answers with what it was sent, and a trailer.
     struct Echo;
 
@@ -353,12 +361,7 @@ mod tests {
     async fn what_passes_is_in_the_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("tape.har");
-        let bounds = Bounds {
-            file: 1 << 20,
-            body: 10,
-            redacts: har::SECRET.map(str::to_owned).to_vec(),
-        };
-        let (recorder, waiting) = Recorder::new(bounds);
+        let (recorder, waiting) = Recorder::new(bounds(&har::SECRET));
         let recording = waiting.start(&file).expect("started");
         let chain = Next::new(vec![recorder.clone(), Arc::new(Echo)]);
         for body in ["small", "more than ten bytes"] {
@@ -407,12 +410,7 @@ mod tests {
     async fn what_passes_before_there_is_a_file_is_in_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("tape.har");
-        let bounds = Bounds {
-            file: 1 << 20,
-            body: 10,
-            redacts: Vec::new(),
-        };
-        let (recorder, waiting) = Recorder::new(bounds);
+        let (recorder, waiting) = Recorder::new(bounds(&[]));
         let chain = Next::new(vec![recorder.clone(), Arc::new(Echo)]);
         drop(
             chain
@@ -432,12 +430,7 @@ mod tests {
     async fn what_the_host_added_to_a_request_is_not_recorded() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("tape.har");
-        let bounds = Bounds {
-            file: 1 << 20,
-            body: 10,
-            redacts: Vec::new(),
-        };
-        let (recorder, waiting) = Recorder::new(bounds);
+        let (recorder, waiting) = Recorder::new(bounds(&[]));
         let recording = waiting.start(&file).expect("started");
         let chain = Next::new(vec![recorder.clone(), Arc::new(Echo)]);
         let mut request = request(empty());

@@ -16,10 +16,8 @@ use http_body_util::BodyExt;
 use crate::body::{Failure, Passing, Pump, PumpBody};
 use crate::exchange::{Closed, Ending, Exchange, Outcome, closed};
 use crate::fields::Fields;
-use crate::plugin::{Common, OnTrap, Properties, Rewritten, Route};
-use crate::stream::{
-    Direction, LocalResponse, Origin, Phase, SetProperties, Signal, Stream, bodiless,
-};
+use crate::plugin::{Common, Notes, OnTrap, Properties, Route};
+use crate::stream::{Direction, LocalResponse, Origin, Phase, Signal, Stream, bodiless};
 use crate::vm::Action;
 use crate::worker::{Gone, Place, Worker};
 
@@ -111,11 +109,7 @@ impl Layer for ProxyWasm {
         if let Some(emergency) = parts.extensions.get::<Emergency>() {
             self.tell(*emergency);
         }
-        let set = parts.extensions.get_or_insert_default::<SetProperties>();
-        let set = set.clone();
-        let rewritten = parts.extensions.get_or_insert_default::<Rewritten>();
-        let rewritten = rewritten.clone();
-        let exchange = match self.open(&parts, set, rewritten).await {
+        let exchange = match self.open(&mut parts).await {
             Ok(exchange) => exchange,
             Err(Gone) => return self.without(parts, body, next).await,
         };
@@ -163,12 +157,7 @@ impl ProxyWasm {
     }
 
     /// Gives the request to the least busy machine.
-    async fn open(
-        &self,
-        parts: &request::Parts,
-        set: SetProperties,
-        rewritten: Rewritten,
-    ) -> Result<Arc<Exchange>, Gone> {
+    async fn open(&self, parts: &mut request::Parts) -> Result<Arc<Exchange>, Gone> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let place = Place::take(&self.workers, turn).ok_or(Gone)?;
         let signal = Arc::new(Signal::default());
@@ -180,8 +169,9 @@ impl ProxyWasm {
             started: Instant::now(),
             started_at: self.common.world.wall(),
         };
-        let mut stream = Stream::new(Fields::of_request(parts), Arc::clone(&signal), origin);
-        (stream.set, stream.rewritten) = (set, rewritten);
+        let notes = parts.extensions.get_or_insert_default::<Notes>().clone();
+        let request = Fields::of_request(parts);
+        let mut stream = Stream::new(request, Arc::clone(&signal), origin, notes);
         if let Some(Properties(properties)) = parts.extensions.get() {
             let keyed = |(path, value): &(String, Vec<u8>)| {
                 (path.replace('.', "\0").into_bytes(), value.clone())

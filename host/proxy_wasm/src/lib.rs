@@ -41,7 +41,7 @@ use crate::plugin::Common;
 use crate::shared::Metrics;
 use crate::worker::Worker;
 
-pub use plugin::{Limits, OnTrap, Plugin, Properties, Rewritten, Route};
+pub use plugin::{Limits, Notes, OnTrap, Plugin, Properties, Route};
 pub use runtime::{Runtime, RuntimeOptions};
 
 /// The most instances of one plugin.

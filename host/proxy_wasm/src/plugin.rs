@@ -1,13 +1,13 @@
 //! What is loaded: a plugin's settings and limits, and the part of it all its instances share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use anyhow::ensure;
 use bytes::Bytes;
-use edgeweir_host_chain::{Meter, World};
+use edgeweir_host_chain::{Meter, World, lock};
 
 use crate::callout::Client;
 use crate::exports::Abi;
@@ -158,22 +158,33 @@ pub struct Route {
     pub virtual_host: String,
 }
 
-/// What a route made of a request behind the plugins; an extension of a request. As in Envoy a plugin sees it when the exchange is
-/// logged, as `request.path`, `request.host` and in the request's fields.
+/// What the plugins of an exchange know of it together; an extension of a request, made by the first of them.
 #[derive(Clone, Debug, Default)]
-pub struct Rewritten(Arc<OnceLock<(Bytes, Option<Bytes>)>>);
+pub struct Notes(Arc<Noted>);
 
-impl Rewritten {
-    /// Notes path and query, and the authority if that is another; what was noted first stays.
-    pub fn note(&self, path: &str, authority: Option<&str>) {
+#[derive(Debug, Default)]
+struct Noted {
+    /// Properties that one set: as in Envoy the others see them.
+    set: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
+    rewritten: OnceLock<(Bytes, Option<Bytes>)>,
+}
+
+impl Notes {
+    /// What a route made of the request behind the plugins: path and query, and the authority if that is another; what was noted
+    /// first stays. As in Envoy a plugin sees it when the exchange is logged, as `request.path`, `request.host` and in the
+    /// request's fields.
+    pub fn rewrite(&self, path: &str, authority: Option<&str>) {
         let authority = authority.map(|it| Bytes::copy_from_slice(it.as_bytes()));
-        let _ = self
-            .0
-            .set((Bytes::copy_from_slice(path.as_bytes()), authority));
+        let path = Bytes::copy_from_slice(path.as_bytes());
+        let _ = self.0.rewritten.set((path, authority));
     }
 
-    pub(crate) fn get(&self) -> Option<&(Bytes, Option<Bytes>)> {
-        self.0.get()
+    pub(crate) fn rewritten(&self) -> Option<&(Bytes, Option<Bytes>)> {
+        self.0.rewritten.get()
+    }
+
+    pub(crate) fn properties(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Vec<u8>>> {
+        lock(&self.0.set)
     }
 }
 

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use edgeweir_host_chain::lock;
 use wasmtime::{Cache, CacheConfig, Config, Engine};
 
 use crate::callout::Client;
 use crate::plugin::Limits;
-use crate::shared::{Shared, lock};
+use crate::shared::Shared;
 
 /// How often the epoch advances: the grain of every deadline.
 pub(crate) const TICK: Duration = Duration::from_millis(5);

@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
-use edgeweir_host_chain::{Emergency, Meter};
+use edgeweir_host_chain::{Emergency, Meter, lock};
 
 use crate::status::Status;
 use crate::worker::Worker;
@@ -16,11 +16,6 @@ const KEY_COST: usize = 64;
 const METRICS: usize = 1_000;
 /// Queues of all plugins.
 const QUEUES: usize = 1_000;
-
-/// A lock whose holder panicked is still consistent here: every change is one insertion.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The key-value data of one `vm_id`. Lives as long as the process, as in Envoy.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -11,7 +11,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderVa
 use tokio::sync::Notify;
 
 use crate::fields::Fields;
-use crate::plugin::Rewritten;
+use crate::plugin::Notes;
 
 /// Which of the two messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,19 +219,12 @@ pub(crate) struct Stream {
     pub(crate) signal: Arc<Signal>,
     /// Properties in place of the host's own.
     pub(crate) given: HashMap<Vec<u8>, Vec<u8>>,
-    /// What plugins set.
-    pub(crate) set: SetProperties,
-    /// What became of the request behind the plugins.
-    pub(crate) rewritten: Rewritten,
+    pub(crate) notes: Notes,
     pub(crate) callouts: usize,
     pub(crate) origin: Origin,
     /// `on_done` asked to wait for `proxy_done`.
     pub(crate) lingers: bool,
 }
-
-/// What the plugins of an exchange set as properties: as in Envoy each sees what the others did.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SetProperties(pub(crate) Arc<Mutex<HashMap<Vec<u8>, Vec<u8>>>>);
 
 /// What the host knows of an exchange besides its messages.
 pub(crate) struct Origin {
@@ -262,7 +255,7 @@ impl Origin {
 
 impl Stream {
     /// A stream that begins with a request's head.
-    pub(crate) fn new(request: Fields, signal: Arc<Signal>, origin: Origin) -> Self {
+    pub(crate) fn new(request: Fields, signal: Arc<Signal>, origin: Origin, notes: Notes) -> Self {
         Self {
             phase: Phase::Request,
             request: Side {
@@ -274,8 +267,7 @@ impl Stream {
             answered: false,
             signal,
             given: HashMap::new(),
-            set: SetProperties::default(),
-            rewritten: Rewritten::default(),
+            notes,
             callouts: 0,
             origin,
             lingers: false,

@@ -397,7 +397,7 @@ impl Vm {
         };
         stream.phase = Phase::Log;
         if let (Some((path, authority)), Some(fields)) =
-            (stream.rewritten.get(), &mut stream.request.fields)
+            (stream.notes.rewritten(), &mut stream.request.fields)
         {
             fields.rewritten(path, authority.as_ref());
         }

@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use edgeweir_host_chain::{Next, Request, full};
-use edgeweir_host_proxy_wasm::Rewritten;
+use edgeweir_host_proxy_wasm::Notes;
 use support::{Edge, Origin, chunks, data, guest, seen};
 
 fn request(path: &str) -> Request {
@@ -60,8 +60,8 @@ async fn a_head_is_seen_until_it_goes_on_and_again_in_the_log() {
         data(64, "request\0duration"),
     ));
     let origin = Origin::answering(|request| async move {
-        let rewritten = request.extensions().get::<Rewritten>().unwrap();
-        rewritten.note("/back", Some("rear!"));
+        let notes = request.extensions().get::<Notes>().unwrap();
+        notes.rewrite("/back", Some("rear!"));
         Ok(http::Response::new(full("body")))
     });
     let edge = Edge::new(&text, origin, |_| {}).await;

@@ -83,8 +83,8 @@ struct Asked {
     head: bool,
     timeline: Option<Timeline>,
     request_id: Option<HeaderValue>,
-    /// Nothing came of its body for too long.
-    stalled: Arc<AtomicBool>,
+    /// Where it has a body: whether nothing came of it for too long.
+    stalled: Option<Arc<AtomicBool>>,
 }
 
 impl Service for Site {
@@ -98,7 +98,7 @@ impl Service for Site {
             head: request.method() == Method::HEAD,
             timeline: None,
             request_id: None,
-            stalled: Arc::default(),
+            stalled: None,
         };
         if let Some(log) = &self.telling.access_log {
             pending.log = Some((log.clone(), self.about(peer, &request)));
@@ -106,7 +106,7 @@ impl Service for Site {
         let response = match self.prepare(peer, request, &mut asked, &mut pending) {
             Ok(request) => match self.routes.run(request).await {
                 // RFC 9110 §15.5.9: whatever was made of it, the request was not complete in time.
-                _ if asked.stalled.load(Relaxed) => plain(
+                _ if asked.stalled.as_ref().is_some_and(|it| it.load(Relaxed)) => plain(
                     StatusCode::REQUEST_TIMEOUT,
                     None,
                     format!("nothing of the body came for {:?}\n", self.stall_timeout),
@@ -222,7 +222,7 @@ impl Site {
         if body.is_end_stream() {
             return Ok(Request::from_parts(parts, edgeweir_host_chain::empty()));
         }
-        let stalled = asked.stalled.clone();
+        let stalled = asked.stalled.insert(Arc::default()).clone();
         let late = move |limit| {
             stalled.store(true, Relaxed);
             format!("the client sent nothing of its body for {limit:?}").into()

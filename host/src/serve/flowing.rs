@@ -5,15 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use edgeweir_host_upstream::bodies::Silence;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
 
 /// A connection that fails when something waits to be written and for `limit` nothing of it is taken.
 pub struct Flowing<S> {
     inner: S,
-    limit: Duration,
-    stall: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
+    silence: Silence,
 }
 
 impl<S> Flowing<S> {
@@ -21,9 +19,7 @@ impl<S> Flowing<S> {
     pub const fn new(inner: S, limit: Duration) -> Self {
         Self {
             inner,
-            limit,
-            stall: None,
-            waiting: false,
+            silence: Silence::new(limit),
         }
     }
 
@@ -34,18 +30,11 @@ impl<S> Flowing<S> {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.waiting = false;
+            self.silence.broken();
             return written;
         }
-        let limit = self.limit;
-        let stall = self
-            .stall
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        if !std::mem::replace(&mut self.waiting, true) {
-            stall.as_mut().reset(Instant::now() + limit);
-        }
-        stall.as_mut().poll(cx).map(|()| {
-            let why = format!("the client took nothing for {limit:?}");
+        self.silence.poll_over(cx).map(|()| {
+            let why = format!("the client took nothing for {:?}", self.silence.limit());
             Err(io::Error::new(io::ErrorKind::TimedOut, why))
         })
     }

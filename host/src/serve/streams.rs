@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use edgeweir_host_chain::{Body, Error, Response};
+use edgeweir_host_chain::{Body, Error, Response, lock};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
@@ -118,11 +118,6 @@ impl Streams {
     fn known(&self) -> MutexGuard<'_, Known> {
         lock(&self.0)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is one assignment: a poisoned one is whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One exchange among those under way, until it is dropped.

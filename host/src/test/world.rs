@@ -2,19 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use edgeweir_host_cases::model::Answer;
 use edgeweir_host_cases::torture::{CALLOUT, Fault};
-use edgeweir_host_chain::{Answering, Clock, Clusters, Faults, Request, Witness};
+use edgeweir_host_chain::{Answering, Clock, Clusters, Faults, Request, Witness, lock};
 use tokio::time::Instant;
 
 use super::origin;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The runtime's clock, which moves only where everybody waits, counted from a case's beginning.
 pub struct Standing {

@@ -12,15 +12,53 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep};
 
+/// How long what is waited for has not come. The time in which nobody waits does not count.
+pub struct Silence {
+    limit: Duration,
+    over: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+impl Silence {
+    /// At most so long.
+    pub const fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            over: None,
+            waiting: false,
+        }
+    }
+
+    /// The longest there may be.
+    pub const fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// It came.
+    pub fn broken(&mut self) {
+        self.waiting = false;
+    }
+
+    /// It is waited for; ready when that has been so for too long.
+    pub fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        let over = self
+            .over
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        if !std::mem::replace(&mut self.waiting, true) {
+            over.as_mut().reset(Instant::now() + limit);
+        }
+        over.as_mut().poll(cx)
+    }
+}
+
 /// A body that fails when nothing arrives for `limit`, as `late` says; it holds `held` until its end.
 ///
 /// The time in which nobody asks for more does not count: a slow client is not a slow upstream, and the other way round.
 pub struct Watched<B, H, L> {
     inner: B,
-    limit: Duration,
+    silence: Silence,
     late: L,
-    silence: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
     held: Option<H>,
 }
 
@@ -30,10 +68,8 @@ impl<B: HttpBody, H, L: FnMut(Duration) -> Error> Watched<B, H, L> {
         let held = (!inner.is_end_stream()).then_some(held);
         Self {
             inner,
-            limit,
+            silence: Silence::new(limit),
             late,
-            silence: None,
-            waiting: false,
             held,
         }
     }
@@ -55,22 +91,14 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
-            this.waiting = false;
+            this.silence.broken();
             if !matches!(frame, Some(Ok(_))) || this.inner.is_end_stream() {
                 this.held = None;
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let limit = this.limit;
-        let silence = this
-            .silence
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        if !this.waiting {
-            this.waiting = true;
-            silence.as_mut().reset(Instant::now() + limit);
-        }
-        ready!(silence.as_mut().poll(cx));
-        Poll::Ready(Some(Err((this.late)(limit))))
+        ready!(this.silence.poll_over(cx));
+        Poll::Ready(Some(Err((this.late)(this.silence.limit()))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,10 +1,10 @@
 //! Connections to one endpoint: kept HTTP/1.1 ones, and one HTTP/2 connection that carries every stream.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use edgeweir_host_chain::{Body, Request};
+use edgeweir_host_chain::{Body, Request, lock};
 use http::header;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -324,11 +324,6 @@ impl Taken {
             }
         })
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is one assignment: a poisoned one is whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn failure_of(error: &hyper::Error) -> Failure {

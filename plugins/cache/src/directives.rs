@@ -1,6 +1,6 @@
 //! `Cache-Control`, read cautiously: what can't be understood never makes a response fresher or more public.
 
-use edgeweir_filter::{Fields, list_members};
+use edgeweir_filter::{Fields, delta_seconds, list_members};
 
 /// RFC 9111 §1.2.2: "if a cache receives a delta-seconds value greater than the greatest integer it can represent …
 /// the cache MUST consider the value to be 2147483648 (2^31) or the greatest positive integer it can represent".
@@ -19,14 +19,7 @@ pub enum Delta {
 impl Delta {
     /// Parses delta-seconds (RFC 9111 §1.2.2: `1*DIGIT`): no sign, no fraction, no space.
     pub fn parse(text: &[u8]) -> Self {
-        if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-            return Self::Invalid;
-        }
-        let seconds = text.iter().fold(0u32, |all, digit| {
-            all.saturating_mul(10)
-                .saturating_add(u32::from(digit - b'0'))
-        });
-        Self::Seconds(seconds.min(LONGEST))
+        delta_seconds(text).map_or(Self::Invalid, |seconds| Self::Seconds(seconds.min(LONGEST)))
     }
 
     /// The seconds; an invalid value counts as none at all.

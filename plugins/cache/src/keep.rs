@@ -88,18 +88,28 @@ impl Keep {
                     limit: self.third.timeout(),
                 })
             }
-            Due::Hear(mut hear) => match hear.begin(cx) {
-                Some(effect) => {
-                    self.stage = Stage::Hearing(hear);
-                    Some(effect)
-                }
-                None => {
-                    drop(hear);
-                    self.judge(cx)
-                }
-            },
+            Due::Hear(mut hear) => {
+                let effect = hear.begin(cx);
+                self.heard(hear, effect, cx)
+            }
             Due::No | Due::Wait(_) => self.judge(cx),
         }
+    }
+
+    /// Goes on hearing, or has heard all.
+    fn heard(
+        &mut self,
+        hear: Box<Hear>,
+        effect: Option<Effect>,
+        cx: &mut Cx<'_>,
+    ) -> Option<Effect> {
+        if effect.is_some() {
+            self.stage = Stage::Hearing(hear);
+            return effect;
+        }
+        // Who waits for the same news goes on with this.
+        drop(hear);
+        self.judge(cx)
     }
 
     fn judge(&mut self, cx: &mut Cx<'_>) -> Option<Effect> {
@@ -190,16 +200,10 @@ impl Task for Keep {
                 }
             }
             Stage::Heard => self.hear(cx),
-            Stage::Hearing(mut hear) => match hear.go_on(&answer, cx) {
-                Some(effect) => {
-                    self.stage = Stage::Hearing(hear);
-                    Some(effect)
-                }
-                None => {
-                    drop(hear);
-                    self.judge(cx)
-                }
-            },
+            Stage::Hearing(mut hear) => {
+                let effect = hear.go_on(&answer, cx);
+                self.heard(hear, effect, cx)
+            }
             Stage::Judging(mut judging) => match updated(answer) {
                 Ok(value) => {
                     let next = judging.go_on(value, self.place.alone, &self.core, cx.now);

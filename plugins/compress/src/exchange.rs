@@ -52,7 +52,7 @@ impl Exchange for Coded {
         etag::to_origin(settings.etag, &mut head.fields);
         // RFC 9110 §13.1.5: coded or not the content is of one date, so the origin would send a part of plain bytes for
         // the rest of coded ones. §14.2: "A server MAY ignore the Range header field."
-        if request.could_be_coded() && etag::resumes_by_date(&head.fields) {
+        if etag::resumes_by_date(&head.fields) && request.could_be_coded() {
             head.fields.remove("range");
             head.fields.remove("if-range");
         }

@@ -249,6 +249,19 @@ pub fn entity_tags(line: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|member| !member.is_empty())
 }
 
+/// Seconds as directives and `Age` say them: digits alone; `None` where there is anything else.
+///
+/// RFC 9111 §1.2.2: what is greater than can be represented is "the greatest positive integer it can conveniently represent".
+pub fn delta_seconds(text: &[u8]) -> Option<u32> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let digits = text.iter().map(|digit| u32::from(digit - b'0'));
+    Some(digits.fold(0, |all: u32, digit| {
+        all.saturating_mul(10).saturating_add(digit)
+    }))
+}
+
 fn lowered(name: Bytes) -> Bytes {
     if name.iter().any(u8::is_ascii_uppercase) {
         name.to_ascii_lowercase().into()

@@ -51,7 +51,7 @@ pub use chain::{Chain, ChainExchange};
 pub use config::{ConfigError, Configured, bounded, load, schema};
 pub use context::{Cx, Level, Record};
 pub use emergency::Emergency;
-pub use fields::{Changed, Fields, entity_tags, is_token, list_members};
+pub use fields::{Changed, Fields, delta_seconds, entity_tags, is_token, list_members};
 pub use head::{Reply, RequestHead, ResponseHead};
 pub use path::PathPattern;
 pub use percent::{comparable, form_decoded, normal_percent, percent_decoded, respelled};

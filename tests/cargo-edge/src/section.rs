@@ -40,15 +40,8 @@ pub fn append(wasm: &mut Vec<u8>, name: &str, payload: &[u8]) {
 
 /// The payload of the first custom section of that name at the top level; an error when the bytes are no Wasm.
 pub fn find<'w>(wasm: &'w [u8], name: &str) -> Result<Option<&'w [u8]>> {
-    let mut rest = match wasm.split_at_checked(8) {
-        Some((head, rest)) if head.starts_with(b"\0asm") => rest,
-        _ => bail!("no WebAssembly: the first bytes are not \\0asm"),
-    };
-    while let Some((&id, after)) = rest.split_first() {
-        let (size, after) = read_unsigned(after).context("a section's size")?;
-        let (section, after) = after
-            .split_at_checked(size)
-            .context("a section is cut short")?;
+    for section in sections(wasm)?.1 {
+        let (id, section) = section?;
         if id == 0 {
             let (length, section) = read_unsigned(section).context("a section's name")?;
             let (found, payload) = section
@@ -58,9 +51,38 @@ pub fn find<'w>(wasm: &'w [u8], name: &str) -> Result<Option<&'w [u8]>> {
                 return Ok(Some(payload));
             }
         }
-        rest = after;
     }
     Ok(None)
+}
+
+/// The head of a module or component, and its sections.
+pub fn sections(wasm: &[u8]) -> Result<(&[u8], Sections<'_>)> {
+    match wasm.split_at_checked(8) {
+        Some((head, rest)) if head.starts_with(b"\0asm") => Ok((head, Sections(rest))),
+        _ => bail!("no WebAssembly: the first bytes are not \\0asm"),
+    }
+}
+
+/// Ids of sections and what is in them, up to one that is cut short.
+pub struct Sections<'w>(&'w [u8]);
+
+impl<'w> Iterator for Sections<'w> {
+    type Item = Result<(u8, &'w [u8])>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (&id, after) = std::mem::take(&mut self.0).split_first()?;
+        let section = read_unsigned(after)
+            .context("a section's size")
+            .and_then(|(size, after)| {
+                after
+                    .split_at_checked(size)
+                    .context("a section is cut short")
+            });
+        Some(section.map(|(section, after)| {
+            self.0 = after;
+            (id, section)
+        }))
+    }
 }
 
 /// LEB128, as the WebAssembly specification §5.2.2 has it.
@@ -75,8 +97,7 @@ pub fn unsigned(out: &mut Vec<u8>, mut value: usize) {
     }
 }
 
-/// A number and what is behind it; `None` where it is no LEB128 of 32 bits.
-pub fn read_unsigned(bytes: &[u8]) -> Option<(usize, &[u8])> {
+fn read_unsigned(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let mut value = 0usize;
     for (at, byte) in bytes.iter().enumerate().take(5) {
         value |= usize::from(byte & 0x7f) << (7 * at);

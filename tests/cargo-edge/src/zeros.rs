@@ -2,13 +2,13 @@
 //!
 //! The linker puts tables that are mostly zero into the file as they are: one in fifteen of its bytes.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use wasm_encoder::{ConstExpr, DataSection, Section as _};
 use wasmparser::{
     BinaryReader, DataKind, DataSectionReader, ImportSectionReader, Operator, TypeRef,
 };
 
-use crate::section::{read_unsigned, unsigned};
+use crate::section::{sections, unsigned};
 
 /// The shortest run that goes: a further segment takes up to twelve bytes.
 const RUN: usize = 24;
@@ -22,7 +22,8 @@ const NESTED: [u8; 2] = [1, 4];
 
 /// A module without the zeros, or a component whose modules are without; what can't be said to be the same stays.
 pub fn strip(wasm: &[u8]) -> Result<Vec<u8>> {
-    let (head, sections) = split(wasm)?;
+    let (head, sections) = sections(wasm)?;
+    let sections = sections.collect::<Result<Vec<_>>>()?;
     let mut out = head.to_vec();
     let is_component = head.get(6) == Some(&1);
     let lean = if is_component { None } else { lean(&sections)? };
@@ -40,27 +41,6 @@ pub fn strip(wasm: &[u8]) -> Result<Vec<u8>> {
         }
     }
     Ok(out)
-}
-
-/// Ids of sections, and what is in them.
-type Sections<'w> = Vec<(u8, &'w [u8])>;
-
-/// The head of a module or component, and its sections.
-fn split(wasm: &[u8]) -> Result<(&[u8], Sections<'_>)> {
-    let (head, mut rest) = match wasm.split_at_checked(8) {
-        Some((head, rest)) if head.starts_with(b"\0asm") => (head, rest),
-        _ => bail!("no WebAssembly: the first bytes are not \\0asm"),
-    };
-    let mut sections = Vec::new();
-    while let Some((&id, after)) = rest.split_first() {
-        let (size, after) = read_unsigned(after).context("a section's size")?;
-        let (content, after) = after
-            .split_at_checked(size)
-            .context("a section is cut short")?;
-        sections.push((id, content));
-        rest = after;
-    }
-    Ok((head, sections))
 }
 
 /// The data of a module without runs of zeros. `None` where its memory is not its own (it may hold something already), where
@@ -168,7 +148,8 @@ mod tests {
     /// What the segments make of the memory.
     fn memory(wasm: &[u8]) -> Vec<u8> {
         let mut memory = vec![0; 1 << 16];
-        for (id, content) in split(wasm).unwrap().1 {
+        for section in sections(wasm).unwrap().1 {
+            let (id, content) = section.unwrap();
             if id != DATA {
                 continue;
             }

@@ -6,7 +6,6 @@ use http::header::HeaderName;
 use super::log::nanos;
 use crate::fields::Fields;
 use crate::host::{Guest, Host, copy, give, view, view2};
-use crate::shared::lock;
 use crate::status::{Reply, Status};
 use crate::stream::Stream;
 
@@ -24,18 +23,15 @@ pub(super) fn get(
 ) -> Reply {
     let path = copy(guest, path, path_size)?;
     let path = path.strip_suffix(&[0]).unwrap_or(&path);
-    let host = guest.data_mut();
+    let host = guest.data();
     let stream = host.streams.get(&host.current);
     let given = stream.and_then(|stream| stream.given.get(path)).cloned();
     // As in Envoy, one of several parts can be set but not read.
-    let single = !path.contains(&0);
-    let value = given.or_else(|| find(host, path)).or_else(|| {
-        if !single {
-            return None;
-        }
-        let set = lock(&host.streams.get(&host.current)?.set.0);
-        set.get(path).cloned()
-    });
+    let set = || {
+        let stream = stream.filter(|_| !path.contains(&0))?;
+        stream.notes.properties().get(path).cloned()
+    };
+    let value = given.or_else(|| find(host, path)).or_else(set);
     give(guest, &value.ok_or(Status::NotFound)?, at, size_at)
 }
 
@@ -55,7 +51,7 @@ pub(super) fn set(
         return Err(Status::BadArgument.into());
     }
     let stream = host.streams.get(&host.current).ok_or(Status::NotFound)?;
-    let mut set = lock(&stream.set.0);
+    let mut set = stream.notes.properties();
     if set.len() >= SET && !set.contains_key(path) {
         return Err(Status::InternalFailure.into());
     }

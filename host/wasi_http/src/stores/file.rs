@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use edgeweir_host_chain::lock;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
-use super::{ENTRY, lock, number, room, size};
+use super::{ENTRY, number, room, size};
 use crate::databases::{self, refused};
 
 /// One label's part of a file, which may hold several.

@@ -5,9 +5,10 @@ mod memory;
 pub(crate) mod remote;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
+use edgeweir_host_chain::lock;
 
 use file::{File, blocking};
 use memory::Memory;
@@ -171,10 +172,6 @@ fn room(bytes: u64, old: u64, new: u64) -> Result<u64, String> {
         return Err(format!("the store is full: {bytes} of {MAX_BYTES} bytes"));
     }
     Ok(after)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

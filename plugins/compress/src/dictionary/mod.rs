@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edgeweir_filter::{
-    ConfigError, Fields, RequestHead, ResponseHead, Timestamp, bounded, representation,
+    ConfigError, Fields, RequestHead, ResponseHead, Timestamp, bounded, delta_seconds,
+    representation,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -124,7 +125,8 @@ impl Dictionaries {
         }
         // RFC 9111 §5.2.1.5: with `no-store` "a cache MUST NOT store any part of [...] any response to it".
         let mut directives = head.fields.list("cache-control");
-        let unstored = directives.any(|directive| named(directive).0 == b"no-store");
+        let unstored =
+            directives.any(|directive| named(directive).0.eq_ignore_ascii_case(b"no-store"));
         Some(Asked {
             scheme: head.scheme.clone(),
             authority: head.authority.clone(),
@@ -240,7 +242,7 @@ fn lifetime(fields: &Fields) -> Option<Duration> {
     let (mut own, mut shared) = (None, None);
     for directive in fields.list("cache-control") {
         let (name, value) = named(directive);
-        match &name[..] {
+        match &name.to_ascii_lowercase()[..] {
             b"no-store" | b"private" | b"no-cache" => return None,
             // A lifetime that is no number, or there twice, is none.
             b"max-age" if own.is_none() => own = Some(seconds(value)?),
@@ -255,24 +257,19 @@ fn lifetime(fields: &Fields) -> Option<Duration> {
     (left > 0).then(|| Duration::from_secs(left))
 }
 
-/// The name of a directive, in lower case, and its argument.
-fn named(directive: &[u8]) -> (Vec<u8>, &[u8]) {
+/// The name of a directive and its argument.
+fn named(directive: &[u8]) -> (&[u8], &[u8]) {
     let mut parts = directive.splitn(2, |byte| *byte == b'=');
-    let name = parts.next().unwrap_or_default().to_ascii_lowercase();
-    (name, parts.next().unwrap_or_default())
+    (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    )
 }
 
-/// RFC 9111 §1.2.2: what is greater than can be represented is "the greatest positive integer it can conveniently represent".
+/// Seconds, quoted or not.
 fn seconds(text: &[u8]) -> Option<u32> {
     let text = text.strip_prefix(b"\"").unwrap_or(text);
-    let text = text.strip_suffix(b"\"").unwrap_or(text);
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let digits = text.iter().map(|digit| u32::from(digit - b'0'));
-    Some(digits.fold(0, |number: u32, digit| {
-        number.saturating_mul(10).saturating_add(digit)
-    }))
+    delta_seconds(text.strip_suffix(b"\"").unwrap_or(text))
 }
 
 #[cfg(test)]
