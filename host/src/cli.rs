@@ -257,7 +257,11 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
         Command::Bench(bench) => edgeweir_host_bench::command::execute(&bench),
         Command::Diff(diff) => edgeweir_host_exchanges::diff::execute(&diff),
         Command::Replay(replay) => edgeweir_host_exchanges::replay::execute(&replay),
-        Command::Explain(explain) => edgeweir_host_exchanges::explain::execute(&explain),
+        Command::Explain(explain) => {
+            let file = explain.token_file.as_deref();
+            let token = edgeweir_host_client::token(file, edgeweir_host_client::top::VARIABLE)?;
+            edgeweir_host_exchanges::explain::execute(&explain, token)
+        }
         Command::Record(record) => serving(crate::record::execute(&record)),
         Command::Package(package) => {
             say(&crate::package::execute(&package)?);

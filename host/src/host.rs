@@ -47,6 +47,8 @@ pub struct State {
     pub listeners: Vec<ListenerState>,
     /// The upstreams, by name.
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// Connections each listener may have at once.
+    pub connections: u64,
     /// When the host started.
     pub started: Instant,
     /// What watches it.
@@ -237,6 +239,7 @@ impl Prepared {
             listeners,
             watch,
             upstreams,
+            connections: config.limits.connections.get(),
             started: before.map_or_else(Instant::now, |state| state.started),
             reloads,
         });

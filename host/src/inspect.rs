@@ -19,8 +19,8 @@ const ABI_EXPORTS: [(&str, &str); 4] = [
     ("proxy_abi_version_0_2_1", "0.2.1"),
     ("proxy_abi_version_0_3_0", "0.3.0"),
 ];
-/// A Wasm page, bytes.
-const PAGE: u64 = 65_536;
+/// The logarithm of a Wasm page's bytes where a memory names none: 64 KiB.
+const PAGE_LOG2: u32 = 16;
 
 /// What was found in a file.
 #[derive(Clone, Default, Debug)]
@@ -37,8 +37,8 @@ pub struct Inspected {
     pub imports: BTreeMap<String, Vec<String>>,
     /// Exports: functions of a module, interfaces of a component.
     pub exports: Vec<String>,
-    /// Linear memories: initial and most pages.
-    pub memories: Vec<(u64, Option<u64>)>,
+    /// Linear memories.
+    pub memories: Vec<Memory>,
     /// Custom sections by name, with their bytes in all.
     pub custom: BTreeMap<String, u64>,
     /// The name the filter carries itself.
@@ -51,6 +51,46 @@ pub struct Inspected {
     pub producers: BTreeMap<String, Vec<String>>,
     /// Target features the compiler used.
     pub features: Vec<String>,
+}
+
+/// A linear memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Memory {
+    /// Pages at first.
+    pub initial: u64,
+    /// Most pages; `None` for what its addresses reach.
+    pub maximum: Option<u64>,
+    /// The bytes of a page.
+    pub page: u64,
+}
+
+impl Memory {
+    fn of(ty: &wasmparser::MemoryType) -> Self {
+        Self {
+            initial: ty.initial,
+            maximum: ty.maximum,
+            page: 1_u64
+                .checked_shl(ty.page_size_log2.unwrap_or(PAGE_LOG2))
+                .unwrap_or(u64::MAX),
+        }
+    }
+
+    fn to_text(self) -> String {
+        // All addresses of 64 bits are one byte more than a u64 counts.
+        let bytes = |pages: u64| crate::report::bytes(pages.saturating_mul(self.page));
+        let most = self.maximum.map_or("no maximum".to_owned(), |pages| {
+            format!("at most {}", bytes(pages))
+        });
+        let of = match self.page == 1 << PAGE_LOG2 {
+            true => String::new(),
+            false => format!(" of {}", crate::report::bytes(self.page)),
+        };
+        format!(
+            "{} at first ({} pages{of}), {most}",
+            bytes(self.initial),
+            self.initial
+        )
+    }
 }
 
 /// The error of a file that ends before it says what it is.
@@ -102,8 +142,7 @@ impl Inspected {
                 Payload::End(_) => depth -= 1,
                 Payload::MemorySection(memories) => {
                     for memory in memories {
-                        let memory = memory?;
-                        found.memories.push((memory.initial, memory.maximum));
+                        found.memories.push(Memory::of(&memory?));
                     }
                 }
                 Payload::CustomSection(section) => found.custom_section(&section)?,
@@ -347,9 +386,10 @@ impl Inspected {
             "size": self.size,
             "imports": self.imports,
             "exports": self.exports,
-            "memories": self.memories.iter().map(|(initial, most)| json!({
-                "initial_pages": initial,
-                "maximum_pages": most,
+            "memories": self.memories.iter().map(|memory| json!({
+                "initial_pages": memory.initial,
+                "maximum_pages": memory.maximum,
+                "page_bytes": memory.page,
             })).collect::<Vec<_>>(),
             "custom_sections": self.custom,
             "producers": self.producers,
@@ -361,9 +401,9 @@ impl Inspected {
 
     /// Everything but the schema's text, for people.
     pub fn to_text(&self, file: &Path) -> String {
-        let mut text = format!("{}\n", file.display());
+        let mut text = format!("{}\n", printable(&file.display().to_string()));
         let mut line = |name: &str, value: String| {
-            let _ = writeln!(text, "  {name:<12} {value}");
+            let _ = writeln!(text, "  {:<12} {}", printable(name), printable(&value));
         };
         line("kind", self.kind.clone());
         if let Some(name) = &self.name {
@@ -371,17 +411,8 @@ impl Inspected {
             line("filter", format!("{name} {version}"));
         }
         line("size", crate::report::bytes(self.size));
-        for (initial, most) in &self.memories {
-            let most = most.map_or("no maximum".to_owned(), |pages| {
-                format!("at most {}", crate::report::bytes(pages * PAGE))
-            });
-            line(
-                "memory",
-                format!(
-                    "{} at first ({initial} pages), {most}",
-                    crate::report::bytes(initial * PAGE)
-                ),
-            );
+        for memory in &self.memories {
+            line("memory", memory.to_text());
         }
         line(
             "schema",
@@ -409,17 +440,23 @@ impl Inspected {
         }
         let _ = writeln!(text, "imports");
         for (interface, names) in &self.imports {
-            let _ = writeln!(text, "  {interface}");
+            let _ = writeln!(text, "  {}", printable(interface));
             for name in names {
-                let _ = writeln!(text, "    {name}");
+                let _ = writeln!(text, "    {}", printable(name));
             }
         }
         let _ = writeln!(text, "exports");
         for name in &self.exports {
-            let _ = writeln!(text, "  {name}");
+            let _ = writeln!(text, "  {}", printable(name));
         }
         text
     }
+}
+
+/// Names are whatever the file's maker chose: what a terminal would obey is shown as a dot.
+fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { '·' } else { c };
+    text.chars().map(shown).collect()
 }
 
 fn functions_of(declarations: &[InstanceTypeDeclaration<'_>]) -> Vec<String> {
@@ -491,7 +528,12 @@ mod tests {
         let found = Inspected::parse(&module()).expect("a sound module");
         assert_eq!(found.kind, "proxy-wasm module, ABI 0.2.1");
         assert_eq!(found.imports["env"], ["proxy_log"]);
-        assert_eq!(found.memories, [(2, Some(16))]);
+        let memory = Memory {
+            initial: 2,
+            maximum: Some(16),
+            page: 65_536,
+        };
+        assert_eq!(found.memories, [memory]);
         assert_eq!(found.name.as_deref(), Some("limit"));
         assert_eq!(found.schema, Some(json!({"type": "object"})));
         assert_eq!(found.features, ["simd128"]);
@@ -516,6 +558,45 @@ mod tests {
             found.to_json()["warnings"][1].as_str().map(|it| &it[..34]),
             Some("it imports proxy_call_foreign_func")
         );
+    }
+
+    #[test]
+    fn every_memory_that_is_valid_is_shown() {
+        for (name, section, want) in [
+            (
+                "all that 64 bits reach",
+                // memory64: at most 2^48 pages.
+                &[1, 4, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x40][..],
+                "17179869184.00 GiB at first (281474976710656 pages), no maximum",
+            ),
+            (
+                "its most is all of it",
+                &[1, 5, 1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x40],
+                "64.0 KiB at first (1 pages), at most 17179869184.00 GiB",
+            ),
+            (
+                "pages of a byte",
+                &[1, 8, 100, 0],
+                "100 B at first (100 pages of 1 B), no maximum",
+            ),
+        ] {
+            let mut bytes = b"\0asm\x01\0\0\0\x05".to_vec();
+            bytes.push(u8::try_from(section.len()).expect("a short section"));
+            bytes.extend_from_slice(section);
+            let found = Inspected::parse(&bytes).expect("a sound module");
+            let text = found.to_text(Path::new("a.wasm"));
+            assert!(text.contains(want), "{name}: {text}");
+        }
+    }
+
+    #[test]
+    fn names_give_a_terminal_no_orders() {
+        let mut bytes = b"\0asm\x01\0\0\0".to_vec();
+        bytes.extend_from_slice(b"\x00\x0b\x0a\x1b[31mRED!\n");
+        let found = Inspected::parse(&bytes).expect("a sound module");
+        let text = found.to_text(Path::new("a\u{9b}.wasm"));
+        assert!(text.contains("·[31mRED!· (0 B)"), "{text}");
+        assert!(!text.contains(['\x1b', '\u{9b}']), "{text}");
     }
 
     #[test]

@@ -95,6 +95,8 @@ pub struct Loaded {
     pub size: u64,
     /// Linear memory one instance may have, bytes.
     pub memory_limit: u64,
+    /// On a trap requests go on without it.
+    pub passes: bool,
     /// It, ready to serve.
     pub layer: Arc<dyn Layer>,
 }
@@ -165,6 +167,14 @@ impl<'a> Loader<'a> {
         };
         let abi = Abi::of(&file)
             .map_err(|error| at(filter.module.span(), "module", format!("{error:#}")))?;
+        // Only a manifest of Spin's grants; Spin has no proxy-wasm.
+        if filter.grants.is_some() && abi == Abi::ProxyWasm {
+            let message = format!(
+                "{} is a proxy-wasm module: Spin runs components alone",
+                file.display()
+            );
+            return Err(at(filter.module.span(), "module", message));
+        }
         if let Some((span, field)) = of_the_other_abi(filter, abi) {
             let message = format!(
                 "{} is a {}; `{field}` is for {}",
@@ -222,6 +232,7 @@ impl<'a> Loader<'a> {
                 .get()
                 * 1024
                 * 1024,
+            passes: filter.on_trap == OnTrap::Pass,
             layer,
         })
     }
@@ -267,7 +278,7 @@ impl<'a> Loader<'a> {
             Some(runtime) => runtime.clone(),
             None => {
                 let runtime = proxy_wasm::Runtime::new(proxy_wasm::RuntimeOptions {
-                    cache_dir: cache_dir(self.config),
+                    cache_dir: cache_dir(self.config)?,
                     fuel: limits.fuel,
                     cpu_time: limits.cpu_time,
                 })?;
@@ -339,6 +350,13 @@ impl<'a> Loader<'a> {
         upstreams.chain(own).collect()
     }
 
+    /// How long something outside may let a component wait: whatever lets it wait has a bound of its own.
+    fn longest_wait(&self) -> Duration {
+        let upstreams = self.config.upstreams.values();
+        let bounds = upstreams.flat_map(|it| [it.timeout_ms.millis(), it.idle_timeout_ms.millis()]);
+        bounds.fold(self.config.limits.stall_timeout_ms.millis(), Duration::max)
+    }
+
     async fn component(
         &mut self,
         name: &str,
@@ -351,7 +369,7 @@ impl<'a> Loader<'a> {
             Some(runtime) => runtime.clone(),
             None => {
                 let runtime = wasi_http::Runtime::new(wasi_http::RuntimeOptions {
-                    cache_dir: cache_dir(self.config),
+                    cache_dir: cache_dir(self.config)?,
                     fuel: limits.fuel,
                     cpu_time: limits.cpu_time,
                     store_path: self.config.state.store.clone(),
@@ -384,6 +402,7 @@ impl<'a> Loader<'a> {
                 instances: filter
                     .instances
                     .map_or(defaults.instances, |count| count.size()),
+                idle: self.longest_wait(),
                 ..defaults
             },
             on_trap: match filter.on_trap {
@@ -513,8 +532,26 @@ pub(crate) fn configuration_variable(file: &Path) -> String {
 }
 
 /// Where compiled modules are kept; `None` when there is no home to keep them in.
-fn cache_dir(config: &Config) -> Option<PathBuf> {
-    config.state.cache_dir.clone().or_else(user_cache)
+fn cache_dir(config: &Config) -> Result<Option<PathBuf>, ConfigError> {
+    let Some(folder) = config.state.cache_dir.clone().or_else(user_cache) else {
+        return Ok(None);
+    };
+    let compiled = folder.join("compiled");
+    let Err(error) = std::fs::create_dir_all(&compiled) else {
+        return Ok(Some(folder));
+    };
+    let says = format!(
+        "{}: compiled modules cannot be kept here: {error}",
+        compiled.display()
+    );
+    let source = &config.source;
+    Err(match source.place_of(&["state", "cache_dir"]) {
+        Some(place) => ConfigError::at(source, place, "state.cache_dir", says),
+        None => ConfigError::file(
+            &source.file,
+            format!("{says}; `state.cache_dir` or XDG_CACHE_HOME names another folder"),
+        ),
+    })
 }
 
 /// The cache folder of whoever runs the host.

@@ -36,6 +36,9 @@ pub(crate) fn of(
     filter: &Filter,
     error: &anyhow::Error,
 ) -> ConfigError {
+    if let Some(placed) = error.downcast_ref::<ConfigError>() {
+        return placed.clone();
+    }
     let refused = error.downcast_ref::<Refused>();
     let text = refused.map_or_else(|| format!("{error:#}"), |refused| refused.0.clone());
     let given = given(config, name, filter, refused.is_some().then_some(&text));

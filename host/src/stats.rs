@@ -66,8 +66,10 @@ pub struct Ended {
     pub status: u16,
     /// From the request's head to the last byte of the response.
     pub took: Duration,
-    /// The response's `Cache-Status`.
+    /// The response's `Cache-Status`, cut at 200 bytes: what is cut is of the caches farthest from the client.
     pub cache_status: String,
+    /// Whether the cache nearest the client reused a response; `None` when it was not looked into.
+    pub reused: Option<bool>,
     /// The response's `RateLimit`.
     pub rate_limit: String,
     /// The response's `Content-Encoding`.
@@ -127,7 +129,7 @@ impl ListenerStats {
         if ended.status == 429 {
             self.limited.fetch_add(1, Relaxed);
         }
-        if let Some(reused) = reused(&ended.cache_status) {
+        if let Some(reused) = ended.reused {
             self.looked_up.fetch_add(1, Relaxed);
             self.reused.fetch_add(u64::from(reused), Relaxed);
         }
@@ -199,8 +201,8 @@ impl ListenerStats {
     }
 }
 
-/// Whether the cache nearest the client reused a response, by `Cache-Status`; `None` when it was not looked into.
-fn reused(cache_status: &str) -> Option<bool> {
+/// What the cache nearest the client says of itself in a `Cache-Status`.
+pub fn nearest(cache_status: &str) -> &str {
     // RFC 9211 §2: the list is in the order responses passed, the cache closest to the user last.
     let (mut quoted, mut escaped, mut last) = (false, false, 0);
     for (at, byte) in cache_status.bytes().enumerate() {
@@ -212,7 +214,12 @@ fn reused(cache_status: &str) -> Option<bool> {
             _ => {}
         }
     }
-    let mut parameters = cache_status.get(last..)?.split(';').map(str::trim).skip(1);
+    cache_status.get(last..).unwrap_or_default().trim()
+}
+
+/// Whether the cache nearest the client reused a response, by `Cache-Status`; `None` when it was not looked into.
+pub fn reused(cache_status: &str) -> Option<bool> {
+    let mut parameters = nearest(cache_status).split(';').map(str::trim).skip(1);
     parameters.find_map(|parameter| match parameter {
         "hit" => Some(Some(true)),
         // RFC 9211 §2.2: with these it was configured or asked not to look, or could not.
@@ -267,6 +274,7 @@ mod tests {
                 status,
                 took: Duration::ZERO,
                 cache_status: String::new(),
+                reused: None,
                 rate_limit: String::new(),
                 content_encoding: String::new(),
                 bytes: 0,
@@ -313,6 +321,7 @@ mod tests {
                 status: 200,
                 took: Duration::from_millis(ms),
                 cache_status: String::new(),
+                reused: None,
                 rate_limit: String::new(),
                 content_encoding: String::new(),
                 bytes: 10,

@@ -457,6 +457,119 @@ fn cases_that_are_all_skipped_are_no_success() {
     );
 }
 
+/// `test --watch`: what it said, until it is dropped.
+struct Watching {
+    child: Child,
+    said: std::sync::mpsc::Receiver<String>,
+}
+
+impl Watching {
+    fn start(folder: &Path, arguments: &[&str]) -> Self {
+        // Both in one pipe, which keeps their order.
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let child = edgeweir(folder)
+            .args(["test", "--watch"])
+            .args(arguments)
+            .stdout(writer.try_clone().expect("its other end"))
+            .stderr(writer)
+            .spawn()
+            .expect("edgeweir runs");
+        let (sender, said) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(reader).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Self { child, said }
+    }
+
+    /// Waits for a line with these words.
+    fn says(&self, words: &str) {
+        let mut all = Vec::new();
+        loop {
+            match self.said.recv_timeout(std::time::Duration::from_secs(30)) {
+                Ok(line) if line.contains(words) => return,
+                Ok(line) => all.push(line),
+                Err(_) => panic!("{words:?} is not said: {all:#?}"),
+            }
+        }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A file of one case that takes about so long, without any time of its clock.
+fn case_of(name: &str, times: u32) -> String {
+    format!(
+        "module = \"still.wasm\"\n[[case]]\nname = \"{name}\"\n[[case.step]]\ntimes = {times}\nrequest = \"GET /\"\n"
+    )
+}
+
+#[test]
+fn whatever_changes_is_run_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let write = |name: &str, text: String| std::fs::write(folder.join(name), text).expect(name);
+    module(folder, "still.wasm", "");
+    let watching = Watching::start(folder, &["."]);
+    watching.says("no file named");
+    watching.says("waiting for a change");
+    // A change during a run is one too.
+    write("a.test.toml", case_of("slow", 300));
+    watching.says("slow");
+    watching.says("waiting for a change");
+    write("a.test.toml", case_of("slower", 20_000));
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    write("a.test.toml", case_of("edited", 1));
+    watching.says("passed  edited");
+    watching.says("waiting for a change");
+    // So are a folder that comes with a case, and a case of it that is edited.
+    let below = folder.join("below/deeper");
+    std::fs::create_dir_all(&below).expect("folders");
+    module(&below, "still.wasm", "");
+    write("below/deeper/b.test.toml", case_of("found", 1));
+    watching.says("passed  found");
+    watching.says("waiting for a change");
+    write("below/deeper/b.test.toml", case_of("found again", 1));
+    watching.says("passed  found again");
+    watching.says("waiting for a change");
+    std::fs::rename(folder.join("below"), folder.join(".away")).expect("moved");
+    watching.says("1 passed on host");
+    watching.says("waiting for a change");
+    std::fs::rename(folder.join(".away"), folder.join("below")).expect("moved");
+    watching.says("2 passed on host");
+}
+
+#[test]
+fn a_file_that_is_away_is_waited_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    std::fs::create_dir(folder.join("below")).expect("a folder");
+    let file = folder.join("below/a.test.toml");
+    module(folder, "below/still.wasm", "");
+    std::fs::write(&file, case_of("first", 1)).expect("cases");
+    let watching = Watching::start(folder, &["below/a.test.toml"]);
+    watching.says("passed  first");
+    watching.says("waiting for a change");
+    std::fs::remove_file(&file).expect("removed");
+    watching.says("cannot be read");
+    watching.says("waiting for a change");
+    std::fs::write(&file, case_of("second", 1)).expect("cases");
+    watching.says("passed  second");
+    watching.says("waiting for a change");
+    // With its folder, too.
+    std::fs::rename(folder.join("below"), folder.join("away")).expect("moved");
+    watching.says("cannot be read");
+    watching.says("waiting for a change");
+    std::fs::rename(folder.join("away"), folder.join("below")).expect("moved");
+    watching.says("passed  second");
+}
+
 #[test]
 fn what_was_recorded_is_replayed() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -536,11 +649,11 @@ fn a_request_whose_body_was_left_out_is_not_sent_again() {
     assert_eq!(small["postData"]["text"], "small");
     assert!(small.get("_leftOut").is_none());
     assert_eq!(large["_leftOut"], true);
-    let not_sent = "1 not sent: the bodies of their requests were too large to be recorded";
-    for (arguments, want) in [
+    for (arguments, want, not_sent) in [
         (
             ["replay", "recorded.har", "--against", "edgeweir.toml"].as_slice(),
             "1 responses of edgeweir.toml are as recorded",
+            "1 not sent: the bodies of their requests were too large to be recorded",
         ),
         (
             &[
@@ -551,6 +664,7 @@ fn a_request_whose_body_was_left_out_is_not_sent_again() {
                 "recorded.har",
             ],
             "no difference in 1 exchanges",
+            "1 not sent: the body of the request or of its response was not recorded",
         ),
     ] {
         let output = run(folder, arguments);
@@ -561,16 +675,15 @@ fn a_request_whose_body_was_left_out_is_not_sent_again() {
     let mut har = har.clone();
     har["log"]["entries"].as_array_mut().expect("two").remove(0);
     std::fs::write(folder.join("recorded.har"), har.to_string()).expect("a recording");
-    let output = run(
-        folder,
-        &["replay", "recorded.har", "--against", "edgeweir.toml"],
-    );
-    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
-    assert!(
-        out(&output).contains("holds nothing to send"),
-        "{}",
-        out(&output)
-    );
+    for command in [
+        "replay recorded.har --against edgeweir.toml",
+        "diff edgeweir.toml edgeweir.toml --replay recorded.har",
+    ] {
+        let output = run(folder, &command.split(' ').collect::<Vec<_>>());
+        let said = out(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("holds nothing to send"), "{said}");
+    }
 }
 
 #[test]
@@ -619,7 +732,10 @@ fn explain_puts_cache_status_into_words() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     let origin = Origin::start();
-    configuration(folder, origin.address);
+    let file = configuration(folder, origin.address);
+    let text = std::fs::read_to_string(&file).expect("a configuration");
+    let logged = "name = \"main\"\naccess_log = \"access.jsonl\"\n";
+    std::fs::write(&file, text.replace("name = \"main\"\n", logged)).expect("a configuration");
     let own = format!("http://{}/account", origin.address);
     for arguments in [
         vec![
@@ -639,6 +755,8 @@ fn explain_puts_cache_status_into_words() {
             out(&output)
         );
     }
+    // What is asked here is none of what the host that serves logs.
+    assert!(!folder.join("access.jsonl").exists());
     let output = run(folder, &["explain", "https://app.test/account"]);
     assert!(
         out(&output).contains("https is not spoken here"),

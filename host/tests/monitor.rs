@@ -333,6 +333,62 @@ async fn admin_pages_are_for_those_who_have_the_token() {
     assert_eq!(level(&open), Level::Minimal);
 }
 
+/// An origin behind a cache of its own whose `Cache-Status` is long; the edge's cache says the last of it.
+async fn behind_a_far_cache() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await?);
+                }
+                let key = "k".repeat(190);
+                let response = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\
+                     Cache-Status: cdn; hit; ttl=30; key=\"{key}\"\r\n\
+                     Cache-Status: near; fwd=uri-miss; stored\r\n\r\nok"
+                );
+                stream.write_all(response.as_bytes()).await
+            });
+        }
+    });
+    address
+}
+
+/// The nearest cache counts, however much those behind it say; what a client makes long is cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_of_an_exchange_is_short_and_right() {
+    let host = support::host(behind_a_far_cache().await, "").await;
+    let address = host.addresses()[0];
+    let method = "M".repeat(50_000);
+    let request = format!("{method} / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
+    support::raw(address, request).await;
+    support::get_raw(address, "/", "").await;
+    let stats = &host.state.listeners[0].stats;
+    until("both", Duration::from_secs(10), || stats.requests() == 2).await;
+    let metrics = edgeweir::admin::metrics_text(&host.state);
+    for line in [
+        "edgeweir_cache_lookups_total{listener=\"main\"} 2",
+        "edgeweir_cache_hits_total{listener=\"main\"} 0",
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line}:\n{metrics}");
+    }
+    let stats = edgeweir::admin::stats_json(&host.state);
+    assert_eq!(stats["listeners"][0]["tls"], false);
+    let recent = stats["recent"].as_array().expect("exchanges");
+    assert_eq!(recent.len(), 2, "{recent:?}");
+    assert_eq!(recent[0]["method"], "GET");
+    assert_eq!(recent[1]["method"], format!("{}…", "M".repeat(32)));
+    for exchange in recent {
+        assert_eq!(exchange["status"], 200);
+        assert_eq!(exchange["cache_status"], "…, near; fwd=uri-miss; stored");
+    }
+    host.stop().await;
+}
+
 /// A host of defaults watches itself; what it measured is on the pages.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_on_the_pages() {

@@ -342,3 +342,35 @@ fn a_filter_that_a_route_configures_is_in_use() {
         assert!(said.contains("edge.toml:8:"), "{said}");
     }
 }
+
+#[test]
+fn what_cannot_be_used_is_said_where_it_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kept =
+        text(NOWHERE, "minify.proxy-wasm.wasm", "") + "\n[state]\ncache_dir = \"/proc/nowhere\"\n";
+    let module = built("minify.proxy-wasm.wasm");
+    let spin = format!(
+        "spin_manifest_version = 2\n[application]\nname = \"a\"\n[[trigger.http]]\nroute = \"/...\"\ncomponent = \"a\"\n\
+         [component.a]\nsource = {module:?}\n",
+    );
+    for (name, text, want) in [
+        (
+            "a cache folder",
+            kept,
+            "in `state.cache_dir`: /proc/nowhere",
+        ),
+        ("a module for Envoy", spin, "Spin runs components alone"),
+    ] {
+        let file = folder.path().join("bad.toml");
+        std::fs::write(&file, text).expect("writes");
+        let output = Command::new(env!("CARGO_BIN_EXE_edgeweir"))
+            .args(["run", "--check"])
+            .arg(&file)
+            .output()
+            .expect("it runs");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+        assert!(said.contains(want), "{name}: {said}");
+    }
+}

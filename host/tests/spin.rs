@@ -79,6 +79,10 @@ fn a_manifest_that_cannot_run_says_why_with_its_place() {
         variables: vec![("v".to_owned(), "1".to_owned())],
         ..options()
     };
+    let mut misspelt = given.clone();
+    misspelt.variables.push(("w".to_owned(), "1".to_owned()));
+    let error = read(base, &misspelt).expect_err("there is no such variable");
+    assert!(error.message.contains("no variable `w`"), "{error}");
     let config = read(base, &given).expect("it is read");
     assert_eq!(config.listeners[0].listen.get_ref().0.port(), 0);
     let store = format!("{base}key_value_stores = [\"other\"]\n");

@@ -12,45 +12,57 @@ use crate::statistics::{Ratio, unpaired};
 pub struct Judgement {
     /// The metric looked at.
     pub metric: Metric,
-    /// How many times worse it is now.
-    pub worse: Ratio,
-    /// The bound it is held to: 1.05 for 5 %.
-    pub bound: f64,
+    /// How many times worse it is now; `None` where one of the two has no value.
+    pub worse: Option<Ratio>,
+    /// How much worse is allowed: 0.05 for 5 %.
+    pub above: f64,
+    /// That it serves less than the baseline did: errors are cheap, and their cost says nothing.
+    pub unserved: Option<String>,
     /// What makes the two hard to compare.
     pub caveats: Vec<String>,
 }
 
 impl Judgement {
-    /// Whether the whole interval is beyond the bound.
+    /// Whether the whole interval is beyond the bound, or less is served.
     pub fn regressed(&self) -> bool {
-        self.worse.low > self.bound
+        let beyond = |worse: Ratio| worse.low > 1.0 + self.above;
+        self.unserved.is_some() || self.worse.is_some_and(beyond)
     }
 
     /// In a sentence.
     pub fn text(&self) -> String {
-        let percent = (self.bound - 1.0) * 100.0;
-        let ratio = format!(
-            "{:.2} × the baseline in {} ({:.0} % interval {:.2} to {:.2})",
-            self.worse.estimate,
-            self.metric.name(),
-            self.worse.confidence * 100.0,
-            self.worse.low,
-            self.worse.high
-        );
-        let mut text = if self.regressed() {
-            format!("regression: {ratio}: the whole interval is above {percent} %")
-        } else if self.worse.estimate > self.bound {
-            format!(
-                "no regression shown: {ratio}: the interval reaches below {percent} %; more rounds narrow it"
-            )
-        } else {
-            format!("no regression: {ratio}; allowed are {percent} %")
+        let mut text = match (&self.unserved, self.worse) {
+            (Some(unserved), _) => format!("regression: {unserved}"),
+            (None, Some(worse)) => self.of_cost(worse),
+            (None, None) => format!("one of the two has no {}", self.metric.name()),
         };
         for caveat in &self.caveats {
             text.push_str("\nNote: ");
             text.push_str(caveat);
         }
         text
+    }
+
+    fn of_cost(&self, worse: Ratio) -> String {
+        // What was written in decimal is said in decimal.
+        let percent = (self.above * 1e8).round() / 1e6;
+        let ratio = format!(
+            "{:.2} × the baseline in {} ({:.0} % interval {:.2} to {:.2})",
+            worse.estimate,
+            self.metric.name(),
+            worse.confidence * 100.0,
+            worse.low,
+            worse.high
+        );
+        if self.regressed() {
+            format!("regression: {ratio}: the whole interval is above {percent} %")
+        } else if worse.estimate > 1.0 + self.above {
+            format!(
+                "no regression shown: {ratio}: the interval reaches below {percent} %; more rounds narrow it"
+            )
+        } else {
+            format!("no regression: {ratio}; allowed are {percent} %")
+        }
     }
 }
 
@@ -69,8 +81,11 @@ pub fn read(file: &Path) -> Result<Report> {
         .with_context(|| format!("{} is no report of `edgeweir bench`", file.display()))
 }
 
+/// By how much the share of requests that are not served may grow: those a limiter refuses vary from run to run.
+const UNSERVED: f64 = 0.01;
+
 /// Holds the last side of a run against the last side of a baseline. Without a metric it is CPU time where both have it,
-/// else median latency.
+/// else median latency. Before that: it must serve what the baseline served.
 pub fn judge(
     baseline: &Report,
     now: &Report,
@@ -89,7 +104,18 @@ pub fn judge(
             .find(|(_, ratio)| ratio.is_some())
             .unwrap_or((Metric::P50, None)),
     };
-    let ratio = ratio.with_context(|| format!("one of the two has no {}", metric.name()))?;
+    let (failed_then, failed) = (then.unserved(), side.unserved());
+    let unserved = (failed > failed_then + UNSERVED).then(|| {
+        format!(
+            "{:.1} % of the requests were not served (errors, or a status from 400), in the baseline {:.1} %: what errors \
+             cost says nothing",
+            failed * 100.0,
+            failed_then * 100.0
+        )
+    });
+    if ratio.is_none() && unserved.is_none() {
+        bail!("one of the two has no {}", metric.name());
+    }
     let mut caveats = Vec::new();
     for (what, then, now) in [
         ("machine", &baseline.machine, &now.machine),
@@ -104,8 +130,9 @@ pub fn judge(
     }
     Ok(Judgement {
         metric,
-        worse: metric.worse(ratio),
-        bound: 1.0 + above,
+        worse: ratio.map(|ratio| metric.worse(ratio)),
+        above,
+        unserved,
         caveats,
     })
 }
@@ -138,6 +165,66 @@ mod tests {
             let judged = judge(&run(1.0), &run(times), metric, 0.05).expect("a judgement");
             assert_eq!(judged.regressed(), regressed, "{case}: {}", judged.text());
             assert!(judged.caveats.is_empty(), "{case}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_serves_less_is_a_regression_whatever_it_costs() {
+        let with = |served: u64, refused: u64, errors: u64| {
+            let mut run = run(0.5);
+            run.sides[0].statuses = [(200, served), (503, refused)].into();
+            run.sides[0].errors = errors;
+            run
+        };
+        for (case, then, now, regressed) in [
+            (
+                "all are served",
+                with(1_000, 0, 0),
+                with(2_000, 0, 0),
+                false,
+            ),
+            ("none is", with(1_000, 0, 0), with(0, 2_000, 0), true),
+            ("a part", with(1_000, 0, 0), with(950, 50, 0), true),
+            (
+                "without an answer",
+                with(1_000, 0, 0),
+                with(950, 0, 50),
+                true,
+            ),
+            (
+                "one in a thousand",
+                with(1_000, 0, 0),
+                with(999, 1, 0),
+                false,
+            ),
+            ("as before", with(500, 500, 0), with(500, 505, 0), false),
+            (
+                "more than before",
+                with(500, 500, 0),
+                with(0, 1_000, 0),
+                true,
+            ),
+        ] {
+            let judged = judge(&then, &now, None, 0.05).expect("a judgement");
+            assert_eq!(judged.regressed(), regressed, "{case}: {}", judged.text());
+            assert_eq!(
+                judged.text().starts_with("regression: "),
+                regressed,
+                "{case}"
+            );
+        }
+        let mut silent = with(0, 0, 9);
+        silent.sides[0].rounds.clear();
+        let judged = judge(&run(1.0), &silent, None, 0.05).expect("a judgement");
+        assert!(judged.regressed(), "{}", judged.text());
+    }
+
+    #[test]
+    fn a_bound_is_said_as_it_was_given() {
+        for (above, said) in [(0.05, "5 %"), (0.07, "7 %"), (0.025, "2.5 %")] {
+            let judged = judge(&run(1.0), &run(1.0), None, above).expect("a judgement");
+            let text = judged.text();
+            assert!(text.ends_with(&format!("allowed are {said}")), "{text}");
         }
     }
 

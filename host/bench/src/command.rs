@@ -156,8 +156,15 @@ pub fn execute(arguments: &Bench) -> Result<()> {
         std::fs::write(file, html::page(&report))
             .with_context(|| format!("{} cannot be written", file.display()))?;
     }
+    let judged = held
+        .map(|held| baseline::judge(&held, &report, arguments.fail_on, arguments.fail_above))
+        .transpose()?;
     if let Some(file) = &arguments.save_baseline {
-        baseline::save(&report, file)?;
+        // What regressed does not take the place of what it was held against.
+        let regressed = judged.as_ref().is_some_and(|it| it.regressed());
+        if !(regressed && arguments.baseline.as_ref() == Some(file)) {
+            baseline::save(&report, file)?;
+        }
     }
     if arguments.json {
         for failure in report.failures() {
@@ -167,8 +174,7 @@ pub fn execute(arguments: &Bench) -> Result<()> {
     } else {
         say(&report.text());
     }
-    if let Some(held) = held {
-        let judged = baseline::judge(&held, &report, arguments.fail_on, arguments.fail_above)?;
+    if let Some(judged) = judged {
         if judged.regressed() {
             return Err(Exit::new(REGRESSED, judged.text()).into());
         }

@@ -44,6 +44,14 @@ pub struct SideReport {
 }
 
 impl SideReport {
+    /// The share of requests that got no whole response, or one with a status from 400; 0 without requests.
+    pub fn unserved(&self) -> f64 {
+        let responses: u64 = self.statuses.values().sum();
+        let served = self.statuses.range(..400).map(|(_, count)| count).sum();
+        let all = responses + self.errors;
+        all.saturating_sub(served) as f64 / all.max(1) as f64
+    }
+
     /// Resident memory at the end, bytes; `None` where it is not known.
     pub fn resident(&self) -> Option<u64> {
         let last = self.rounds.last()?.resident;

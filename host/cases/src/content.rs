@@ -73,6 +73,20 @@ impl Body {
         pieces
     }
 
+    /// Why its bytes and its pieces do not go together: one may be a step's and the other the default's.
+    pub(crate) fn misfit(&self) -> Option<String> {
+        let length = self.bytes.len();
+        if self.cuts == Cuts::EachSplit && length > SPLITS {
+            return Some(format!(
+                "the body has {length} bytes; those split at every point have at most {SPLITS}"
+            ));
+        }
+        let cut = self.cut_after.filter(|cut| *cut >= length.max(1))?;
+        Some(format!(
+            "the body has {length} bytes and cannot be cut off after {cut}"
+        ))
+    }
+
     /// How often the case runs for this body, each time with another split.
     pub fn splits(&self) -> usize {
         match self.cuts {
@@ -82,9 +96,9 @@ impl Body {
     }
 }
 
-/// Reads `body` and what goes with it from a message's table.
-pub(crate) fn read(table: &Table<'_>) -> Result<Body, Problem> {
-    let mut body = Body::default();
+/// Reads `body` and what goes with it from a message's table; what that does not name is as in `default`.
+pub(crate) fn read(table: &Table<'_>, default: &Body) -> Result<Body, Problem> {
+    let mut body = default.clone();
     if let Some(node) = table.get("body") {
         body.bytes = bytes(&node)?;
     }
@@ -94,12 +108,6 @@ pub(crate) fn read(table: &Table<'_>) -> Result<Body, Problem> {
         (Some(chunks), None) if chunks.as_text().is_some() => {
             if chunks.text()? != "at every split point" {
                 return chunks.fail("want lengths such as [1, 5], or \"at every split point\"");
-            }
-            if body.bytes.len() > SPLITS {
-                return chunks.fail(format!(
-                    "the body has {} bytes; those split at every point have at most {SPLITS}",
-                    body.bytes.len()
-                ));
             }
             body.cuts = Cuts::EachSplit;
         }
@@ -124,11 +132,16 @@ pub(crate) fn read(table: &Table<'_>) -> Result<Body, Problem> {
     if let Some(trailers) = table.get("trailers") {
         body.trailers = lines(fields(&trailers)?);
     }
+    let pieces = |body: &Body| (body.cuts.clone(), body.trailers.clone());
     body.chunked = match table.get("chunked") {
         Some(chunked) => chunked.flag()?,
+        None if pieces(&body) == pieces(default) => default.chunked,
         None => body.cuts != Cuts::Whole || !body.trailers.is_empty(),
     };
-    Ok(body)
+    match body.misfit() {
+        Some(why) => table.fail(why),
+        None => Ok(body),
+    }
 }
 
 /// Fields by their names, each with its lines.

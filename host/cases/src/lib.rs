@@ -20,6 +20,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod coding;
 pub mod content;
 pub mod diff;
 pub mod expect;

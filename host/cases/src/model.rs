@@ -145,6 +145,18 @@ pub struct Response {
     pub delay: Duration,
 }
 
+impl Default for Response {
+    /// 200 without fields and without a body.
+    fn default() -> Self {
+        Self {
+            status: 200,
+            fields: Vec::new(),
+            body: Body::default(),
+            delay: Duration::ZERO,
+        }
+    }
+}
+
 impl Case {
     /// How often it runs: once, or once for each point where a body of it is split.
     pub fn splits(&self) -> usize {

@@ -211,19 +211,14 @@ fn config(table: &Table<'_>) -> Result<String, Problem> {
 /// What every step begins with.
 struct Defaults {
     fields: Vec<(String, String)>,
-    upstream: Response,
+    upstream: Answer,
 }
 
 impl Defaults {
     fn read(top: &Table<'_>) -> Result<Defaults, Problem> {
         let mut defaults = Defaults {
             fields: vec![("host".to_owned(), "example.com".to_owned())],
-            upstream: Response {
-                status: 200,
-                fields: Vec::new(),
-                body: Body::default(),
-                delay: Duration::ZERO,
-            },
+            upstream: Answer::Response(Response::default()),
         };
         let Some(node) = top.get("defaults") else {
             return Ok(defaults);
@@ -232,10 +227,8 @@ impl Defaults {
         if let Some(fields) = table.get("fields") {
             defaults.fields = merged(&defaults.fields, content::fields(&fields)?);
         }
-        if let Some(upstream) = table.get("upstream")
-            && let Answer::Response(response) = answer(&upstream, &defaults.upstream)?
-        {
-            defaults.upstream = response;
+        if let Some(upstream) = table.get("upstream") {
+            defaults.upstream = answer(&upstream, &defaults.upstream)?;
         }
         table.finish()?;
         Ok(defaults)
@@ -303,12 +296,7 @@ fn case(node: &Node<'_>, mut filters: Vec<Filter>, defaults: &Defaults) -> Resul
     }
     if let Some(clusters) = table.get("clusters") {
         for (name, answers) in clusters.table()?.entries() {
-            let default = Response {
-                status: 200,
-                fields: Vec::new(),
-                body: Body::default(),
-                delay: Duration::ZERO,
-            };
+            let default = Answer::Response(Response::default());
             let answers: Vec<_> = answers
                 .list()?
                 .iter()
@@ -362,7 +350,7 @@ fn step(node: &Node<'_>, defaults: &Defaults) -> Result<Step, Problem> {
             .map_or(Ok(1), |it| it.number(1, 100_000))? as u32,
         request: request(&table.need("request")?, defaults)?,
         upstream: match table.get("upstream") {
-            None => Answer::Response(defaults.upstream.clone()),
+            None => defaults.upstream.clone(),
             Some(node) => answer(&node, &defaults.upstream)?,
         },
         expect: match table.get("expect") {
@@ -405,30 +393,42 @@ fn request(node: &Node<'_>, defaults: &Defaults) -> Result<Request, Problem> {
         if let Some(fields) = table.get("fields") {
             request.fields = merged(&request.fields, content::fields(&fields)?);
         }
-        request.body = content::read(&table)?;
+        request.body = content::read(&table, &Body::default())?;
         table.finish()?;
     }
-    let token = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
-    if !token(&request.method) || !token(&request.path) || !request.path.starts_with('/') {
+    // RFC 9110 §9.1: method = token.
+    if http::Method::from_bytes(request.method.as_bytes()).is_err() {
+        return node.fail(format!("{:?} is no method", request.method));
+    }
+    // A target in origin-form (RFC 9112 §3.2.1), every byte of which is sent: a fragment would not be.
+    let target = request.path.parse::<http::uri::PathAndQuery>();
+    let whole = target.is_ok_and(|it| it.as_str() == request.path);
+    if !whole || !request.path.starts_with('/') || !request.path.is_ascii() {
         return node.fail(format!(
-            "\"{} {}\" is no method and path, such as \"GET /index.html\"",
-            request.method, request.path
+            "{:?} is no path that can be asked for, such as \"/index.html?lang=en\"",
+            request.path
         ));
     }
     Ok(request)
 }
 
-/// A text for a body, `"refused"` and the like as `{ fails = … }`, or a table.
-fn answer(node: &Node<'_>, default: &Response) -> Result<Answer, Problem> {
-    let mut response = default.clone();
+/// A text for a body, `"refused"` and the like as `{ fails = … }`, or a table; what it does not name is as in `default`.
+fn answer(node: &Node<'_>, default: &Answer) -> Result<Answer, Problem> {
+    let mut response = match default {
+        Answer::Response(response) => response.clone(),
+        _ => Response::default(),
+    };
     if let Some(text) = node.as_text() {
-        response.body = Body {
-            bytes: text.as_bytes().to_vec(),
-            ..Body::default()
+        response.body.bytes = text.as_bytes().to_vec();
+        return match response.body.misfit() {
+            Some(why) => node.fail(why),
+            None => Ok(Answer::Response(response)),
         };
-        return Ok(Answer::Response(response));
     }
     let table = node.table()?;
+    if table.entries().is_empty() {
+        return Ok(default.clone());
+    }
     if let Some(fails) = table.get("fails") {
         let answer = match fails.text()? {
             "refused" => Answer::Refused,
@@ -450,10 +450,7 @@ fn answer(node: &Node<'_>, default: &Response) -> Result<Answer, Problem> {
     if let Some(delay) = table.get("delay") {
         response.delay = time::duration(&delay)?;
     }
-    let body = content::read(&table)?;
-    if table.get("body").is_some() || body != Body::default() {
-        response.body = body;
-    }
+    response.body = content::read(&table, &response.body)?;
     table.finish()?;
     Ok(Answer::Response(response))
 }

@@ -296,7 +296,7 @@ impl Run {
         })
     }
 
-    /// For CI: a suite for each file.
+    /// For CI: a suite for each file, and one, `broken`, of what could not be read.
     pub fn junit(&self) -> Result<String, String> {
         let mut report = Report::new("edgeweir test");
         report.set_time(self.took);
@@ -330,6 +330,17 @@ impl Run {
                 case.set_classname(file.display().to_string());
                 case.set_time(outcome.took);
                 suite.add_test_case(case);
+            }
+            report.add_test_suite(suite);
+        }
+        if !self.problems.is_empty() {
+            let mut suite = TestSuite::new("broken");
+            for problem in &self.problems {
+                let first = problem.lines().next().unwrap_or_default();
+                let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+                status.set_message(first);
+                status.set_description(problem.as_str());
+                suite.add_test_case(TestCase::new(first, status));
             }
             report.add_test_suite(suite);
         }
@@ -378,7 +389,10 @@ fn details(out: &mut String, paint: Paint, outcome: &Outcome) {
     for (at, failure) in failures.iter().enumerate() {
         let (step, time) = failure.step;
         // A step that is done many times fails in the same way many times: once is enough to read.
-        let same = |other: &&Failure| other.step.0 == step && other.what == failure.what;
+        let of = |failure: &Failure| (failure.step.0, failure.line);
+        let same = |other: &&Failure| {
+            of(other) == of(failure) && other.what == failure.what && other.want == failure.want
+        };
         if failures.iter().take(at).any(|other| same(&other)) {
             continue;
         }

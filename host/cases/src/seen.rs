@@ -1,8 +1,9 @@
 //! What came of a case: what the client, the origin and the host saw.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::time::Duration;
+
+use crate::coding;
 
 /// A message as it was received.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -35,8 +36,8 @@ pub struct Request {
     pub path: String,
     /// The message.
     pub message: Message,
-    /// What it was answered: status and body, when that was sent whole.
-    pub answered: Option<(u16, Vec<u8>)>,
+    /// What it was answered, when that was sent whole.
+    pub answered: Option<Response>,
 }
 
 /// One exchange.
@@ -99,37 +100,11 @@ pub fn field(fields: &[(String, Vec<u8>)], name: &str) -> Option<Vec<u8>> {
     Some(value)
 }
 
-/// A body after its content codings are undone (RFC 9110 §8.4); why not, where that fails.
+/// A body after its content codings are undone; why not, where that fails. One that is empty is: of a response to HEAD, say.
 pub fn decoded(message: &Message) -> Result<Vec<u8>, String> {
+    if message.body.is_empty() {
+        return Ok(Vec::new());
+    }
     let codings = field(&message.fields, "content-encoding").unwrap_or_default();
-    let codings = String::from_utf8_lossy(&codings).to_ascii_lowercase();
-    let mut body = message.body.clone();
-    if body.is_empty() {
-        return Ok(body);
-    }
-    // RFC 9110 §8.4: "the content codings MUST [be listed] in the order in which they were applied".
-    for coding in codings.split(',').rev().map(str::trim) {
-        let mut out = Vec::new();
-        let most = crate::content::LONGEST * 4;
-        let read = match coding {
-            "" | "identity" => continue,
-            "gzip" | "x-gzip" => flate2::read::MultiGzDecoder::new(&body[..])
-                .take(most)
-                .read_to_end(&mut out),
-            "deflate" => flate2::read::ZlibDecoder::new(&body[..])
-                .take(most)
-                .read_to_end(&mut out),
-            "br" => brotli::Decompressor::new(&body[..], 4_096)
-                .take(most)
-                .read_to_end(&mut out),
-            "zstd" => match ruzstd::decoding::StreamingDecoder::new(&body[..]) {
-                Ok(decoder) => decoder.take(most).read_to_end(&mut out),
-                Err(error) => return Err(format!("it is no zstd: {error}")),
-            },
-            other => return Err(format!("the coding {other:?} is not known here")),
-        };
-        read.map_err(|error| format!("it is no {coding}: {error}"))?;
-        body = out;
-    }
-    Ok(body)
+    coding::decoded(&String::from_utf8_lossy(&codings), &message.body)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::model::{Case, Step};
-use crate::seen::{Exchange, Response, Seen, decoded, field};
+use crate::seen::{Exchange, Message, Response, Seen, decoded, field};
 
 /// The name that stands for the guest's allocator, which has no memory left.
 pub const ALLOCATE: &str = "proxy_on_memory_allocate";
@@ -130,32 +130,45 @@ pub fn judge(case: &Case, fault: &Fault, plain: &Seen, seen: &Seen) -> Result<Fa
             continue;
         };
         known.learn(step, before, after);
-        let fate = fate(fault, before, after, known.of(step)).map_err(says)?;
+        let fate = fate(fault, step, before, after, known.of(step)).map_err(says)?;
         if fate < Fate::Reset {
-            let asked = &step.request.body.bytes;
-            for request in &after.upstream {
-                let known =
-                    |other: &crate::seen::Request| other.message.body == request.message.body;
-                let body = &request.message.body;
-                if body != asked && !body.is_empty() && !before.upstream.iter().any(known) {
-                    return Err(says(format!(
-                        "the origin received a body of {} bytes that is neither the client's nor the filter's",
-                        body.len()
-                    )));
-                }
-            }
+            requests(step, before, after).map_err(says)?;
         }
         worst = worst.max(fate);
     }
     Ok(worst)
 }
 
-/// A status and a body.
-type Given = (u16, Vec<u8>);
+/// What reached the origin is the client's or the filter's, whole, and says of its coding what that one says.
+fn requests(step: &Step, before: &Exchange, after: &Exchange) -> Result<(), String> {
+    let lines = step.request.fields.iter();
+    let lines = lines.map(|(name, value)| (name.clone(), value.clone().into_bytes()));
+    let asked = Message {
+        fields: lines.collect(),
+        body: step.request.body.bytes.clone(),
+        ..Message::default()
+    };
+    for request in &after.upstream {
+        let got = &request.message;
+        check_length(got).map_err(|why| format!("the origin's request: {why}"))?;
+        // A request of the filter's own, such as one to validate, has a method of its own.
+        let own = got.body.is_empty() && request.method != step.request.method;
+        let same =
+            |other: &Message| other.body == got.body && label(other, CODING) == label(got, CODING);
+        if !own && !same(&asked) && !before.upstream.iter().any(|it| same(&it.message)) {
+            return Err(format!(
+                "the origin received a body of {} bytes ({}) that is neither the client's nor the filter's",
+                got.body.len(),
+                said(got, CODING),
+            ));
+        }
+    }
+    Ok(())
+}
 
 /// Answers given to the same request before: one that is stored may be given again.
 #[derive(Default)]
-struct Known(Vec<(String, Vec<Given>)>);
+struct Known(Vec<(String, Vec<Response>)>);
 
 impl Known {
     fn key(step: &Step) -> String {
@@ -173,15 +186,11 @@ impl Known {
             }
         };
         answers.extend(after.upstream.iter().filter_map(|it| it.answered.clone()));
-        if let Some(response) = &before.response
-            && response.cut.is_none()
-            && let Ok(body) = decoded(&response.message)
-        {
-            answers.push((response.status, body));
-        }
+        let whole = before.response.iter().filter(|it| it.cut.is_none());
+        answers.extend(whole.cloned());
     }
 
-    fn of(&self, step: &Step) -> &[(u16, Vec<u8>)] {
+    fn of(&self, step: &Step) -> &[Response] {
         let key = Self::key(step);
         let found = self.0.iter().find(|(known, _)| *known == key);
         found.map_or(&[], |(_, answers)| answers)
@@ -190,69 +199,76 @@ impl Known {
 
 fn fate(
     fault: &Fault,
+    step: &Step,
     before: &Exchange,
     after: &Exchange,
-    known: &[(u16, Vec<u8>)],
+    known: &[Response],
 ) -> Result<Fate, String> {
-    let whole = |exchange: &Exchange| match &exchange.response {
-        Some(response) if response.cut.is_none() => Ok(response.clone()),
-        Some(response) => Err(response.cut.clone().unwrap_or_default()),
-        None => Err(exchange.error.clone().unwrap_or_default()),
-    };
+    fn whole(exchange: &Exchange) -> Result<&Response, &str> {
+        match &exchange.response {
+            Some(response) => response.cut.as_deref().map_or(Ok(response), Err),
+            None => Err(exchange.error.as_deref().unwrap_or_default()),
+        }
+    }
     let response = match whole(after) {
         Ok(response) => response,
         Err(_) if whole(before).is_err() => return Ok(Fate::Same),
         Err(_) if touches_bodies(&fault.call) => return Ok(Fate::Reset),
         Err(why) => return Err(format!("the response is cut off: {why}")),
     };
-    check_length(&response)?;
-    let raw = &response.message.body;
-    if let Ok(before) = whole(before)
-        && before.status == response.status
-        && before.message.body == *raw
-    {
+    // RFC 9110 §6.4.1: responses to HEAD, 204 and 304 have no content, whatever their fields say of one.
+    let bodiless = step.request.method == "HEAD" || matches!(response.status, 204 | 304);
+    let message = &response.message;
+    if !bodiless {
+        check_length(message)?;
+    }
+    let gives = |other: &Response| {
+        other.status == response.status
+            && (bodiless && message.body.is_empty() || same(&other.message, message))
+    };
+    if whole(before).is_ok_and(gives) {
         return Ok(Fate::Same);
     }
-    let is_raw = |(status, bytes): &&(u16, Vec<u8>)| *status == response.status && bytes == raw;
-    let coded = |it: &Response| field(&it.message.fields, "content-encoding");
     let mut answered = after.upstream.iter().filter_map(|it| it.answered.as_ref());
-    // Coded by the origin itself, or by nobody.
-    if answered.any(|it| is_raw(&it)) && decoded(&response.message).is_err() {
-        let by_origin = whole(before).is_ok_and(|before| coded(&before) == coded(&response));
-        if by_origin {
-            return Ok(Fate::Untouched);
-        }
-    }
-    let body = decoded(&response.message).map_err(|why| format!("the body: {why}"))?;
-    if let Ok(before) = whole(before)
-        && before.status == response.status
-        && decoded(&before.message).as_ref() == Ok(&body)
-    {
-        return Ok(Fate::Same);
-    }
-    let answered = after.upstream.iter().filter_map(|it| it.answered.as_ref());
-    for (status, bytes) in answered {
-        // HEAD and statuses without content bring none.
-        if *status == response.status
-            && (*bytes == body || body.is_empty() && is_bodiless(&response))
-        {
-            return Ok(Fate::Untouched);
-        }
-    }
-    if known
-        .iter()
-        .any(|it| *it == (response.status, body.clone()))
-    {
+    if answered.any(gives) || known.iter().any(gives) {
         return Ok(Fate::Untouched);
     }
+    let body = decoded(message).map_err(|why| format!("the body: {why}"))?;
     if response.status >= 400 {
         return Ok(Fate::Refused);
     }
     Err(format!(
-        "status {} with {} bytes, which is neither the answer without the fault nor the origin's own",
+        "status {} with {} bytes ({}, {}), which is neither the answer without the fault nor the origin's own",
         response.status,
-        body.len()
+        body.len(),
+        said(message, TYPE),
+        said(message, CODING),
     ))
+}
+
+const TYPE: &str = "content-type";
+const CODING: &str = "content-encoding";
+
+/// Whether a message says what another does: of its type, the same bytes in the same coding, or the same text in any. What
+/// had no type may have one, as a host writes it into an answer of a filter; nothing is of any type.
+fn same(wanted: &Message, got: &Message) -> bool {
+    let kind = label(wanted, TYPE);
+    if kind.is_some() && kind != label(got, TYPE) && !got.body.is_empty() {
+        return false;
+    }
+    label(wanted, CODING) == label(got, CODING) && wanted.body == got.body
+        || decoded(wanted).is_ok_and(|text| decoded(got) == Ok(text))
+}
+
+fn label(message: &Message, name: &str) -> Option<Vec<u8>> {
+    field(&message.fields, name)
+}
+
+fn said(message: &Message, name: &str) -> String {
+    match label(message, name) {
+        Some(value) => format!("{name} {}", String::from_utf8_lossy(&value)),
+        None => format!("no {name}"),
+    }
 }
 
 fn touches_bodies(call: &str) -> bool {
@@ -266,17 +282,13 @@ fn touches_bodies(call: &str) -> bool {
     .contains(&call)
 }
 
-fn is_bodiless(response: &Response) -> bool {
-    matches!(response.status, 204 | 304) || response.message.body.is_empty()
-}
-
-fn check_length(response: &Response) -> Result<(), String> {
-    let Some(length) = field(&response.message.fields, "content-length") else {
+fn check_length(message: &Message) -> Result<(), String> {
+    let Some(length) = label(message, "content-length") else {
         return Ok(());
     };
     let length = String::from_utf8_lossy(&length).into_owned();
-    let got = response.message.body.len();
-    if got > 0 && length.parse() != Ok(got) {
+    let got = message.body.len();
+    if length.parse() != Ok(got) {
         return Err(format!(
             "content-length says {length}, the body has {got} bytes"
         ));
@@ -287,29 +299,68 @@ fn check_length(response: &Response) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seen::{Message, Request};
+    use crate::seen::Request;
+    use crate::source::Source;
+
+    fn message(fields: &[(&str, &str)], body: &[u8]) -> Message {
+        let lines = fields.iter();
+        let lines = lines.map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
+        Message {
+            fields: lines.collect(),
+            body: body.to_vec(),
+            ..Message::default()
+        }
+    }
 
     fn response(status: u16, body: &str) -> Response {
         Response {
             status,
-            message: Message {
-                body: body.into(),
-                ..Message::default()
-            },
+            message: message(&[], body.as_bytes()),
             cut: None,
         }
     }
 
-    fn exchange(response: Response, origin: Option<(u16, &str)>) -> Exchange {
-        let upstream = origin.map(|(status, body)| Request {
-            answered: Some((status, body.into())),
-            ..Request::default()
-        });
+    fn exchange(response: Response, origin: Response) -> Exchange {
         Exchange {
             response: Some(response),
-            upstream: upstream.into_iter().collect(),
+            upstream: vec![Request {
+                method: "GET".to_owned(),
+                answered: Some(origin),
+                ..Request::default()
+            }],
             ..Exchange::default()
         }
+    }
+
+    fn case(request: &str) -> Case {
+        let file = crate::parse::parse(Source {
+            file: "a.test.toml".into(),
+            text: format!(
+                "module = \"a.wasm\"\n[[case]]\nname = \"a\"\n[[case.step]]\nrequest = {request}\n"
+            ),
+        });
+        file.unwrap().cases.remove(0)
+    }
+
+    fn judged(
+        request: &str,
+        call: &str,
+        before: Exchange,
+        after: Exchange,
+    ) -> Result<Fate, String> {
+        let seen = |exchange| Seen {
+            exchanges: vec![(0, 0, exchange)],
+            ..Seen::default()
+        };
+        let fault = format!("{call}:1:2").parse().unwrap();
+        judge(&case(request), &fault, &seen(before), &seen(after))
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let level = flate2::Compression::fast();
+        let mut coder = flate2::write::GzEncoder::new(Vec::new(), level);
+        std::io::Write::write_all(&mut coder, text).unwrap();
+        coder.finish().unwrap()
     }
 
     #[test]
@@ -327,50 +378,209 @@ mod tests {
 
     #[test]
     fn a_message_is_whole_and_one_of_the_two() {
-        let before = exchange(response(200, "small"), Some((200, "as it was")));
         let mut cut = response(200, "as");
         cut.cut = Some("reset".to_owned());
+        let set = "proxy_set_buffer_bytes";
         for (name, call, after, want) in [
             (
                 "the same",
                 "proxy_log",
                 response(200, "small"),
-                Some(Fate::Same),
+                Ok(Fate::Same),
             ),
             (
                 "untouched",
                 "proxy_log",
                 response(200, "as it was"),
-                Some(Fate::Untouched),
+                Ok(Fate::Untouched),
             ),
             (
                 "an error",
                 "proxy_log",
                 response(502, "no"),
-                Some(Fate::Refused),
+                Ok(Fate::Refused),
             ),
-            ("a part", "proxy_log", response(200, "as"), None),
+            (
+                "a part",
+                "proxy_log",
+                response(200, "as"),
+                Err("with 2 bytes"),
+            ),
+            (
+                "nothing of it",
+                "proxy_log",
+                response(200, ""),
+                Err("with 0 bytes"),
+            ),
             (
                 "two in one",
-                "proxy_set_buffer_bytes",
+                set,
                 response(200, "smas it was"),
-                None,
+                Err("with 11 bytes"),
+            ),
+            ("cut by a body call", set, cut.clone(), Ok(Fate::Reset)),
+            ("cut by another", "proxy_log", cut, Err("cut off: reset")),
+        ] {
+            let before = exchange(response(200, "small"), response(200, "as it was"));
+            let after = exchange(after, response(200, "as it was"));
+            is(name, judged("\"GET /\"", call, before, after), want);
+        }
+    }
+
+    fn is(name: &str, got: Result<Fate, String>, want: Result<Fate, &str>) {
+        match (got, want) {
+            (Err(got), Err(want)) => assert!(got.contains(want), "{name}: {got}"),
+            (got, want) => assert_eq!(got, want.map_err(str::to_owned), "{name}"),
+        }
+    }
+
+    /// What a body is, its fields say: the bytes without them are another message.
+    #[test]
+    fn bytes_are_what_their_fields_say() {
+        let text = ("content-type", "text/plain");
+        let coded = ("content-encoding", "gzip");
+        let answer = |fields: &[(&str, &str)], body: &[u8]| Response {
+            status: 200,
+            message: message(fields, body),
+            cut: None,
+        };
+        let (plain, small) = (&b"hello, hello"[..], &gzip(b"hello, hello")[..]);
+        for (name, after, want) in [
+            (
+                "as without it",
+                answer(&[text, coded], small),
+                Ok(Fate::Same),
+            ),
+            ("the origin's", answer(&[text], plain), Ok(Fate::Same)),
+            (
+                "coded, and not said to be",
+                answer(&[text], small),
+                Err("no content-encoding"),
             ),
             (
-                "cut by a body call",
-                "proxy_set_buffer_bytes",
-                cut.clone(),
-                Some(Fate::Reset),
+                "said to be coded, and not",
+                answer(&[text, coded], plain),
+                Err("it is no gzip"),
             ),
-            ("cut by another", "proxy_log", cut, None),
+            (
+                "of no type",
+                answer(&[coded], small),
+                Err("no content-type"),
+            ),
+            (
+                "of another type",
+                answer(&[("content-type", "text/html")], plain),
+                Err("content-type text/html"),
+            ),
+            (
+                "of another length",
+                answer(&[text, ("content-length", "29")], b""),
+                Err("content-length says 29, the body has 0 bytes"),
+            ),
         ] {
-            let fault = Fault {
-                call: call.to_owned(),
-                nth: 1,
-                status: 2,
-            };
-            let after = exchange(after, Some((200, "as it was")));
-            assert_eq!(fate(&fault, &before, &after, &[]).ok(), want, "{name}");
+            let before = exchange(answer(&[text, coded], small), answer(&[text], plain));
+            let after = exchange(after, answer(&[text], plain));
+            is(name, judged("\"GET /\"", "proxy_log", before, after), want);
+        }
+    }
+
+    #[test]
+    fn a_host_may_give_a_type_to_what_had_none() {
+        let typed = |body: &str| Response {
+            message: message(&[("content-type", "text/plain")], body.as_bytes()),
+            ..response(200, "")
+        };
+        for (name, before, after) in [
+            ("of none", response(200, "a"), typed("a")),
+            ("nothing of a type", typed(""), response(200, "")),
+        ] {
+            let before = exchange(before.clone(), before);
+            let after = exchange(after, response(500, ""));
+            is(
+                name,
+                judged("\"GET /\"", "proxy_log", before, after),
+                Ok(Fate::Same),
+            );
+        }
+    }
+
+    #[test]
+    fn only_what_has_no_content_may_be_empty() {
+        let long = |status, length: &str| Response {
+            status,
+            message: message(&[("content-length", length)], b""),
+            cut: None,
+        };
+        for (name, request, after, want) in [
+            ("HEAD", "\"HEAD /\"", long(200, "9"), Ok(Fate::Same)),
+            ("GET", "\"GET /\"", long(200, "0"), Err("with 0 bytes")),
+            ("GET, 304", "\"GET /\"", long(304, "9"), Ok(Fate::Untouched)),
+        ] {
+            let origin = response(after.status, "as it was");
+            let before = exchange(response(200, "small"), origin.clone());
+            is(
+                name,
+                judged(request, "proxy_log", before, exchange(after, origin)),
+                want,
+            );
+        }
+    }
+
+    #[test]
+    fn a_request_comes_whole_to_the_origin() {
+        let request =
+            r#"{ method = "POST", fields = { content-encoding = "gzip" }, body = "asked" }"#;
+        let coded = [("content-encoding", "gzip")];
+        for (name, method, received, want) in [
+            (
+                "the client's",
+                "POST",
+                message(&coded, b"asked"),
+                Ok(Fate::Same),
+            ),
+            (
+                "the filter's",
+                "POST",
+                message(&[], b"decoded"),
+                Ok(Fate::Same),
+            ),
+            (
+                "a part",
+                "POST",
+                message(&coded, b"as"),
+                Err("a body of 2 bytes"),
+            ),
+            (
+                "nothing of it",
+                "POST",
+                message(&coded, b""),
+                Err("a body of 0 bytes"),
+            ),
+            (
+                "a request of its own",
+                "GET",
+                message(&[], b""),
+                Ok(Fate::Same),
+            ),
+            (
+                "not said to be coded",
+                "POST",
+                message(&[], b"asked"),
+                Err("no content-encoding"),
+            ),
+            (
+                "of another length",
+                "POST",
+                message(&[("content-length", "5")], b"decoded"),
+                Err("content-length says 5"),
+            ),
+        ] {
+            let mut before = exchange(response(200, "small"), response(200, "small"));
+            let mut after = before.clone();
+            before.upstream[0].message = message(&[], b"decoded");
+            after.upstream[0].message = received;
+            after.upstream[0].method = method.to_owned();
+            is(name, judged(request, "proxy_log", before, after), want);
         }
     }
 }

@@ -105,6 +105,89 @@ upstream = { fields = { a = [] }, body = "" }
     assert_eq!(case.steps[1].request.method, "DELETE");
 }
 
+/// What a step names is in place of what the default says of the same; the rest stays.
+#[test]
+fn a_step_goes_over_the_default() {
+    let answer = |default: &str, step: &str| {
+        let text = format!(
+            "module = \"a.wasm\"\ndefaults.upstream = {default}\n[[case]]\nname = \"x\"\n[[case.step]]\nrequest = \"GET /\"\n{step}\n"
+        );
+        read(&text)
+            .unwrap()
+            .cases
+            .remove(0)
+            .steps
+            .remove(0)
+            .upstream
+    };
+    let pieces = "{ status = 404, body = \"abc\", chunks = [1] }";
+    for (name, default, step, want) in [
+        (
+            "pieces of it",
+            "\"abc\"",
+            "upstream = { chunks = [1] }",
+            "200 a|bc, chunked",
+        ),
+        (
+            "another plan",
+            pieces,
+            "upstream = { every = 2 }",
+            "404 ab|c, chunked",
+        ),
+        (
+            "another body",
+            pieces,
+            "upstream = { body = \"xyz\" }",
+            "404 x|yz, chunked",
+        ),
+        ("a text", pieces, "upstream = \"xyz\"", "404 x|yz, chunked"),
+        (
+            "no body",
+            pieces,
+            "upstream = { body = \"\" }",
+            "404 , chunked",
+        ),
+        (
+            "a length",
+            pieces,
+            "upstream = { chunked = false }",
+            "404 a|bc",
+        ),
+        ("a cut", "\"abc\"", "upstream = { cut_after = 2 }", "200 ab"),
+        (
+            "chunked stays",
+            "{ body = \"abc\", chunked = true }",
+            "upstream = { status = 500 }",
+            "500 abc, chunked",
+        ),
+        (
+            "trailers",
+            "\"abc\"",
+            "upstream = { trailers = { a = \"1\" } }",
+            "200 abc, chunked",
+        ),
+        (
+            "over a failure",
+            "{ fails = \"closed\" }",
+            "upstream = { status = 201 }",
+            "201 ",
+        ),
+    ] {
+        let Answer::Response(got) = answer(default, step) else {
+            panic!("{name}: a response");
+        };
+        let parts = got.body.pieces(1).into_iter();
+        let parts: Vec<_> = parts.map(|it| String::from_utf8(it).unwrap()).collect();
+        let chunked = if got.body.chunked { ", chunked" } else { "" };
+        let got = format!("{} {}{chunked}", got.status, parts.join("|"));
+        assert_eq!(got, want, "{name}");
+    }
+    for step in ["", "upstream = {}"] {
+        let got = answer("{ fails = \"refused\" }", step);
+        assert!(matches!(got, Answer::Refused), "{step}: {got:?}");
+    }
+}
+
 #[test]
 fn what_is_wrong_is_said_with_line_field_and_the_nearest_name() {
     let step = |rest: &str| {
@@ -215,6 +298,39 @@ fn what_is_wrong_is_said_with_line_field_and_the_nearest_name() {
             step("upstream = { fails = \"badly\" }"),
             6,
             "none of refused, closed, silent",
+        ),
+        (
+            "a path",
+            step("").replace("GET /", "GET /<b>?x"),
+            5,
+            "\"/<b>?x\" is no path that can be asked for",
+        ),
+        (
+            "a fragment",
+            step("").replace("GET /", "GET /a#b"),
+            5,
+            "\"/a#b\" is no path",
+        ),
+        (
+            "a path of its own",
+            step("").replace("GET /", "GET a/b"),
+            5,
+            "\"a/b\" is no path",
+        ),
+        (
+            "a method",
+            step("").replace("GET /", "G(T /"),
+            5,
+            "\"G(T\" is no method",
+        ),
+        (
+            "a cut that is the default's",
+            format!(
+                "defaults.upstream = {{ body = \"abc\", cut_after = 2 }}\n{}",
+                step("upstream = \"ab\"")
+            ),
+            7,
+            "the body has 2 bytes and cannot be cut off after 2",
         ),
         (
             "a hash",

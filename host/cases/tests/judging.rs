@@ -219,14 +219,51 @@ fn a_run_is_reported_in_three_ways() {
     let json = run.json();
     assert_eq!((&json["passed"], &json["failed"]), (&1.into(), &1.into()));
     assert_eq!(json["cases"][2]["failures"][0]["what"], "body");
+    run.problems
+        .push("b.test.toml:4: in `requst`: there is no `requst`\n  4 | requst".to_owned());
     let junit = run.junit().unwrap();
     for part in [
-        "tests=\"4\"",
+        "tests=\"5\"",
         "failures=\"1\"",
-        "errors=\"1\"",
+        "errors=\"2\"",
+        "<testsuite name=\"broken\" tests=\"1\"",
+        "b.test.toml:4: in `requst`: there is no `requst`\"",
         "&lt;broken&gt;",
         "<skipped",
     ] {
         assert!(junit.contains(part), "{part} is not in {junit}");
     }
+}
+
+/// A step that fails in one way many times is said once, and each way it fails is.
+#[test]
+fn every_expectation_that_fails_is_said() {
+    let expect =
+        "log = [\"first\", \"second\"], body = { contains = [\"AAA\", \"BBB\"], lacks = \"a\" }";
+    let seen = Seen {
+        exchanges: vec![(0, 0, seen()), (0, 1, seen())],
+        ..Seen::default()
+    };
+    let outcome = Outcome {
+        file: "a.test.toml".into(),
+        name: "x".to_owned(),
+        line: 2,
+        end: End::Judged {
+            verdict: judge(&case(expect), &seen, Reach::MODULES),
+            cost: Default::default(),
+            splits: 1,
+            split: None,
+            torture: None,
+        },
+        took: Duration::ZERO,
+    };
+    let run = Run {
+        outcomes: vec![outcome],
+        ..Run::default()
+    };
+    let text = run.terminal(false);
+    for part in ["/first/", "/second/", "\"AAA\"", "\"BBB\"", "lacks \"a\""] {
+        assert_eq!(text.matches(part).count(), 1, "{part} in {text}");
+    }
+    assert_eq!(text.matches("time 1 and 1 more").count(), 5, "{text}");
 }

@@ -7,6 +7,7 @@ mod cpu;
 pub mod distribution;
 mod lock;
 mod meter;
+mod silence;
 mod timeline;
 mod world;
 
@@ -22,6 +23,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 pub use cpu::thread_cpu;
 pub use lock::lock;
 pub use meter::{CallStat, Meter, MeterSnapshot, Trap};
+pub use silence::Silence;
 pub use timeline::{Own, Timeline};
 pub use world::{Answering, Clock, Clusters, Faults, Within, Witness, World};
 

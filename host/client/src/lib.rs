@@ -8,3 +8,5 @@ pub mod purge;
 mod secret;
 pub mod top;
 pub mod warm;
+
+pub use secret::token;

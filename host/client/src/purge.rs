@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use http::Method;
 use http::header::{AUTHORIZATION, HeaderValue};
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::ask::{Asker, Edge, Keep};
@@ -85,35 +85,24 @@ pub async fn execute(arguments: &Purge) -> anyhow::Result<bool> {
                 .ask(Method::POST, &url, &fields, Keep::UpTo(LARGEST))
                 .await
                 .with_context(|| format!("{edge}: {what}"));
-            let (status, body) = match &answer {
-                Ok(answer) => (
-                    Some(answer.status),
-                    serde_json::from_slice(&answer.body).ok(),
-                ),
-                Err(_) => (None, None),
-            };
-            let done = status.is_some_and(|status| status.is_success()) && is_ours(body.as_ref());
+            let answer = answer.map(|answer| {
+                let body = serde_json::from_slice(&answer.body).ok();
+                (answer.status, body)
+            });
+            let done = matches!(&answer, Ok((status, body)) if status.is_success() && is_ours(body.as_ref()));
             good &= done;
-            let said = match (&answer, &body) {
-                (Err(error), _) => format!("{error:#}"),
-                (Ok(answer), body) => {
-                    format!(
-                        "{edge}: {what}: {}",
-                        in_words(done, answer.status.as_u16(), body.as_ref())
-                    )
+            if arguments.json {
+                answers.push(in_json(edge, &what, done, &answer));
+                continue;
+            }
+            let said = match &answer {
+                Err(error) => format!("{error:#}"),
+                Ok((status, body)) => {
+                    let words = in_words(done, status.as_u16(), body.as_ref());
+                    format!("{edge}: {what}: {words}")
                 }
             };
-            if arguments.json {
-                answers.push(json!({
-                    "edge": edge.to_string(),
-                    "what": what,
-                    "done": done,
-                    "status": status.map(|status| status.as_u16()),
-                    "answer": body,
-                }));
-            } else {
-                print(&format!("{said}\n"));
-            }
+            print(&format!("{said}\n"));
         }
     }
     if arguments.json {
@@ -159,6 +148,24 @@ fn queries(arguments: &Purge) -> Vec<(String, String)> {
         }
     }
     found
+}
+
+/// What an edge answered, or why there is no answer.
+fn in_json(
+    edge: &Edge,
+    what: &str,
+    done: bool,
+    answer: &anyhow::Result<(StatusCode, Option<Value>)>,
+) -> Value {
+    let answered = answer.as_ref().ok();
+    json!({
+        "edge": edge.to_string(),
+        "what": what,
+        "done": done,
+        "status": answered.map(|(status, _)| status.as_u16()),
+        "answer": answered.and_then(|(_, body)| body.as_ref()),
+        "error": answer.as_ref().err().map(|error| format!("{error:#}")),
+    })
 }
 
 /// An origin that answers POST kindly has invalidated nothing.
@@ -256,6 +263,22 @@ mod tests {
         ] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn what_did_not_answer_says_why_in_json_too() {
+        let edge: Edge = "e:1".parse().unwrap();
+        let refused = anyhow::anyhow!("connection refused").context("http://e:1: everything");
+        let json = in_json(&edge, "everything", false, &Err(refused));
+        assert_eq!(json["error"], "http://e:1: everything: connection refused");
+        assert_eq!(json["status"], Value::Null);
+        let body = json!({ "invalidated": true });
+        let json = in_json(&edge, "everything", true, &Ok((StatusCode::OK, Some(body))));
+        assert_eq!(json["answer"]["invalidated"], true);
+        assert_eq!(
+            (&json["status"], &json["error"]),
+            (&json!(200), &Value::Null)
+        );
     }
 
     #[test]

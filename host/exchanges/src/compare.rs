@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use crate::decode::decoded;
+use edgeweir_host_cases::coding;
+
 use crate::message::{Answer, Asked, Fields};
 
 /// How a difference in a field is looked at.
@@ -197,14 +198,22 @@ pub fn answers(first: &Answer, second: &Answer, ignored: &Ignored) -> Vec<Differ
         let word = |cut| if cut { "cut" } else { "whole" };
         all.push(difference("end of body", word(first.cut), word(second.cut)));
     }
-    if !first.left_out && !second.left_out {
-        let (a, b) = (first.whole(), second.whole());
+    let cut = first.cut && second.cut;
+    let coded = coding_of(first).is_some() || coding_of(second).is_some();
+    if !first.left_out && !second.left_out && !(cut && coded) {
+        let (mut a, mut b) = (first.whole(), second.whole());
+        if cut {
+            // How much of a body that breaks off arrives is a matter of time.
+            let both = a.len().min(b.len());
+            a.truncate(both);
+            b.truncate(both);
+        }
         // Where a coder was flushed depends on how the body arrived, and the padding against BREACH is drawn at random:
         // what counts is the text.
-        let coding = first
-            .text("content-encoding")
-            .filter(|coding| second.text("content-encoding").as_ref() == Some(coding));
-        let texts = coding.and_then(|coding| Some((decoded(&coding, &a)?, decoded(&coding, &b)?)));
+        let one_coding = first.decoded || coding_of(first) == coding_of(second);
+        let texts = (one_coding && coding_of(first).is_some())
+            .then(|| Some((text(first)?, text(second)?)))
+            .flatten();
         match texts {
             Some((a, b)) => bodies(&mut all, "decoded body", &a, &b),
             None => bodies(&mut all, "body", &a, &b),
@@ -223,6 +232,19 @@ pub fn answers(first: &Answer, second: &Answer, ignored: &Ignored) -> Vec<Differ
         all.retain(|difference| !parts.contains(&difference.what.as_str()));
     }
     all
+}
+
+fn coding_of(answer: &Answer) -> Option<String> {
+    answer.text("content-encoding")
+}
+
+/// What the body says; `None` where it is not of its codings.
+fn text(answer: &Answer) -> Option<Vec<u8>> {
+    if answer.decoded {
+        return Some(answer.whole());
+    }
+    let codings = coding_of(answer).unwrap_or_default();
+    coding::decoded(&codings, &answer.whole()).ok()
 }
 
 /// The boundary between parts is drawn at random (RFC 9110 §14.6): the same word stands in its place.
@@ -532,6 +554,73 @@ mod tests {
         assert!(answers(&parts("a1", "x"), &parts("b2", "x"), &Ignored::default()).is_empty());
         let all = answers(&parts("a1", "x"), &parts("b2", "y"), &Ignored::default());
         assert_eq!(all[0].what, "body");
+    }
+
+    #[test]
+    fn of_bodies_that_break_off_what_both_have_is_compared() {
+        let cut = |body: &str| Answer {
+            cut: true,
+            ..answer(&[], body)
+        };
+        let what = |first: &Answer, second: &Answer| {
+            let all = answers(first, second, &Ignored::default());
+            all.first().map(|it| it.what.clone())
+        };
+        assert_eq!(what(&cut("a weir"), &cut("a w")), None);
+        let body = Some("body".to_owned());
+        assert_eq!(what(&cut("a weir"), &cut("a x")), body);
+        let end = Some("end of body".to_owned());
+        assert_eq!(what(&cut("a weir"), &answer(&[], "a weir")), end);
+    }
+
+    /// "a weir" in zlib's form, deflated and stored.
+    const DEFLATED: &[u8] = b"\x78\x9c\x4b\x54\x28\x4f\xcd\x2c\x02\x00\x07\x3b\x02\x39";
+    const STORED: &[u8] = b"\x78\x01\x01\x06\x00\xf9\xff\x61\x20\x77\x65\x69\x72\x07\x3b\x02\x39";
+
+    #[test]
+    fn coded_bodies_are_compared_by_what_they_say() {
+        let coded = |body: &[u8]| Answer {
+            body: vec![body.to_vec().into()],
+            ..answer(&[("content-encoding", "deflate")], "")
+        };
+        let decoded = |body: &[u8]| Answer {
+            decoded: true,
+            ..coded(body)
+        };
+        let longer = [DEFLATED, b"GARBAGE!!!!!"].concat();
+        let plain = answer(&[], "a weir");
+        for (case, first, second, want) in [
+            ("another coder", coded(DEFLATED), coded(STORED), None),
+            (
+                "more behind it",
+                coded(DEFLATED),
+                coded(&longer),
+                Some("body"),
+            ),
+            (
+                "only the text is known",
+                decoded(b"a weir"),
+                coded(STORED),
+                None,
+            ),
+            (
+                "another text",
+                decoded(b"a wire"),
+                coded(STORED),
+                Some("decoded body"),
+            ),
+            ("no text", decoded(b"a weir"), coded(&longer), Some("body")),
+            (
+                "coded no more",
+                decoded(b"a weir"),
+                plain,
+                Some("field content-encoding"),
+            ),
+        ] {
+            let all = answers(&first, &second, &Ignored::default());
+            let got: Vec<&str> = all.iter().map(|it| it.what.as_str()).collect();
+            assert_eq!(got, want.map_or(vec![], |it| vec![it]), "{case}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use edgeweir_host_cases::coding;
 use serde_json::{Value, json};
 
 use crate::message::{Answer, Asked, Exchange, Fields, of_the_connection};
@@ -19,6 +20,8 @@ use crate::message::{Answer, Asked, Exchange, Fields, of_the_connection};
 const MOST: u64 = 1 << 30;
 /// What follows the last entry.
 const END: &str = "\n]}}\n";
+/// Who writes a recording of this program.
+const CREATOR: &str = "edgeweir";
 /// The size of what is not known.
 const UNKNOWN: i64 = -1;
 /// What is said of a body that was left out.
@@ -45,7 +48,7 @@ pub struct Writer {
 impl Writer {
     /// A new file that takes at most so many bytes; one that is there is replaced, unless another writer has it.
     pub fn create(path: &Path, most: u64) -> Result<Self> {
-        let creator = json!({ "name": "edgeweir", "version": env!("CARGO_PKG_VERSION") });
+        let creator = json!({ "name": CREATOR, "version": env!("CARGO_PKG_VERSION") });
         let start = format!("{{\"log\":{{\"version\":\"1.2\",\"creator\":{creator},\"entries\":[");
         let says = || format!("{} cannot be written", path.display());
         let mut file = File::options()
@@ -102,11 +105,13 @@ pub fn read(path: &Path) -> Result<Vec<Exchange>> {
     let Some(entries) = har["log"]["entries"].as_array() else {
         bail!("{} is no HAR: it has no log.entries", path.display());
     };
+    // Programs beside this one write what a coded body says (HAR 1.2, `content`: "decoded").
+    let raw = har["log"]["creator"]["name"] == CREATOR;
     entries
         .iter()
         .enumerate()
         .map(|(at, entry)| {
-            exchange(entry).with_context(|| format!("{}: log.entries[{at}]", path.display()))
+            exchange(entry, raw).with_context(|| format!("{}: log.entries[{at}]", path.display()))
         })
         .collect()
 }
@@ -187,7 +192,8 @@ fn entry(exchange: &Exchange, redacts: &[String]) -> Value {
     })
 }
 
-fn exchange(entry: &Value) -> Result<Exchange> {
+/// An exchange; `raw`: bodies are as they were on the wire.
+fn exchange(entry: &Value, raw: bool) -> Result<Exchange> {
     let request = &entry["request"];
     let response = &entry["response"];
     let url = request["url"].as_str().context("request.url is missing")?;
@@ -211,6 +217,21 @@ fn exchange(entry: &Value) -> Result<Exchange> {
     let mut answered = self::fields(&response["headers"], "response.headers")?;
     answered.retain(|(name, _)| !name.starts_with(':'));
     let content = &response["content"];
+    let answer = Answer {
+        status: u16::try_from(status).context("response.status")?,
+        fields: answered,
+        body: self::body(content, &content["encoding"]).context("response.content")?,
+        trailers: self::fields(&response["_trailers"], "response._trailers")?,
+        cut: response["_cut"].as_bool().unwrap_or(false),
+        // `text` is optional: browsers leave it out, and say the size.
+        left_out: response["_leftOut"].as_bool().unwrap_or(false)
+            || content["text"].is_null() && content["size"].as_i64().is_some_and(|size| size > 0),
+        decoded: false,
+    };
+    let coded = |codings: String| coding::decoded(&codings, &answer.whole()).is_ok();
+    let decoded = !raw
+        && !answer.body.is_empty()
+        && answer.text("content-encoding").is_some_and(|it| !coded(it));
     Ok(Exchange {
         started_ms: entry["startedDateTime"]
             .as_str()
@@ -229,14 +250,7 @@ fn exchange(entry: &Value) -> Result<Exchange> {
             trailers: self::fields(&request["_trailers"], "request._trailers")?,
             left_out: request["_leftOut"].as_bool().unwrap_or(false),
         },
-        answer: Answer {
-            status: u16::try_from(status).context("response.status")?,
-            fields: answered,
-            body: self::body(content, &content["encoding"]).context("response.content")?,
-            trailers: self::fields(&response["_trailers"], "response._trailers")?,
-            cut: response["_cut"].as_bool().unwrap_or(false),
-            left_out: response["_leftOut"].as_bool().unwrap_or(false),
-        },
+        answer: Answer { decoded, ..answer },
     })
 }
 
@@ -411,6 +425,7 @@ mod tests {
                 trailers: Vec::new(),
                 cut: true,
                 left_out: false,
+                decoded: false,
             },
         }
     }
@@ -512,6 +527,66 @@ mod tests {
             assert_eq!(parse_timestamp(text), ms, "{text}");
         }
         assert_eq!(timestamp(86_401_250), "1970-01-02T00:00:01.250Z");
+    }
+
+    /// Of other programs bodies are what the codings say, unless they can be decoded still.
+    #[test]
+    fn bodies_of_other_programs_are_decoded() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let coded = json!([{ "name": "Content-Encoding", "value": "deflate" }]);
+        let base64 = json!({ "text": "eJxLVChPzSwCAAc7Ajk=", "encoding": "base64" });
+        for (case, creator, headers, content, want) in [
+            (
+                "a browser",
+                "Browser",
+                &coded,
+                json!({ "text": "a weir" }),
+                (true, false),
+            ),
+            (
+                "its bytes",
+                "Browser",
+                &coded,
+                base64.clone(),
+                (false, false),
+            ),
+            (
+                "not coded",
+                "Browser",
+                &json!([]),
+                json!({ "text": "a weir" }),
+                (false, false),
+            ),
+            (
+                "our own",
+                "edgeweir",
+                &coded,
+                json!({ "text": "a weir" }),
+                (false, false),
+            ),
+            (
+                "no text",
+                "Browser",
+                &coded,
+                json!({ "size": 6 }),
+                (false, true),
+            ),
+            (
+                "nothing",
+                "Browser",
+                &coded,
+                json!({ "size": 0 }),
+                (false, false),
+            ),
+        ] {
+            let har = json!({ "log": { "creator": { "name": creator }, "entries": [{
+                "request": { "method": "GET", "url": "http://a.test/", "headers": [] },
+                "response": { "status": 200, "headers": headers, "content": content },
+            }] } });
+            std::fs::write(file.path(), har.to_string()).expect("written");
+            let answer = read(file.path()).expect("read").remove(0).answer;
+            assert_eq!((answer.decoded, answer.left_out), want, "{case}");
+        }
     }
 
     #[test]

@@ -4,7 +4,6 @@
 mod callbacks;
 mod client;
 pub mod compare;
-mod decode;
 pub mod diff;
 pub mod explain;
 pub mod generate;

@@ -1,6 +1,8 @@
 //! A request, its response, and both together.
 
 use std::convert::Infallible;
+use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -45,6 +47,8 @@ pub struct Answer {
     pub cut: bool,
     /// The body was too large to be kept: there was one, and it is not known.
     pub left_out: bool,
+    /// The body is the text its codings were of; the coded bytes are not known.
+    pub decoded: bool,
 }
 
 /// A request and its response.
@@ -93,10 +97,40 @@ pub fn of_the_connection(name: &str) -> bool {
 }
 
 /// A body as it is sent.
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub type Body = UnsyncBoxBody<Bytes, Cut>;
 
-/// A body in pieces, each sent when the one before it was taken, and trailers behind it. To be called in a runtime.
-pub fn in_pieces(pieces: &[Bytes], trailers: HeaderMap) -> Body {
+/// A body that ends before its end.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut;
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it is cut off here")
+    }
+}
+
+impl std::error::Error for Cut {}
+
+/// How a body in pieces ends.
+pub enum End {
+    /// With these trailers, or none.
+    Whole(HeaderMap),
+    /// With the connection.
+    Cut,
+}
+
+/// What is sent before a cut has this time to leave: a connection that breaks takes along what waits.
+const LEAVES: Duration = Duration::from_millis(20);
+
+/// A body of one piece or none.
+pub fn whole(
+    body: impl http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+) -> Body {
+    body.map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body in pieces, each sent when the one before it was taken. To be called in a runtime.
+pub fn in_pieces(pieces: &[Bytes], end: End) -> Body {
     let (mut sender, body) = Channel::new(1);
     let pieces = pieces.to_vec();
     tokio::spawn(async move {
@@ -105,8 +139,15 @@ pub fn in_pieces(pieces: &[Bytes], trailers: HeaderMap) -> Body {
                 return;
             }
         }
-        if !trailers.is_empty() {
-            let _ = sender.send(Frame::trailers(trailers)).await;
+        match end {
+            End::Whole(trailers) if trailers.is_empty() => {}
+            End::Whole(trailers) => {
+                let _ = sender.send(Frame::trailers(trailers)).await;
+            }
+            End::Cut => {
+                tokio::time::sleep(LEAVES).await;
+                sender.abort(Cut);
+            }
         }
     });
     body.boxed_unsync()

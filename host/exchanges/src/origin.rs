@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
 
-use crate::message::{Answer, Asked, Body, fields_of, in_pieces, map_of};
+use crate::message::{Answer, Asked, Body, End, fields_of, in_pieces, map_of, whole};
 
 /// By this field of a request the origin knows which exchange it belongs to.
 pub const NUMBER: HeaderName = HeaderName::from_static("x-exchange");
@@ -88,10 +88,10 @@ async fn answer(request: Request<Incoming>, scripts: &Scripts, log: &Log) -> Res
         ..Asked::default()
     };
     asked.authority = asked.text("host").unwrap_or_default();
-    let mut whole = Vec::new();
+    let mut content = Vec::new();
     while let Some(Ok(frame)) = body.frame().await {
         match frame.into_data() {
-            Ok(data) => whole.extend_from_slice(&data),
+            Ok(data) => content.extend_from_slice(&data),
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
                     asked.trailers = fields_of(&trailers);
@@ -99,8 +99,8 @@ async fn answer(request: Request<Incoming>, scripts: &Scripts, log: &Log) -> Res
             }
         }
     }
-    if !whole.is_empty() {
-        asked.body = vec![whole.into()];
+    if !content.is_empty() {
+        asked.body = vec![content.into()];
     }
     let script = number.and_then(|number| {
         let scripts = scripts.read().unwrap_or_else(PoisonError::into_inner);
@@ -109,8 +109,7 @@ async fn answer(request: Request<Incoming>, scripts: &Scripts, log: &Log) -> Res
     let response = match &script {
         Some(script) => scripted(script, &asked),
         None => {
-            let mut response =
-                Response::new(Full::new(Bytes::from("no such exchange\n")).boxed_unsync());
+            let mut response = Response::new(whole(Full::new(Bytes::from("no such exchange\n"))));
             *response.status_mut() = StatusCode::NOT_FOUND;
             response
         }
@@ -135,6 +134,10 @@ fn scripted(script: &Answer, asked: &Asked) -> Response<Body> {
     ] {
         fields.remove(name);
     }
+    if script.decoded {
+        // The codings are of bytes that are not known: what is sent is the text.
+        fields.remove(header::CONTENT_ENCODING);
+    }
     let known = script.status == 200
         && matches!(asked.method.as_str(), "GET" | "HEAD")
         && match asked.text("if-none-match") {
@@ -153,13 +156,22 @@ fn scripted(script: &Answer, asked: &Asked) -> Response<Body> {
         };
     let bodiless = known || asked.method == "HEAD" || matches!(script.status, 204 | 304);
     let body: Body = if bodiless {
-        Empty::new().boxed_unsync()
+        whole(Empty::new())
     } else {
         match script.body.as_slice() {
-            [] if script.trailers.is_empty() => Empty::new().boxed_unsync(),
-            [one] if script.trailers.is_empty() && !script.cut => {
-                Full::new(one.clone()).boxed_unsync()
+            pieces if script.cut => {
+                // With the length it was to have, where that was said: then the cut shows by it.
+                let sent: usize = pieces.iter().map(Bytes::len).sum();
+                let length = script.text("content-length");
+                if let Some(length) = length.and_then(|it| it.parse::<usize>().ok())
+                    && length > sent
+                {
+                    fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+                }
+                in_pieces(pieces, End::Cut)
             }
+            [] if script.trailers.is_empty() => whole(Empty::new()),
+            [one] if script.trailers.is_empty() => whole(Full::new(one.clone())),
             pieces => {
                 let trailers = map_of(&script.trailers);
                 if !trailers.is_empty() {
@@ -168,7 +180,7 @@ fn scripted(script: &Answer, asked: &Asked) -> Response<Body> {
                         fields.insert(header::TRAILER, names);
                     }
                 }
-                in_pieces(pieces, trailers)
+                in_pieces(pieces, End::Whole(trailers))
             }
         }
     };
@@ -190,4 +202,70 @@ fn scripted(script: &Answer, asked: &Asked) -> Response<Body> {
     }
     *response.headers_mut() = fields;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Client;
+
+    async fn told(script: Answer) -> Answer {
+        let scripts = Scripts::new(HashMap::from([(1, Arc::new(script))]).into());
+        let origin = Origin::start(scripts).await.expect("it starts");
+        let asked = Asked {
+            method: "GET".to_owned(),
+            target: "/".to_owned(),
+            fields: vec![(NUMBER.to_string(), b"1".to_vec())],
+            ..Asked::default()
+        };
+        let answer = Client::new(origin.address).send(&asked).await;
+        answer.expect("an answer")
+    }
+
+    fn script(fields: &[(&str, &str)], body: &str) -> Answer {
+        let lines = fields.iter();
+        let lines = lines.map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
+        let piece = (!body.is_empty()).then(|| Bytes::from(body.to_owned()));
+        Answer {
+            status: 200,
+            fields: lines.collect(),
+            body: piece.into_iter().collect(),
+            ..Answer::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_cut_is_cut_again() {
+        for (name, fields, body) in [
+            ("in chunks", &[][..], "a part"),
+            ("of a length", &[("content-length", "9")], "a part"),
+            ("before its first byte", &[("content-length", "9")], ""),
+            ("at its length", &[("content-length", "6")], "a part"),
+        ] {
+            for cut in [true, false] {
+                let answer = told(Answer {
+                    cut,
+                    ..script(fields, body)
+                });
+                let answer = answer.await;
+                assert_eq!((answer.status, answer.cut), (200, cut), "{name}");
+                assert_eq!(answer.whole(), body.as_bytes(), "{name}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_text_is_sent_without_the_codings_it_had() {
+        let answer = told(Answer {
+            decoded: true,
+            ..script(
+                &[("content-encoding", "gzip"), ("vary", "accept-encoding")],
+                "a weir",
+            )
+        });
+        let answer = answer.await;
+        assert_eq!(answer.text("content-encoding"), None);
+        assert_eq!(answer.text("vary").as_deref(), Some("accept-encoding"));
+        assert_eq!(answer.whole(), b"a weir");
+    }
 }

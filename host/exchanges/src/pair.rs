@@ -160,6 +160,9 @@ pub fn answer_shown(answer: &Answer) -> String {
         text.push_str(&format!("\n{name}: {}", String::from_utf8_lossy(value)));
     }
     body_shown(&mut text, &answer.body);
+    if answer.cut {
+        text.push_str("\n(the body is cut off)");
+    }
     trailers_shown(&mut text, &answer.trailers);
     text
 }

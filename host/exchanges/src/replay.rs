@@ -150,7 +150,7 @@ async fn once(
 }
 
 /// What is said of requests that are not sent again.
-pub(crate) fn unknown(count: usize) -> String {
+fn unknown(count: usize) -> String {
     format!("{count} not sent: the bodies of their requests were too large to be recorded")
 }
 

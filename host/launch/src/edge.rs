@@ -195,8 +195,8 @@ impl Edge {
         self
     }
 
-    /// The text a child gets: listeners and admin pages on free ports of 127.0.0.1, in the clear; paths of modules that hold
-    /// from anywhere; no store on disk, which belongs to the host that serves.
+    /// The text a child gets: listeners and admin pages on free ports of 127.0.0.1, in the clear; paths of files to read that
+    /// hold from anywhere; no store on disk and no access log, which belong to the host that serves.
     pub fn to_toml(&self) -> Result<String> {
         let mut table = self.table.clone();
         let admin = Table::from_iter([("listen".to_owned(), Value::from("127.0.0.1:0"))]);
@@ -207,18 +207,16 @@ impl Edge {
         for listener in tables_mut(&mut table, "listener") {
             listener.insert("listen".into(), "127.0.0.1:0".into());
             listener.remove("tls");
+            listener.remove("access_log");
         }
-        if let Some(filters) = table.get_mut("filter").and_then(Value::as_table_mut) {
-            for (_, filter) in filters.iter_mut() {
-                let Some(filter) = filter.as_table_mut() else {
-                    continue;
-                };
-                if let Some(module) = filter.get("module").and_then(Value::as_str) {
-                    let resolved = self.resolve(Path::new(module));
-                    filter.insert("module".into(), resolved.display().to_string().into());
-                }
-            }
+        let every = |kind: &str| self.names(kind).into_iter();
+        for name in every("filter") {
+            self.resolve_in(&mut table, &["filter", name, "module"]);
         }
+        for name in every("upstream") {
+            self.resolve_in(&mut table, &["upstream", name, "tls", "ca"]);
+        }
+        self.resolve_in(&mut table, &["monitor", "baseline"]);
         toml::to_string(&table).context("the configuration cannot be written again")
     }
 
@@ -315,6 +313,22 @@ impl Edge {
             .collect()
     }
 
+    /// Makes the path of a field hold from anywhere, where the field is there and is a text.
+    fn resolve_in(&self, table: &mut Table, field: &[&str]) {
+        let Some((first, below)) = field.split_first() else {
+            return;
+        };
+        let found = below.iter().fold(table.get_mut(*first), |at, name| {
+            at.and_then(|value| value.get_mut(*name))
+        });
+        if let Some(value) = found
+            && let Some(path) = value.as_str()
+        {
+            let resolved = self.resolve(Path::new(path));
+            *value = resolved.display().to_string().into();
+        }
+    }
+
     /// The host's own rule: as it is if it is there, else beside the configuration; here absolute.
     pub(crate) fn resolve(&self, path: &Path) -> PathBuf {
         let beside = self.folder.join(path);
@@ -381,6 +395,7 @@ name = "main"
 listen = "0.0.0.0:443"
 upstream = "app"
 filters = ["cache"]
+access_log = "access.jsonl"
 [listener.tls]
 certificate = "x"
 [upstream.app]
@@ -407,6 +422,7 @@ config = { max_object_bytes = 7 }
         assert_eq!(table["admin"]["listen"].as_str(), Some("127.0.0.1:0"));
         assert_eq!(table["listener"][0]["listen"].as_str(), Some("127.0.0.1:0"));
         assert!(table["listener"][0].get("tls").is_none());
+        assert!(table["listener"][0].get("access_log").is_none());
         assert!(table["state"].get("store").is_none());
         assert_eq!(table["state"]["cache_dir"].as_str(), Some("c"));
         assert_eq!(
@@ -420,6 +436,28 @@ config = { max_object_bytes = 7 }
         );
         let module = table["filter"]["cache"]["module"].as_str().expect("a path");
         assert!(Path::new(module).is_absolute(), "{module}");
+    }
+
+    #[test]
+    fn files_beside_the_configuration_are_found_from_elsewhere() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["ca.pem", "baseline.json", "cache.wasm"] {
+            std::fs::write(folder.path().join(name), "x").expect("writes");
+        }
+        let toml = "[monitor]\nbaseline = \"baseline.json\"\n[upstream.a]\naddress = \"a:443\"\ntls.ca = \"ca.pem\"\n\
+                    [upstream.b]\naddress = \"b:443\"\ntls = true\n[filter.cache]\nmodule = \"cache.wasm\"\n";
+        let mut edge = edge(toml);
+        edge.folder = folder.path().to_owned();
+        let table: Table = edge.to_toml().expect("text").parse().expect("TOML");
+        for (field, name) in [
+            (&table["monitor"]["baseline"], "baseline.json"),
+            (&table["upstream"]["a"]["tls"]["ca"], "ca.pem"),
+            (&table["filter"]["cache"]["module"], "cache.wasm"),
+        ] {
+            let path = field.as_str().map(Path::new);
+            assert_eq!(path, Some(folder.path().join(name).as_path()));
+        }
+        assert_eq!(table["upstream"]["b"]["tls"].as_bool(), Some(true));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One small GET, for admin pages of children.
+//! One small GET, for admin pages.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -9,12 +9,23 @@ use anyhow::{Context as _, Result, bail};
 /// The most of an answer that is read, bytes.
 const MOST: u64 = 16 * 1024 * 1024;
 
-/// The body of a 200, read within five seconds. HTTP/1.0, so that nothing is chunked.
+/// The body of a 200.
 pub fn get(address: SocketAddr, path: &str) -> Result<String> {
+    match answer(address, path, None)? {
+        (200, body) => Ok(body),
+        (status, _) => bail!("http://{address}{path} answered {status}"),
+    }
+}
+
+/// The status and the body, of whoever wants this token, each read within five seconds.
+pub fn answer(address: SocketAddr, path: &str, token: Option<&str>) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))
         .with_context(|| format!("connecting to http://{address}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let asks = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let bearer = token.map(|token| format!("authorization: Bearer {token}\r\n"));
+    let bearer = bearer.unwrap_or_default();
+    let asks =
+        format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n{bearer}connection: close\r\n\r\n");
     stream.write_all(asks.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(MOST).read_to_end(&mut answer)?;
@@ -22,18 +33,16 @@ pub fn get(address: SocketAddr, path: &str) -> Result<String> {
     let Some((head, body)) = answer.split_once("\r\n\r\n") else {
         bail!("http://{address}{path} ended within its head");
     };
-    let status = head.split(' ').nth(1).unwrap_or_default();
-    if status != "200" {
-        bail!("http://{address}{path} answered {status}");
-    }
+    let status = head.split(' ').nth(1).and_then(|it| it.parse().ok());
+    let status = status.with_context(|| format!("http://{address}{path} answered no HTTP"))?;
     let chunked = head
         .lines()
         .any(|line| line.to_ascii_lowercase().starts_with("transfer-encoding:"));
-    if chunked {
-        unchunked(body)
-    } else {
-        Ok(body.to_owned())
-    }
+    let body = match chunked {
+        true => unchunked(body)?,
+        false => body.to_owned(),
+    };
+    Ok((status, body))
 }
 
 fn unchunked(mut rest: &str) -> Result<String> {

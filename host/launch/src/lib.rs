@@ -28,7 +28,7 @@ pub use child::{Options, Running, start_envoy, start_host, start_wasmtime};
 pub use edge::Edge;
 pub use envoy::{bootstrap, find as find_envoy};
 pub use exit::Exit;
-pub use http::get;
+pub use http::{answer, get};
 pub use process::{cpu_time, resident};
 
 /// Something that serves: what a command is pointed at.

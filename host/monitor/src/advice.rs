@@ -17,8 +17,10 @@ pub struct Advice {
 /// Bounds of the host that advice is about.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Bounds {
-    /// Connections of one listener at once.
+    /// Connections one listener may have at once.
     pub connections: u64,
+    /// Connections open at the listener that has the most.
+    pub fullest: u64,
     /// Processors the process may use.
     pub processors: u32,
     /// Descriptors the process may have; 0 when it is not known.
@@ -103,17 +105,16 @@ fn connections(sample: &Sample, bounds: Bounds, found: &mut Vec<Advice>) {
             ),
         );
     }
-    if let Some(open) = sample.get(Metric::Connections)
-        && bounds.connections > 0
-        && open >= bounds.connections as f64 * 0.8
+    // The bound is each listener's own: what all have together says nothing of it.
+    if bounds.connections > 0
+        && bounds.fullest.saturating_mul(10) >= bounds.connections.saturating_mul(8)
     {
         say(
             found,
             "limits.connections",
             format!(
-                "{open:.0} connections are open, {} are allowed for a listener: new ones will wait; raise \
-                 `limits.connections`",
-                bounds.connections
+                "a listener has {} of the {} connections it may have: new ones will wait; raise `limits.connections`",
+                bounds.fullest, bounds.connections
             ),
         );
     }
@@ -156,20 +157,21 @@ fn processor(sample: &Sample, filters: &[FilterSeen], bounds: Bounds, found: &mu
 }
 
 fn disk(sample: &Sample, forecasts: &[(Metric, f64, Duration)], found: &mut Vec<Advice>) {
-    for (metric, at, left) in forecasts {
-        if *metric == Metric::DiskFree {
-            let free = sample.get(Metric::DiskFree).unwrap_or_default();
-            say(
-                found,
-                "state.store",
-                format!(
-                    "{free:.1} % of the disk are free, and {at:.0} % in about {} min: move `state.store` or \
-                     `state.cache_dir` to a larger one",
-                    left.as_secs() / 60
-                ),
-            );
-        }
-    }
+    let of_disk = forecasts.iter().filter(|it| it.0 == Metric::DiskFree);
+    // However many thresholds are ahead, what to do is the same.
+    let Some((_, at, left)) = of_disk.min_by_key(|it| it.2) else {
+        return;
+    };
+    let free = sample.get(Metric::DiskFree).unwrap_or_default();
+    say(
+        found,
+        "state.store",
+        format!(
+            "{free:.1} % of the disk are free, and {at:.0} % in about {} min: move `state.store` or `state.cache_dir` to a \
+             larger one",
+            left.as_secs() / 60
+        ),
+    );
 }
 
 fn of_filter(filter: &FilterSeen, found: &mut Vec<Advice>) {
@@ -179,9 +181,12 @@ fn of_filter(filter: &FilterSeen, found: &mut Vec<Advice>) {
             found,
             format!("filter.{name}.on_trap"),
             format!(
-                "{name} trapped {} time(s): its last trap is on the dashboard; `on_trap = \"pass\"` goes on without it \
-                 meanwhile",
-                filter.traps
+                "{name} trapped {} time(s) since the start: its last trap is on the dashboard; {}",
+                filter.traps,
+                match filter.passes {
+                    true => "requests went on without it",
+                    false => "`on_trap = \"pass\"` goes on without it meanwhile",
+                }
             ),
         );
     }
@@ -317,6 +322,7 @@ mod tests {
         let calm = Sample::default();
         let bounds = Bounds {
             connections: 1_000,
+            fullest: 790,
             processors: 4,
             descriptors: 65_536,
         };
@@ -326,6 +332,8 @@ mod tests {
         (full.memory_peak, full.memory_limit) = (230 << 20, 256 << 20);
         let mut broken = filter("mine", &[]);
         broken.traps = 3;
+        let mut passed = broken.clone();
+        passed.passes = true;
         let missing = [
             ("cache.hit", 100),
             ("cache.miss", 900),
@@ -361,12 +369,15 @@ mod tests {
                 "more than the 1024 descriptors",
             ),
             (
-                "connections",
+                "connections of one listener",
                 calm.with(Metric::Connections, 950.0),
                 vec![],
-                bounds,
+                Bounds {
+                    fullest: 800,
+                    ..bounds
+                },
                 "limits.connections",
-                "950 connections are open",
+                "a listener has 800 of the 1000 connections",
             ),
             (
                 "the most expensive filter",
@@ -390,7 +401,15 @@ mod tests {
                 vec![broken],
                 bounds,
                 "filter.mine.on_trap",
-                "trapped 3 time(s)",
+                "`on_trap = \"pass\"` goes on without it",
+            ),
+            (
+                "traps of one that is passed by",
+                calm,
+                vec![passed],
+                bounds,
+                "filter.mine.on_trap",
+                "trapped 3 time(s) since the start: its last trap is on the dashboard; requests went on without it",
             ),
             (
                 "no lifetimes",
@@ -437,8 +456,15 @@ mod tests {
         }
         let fine = filter("store", &[("cache.hit", 900), ("cache.miss", 100)]);
         assert_eq!(advice(&calm, &[fine], bounds, &[]), []);
-        let soon = [(Metric::DiskFree, 10.0, Duration::from_secs(1_200))];
+        // Four listeners with 790 each are none that is full.
+        let many = calm.with(Metric::Connections, 3_160.0);
+        assert_eq!(advice(&many, &[], bounds, &[]), []);
+        let soon = [
+            (Metric::DiskFree, 10.0, Duration::from_secs(1_200)),
+            (Metric::DiskFree, 3.0, Duration::from_secs(3_600)),
+        ];
         let found = advice(&calm.with(Metric::DiskFree, 14.0), &[], bounds, &soon);
+        assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].text.contains("10 % in about 20 min"), "{found:?}");
     }
 }

@@ -15,6 +15,8 @@ pub struct FilterSeen {
     pub memory: u64,
     /// What one instance may have, bytes.
     pub memory_limit: u64,
+    /// On a trap requests go on without it.
+    pub passes: bool,
     /// The most one instance had, bytes.
     pub memory_peak: u64,
     /// Bytes it keeps in shared data or stores.

@@ -1,10 +1,11 @@
 //! `/metrics`: the text format of Prometheus.
 
+use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering::Relaxed;
 
 use edgeweir_host_chain::MeterSnapshot;
-use edgeweir_host_monitor::{Level, Metric, Unit};
+use edgeweir_host_monitor::{Advice, Forecast, Level, Metric, Unit};
 
 use super::process::Process;
 use crate::host::State;
@@ -146,7 +147,7 @@ fn filters(out: &mut Exposition, state: &State) {
         }
     }
     type OfFilter = fn(&MeterSnapshot) -> u64;
-    let by_filter: [(&str, &str, &str, OfFilter); 11] = [
+    let by_filter: [(&str, &str, &str, OfFilter); 12] = [
         (
             "edgeweir_exchanges_total",
             "counter",
@@ -201,11 +202,18 @@ fn filters(out: &mut Exposition, state: &State) {
             "Instances made of a filter.",
             |it| it.instances,
         ),
+        // The difference may fall, so it is none of the counters.
         (
-            "edgeweir_saved_bytes_total",
+            "edgeweir_saved_from_bytes_total",
             "counter",
-            "Body bytes a filter took off responses.",
-            crate::monitor::saved,
+            "Body bytes before what a filter does to make them fewer.",
+            |it| crate::monitor::lengths(it).0,
+        ),
+        (
+            "edgeweir_saved_to_bytes_total",
+            "counter",
+            "Body bytes after it: what edgeweir_saved_from_bytes_total has more is saved.",
+            |it| crate::monitor::lengths(it).1,
         ),
         (
             "edgeweir_traps_total",
@@ -573,16 +581,7 @@ fn monitor(out: &mut Exposition, state: &State) {
             ];
             out.sample(name, &labels, leak.per_second);
         }
-        let name = "edgeweir_forecast_seconds";
-        let help = "Time left until a threshold is crossed, where that can be foreseen.";
-        out.family(name, "gauge", help);
-        for forecast in monitor.forecasts() {
-            let labels = [
-                ("metric", forecast.metric.name()),
-                ("severity", forecast.severity.name()),
-            ];
-            out.sample(name, &labels, forecast.left.as_secs());
-        }
+        forecasts(out, monitor.forecasts());
         let name = "edgeweir_regression_percent";
         let help = "By how much something is worse than the baseline, where it is.";
         out.family(name, "gauge", help);
@@ -593,15 +592,7 @@ fn monitor(out: &mut Exposition, state: &State) {
             ];
             out.sample(name, &labels, format!("{:.1}", found.percent()));
         }
-        let name = "edgeweir_advice";
-        out.family(
-            name,
-            "gauge",
-            "Recommendations, by the setting they are about.",
-        );
-        for advice in monitor.advice() {
-            out.sample(name, &[("setting", &advice.setting)], 1);
-        }
+        advice(out, monitor.advice());
     });
     let name = "edgeweir_level_changes_total";
     out.family(
@@ -623,6 +614,76 @@ fn monitor(out: &mut Exposition, state: &State) {
     }
 }
 
+/// Forecasts, the soonest first: of several thresholds of a metric with one severity, that one is said.
+fn forecasts(out: &mut Exposition, all: &[Forecast]) {
+    let name = "edgeweir_forecast_seconds";
+    let help = "Time left until a threshold is crossed, where that can be foreseen.";
+    out.family(name, "gauge", help);
+    let mut said = BTreeSet::new();
+    for forecast in all {
+        let (metric, severity) = (forecast.metric.name(), forecast.severity.name());
+        if said.insert((metric, severity)) {
+            let labels = [("metric", metric), ("severity", severity)];
+            out.sample(name, &labels, forecast.left.as_secs());
+        }
+    }
+}
+
+/// One line for a setting, however many reasons there are to change it.
+fn advice(out: &mut Exposition, all: &[Advice]) {
+    let name = "edgeweir_advice";
+    let help = "Recommendations, by the setting they are about.";
+    out.family(name, "gauge", help);
+    let settings = all.iter().map(|it| it.setting.as_str());
+    for setting in settings.collect::<BTreeSet<_>>() {
+        out.sample(name, &[("setting", setting)], 1);
+    }
+}
+
 fn seconds(ns: u64) -> String {
     format!("{:.9}", ns as f64 / 1e9)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use edgeweir_host_monitor::{Severity, Trend};
+
+    use super::*;
+
+    #[test]
+    fn a_series_is_said_once() {
+        let points: Vec<_> = (0..100).map(|at| (f64::from(at), f64::from(at))).collect();
+        let trend = Trend::of(&points).expect("a trend");
+        let ahead = |at, severity, left| Forecast {
+            metric: Metric::Connections,
+            at,
+            severity,
+            left: Duration::from_secs(left),
+            trend,
+        };
+        let mut out = Exposition::default();
+        let all = [
+            ahead(4e3, Severity::Warning, 1_856),
+            ahead(5e3, Severity::Warning, 2_357),
+            ahead(6e3, Severity::Critical, 3_000),
+        ];
+        forecasts(&mut out, &all);
+        let about = |setting: &str, text: &str| Advice {
+            setting: setting.to_owned(),
+            text: text.to_owned(),
+        };
+        let two = ["few descriptors", "few connections"];
+        advice(&mut out, &two.map(|why| about("limits.connections", why)));
+        let said: Vec<&str> = out.text.lines().filter(|it| !it.starts_with('#')).collect();
+        assert_eq!(
+            said,
+            [
+                "edgeweir_forecast_seconds{metric=\"connections\",severity=\"warning\"} 1856",
+                "edgeweir_forecast_seconds{metric=\"connections\",severity=\"critical\"} 3000",
+                "edgeweir_advice{setting=\"limits.connections\"} 1",
+            ]
+        );
+    }
 }

@@ -59,6 +59,7 @@ fn listener(listener: &ListenerState) -> Value {
         .collect();
     json!({
         "name": listener.name,
+        "tls": listener.secure,
         "address": listener.address.get().map(ToString::to_string),
         "upstream": listener.upstream,
         "filters": listener.filters,

@@ -185,7 +185,7 @@ fn routes(config: &Config, filters: &[lint::Facts]) -> Vec<Finding> {
         // A module may send requests to it.
         filters
             .iter()
-            .any(|facts| !facts.component && facts.config.to_string().contains(name))
+            .any(|facts| !facts.component && names(&facts.config, name))
     };
     for name in config.upstreams.keys() {
         if !used.contains(name) && !reached(name) {
@@ -201,6 +201,24 @@ fn routes(config: &Config, filters: &[lint::Facts]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Whether a text of a configuration has this name in it, as a word: not as a part of a longer name.
+fn names(config: &Value, name: &str) -> bool {
+    let of_a_name = |letter: char| letter.is_alphanumeric() || "-_.".contains(letter);
+    let has = |text: &str| {
+        text.match_indices(name).any(|(at, _)| {
+            let before = text[..at].chars().next_back();
+            let after = text[at + name.len()..].chars().next();
+            !before.is_some_and(of_a_name) && !after.is_some_and(of_a_name)
+        })
+    };
+    match config {
+        Value::String(text) => has(text),
+        Value::Array(all) => all.iter().any(|it| names(it, name)),
+        Value::Object(fields) => fields.iter().any(|(key, it)| has(key) || names(it, name)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 fn placed(source: &Source, finding: Finding) -> Found {
@@ -317,6 +335,27 @@ pub async fn execute(arguments: &Check) -> anyhow::Result<String> {
         code => {
             crate::cli::say(&text);
             Err(Exit::new(code, summary).into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_longer_name_names_no_upstream() {
+        for (config, want) in [
+            (json!({ "l3": { "to": "api" } }), true),
+            (json!({ "clusters": { "api": [] } }), true),
+            (json!(["a", "http://api/v1"]), true),
+            (json!("outbound|80||api"), true),
+            (json!({ "key": [{ "header": "x-api-key" }] }), false),
+            (json!({ "rules": [{ "name": "rapid" }] }), false),
+            (json!("api.example"), false),
+            (json!(null), false),
+        ] {
+            assert_eq!(names(&config, "api"), want, "{config}");
         }
     }
 }

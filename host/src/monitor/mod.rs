@@ -18,7 +18,7 @@ use crate::config::{Config, ConfigError};
 use crate::host::{Live, State};
 
 pub use config::{Alarm, Condition, Monitor as Settings, Mover, Setting};
-pub use seen::saved;
+pub use seen::{lengths, saved};
 
 /// What watches one host.
 pub struct Watch {
@@ -29,7 +29,6 @@ pub struct Watch {
     /// Whether a request's own [`Emergency::FIELD`] counts.
     pub accept_field: bool,
     started: Instant,
-    bounds: Bounds,
     emergency: AtomicU8,
     changes: [AtomicU64; Level::ALL.len()],
     raised: [AtomicU64; 3],
@@ -66,11 +65,6 @@ impl Watch {
             accept_field: config.monitor.accept_field,
             interval: config.monitor.interval_ms.millis(),
             started: Instant::now(),
-            bounds: Bounds {
-                connections: config.limits.connections.get(),
-                processors: probe.process().processors,
-                descriptors: probe.process().descriptor_limit,
-            },
             emergency: AtomicU8::new(level.emergency()),
             changes: Default::default(),
             raised: Default::default(),
@@ -200,7 +194,13 @@ impl Watch {
             .cpu_us_per_exchange(process.cpu_seconds, ended);
         let memory = process.resident as f64;
         let current = Baseline::of(env!("CARGO_PKG_VERSION"), memory, cost, &filters);
-        let events = inner.monitor.survey(&filters, self.bounds, &current, now);
+        let bounds = Bounds {
+            connections: state.connections,
+            fullest: seen::fullest(state),
+            processors: process.processors,
+            descriptors: process.descriptor_limit,
+        };
+        let events = inner.monitor.survey(&filters, bounds, &current, now);
         inner.current = Some(current);
         self.tell(&events);
     }

@@ -43,14 +43,27 @@ pub fn load(state: &State) -> Load {
     load
 }
 
+/// Connections open at the listener that has the most.
+pub fn fullest(state: &State) -> u64 {
+    let open = state.listeners.iter();
+    let open = open.map(|it| it.stats.connections.load(Relaxed));
+    open.max().unwrap_or_default()
+}
+
 fn add(load: &mut Load, (received, sent): (u64, u64)) {
     load.received = load.received.saturating_add(received);
     load.sent = load.sent.saturating_add(sent);
 }
 
-/// Bytes a filter took off bodies. Where it counts them itself, that; else what came out less, of one that answers
-/// nothing itself.
+/// Bytes a filter took off bodies, less those it added.
 pub fn saved(seen: &MeterSnapshot) -> u64 {
+    let (before, after) = lengths(seen);
+    before.saturating_sub(after)
+}
+
+/// Bytes of bodies before and after what a filter does to make them shorter. Where it counts them itself, those; else what
+/// went in and came out of one that answers nothing itself. Each only grows, or begins anew at nothing with the first answer.
+pub fn lengths(seen: &MeterSnapshot) -> (u64, u64) {
     let sum = |direction: &str| -> Option<u64> {
         let suffixes = ["compress", "minify"].map(|it| format!("{it}.bytes_{direction}"));
         let counters = seen.counters.iter();
@@ -58,9 +71,9 @@ pub fn saved(seen: &MeterSnapshot) -> u64 {
         own.map(|(_, count)| *count).reduce(u64::saturating_add)
     };
     match (sum("in"), sum("out")) {
-        (Some(went_in), Some(came_out)) => went_in.saturating_sub(came_out),
-        _ if seen.answered == 0 => seen.body_in.saturating_sub(seen.body_out),
-        _ => 0,
+        (Some(before), Some(after)) => (before, after),
+        _ if seen.answered == 0 => (seen.body_in, seen.body_out),
+        _ => (0, 0),
     }
 }
 
@@ -78,6 +91,7 @@ pub fn filter(loaded: &Loaded) -> (FilterSeen, Times) {
         busy_ns: seen.calls.values().map(|call| call.wall_ns).sum(),
         memory: seen.memory_now,
         memory_limit: loaded.memory_limit,
+        passes: loaded.passes,
         memory_peak: seen.memory_peak,
         shared: seen.shared_bytes,
         traps: seen.traps,
@@ -187,6 +201,29 @@ mod tests {
         ] {
             assert_eq!(recent.cpu_us_per_exchange(cpu, ended), want, "{ended}");
         }
+    }
+
+    #[test]
+    fn what_is_added_later_takes_nothing_off_the_lengths() {
+        let counted = |before: u64, after: u64| MeterSnapshot {
+            counters: [
+                ("edgeweir.compress.bytes_in".to_owned(), before),
+                ("edgeweir.compress.bytes_out".to_owned(), after),
+            ]
+            .into(),
+            answered: 3,
+            ..MeterSnapshot::default()
+        };
+        let (text, noise) = (counted(120_000, 569), counted(240_000, 122_783));
+        assert_eq!((saved(&text), saved(&noise)), (119_431, 117_217));
+        let (then, now) = (lengths(&text), lengths(&noise));
+        assert!(then.0 <= now.0 && then.1 <= now.1, "{then:?} {now:?}");
+        let plain = MeterSnapshot {
+            body_in: 9,
+            body_out: 4,
+            ..MeterSnapshot::default()
+        };
+        assert_eq!((lengths(&plain), saved(&plain)), ((9, 4), 5));
     }
 
     #[test]

@@ -26,12 +26,14 @@ use crate::config::{RequestId, StripPort};
 use crate::monitor::Watch;
 use crate::reload::Generation;
 use crate::routing::Routes;
-use crate::stats::{Ended, ListenerStats};
+use crate::stats::{Ended, ListenerStats, nearest, reused};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// What is kept of a path for the dashboard, and of a field, bytes.
 const PATH_KEPT: usize = 200;
+/// What is kept of a method, bytes: the longest that is registered has 17.
+const METHOD_KEPT: usize = 32;
 /// What is written of a path to the access log, bytes: 8,192 lines may wait.
 const PATH_LOGGED: usize = 2_048;
 /// At the end of what was cut.
@@ -396,11 +398,12 @@ impl Pending {
             began: Instant::now(),
             ended: Some(Ended {
                 at: SystemTime::now(),
-                method: request.method().as_str().to_owned(),
+                method: cut(request.method().as_str(), METHOD_KEPT),
                 path,
                 status: 0,
                 took: std::time::Duration::ZERO,
                 cache_status: String::new(),
+                reused: None,
                 rate_limit: String::new(),
                 content_encoding: String::new(),
                 bytes: 0,
@@ -412,7 +415,9 @@ impl Pending {
     fn answered(&mut self, parts: &http::response::Parts) {
         if let Some(ended) = &mut self.ended {
             ended.status = parts.status.as_u16();
-            ended.cache_status = text_of(&parts.headers, &CACHE_STATUS);
+            let cache_status = whole_of(&parts.headers, &CACHE_STATUS);
+            ended.reused = reused(&cache_status);
+            ended.cache_status = cut_to_nearest(&cache_status, PATH_KEPT);
             ended.rate_limit = text_of(&parts.headers, &RATE_LIMIT);
             ended.content_encoding = text_of(&parts.headers, &header::CONTENT_ENCODING);
         }
@@ -443,6 +448,11 @@ impl Drop for Pending {
 }
 
 fn text_of(headers: &HeaderMap, name: &HeaderName) -> String {
+    cut(&whole_of(headers, name), PATH_KEPT)
+}
+
+/// All of a field.
+fn whole_of(headers: &HeaderMap, name: &HeaderName) -> String {
     let mut text = String::new();
     for value in headers.get_all(name) {
         if !text.is_empty() {
@@ -450,7 +460,19 @@ fn text_of(headers: &HeaderMap, name: &HeaderName) -> String {
         }
         text.push_str(&String::from_utf8_lossy(value.as_bytes()));
     }
-    cut(&text, PATH_KEPT)
+    text
+}
+
+/// A `Cache-Status` of at most so many bytes: of a longer one what the cache nearest the client says.
+fn cut_to_nearest(cache_status: &str, most: usize) -> String {
+    if cache_status.len() <= most {
+        return cache_status.to_owned();
+    }
+    let nearest = nearest(cache_status);
+    match nearest.len() < cache_status.len() {
+        true => format!("{CUT}, {}", cut(nearest, most)),
+        false => cut(nearest, most),
+    }
 }
 
 fn path_of(request: &http::Request<Incoming>) -> &str {
@@ -480,6 +502,21 @@ mod tests {
             ("/ä", 2, "/…"),
         ] {
             assert_eq!(cut(text, most), want);
+        }
+    }
+
+    #[test]
+    fn of_a_long_cache_status_the_nearest_cache_is_kept() {
+        let far = format!("cdn; hit; ttl=30; key=\"{}\"", "k".repeat(190));
+        for (field, want) in [
+            ("edgeweir; hit", "edgeweir; hit".to_owned()),
+            (
+                &format!("{far}, edgeweir; fwd=uri-miss; stored"),
+                "…, edgeweir; fwd=uri-miss; stored".to_owned(),
+            ),
+            (&far, format!("{}…", &far[..200])),
+        ] {
+            assert_eq!(cut_to_nearest(field, 200), want);
         }
     }
 

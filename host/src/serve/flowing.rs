@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use edgeweir_host_upstream::bodies::Silence;
+use edgeweir_host_chain::Silence;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A connection that fails when something waits to be written and for `limit` nothing of it is taken.

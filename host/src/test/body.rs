@@ -52,7 +52,8 @@ pub fn lines(fields: &[(String, String)]) -> HeaderMap {
     for (name, value) in fields {
         if let (Ok(name), Ok(value)) = (
             HeaderName::from_bytes(name.as_bytes()),
-            HeaderValue::from_str(value),
+            // RFC 9110 §5.5: bytes beyond ASCII are obs-text.
+            HeaderValue::from_bytes(value.as_bytes()),
         ) {
             let _ = map.try_append(name, value);
         }

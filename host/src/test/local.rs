@@ -12,6 +12,7 @@ use edgeweir_host_cases::torture::Fault;
 use edgeweir_host_chain::{Layer, MeterSnapshot, Next, Peer, World};
 use edgeweir_host_proxy_wasm as proxy_wasm;
 use edgeweir_host_wasi_http as wasi_http;
+use http::uri::PathAndQuery;
 
 use super::body;
 use super::origin::Origin;
@@ -294,10 +295,12 @@ async fn ask(chain: &Next, case: &Case, step: &Step, split: usize) -> Exchange {
 pub fn request(case: &Case, step: &Step, split: usize) -> edgeweir_host_chain::Request {
     let content = body::body(&step.request.body, split, Duration::ZERO);
     let mut request = http::Request::new(content);
-    // Both were checked when the case was read.
-    *request.method_mut() =
-        http::Method::from_bytes(step.request.method.as_bytes()).unwrap_or_default();
-    *request.uri_mut() = step.request.path.parse().unwrap_or_default();
+    let method = http::Method::from_bytes(step.request.method.as_bytes());
+    *request.method_mut() = method.expect("it was checked when the case was read");
+    let target = step.request.path.parse::<PathAndQuery>();
+    *request.uri_mut() = target
+        .expect("it was checked when the case was read")
+        .into();
     *request.headers_mut() = body::lines(&step.request.fields);
     let length = step.request.body.bytes.len();
     if length > 0 && !step.request.body.chunked {

@@ -95,12 +95,12 @@ fn attempt(arguments: &Test) -> anyhow::Result<u8> {
     if arguments.watch {
         return watch::execute(arguments);
     }
-    once(arguments).map(|(run, _)| run.exit_code())
+    once(arguments, &mut |_| {}).map(|run| run.exit_code())
 }
 
-/// One run, reported; with it the files it depends on.
-fn once(arguments: &Test) -> anyhow::Result<(Run, Vec<PathBuf>)> {
-    let (run, files) = run::all(arguments)?;
+/// One run, reported; `before` it begins the files it depends on are told.
+fn once(arguments: &Test, before: &mut dyn FnMut(&[PathBuf])) -> anyhow::Result<Run> {
+    let run = run::all(arguments, before)?;
     let text = match arguments.format {
         Format::Terminal => run.terminal(std::io::stdout().is_terminal()),
         Format::Json => format!("{:#}\n", run.json()),
@@ -114,7 +114,7 @@ fn once(arguments: &Test) -> anyhow::Result<(Run, Vec<PathBuf>)> {
         std::fs::write(file, report)
             .with_context(|| format!("{}: cannot be written", file.display()))?;
     }
-    Ok((run, files))
+    Ok(run)
 }
 
 /// The files of cases that are meant, sorted below each folder.
@@ -126,13 +126,21 @@ fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
         match meta.is_dir() {
             true => {
                 let before = found.len();
-                collect(path, 0, &mut found)?;
+                collect(path, 0, &mut found, &mut Vec::new())?;
                 found[before..].sort();
             }
             false => found.push(path.clone()),
         }
     }
     Ok(found)
+}
+
+/// The folders in which cases are looked for, below one and itself.
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let mut inside = Vec::new();
+    // One that cannot be read holds none that could be run.
+    let _ = collect(path, 0, &mut Vec::new(), &mut inside);
+    inside
 }
 
 /// Whether a file of this name holds cases.
@@ -144,7 +152,13 @@ fn is_case(name: &str) -> bool {
 /// Folders are looked into this deep.
 const DEEP: usize = 16;
 
-fn collect(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+fn collect(
+    folder: &Path,
+    depth: usize,
+    found: &mut Vec<PathBuf>,
+    inside: &mut Vec<PathBuf>,
+) -> anyhow::Result<()> {
+    inside.push(folder.to_owned());
     let entries = std::fs::read_dir(folder)
         .with_context(|| format!("{}: cannot be read", folder.display()))?;
     for entry in entries.flatten() {
@@ -155,7 +169,7 @@ fn collect(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> anyhow::Res
         };
         let hidden = name.starts_with('.') || name == "target" || name == "node_modules";
         if kind.is_dir() && depth < DEEP && !hidden {
-            collect(&path, depth + 1, found)?;
+            collect(&path, depth + 1, found, inside)?;
         } else if kind.is_file() && is_case(&name) {
             found.push(path);
         }

@@ -76,7 +76,15 @@ pub async fn received(request: Request, answer: &Answer) -> Result<seen::Request
     if let Answer::Response(response) = answer
         && response.body.cut_after.is_none()
     {
-        kept.answered = Some((response.status, response.body.bytes.clone()));
+        kept.answered = Some(seen::Response {
+            status: response.status,
+            message: seen::Message {
+                fields: body::fields(&body::lines(&response.fields)),
+                body: response.body.bytes.clone(),
+                ..seen::Message::default()
+            },
+            cut: None,
+        });
     }
     Ok(kept)
 }

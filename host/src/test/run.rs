@@ -21,8 +21,8 @@ use crate::load::Abi;
 /// The most cases that share an Envoy: each has its virtual machines in it.
 const ON_ONE_ENVOY: usize = 16;
 
-/// Reads and runs everything; with it the files it depends on.
-pub fn all(arguments: &Test) -> anyhow::Result<(Run, Vec<PathBuf>)> {
+/// Reads and runs everything; `before` it runs the files it depends on are told.
+pub fn all(arguments: &Test, before: &mut dyn FnMut(&[PathBuf])) -> anyhow::Result<Run> {
     let began = Instant::now();
     let mut run = Run {
         on: match arguments.on {
@@ -60,10 +60,11 @@ pub fn all(arguments: &Test) -> anyhow::Result<(Run, Vec<PathBuf>)> {
     }
     dependencies.sort();
     dependencies.dedup();
+    before(&dependencies);
     let host = Host::new(arguments, &cases)?;
     run.outcomes = at_once(arguments, &cases, &host);
     run.took = began.elapsed();
-    Ok((run, dependencies))
+    Ok(run)
 }
 
 /// Where the cases run.

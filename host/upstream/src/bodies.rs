@@ -7,50 +7,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use edgeweir_host_chain::{Body, Error};
+use edgeweir_host_chain::{Body, Error, Silence};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use tokio::time::{Instant, Sleep};
-
-/// How long what is waited for has not come. The time in which nobody waits does not count.
-pub struct Silence {
-    limit: Duration,
-    over: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
-}
-
-impl Silence {
-    /// At most so long.
-    pub const fn new(limit: Duration) -> Self {
-        Self {
-            limit,
-            over: None,
-            waiting: false,
-        }
-    }
-
-    /// The longest there may be.
-    pub const fn limit(&self) -> Duration {
-        self.limit
-    }
-
-    /// It came.
-    pub fn broken(&mut self) {
-        self.waiting = false;
-    }
-
-    /// It is waited for; ready when that has been so for too long.
-    pub fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let limit = self.limit;
-        let over = self
-            .over
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        if !std::mem::replace(&mut self.waiting, true) {
-            over.as_mut().reset(Instant::now() + limit);
-        }
-        over.as_mut().poll(cx)
-    }
-}
+use tokio::time::Instant;
 
 /// A body that fails when nothing arrives for `limit`, as `late` says; it holds `held` until its end.
 ///
@@ -107,6 +67,42 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+/// A body whose first frame was awaited: whether there is any is known.
+pub(crate) struct Begun {
+    first: Option<Result<Frame<Bytes>, Error>>,
+    rest: Body,
+}
+
+impl Begun {
+    /// Waits for the first frame, or the end.
+    pub(crate) async fn of(mut rest: Body) -> Self {
+        let first = rest.frame().await;
+        if first.is_none() {
+            rest = edgeweir_host_chain::empty();
+        }
+        Self { first, rest }
+    }
+}
+
+impl HttpBody for Begun {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
     }
 }
 

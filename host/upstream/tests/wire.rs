@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use edgeweir_host_chain::{Body, Layer, Next, Request, Response, empty, full};
+use bytes::Bytes;
+use edgeweir_host_chain::{Body, Error, Layer, Next, Request, Response, empty, full};
 use edgeweir_host_upstream::{
     Event, Protocol, Settings, Tls, Upstream, breaker, health, outlier, retry,
 };
 use http::{Method, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
+use http_body_util::channel::Channel;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -236,6 +238,44 @@ async fn a_connection_is_kept_and_one_that_closed_is_replaced() {
         assert_eq!(under.get().await, 200);
         let posted = under.ask(Method::POST, full("body")).await;
         assert_eq!(posted.status(), 200);
+    }
+}
+
+/// A request as it came, which is answered when it is whole.
+async fn heard(socket: TcpListener) -> String {
+    let (mut stream, _) = socket.accept().await.unwrap();
+    let mut read = Vec::new();
+    let end = head_end(&mut stream, &mut read).await.unwrap();
+    let chunked = String::from_utf8_lossy(&read[..end]).contains("chunked");
+    while chunked && !read.ends_with(b"0\r\n\r\n") {
+        stream.read_buf(&mut read).await.unwrap();
+    }
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    stream.write_all(answer).await.unwrap();
+    String::from_utf8_lossy(&read).into_owned()
+}
+
+#[tokio::test]
+async fn content_of_a_get_goes_on_and_none_is_made_up() {
+    for (method, content, want) in [
+        (Method::GET, Some("some"), "\r\n\r\n4\r\nsome\r\n0\r\n\r\n"),
+        (Method::HEAD, Some("some"), "\r\n\r\n4\r\nsome\r\n0\r\n\r\n"),
+        (Method::GET, None, "\r\n\r\n"),
+    ] {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let under = Under::new(settings(&[&socket.local_addr().unwrap()]));
+        let hearing = tokio::spawn(heard(socket));
+        let (mut sender, body) = Channel::<Bytes, Error>::new(1);
+        tokio::spawn(async move {
+            if let Some(content) = content {
+                sender.send_data(content.into()).await.unwrap();
+            }
+        });
+        let response = under.ask(method.clone(), body.boxed_unsync()).await;
+        assert_eq!(response.status(), 200);
+        let request = hearing.await.unwrap();
+        assert!(request.ends_with(want), "{method} {request:?}");
+        assert_eq!(request.contains("chunked"), content.is_some(), "{request}");
     }
 }
 

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edgeweir_host_chain as chain;
-use edgeweir_host_chain::Meter;
+use edgeweir_host_chain::{Meter, Silence};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use crate::instance::{GRACE, Instance, Live};
+use crate::instance::{Instance, Live};
+use crate::quiet::{Outside, Quiet};
 
 /// A body whose bytes pass between the host and a guest: they are counted.
 pub(crate) fn copied<B: Body<Data = Bytes>>(
@@ -29,31 +29,54 @@ pub(crate) fn copied<B: Body<Data = Bytes>>(
     })
 }
 
-/// Notices when nothing comes for too long. Counts only while someone waits for more.
-struct Patience {
-    most: Duration,
-    left: Option<Pin<Box<Sleep>>>,
+/// Waits of a guest for a body from outside.
+struct Awaited {
+    silence: Silence,
+    /// Of the exchange it belongs to, if any.
+    quiet: Option<Arc<Quiet>>,
+    outside: Option<Outside>,
+    /// Ready when nobody is there any more to wait for it.
+    left: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-impl Patience {
-    fn new(most: Duration) -> Self {
-        Self { most, left: None }
+impl Awaited {
+    fn new(idle: Duration, quiet: Option<Arc<Quiet>>) -> Self {
+        Self {
+            silence: Silence::new(idle),
+            quiet,
+            outside: None,
+            left: None,
+        }
+    }
+
+    /// As part of a response: not for longer than somebody wants that.
+    fn until_left(quiet: Arc<Quiet>) -> Self {
+        Self {
+            left: Some(Box::pin(quiet.clone().left())),
+            ..Self::new(quiet.idle, Some(quiet))
+        }
     }
 
     /// Something came.
-    fn renew(&mut self) {
-        if let Some(left) = &mut self.left {
-            left.as_mut().reset(Instant::now() + self.most);
+    fn broken(&mut self) {
+        self.silence.broken();
+        self.outside = None;
+        if let Some(quiet) = &self.quiet {
+            quiet.broken();
         }
     }
 
     /// Nothing came; ready when that has been so for too long.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let most = self.most;
-        self.left
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(most)))
-            .as_mut()
-            .poll(cx)
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.outside.is_none() {
+            self.outside = self.quiet.as_ref().map(Quiet::outside);
+        }
+        if let Some(left) = &mut self.left
+            && left.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(());
+        }
+        self.silence.poll_over(cx)
     }
 }
 
@@ -62,14 +85,13 @@ impl Patience {
 pub(crate) struct Reclaimable(Arc<Shared>);
 
 struct Shared {
-    body: Mutex<(chain::Body, Patience)>,
+    body: Mutex<(chain::Body, Awaited)>,
     read: AtomicBool,
 }
 
 impl Reclaimable {
-    /// `idle` is the longest pause of the client.
-    pub(crate) fn new(body: chain::Body, idle: Duration) -> Self {
-        let body = Mutex::new((body, Patience::new(idle)));
+    pub(crate) fn new(body: chain::Body, quiet: Arc<Quiet>) -> Self {
+        let body = Mutex::new((body, Awaited::new(quiet.idle, Some(quiet))));
         Self(Arc::new(Shared {
             body,
             read: AtomicBool::new(false),
@@ -85,7 +107,7 @@ impl Reclaimable {
         Some(std::mem::take(body))
     }
 
-    fn lock(&self) -> MutexGuard<'_, (chain::Body, Patience)> {
+    fn lock(&self) -> MutexGuard<'_, (chain::Body, Awaited)> {
         self.0.body.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -98,15 +120,15 @@ impl Body for Reclaimable {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let (body, patience) = &mut *self.lock();
+        let (body, awaited) = &mut *self.lock();
         if !body.is_end_stream() {
             self.0.read.store(true, Ordering::Relaxed);
         }
         let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
-            ready!(patience.poll(cx));
+            ready!(awaited.poll_over(cx));
             return Poll::Ready(Some(Err(Error::ConnectionReadTimeout)));
         };
-        patience.renew();
+        awaited.broken();
         Poll::Ready(frame.map(|frame| {
             frame.map_err(|error| {
                 tracing::debug!(%error, "the client's body was cut");
@@ -127,16 +149,20 @@ impl Body for Reclaimable {
 /// A response's body from elsewhere: a pause that is too long, and an end that is none, are the guest's errors.
 pub(crate) struct Timely<B> {
     body: B,
-    patience: Patience,
+    awaited: Awaited,
 }
 
 impl<B> Timely<B> {
-    /// `idle` is the longest pause.
+    /// Of the next layer.
+    pub(crate) fn of(body: B, quiet: Arc<Quiet>) -> Self {
+        let awaited = Awaited::until_left(quiet);
+        Self { body, awaited }
+    }
+
+    /// Of somewhere else; `idle` is the longest pause.
     pub(crate) fn new(body: B, idle: Duration) -> Self {
-        Self {
-            body,
-            patience: Patience::new(idle),
-        }
+        let awaited = Awaited::new(idle, None);
+        Self { body, awaited }
     }
 }
 
@@ -149,10 +175,10 @@ impl<B: Body<Data = Bytes, Error: Display> + Unpin> Body for Timely<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            ready!(self.patience.poll(cx));
+            ready!(self.awaited.poll_over(cx));
             return Poll::Ready(Some(Err(Error::ConnectionReadTimeout)));
         };
-        self.patience.renew();
+        self.awaited.broken();
         Poll::Ready(frame.map(|frame| {
             frame.map_err(|error| {
                 tracing::debug!(%error, "a response's body was cut");
@@ -170,13 +196,50 @@ impl<B: Body<Data = Bytes, Error: Display> + Unpin> Body for Timely<B> {
     }
 }
 
+/// A body of a guest of wasi:http 0.2, whose store ends it as if it were complete when the guest traps.
+pub(crate) struct Unbroken {
+    body: WasiBody,
+    quiet: Arc<Quiet>,
+}
+
+impl Unbroken {
+    pub(crate) fn new(body: WasiBody, quiet: Arc<Quiet>) -> Self {
+        Self { body, quiet }
+    }
+}
+
+impl Body for Unbroken {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        // RFC 9112 §8: what is not whole is incomplete, and is not to look complete to anybody.
+        if frame.is_none() && self.quiet.is_trapped() {
+            let why = "the guest trapped in the middle of a body";
+            return Poll::Ready(Some(Err(Error::InternalError(Some(why.to_owned())))));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream() && !self.quiet.is_trapped()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// A body from the guest.
 ///
 /// A store that is dropped ends its bodies as if they were complete; here such an end is an error, so that a
 /// message cut by a trap is never taken for a whole one.
 ///
-/// A guest that waits for the other side's body learns of a pause there [`GRACE`] before its own silence is held
-/// against it and its instance.
+/// Silence is held against a guest and its instance only where it waits for nothing outside.
 pub(crate) struct FromGuest {
     body: Option<WasiBody>,
     instance: Arc<Instance>,
@@ -184,7 +247,8 @@ pub(crate) struct FromGuest {
     owed: Option<u64>,
     direction: Direction,
     sent: Option<Sent>,
-    patience: Patience,
+    silence: Silence,
+    quiet: Arc<Quiet>,
 }
 
 /// Tells the guest how the transmission of its body went.
@@ -204,7 +268,7 @@ impl FromGuest {
     pub(crate) fn request(
         body: WasiBody,
         instance: Arc<Instance>,
-        idle: Duration,
+        quiet: Arc<Quiet>,
         sent: Sent,
     ) -> Self {
         let direction = Direction::Request;
@@ -214,14 +278,15 @@ impl FromGuest {
             owed: None,
             direction,
             sent: Some(sent),
-            patience: Patience::new(idle + GRACE),
+            silence: quiet.silence(),
+            quiet,
         }
     }
 
     pub(crate) fn response(
         body: WasiBody,
         instance: Arc<Instance>,
-        idle: Duration,
+        quiet: Arc<Quiet>,
         sent: Sent,
         length: Option<u64>,
         meter: Arc<Meter>,
@@ -234,7 +299,8 @@ impl FromGuest {
             owed: length,
             direction,
             sent: Some(sent),
-            patience: Patience::new(idle + GRACE),
+            silence: quiet.silence(),
+            quiet,
         }
     }
 
@@ -254,6 +320,15 @@ impl FromGuest {
     }
 }
 
+impl Drop for FromGuest {
+    fn drop(&mut self) {
+        // The guest may wait for more of the body below, and does not look whether anybody still reads what it writes.
+        if self.body.is_some() && matches!(self.direction, Direction::Response(..)) {
+            self.quiet.leave();
+        }
+    }
+}
+
 impl Body for FromGuest {
     type Data = Bytes;
     type Error = chain::Error;
@@ -267,11 +342,16 @@ impl Body for FromGuest {
             return Poll::Ready(None);
         };
         let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
-            ready!(this.patience.poll(cx));
+            ready!(this.silence.poll_over(cx));
+            while !this.quiet.is_the_guests() {
+                this.silence.broken();
+                ready!(this.silence.poll_over(cx));
+            }
             this.instance.retire();
             return this.cut("nothing came for the plugin's `timeout`");
         };
-        this.patience.renew();
+        this.silence.broken();
+        this.quiet.broken();
         match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName};
 use http::{Request, Response, Version};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Empty};
@@ -21,6 +22,9 @@ use crate::body::Timely;
 const KEPT: Duration = Duration::from_secs(4);
 /// Connections kept for each authority.
 const KEPT_EACH: usize = 64;
+
+/// The most fields of a response that are read at all; the guest's own limits are looked at after.
+const MOST_FIELDS: usize = 8192;
 
 /// Where nobody set a limit; far enough, and no clock overflows by it.
 const UNBOUNDED: Duration = Duration::from_secs(86_400);
@@ -38,6 +42,7 @@ impl Client {
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(KEPT)
                 .pool_max_idle_per_host(KEPT_EACH)
+                .http1_max_headers(MOST_FIELDS)
                 .build(connector),
         )
     }
@@ -50,13 +55,14 @@ impl Client {
     ) -> Result<Response<WasiBody>, Error> {
         *request.version_mut() = Version::HTTP_11;
         let again = repeatable(&request);
-        let response = match (self.once(request, &options).await, again) {
+        let mut response = match (self.once(request, &options).await, again) {
             // RFC 9110 §9.2.2: "Idempotent methods are distinguished because the request can be repeated automatically if a
             // communication failure occurs before the client is able to read the server's response." The server may have
             // closed a kept connection while the request was on its way.
             (Err(Error::ConnectionTerminated), Some(again)) => self.once(again, &options).await?,
             (response, _) => response?,
         };
+        strip(response.headers_mut());
         let idle = options.between_bytes_timeout.unwrap_or(UNBOUNDED);
         Ok(response.map(|incoming| Timely::new(incoming, idle).boxed_unsync()))
     }
@@ -98,6 +104,24 @@ fn repeatable(request: &Request<WasiBody>) -> Option<Request<WasiBody>> {
     *again.headers_mut() = request.headers().clone();
     *again.version_mut() = request.version();
     Some(again)
+}
+
+/// Removes what `Connection` names, while the guest's fields still have it to be read: it never comes to a guest.
+// RFC 9110 §7.6.1: "Intermediaries MUST parse a received Connection header field before a message is forwarded and, for each
+// connection-option in this field, remove any header or trailer field(s) from the message with the same name".
+fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .into_iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
+        // End-to-end fields must not be listed; this one says how long the body is.
+        .filter(|name| *name != header::CONTENT_LENGTH)
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    headers.remove(header::CONNECTION);
 }
 
 fn mapped(error: legacy::Error) -> Error {
@@ -211,6 +235,29 @@ mod tests {
             matches!(error, Err(Error::ConnectionTerminated)),
             "{error:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn many_fields_come_and_those_of_the_connection_do_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            head(&mut stream).await;
+            let many: String = (0..200).map(|n| format!("x-{n}: 1\r\n")).collect();
+            let own = "connection: x-y, content-length\r\nx-y: 1\r\ncontent-length: 0\r\n";
+            let answer = format!("HTTP/1.1 200 OK\r\n{own}{many}\r\n");
+            stream.write_all(answer.as_bytes()).await.expect("written");
+        });
+        let response = Client::new()
+            .send(request(address, Method::GET), RequestOptions::default())
+            .await
+            .expect("a response");
+        let fields = response.headers();
+        assert!(fields.contains_key("x-199"));
+        assert!(!fields.contains_key("x-y"));
+        assert!(!fields.contains_key("connection"));
+        assert_eq!(fields["content-length"], "0");
     }
 
     #[tokio::test]

@@ -10,6 +10,9 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use tokio::sync::watch;
 
+use crate::Limits;
+use crate::quiet::Quiet;
+
 /// The field wasi:http hosts of the Spin family give the client's address in, as `ip:port`.
 const EMERGENCY: HeaderName = HeaderName::from_static(Emergency::FIELD);
 const CLIENT_ADDR: HeaderName = HeaderName::from_static("spin-client-addr");
@@ -48,6 +51,7 @@ pub(crate) struct Exchange {
     /// Nanoseconds until the next layer's response heads.
     pub(crate) next_ns: AtomicU64,
     next_failed: Mutex<Option<NextFailed>>,
+    pub(crate) quiet: Arc<Quiet>,
     cancelled: watch::Sender<bool>,
 }
 
@@ -75,7 +79,11 @@ pub(crate) struct TooLarge;
 
 impl Exchange {
     /// Takes a request apart: what the guest sees, and what stays here.
-    pub(crate) fn begin(request: http::request::Parts, next: Next) -> (Self, http::request::Parts) {
+    pub(crate) fn begin(
+        request: http::request::Parts,
+        next: Next,
+        limits: &Limits,
+    ) -> (Self, http::request::Parts) {
         let mut parts = request;
         let host = parts.headers.get(HOST).cloned();
         let uri = std::mem::take(&mut parts.uri).into_parts();
@@ -121,6 +129,7 @@ impl Exchange {
             forwarded: AtomicU32::new(0),
             next_ns: AtomicU64::new(0),
             next_failed: Mutex::default(),
+            quiet: Quiet::new(limits),
             cancelled: watch::Sender::new(false),
         };
         (exchange, parts)
@@ -266,7 +275,11 @@ mod tests {
         request
             .extensions_mut()
             .insert(Peer(([192, 0, 2, 7], 4711).into()));
-        Exchange::begin(request.into_parts().0, Next::new(Vec::new()))
+        Exchange::begin(
+            request.into_parts().0,
+            Next::new(Vec::new()),
+            &Limits::default(),
+        )
     }
 
     #[test]

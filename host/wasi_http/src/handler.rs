@@ -44,10 +44,12 @@ async fn handle(
     let started = Instant::now();
     // A task of its own: the layers below go on while this guest computes, and a panic of theirs is theirs.
     let mut running = Running(tokio::spawn(next.run(request)));
+    let outside = exchange.quiet.outside();
     let outcome = tokio::select! {
         outcome = &mut running.0 => Some(outcome),
         () = exchange.cancelled() => None,
     };
+    drop(outside);
     exchange.waited(started.elapsed());
     let response = match outcome {
         Some(Ok(Ok(response))) => match response.extensions().get::<Unreached>().copied() {
@@ -71,7 +73,7 @@ async fn handle(
         None => return Ok(Err(ErrorCode::ConnectionTerminated)),
     };
     exchange.ended(None);
-    give_response(accessor, response)
+    give_response(accessor, response, &exchange)
 }
 
 fn take_request(
@@ -103,11 +105,11 @@ fn take_request(
                 "wasi:http/handler was called outside of any exchange".into(),
             ))));
         };
-        let idle = guest.loaded.plugin.limits.timeout;
+        let quiet = exchange.quiet.clone();
         let instance = guest.instance.clone();
         let meter = guest.loaded.meter.clone();
         let request = request.map(|body| {
-            copied(FromGuest::request(body, instance, idle, sent), meter).boxed_unsync()
+            copied(FromGuest::request(body, instance, quiet, sent), meter).boxed_unsync()
         });
         Ok(Ok((exchange.outgoing(request), exchange)))
     })
@@ -116,6 +118,7 @@ fn take_request(
 fn give_response(
     accessor: &Accessor<Guest>,
     response: chain::Response,
+    exchange: &Exchange,
 ) -> wasmtime::Result<Handled> {
     accessor.with(|mut store| {
         let guest = store.data_mut();
@@ -123,9 +126,9 @@ fn give_response(
         if check_head(response.headers(), limits.headers, limits.header_bytes).is_err() {
             return Ok(Err(ErrorCode::HttpResponseHeaderSectionSize(None)));
         }
-        let (meter, idle) = (guest.loaded.meter.clone(), limits.timeout);
+        let (meter, quiet) = (guest.loaded.meter.clone(), exchange.quiet.clone());
         let response = response.map(|body| {
-            Timely::new(body, idle).inspect_frame(move |frame| {
+            Timely::of(body, quiet).inspect_frame(move |frame| {
                 let size = frame.data_ref().map_or(0, |data| data.len() as u64);
                 meter.body_in.fetch_add(size, Ordering::Relaxed);
                 meter.bytes_copied.fetch_add(size, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::body::copied;
+use crate::body::{Timely, Unbroken, copied};
 use crate::client::Client;
 use crate::exchange::Exchange;
 use edgeweir_host_chain::{Clusters, Meter, Unreached, Within, World};
@@ -97,6 +97,12 @@ impl Hooks {
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
+        let request = match &self.next {
+            Some(exchange) => {
+                request.map(|body| Unbroken::new(body, exchange.quiet.clone()).boxed_unsync())
+            }
+            None => request,
+        };
         let next = self.next.as_ref().filter(|_| self.within.is_none());
         if !allowed && let Some(exchange) = next {
             return Box::new(forward(exchange.clone(), request));
@@ -136,7 +142,10 @@ impl Hooks {
 async fn forward(exchange: Arc<Exchange>, request: http::Request<WasiBody>) -> Sent {
     let request = request.map(|body| body.map_err(|error| error.into()).boxed_unsync());
     let request = exchange.outgoing(request);
-    let response = match exchange.next().run(request).await {
+    let outside = exchange.quiet.outside();
+    let response = exchange.next().run(request).await;
+    drop(outside);
+    let response = match response {
         Ok(response) => response,
         Err(error) => {
             tracing::debug!(%error, "the next layer failed");
@@ -151,10 +160,8 @@ async fn forward(exchange: Arc<Exchange>, request: http::Request<WasiBody>) -> S
             Unreached::Timeout => Error::HttpResponseTimeout,
         });
     }
-    let response = response.map(|body| {
-        body.map_err(|_| Error::HttpResponseIncomplete)
-            .boxed_unsync()
-    });
+    let quiet = exchange.quiet.clone();
+    let response = response.map(|body| Timely::of(body, quiet).boxed_unsync());
     Ok((response, Box::new(async { Ok(()) })))
 }
 

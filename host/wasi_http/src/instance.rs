@@ -381,14 +381,17 @@ async fn accept(
     .await
 }
 
-/// Waits for the exchanges and the guest's own tasks under way, and no longer than `most`.
+/// Waits for the exchanges under way, which have bounds of their own, and for the guest's own tasks, after these no longer
+/// than `most`.
 async fn finish(accessor: &Accessor<Guest>, instance: &Arc<Instance>, most: Duration) {
     let mut end = pin!(tokio::time::sleep(most));
     poll_fn(|cx: &mut Context<'_>| {
         instance.wake_with(cx.waker());
         account_bodies(accessor, instance);
         let idle = accessor.poll_no_interesting_tasks(cx).is_ready();
-        if idle && instance.live.load(Ordering::Acquire) == 0 {
+        if instance.live.load(Ordering::Acquire) > 0 {
+            end.as_mut().reset(tokio::time::Instant::now() + most);
+        } else if idle {
             return Poll::Ready(());
         }
         end.as_mut().poll(cx)
@@ -447,7 +450,6 @@ impl AccessorTask<Guest> for Work {
             request,
             exchange,
             mut reply,
-            deadline,
         } = job;
         let started = Instant::now();
         let handle = service.wasi_http_handler();
@@ -478,7 +480,7 @@ impl AccessorTask<Guest> for Work {
         let answered = tokio::select! {
             biased;
             answer = &mut answer => Some(answer?.0),
-            () = tokio::time::sleep_until(deadline) => None,
+            () = exchange.quiet.over() => None,
             () = reply.closed() => None,
         };
         let Some(answer) = answered else {
@@ -527,10 +529,10 @@ impl AccessorTask<Guest> for Work {
                             edgeweir_host_chain::empty()
                         } else {
                             let length = body_length(&exchange.method, status, &parts.headers);
-                            let idle = loaded.plugin.limits.timeout;
+                            let quiet = exchange.quiet.clone();
                             let instance = live.0.clone();
                             let meter = loaded.meter.clone();
-                            FromGuest::response(body, instance, idle, sent, length, meter, live)
+                            FromGuest::response(body, instance, quiet, sent, length, meter, live)
                                 .boxed_unsync()
                         };
                         Ok(http::Response::from_parts(parts, body))

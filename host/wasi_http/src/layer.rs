@@ -9,7 +9,6 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use crate::body::Reclaimable;
@@ -18,6 +17,7 @@ use crate::context::Guest;
 use crate::exchange::{Exchange, check_head};
 use crate::instance::{Fresh, GRACE};
 use crate::pool::{Job, Pool};
+use crate::quiet::Quiet;
 use crate::{Limits, OnTrap, Plugin};
 
 /// Why there is no response of the guest.
@@ -72,8 +72,8 @@ impl Entered {
     pub(crate) fn new(request: Request, next: Next, plugin: &Plugin) -> Self {
         let (parts, body) = request.into_parts();
         let kept = (plugin.on_trap == OnTrap::PassThrough).then(|| (parts.clone(), next.clone()));
-        let body = Reclaimable::new(body, plugin.limits.timeout);
-        let (exchange, parts) = Exchange::begin(parts, next);
+        let (exchange, parts) = Exchange::begin(parts, next, &plugin.limits);
+        let body = Reclaimable::new(body, exchange.quiet.clone());
         let exchange = Arc::new(exchange);
         let saved = kept.map(|(parts, next)| Saved {
             parts,
@@ -127,6 +127,12 @@ pub(crate) async fn without_guest(saved: Option<Saved>) -> Result<Response, Erro
     ))
 }
 
+/// Ready when the guest took too long, and had time to say so.
+async fn late(quiet: &Quiet) {
+    quiet.over().await;
+    tokio::time::sleep(GRACE).await;
+}
+
 /// What it gets where the guest took too long.
 pub(crate) fn too_late() -> Response {
     let mut response = plain(
@@ -160,20 +166,22 @@ impl Layer for Component {
             saved,
         } = Entered::new(request, next, plugin);
         let (reply, response) = oneshot::channel();
-        let deadline = Instant::now() + limits.timeout;
+        let quiet = exchange.quiet.clone();
         let request = request.map(BodyExt::boxed_unsync);
         let outcome = match self.pool.push(Job {
             request,
             exchange,
             reply,
-            deadline,
         }) {
             // An instance that computes cannot look at the clock; here someone does.
-            Ok(()) => match tokio::time::timeout_at(deadline + GRACE, response).await {
-                Ok(Ok(outcome)) => outcome,
-                // The sender went with its store: the guest trapped.
-                Ok(Err(_)) => return without_guest(saved).await,
-                Err(_) => Err(Failure::Timeout),
+            Ok(()) => tokio::select! {
+                biased;
+                outcome = response => match outcome {
+                    Ok(outcome) => outcome,
+                    // The sender went with its store: the guest trapped.
+                    Err(_) => return without_guest(saved).await,
+                },
+                () = late(&quiet) => Err(Failure::Timeout),
             },
             Err(failure) => Err(failure),
         };

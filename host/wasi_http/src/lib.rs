@@ -19,6 +19,7 @@ mod output;
 mod pool;
 mod probe;
 mod proxy;
+mod quiet;
 mod runtime;
 mod spin;
 mod stores;
@@ -62,9 +63,11 @@ pub struct Limits {
     pub concurrent: usize,
     /// Requests an instance handles before it is replaced.
     pub requests: usize,
-    /// Time to the response head, the longest pause of a body afterwards, and the longest an instance that is replaced is
-    /// kept for the tasks and bodies it still has.
+    /// The longest nothing comes of the guest while it waits for nothing outside of it: to its response's head, and between
+    /// pieces of a body. So long a request of its own may take to its head, and tasks of an instance that is replaced.
     pub timeout: Duration,
+    /// The longest it may wait for the next layer's head, for a piece of its body or of the client's.
+    pub idle: Duration,
 }
 
 impl Default for Limits {
@@ -78,6 +81,7 @@ impl Default for Limits {
             concurrent: 16,
             requests: 10_000,
             timeout: Duration::from_secs(60),
+            idle: Duration::from_secs(3600),
         }
     }
 }

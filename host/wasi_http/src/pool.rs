@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use edgeweir_host_chain::Response;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
 use wasmtime_wasi_http::WasiBody;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
@@ -29,7 +28,6 @@ pub(crate) struct Job {
     pub(crate) request: http::Request<WasiBody>,
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) reply: oneshot::Sender<Result<Response, Failure>>,
-    pub(crate) deadline: Instant,
 }
 
 /// The instances of one plugin.

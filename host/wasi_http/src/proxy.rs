@@ -25,7 +25,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::bindings::{Proxy as Bound, ProxyPre};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
-use crate::body::copied;
+use crate::body::{Unbroken, copied};
 use crate::component::Loaded;
 use crate::context::Guest;
 use crate::instance::{GRACE, Instance};
@@ -110,9 +110,8 @@ impl Layer for Proxy {
         if let Some(refusal) = refusal(&request, limits) {
             return Ok(refusal);
         }
-        let deadline = Instant::now() + limits.timeout;
         let taking = self.room.clone().acquire_owned();
-        let Ok(Ok(place)) = tokio::time::timeout_at(deadline.into(), taking).await else {
+        let Ok(Ok(place)) = tokio::time::timeout(limits.timeout, taking).await else {
             return Ok(plain(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too many requests wait for a filter\n",
@@ -145,6 +144,7 @@ impl Layer for Proxy {
             Err(error) => return Err(error.to_string().into()),
         };
         let loaded = self.loaded.clone();
+        let quiet = exchange.quiet.clone();
         let running = tokio::spawn(async move {
             let _place = place;
             let handler = bound.wasi_http_incoming_handler();
@@ -183,6 +183,7 @@ impl Layer for Proxy {
             }
             store.data_mut().flush();
             if let Err(error) = ended {
+                quiet.trap();
                 let message = format!("{error:?}");
                 tracing::error!(plugin = %loaded.plugin.name, "the guest trapped: {message}");
                 loaded.meter.trap("handle", message);
@@ -190,25 +191,29 @@ impl Layer for Proxy {
         });
         let running = Running(running.abort_handle());
         let forwarded = || exchange.forwarded.load(Ordering::Relaxed) > 0;
-        match tokio::time::timeout_at(deadline.into(), answer).await {
-            Ok(Ok(Ok(response))) => {
+        let answer = tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = exchange.quiet.over() => return Ok(too_late()),
+        };
+        match answer {
+            Ok(Ok(response)) => {
                 if !forwarded() {
                     self.loaded.meter.answered.fetch_add(1, Ordering::Relaxed);
                 }
                 let meter = self.loaded.meter.clone();
                 Ok(response.map(|body| {
                     let answering = Answering {
-                        body,
+                        body: Unbroken::new(body, exchange.quiet.clone()),
                         meter,
                         _running: running,
                     };
                     answering.boxed_unsync()
                 }))
             }
-            Ok(Ok(Err(code))) => Err(format!("the filter answered with {code:?}").into()),
+            Ok(Err(code)) => Err(format!("the filter answered with {code:?}").into()),
             // The sender went with the store: the guest trapped, or ended without an answer.
-            Ok(Err(_)) => without_guest(saved).await,
-            Err(_) => Ok(too_late()),
+            Err(_) => without_guest(saved).await,
         }
     }
 }
@@ -236,7 +241,7 @@ impl Drop for Running {
 
 /// A response's body, with the guest that writes it.
 struct Answering {
-    body: WasiBody,
+    body: Unbroken,
     meter: Arc<Meter>,
     _running: Running,
 }

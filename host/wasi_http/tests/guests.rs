@@ -2,13 +2,17 @@
 
 mod support;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use edgeweir_host_chain::{Next, Peer, Request, Unreached, full};
+use bytes::Bytes;
+use edgeweir_host_chain::{Error, Layer, Next, Peer, Request, Unreached, full};
 use edgeweir_host_wasi_http::{Limits, OnTrap, Outbound, Plugin, Runtime, RuntimeOptions, load};
 use http::HeaderValue;
+use http_body::Frame;
 use http_body_util::BodyExt as _;
 use support::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -422,6 +426,7 @@ async fn a_guest_that_never_answers_is_cut_and_replaced() {
 async fn a_slow_origin_is_given_up_but_its_instance_kept() {
     let limits = Limits {
         timeout: Duration::from_millis(300),
+        idle: Duration::from_millis(300),
         ..Limits::default()
     };
     let layer = layer(limited(limits)).await;
@@ -434,10 +439,79 @@ async fn a_slow_origin_is_given_up_but_its_instance_kept() {
     assert_eq!(layer.meter().expect("metered").snapshot().instances, 1);
 }
 
+/// An origin that takes its time before the head, and in the middle of the body.
+fn slow(layer: &Arc<dyn Layer>) -> Next {
+    const PAUSE: Duration = Duration::from_millis(700);
+    chain(layer, |request| async {
+        let (mut sender, body) = channel();
+        let asked = request.into_body().collect().await?.to_bytes();
+        tokio::time::sleep(PAUSE).await;
+        tokio::spawn(async move {
+            let _ = sender.send_data("some".into()).await;
+            tokio::time::sleep(PAUSE).await;
+            let _ = sender.send_data(asked).await;
+        });
+        Ok(http::Response::new(body))
+    })
+}
+
+#[tokio::test]
+async fn who_is_waited_for_outside_has_time_of_its_own() {
+    let limits = Limits {
+        timeout: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let layer = layer(limited(limits)).await;
+    let (mut sender, body) = channel();
+    tokio::spawn(async move {
+        for piece in [", ", "in ", "pieces"] {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            sender.send_data(piece.into()).await.expect("a reader");
+        }
+    });
+    let (parts, _) = get("/pass").into_parts();
+    let response = slow(&layer)
+        .run(http::Request::from_parts(parts, body))
+        .await
+        .expect("a response");
+    assert_eq!(response.status(), 200);
+    assert_eq!(bytes(response).await.expect("whole"), "some, in pieces");
+}
+
+#[tokio::test]
+async fn an_instance_that_is_replaced_stays_for_its_bodies() {
+    let layer = layer(limited(Limits {
+        timeout: Duration::from_millis(300),
+        requests: 1,
+        ..Limits::default()
+    }))
+    .await;
+    let slow = slow(&layer);
+    let response = slow.clone().run(get("/pass")).await.expect("a response");
+    // Another takes its place meanwhile.
+    assert_eq!(exchange(&slow, get("/count")).await, (200, "1".into()));
+    assert_eq!(bytes(response).await.expect("whole"), "some");
+}
+
+#[tokio::test]
+async fn a_client_that_looks_away_is_no_silence_of_the_guests() {
+    let layer = layer(limited(Limits {
+        timeout: Duration::from_millis(300),
+        ..Limits::default()
+    }))
+    .await;
+    let response = slow(&layer).run(get("/pass")).await.expect("a response");
+    let mut body = response.into_body();
+    body.frame().await.expect("a piece").expect("whole");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    body.collect().await.expect("whole");
+}
+
 #[tokio::test]
 async fn an_origin_that_pauses_for_too_long_is_an_error_and_the_instance_kept() {
     let layer = layer(limited(Limits {
         timeout: Duration::from_millis(300),
+        idle: Duration::from_millis(300),
         ..Limits::default()
     }))
     .await;
@@ -504,6 +578,55 @@ async fn a_client_that_leaves_ends_the_origins_work() {
         (200, "2".into()),
         "the instance is kept"
     );
+}
+
+/// Some bytes, and then nothing more; says when it is dropped.
+struct Silent(Option<Bytes>, Arc<AtomicBool>);
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::Relaxed);
+    }
+}
+
+impl http_body::Body for Silent {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self.0.take() {
+            Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_a_quiet_stream_ends_it() {
+    let layer = layer(plugin()).await;
+    for path in ["/upper", "/pass"] {
+        let gone = Arc::new(AtomicBool::new(false));
+        let watched = gone.clone();
+        let quiet = chain(&layer, move |_| {
+            let body = Silent(Some("some".into()), watched.clone());
+            async { Ok(http::Response::new(body.boxed_unsync())) }
+        });
+        let response = quiet.clone().run(get(path)).await.expect("a response");
+        let mut body = response.into_body();
+        body.frame().await.expect("a piece").expect("whole");
+        assert!(!gone.load(Ordering::Relaxed));
+        drop(body);
+        for _ in 0..100 {
+            if gone.load(Ordering::Relaxed) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(gone.load(Ordering::Relaxed), "{path}: still waited for");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -140,3 +140,33 @@ async fn a_trap_passes_on_where_that_is_asked() {
         (200, "hello".to_owned())
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_a_trap_ends_is_not_whole() {
+    let layer = layer(proxy(Limits::default())).await;
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let chain = chain(&layer, move |request| {
+        // As a connection does, which outlives whoever waits for its answer.
+        let tell = tell.clone();
+        let reading = tokio::spawn(async move {
+            let body = request.into_body().collect().await;
+            let _ = tell.send(body.map(|body| body.to_bytes()));
+        });
+        async move {
+            reading.await?;
+            Ok(http::Response::new(full("")))
+        }
+    });
+    let response = chain.clone().run(get("/trap-later")).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let error = bytes(response).await.expect_err("it was cut");
+    assert!(error.to_string().contains("trapped"), "{error}");
+    let sending = request("POST", "/trap-sending", full(""));
+    assert_eq!(exchange(&chain, sending).await.0, 500);
+    let upload = tokio::time::timeout(Duration::from_secs(10), told.recv())
+        .await
+        .expect("the upload ends")
+        .expect("the next layer was asked");
+    let error = upload.expect_err("it was cut");
+    assert!(error.to_string().contains("trapped"), "{error}");
+}

@@ -86,12 +86,11 @@ fn sparklines(frame: &mut Frame, seen: &Seen, area: Rect) {
             .borders(Borders::TOP)
             .border_style(Style::new().dim())
             .title(format!(" {name} {value} "));
-        let points = seen.points(metric);
-        let room = usize::from(place.width);
-        let points = points
-            .get(points.len().saturating_sub(room)..)
-            .unwrap_or(&[]);
-        let line = Sparkline::default().data(points).style(colour).block(block);
+        let columns = seen.columns(metric, usize::from(place.width));
+        let line = Sparkline::default()
+            .data(columns)
+            .style(colour)
+            .block(block);
         frame.render_widget(line, *place);
     }
 }

@@ -1,6 +1,7 @@
 //! `edgeweir top`: a running host in the terminal, from its admin pages.
 
 mod frame;
+mod past;
 mod seen;
 
 use std::io::IsTerminal as _;

@@ -82,7 +82,7 @@ struct Found {
     ways: BTreeMap<String, Way>,
     /// Seen once and not again when the session was repeated.
     unsteady: u64,
-    /// Recorded and not sent: the bodies of their requests are not known.
+    /// Recorded and not sent: a body of the request, or of the origin's response, is not known.
     unsent: usize,
     /// How many exchanges' callbacks could not be told apart; or why none are compared.
     callbacks: Result<u64, String>,
@@ -327,7 +327,15 @@ async fn replayed(
 ) -> Result<Found> {
     let (sent, unsent): (Vec<_>, Vec<_>) = recorded
         .iter()
-        .partition(|exchange| !exchange.asked.left_out);
+        .partition(|exchange| !exchange.asked.left_out && !exchange.answer.left_out);
+    if sent.is_empty() {
+        bail!(match unsent.len() {
+            0 => "the recording holds no exchange".to_owned(),
+            all => format!(
+                "the recording holds nothing to send: the bodies of its {all} exchanges were not recorded"
+            ),
+        });
+    }
     let bar = progress(sent.len() as u64, "exchanges");
     let mut lane = Lane::new(subjects);
     let mut found = Found {

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use super::{Found, SHOWN};
 use crate::pair::{answer_shown, shown};
-use crate::replay::unknown;
 
 /// For a terminal.
 pub(super) fn text(found: &Found, sides: &[Side], took: f64) -> String {
@@ -31,7 +30,10 @@ pub(super) fn text(found: &Found, sides: &[Side], took: f64) -> String {
         ));
     }
     if found.unsent > 0 {
-        text.push_str(&format!("{}\n", unknown(found.unsent)));
+        text.push_str(&format!(
+            "{} not sent: the body of the request or of its response was not recorded\n",
+            found.unsent
+        ));
     }
     match &found.callbacks {
         Ok(0) => {}

@@ -42,6 +42,9 @@ pub struct Explain {
     /// The admin pages of what is asked, a host's or Envoy's, for its counters.
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     pub admin: Option<Side>,
+    /// The file with the host's `admin.token` in its first line; without it the environment's EDGEWEIR_ADMIN_TOKEN.
+    #[arg(long, value_name = "FILE", requires = "admin")]
+    pub token_file: Option<PathBuf>,
     /// The listener to ask; the first without it.
     #[arg(long, value_name = "NAME")]
     pub listener: Option<String>,
@@ -56,8 +59,8 @@ pub struct Explain {
     pub envoy: Option<PathBuf>,
 }
 
-/// Asks and explains.
-pub fn execute(arguments: &Explain) -> Result<()> {
+/// Asks and explains; the token is that of the admin pages `--admin` names.
+pub fn execute(arguments: &Explain, token: Option<String>) -> Result<()> {
     let (asked, own) = request(arguments)?;
     let options = Options {
         listener: arguments.listener.clone(),
@@ -81,8 +84,14 @@ pub fn execute(arguments: &Explain) -> Result<()> {
         )?,
     };
     let admin = match (&child, &arguments.admin) {
-        (Some(child), _) => child.admin,
-        (None, Some(Side::Url(address))) => Some(*address),
+        (Some(child), _) => child.admin.map(|address| Admin {
+            address,
+            token: None,
+        }),
+        (None, Some(Side::Url(address))) => Some(Admin {
+            address: *address,
+            token,
+        }),
         (None, Some(_)) => bail!("--admin is an address, such as http://127.0.0.1:9901"),
         (None, None) => None,
     };
@@ -94,11 +103,11 @@ pub fn execute(arguments: &Explain) -> Result<()> {
         "{} http://{}{}\n",
         asked.method, asked.authority, asked.target
     ));
-    let settled = || match admin {
-        Some(admin) => still(|| counters(admin)),
+    let settled = || match &admin {
+        Some(admin) => still(|| admin.counters()),
         None => Ok(Counters::default()),
     };
-    let spent = || admin.map(time::spent).unwrap_or_default();
+    let spent = || admin.as_ref().map(time::spent).unwrap_or_default();
     let (mut before, mut spent_before) = (settled()?, spent());
     for number in 1..=arguments.times {
         let began = Instant::now();
@@ -198,14 +207,38 @@ fn still(mut read: impl FnMut() -> Result<Counters>) -> Result<Counters> {
     Ok(seen)
 }
 
-/// The counters of a host's filters or of an Envoy's.
-fn counters(admin: SocketAddr) -> Result<Counters> {
-    if let Ok(text) = edgeweir_host_launch::get(admin, "/stats.json") {
-        let stats: Value = serde_json::from_str(&text).context("/stats.json is no JSON")?;
-        return Ok(of_host(&stats));
+/// Admin pages, a host's or an Envoy's.
+struct Admin {
+    address: SocketAddr,
+    /// A host's `admin.token`.
+    token: Option<String>,
+}
+
+impl Admin {
+    /// The counters of the filters.
+    fn counters(&self) -> Result<Counters> {
+        if let Some(stats) = self.stats()? {
+            return Ok(of_host(&stats));
+        }
+        let text = edgeweir_host_launch::get(self.address, "/stats?filter=^wasmcustom")?;
+        Ok(of_envoy(&text))
     }
-    let text = edgeweir_host_launch::get(admin, "/stats?filter=^wasmcustom")?;
-    Ok(of_envoy(&text))
+
+    /// A host's own statistics; `None` of an Envoy, which has no such page.
+    fn stats(&self) -> Result<Option<Value>> {
+        let (address, page) = (self.address, "/stats.json");
+        let answer = edgeweir_host_launch::answer(address, page, self.token.as_deref())?;
+        match answer {
+            (200, text) => {
+                let stats = serde_json::from_str(&text);
+                stats.context("/stats.json is no JSON").map(Some)
+            }
+            (401, _) => bail!(
+                "http://{address}{page}: the token is missing or wrong: give --token-file, or set EDGEWEIR_ADMIN_TOKEN"
+            ),
+            _ => Ok(None),
+        }
+    }
 }
 
 fn of_host(stats: &Value) -> Counters {
@@ -258,6 +291,10 @@ fn explained(answer: &Answer, grown: &[String]) -> Vec<String> {
         }
         lines.push(format!("Cache-Status  {status}"));
         lines.extend(status_in_words(&status).map(|words| format!("              {words}")));
+    }
+    // What nothing stored answers is counted before it is known that the request may not go on: it did not.
+    if found.iter().any(|it| it.counter == "cache.only_if_cached") {
+        found.retain(|it| !it.counter.starts_with("cache.forwarded."));
     }
     // In the order of a chain, and of what happens within a filter.
     let order = |reason: &&Reason| {
@@ -435,6 +472,63 @@ mod tests {
     }
 
     #[test]
+    fn what_may_not_go_on_did_not_go_to_the_origin() {
+        let grown = [
+            "edgeweir.cache.forwarded.absent",
+            "edgeweir.cache.miss",
+            "edgeweir.cache.only_if_cached",
+        ]
+        .map(str::to_owned);
+        let lines = explained(&answer(&[]), &grown);
+        assert!(
+            lines[0].starts_with("cache         answered with 504: only-if-cached"),
+            "{lines:?}"
+        );
+        assert!(
+            !lines.iter().any(|line| line.contains("went to the origin")),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn admin_pages_with_a_token_are_read_with_it() {
+        use std::io::{Read as _, Write as _};
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = socket.local_addr().expect("an address");
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = socket.accept() {
+                let mut head = [0; 1024];
+                let length = stream.read(&mut head).unwrap_or(0);
+                let head = String::from_utf8_lossy(&head[..length]).into_owned();
+                let known = head.contains("\r\nauthorization: Bearer the-token-of-the-host\r\n");
+                let (status, body) = match (head.starts_with("GET /stats.json "), known) {
+                    (true, true) => (
+                        200,
+                        r#"{"filters":[{"counters":{"edgeweir.cache.hit":7}}]}"#,
+                    ),
+                    _ => (401, "no"),
+                };
+                let _ = write!(stream, "HTTP/1.1 {status} x\r\n\r\n{body}");
+            }
+        });
+        let admin = |token: Option<&str>| Admin {
+            address,
+            token: token.map(str::to_owned),
+        };
+        let counters = admin(Some("the-token-of-the-host")).counters();
+        assert_eq!(counters.expect("counters")["edgeweir.cache.hit"], 7);
+        for token in [None, Some("another-token")] {
+            let error = admin(token).counters().expect_err("no counters");
+            assert!(
+                error
+                    .to_string()
+                    .contains("/stats.json: the token is missing or wrong"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn counters_that_come_late_are_waited_for() {
         let began = Instant::now();
         let mut last = 0;
@@ -467,6 +561,7 @@ mod tests {
             config: None,
             at: None,
             admin: None,
+            token_file: None,
             listener: None,
             fields: fields
                 .iter()

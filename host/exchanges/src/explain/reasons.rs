@@ -209,6 +209,12 @@ pub const ALL: &[Reason] = &[
         "leave these fields out of requests that read",
     ),
     why(
+        "cache.bypass.no_transform",
+        "passed on: the request says no-transform, and what is stored or would be is transformed as others get it",
+        "RFC 9111 §5.2.1.6",
+        "the client's no-transform",
+    ),
+    why(
         "cache.bypass.method_override",
         "passed on: a field names another method, and the origin may act upon it",
         "",
@@ -318,6 +324,12 @@ pub const ALL: &[Reason] = &[
         "",
     ),
     // Not stored.
+    why(
+        "cache.refused.request_no_transform",
+        "not stored: the request says no-transform, so its response is not as others get it",
+        "RFC 9111 §5.2.1.6",
+        "the client's no-transform",
+    ),
     why(
         "cache.refused.head_request",
         "not stored: only responses to GET are",
@@ -902,7 +914,7 @@ pub const ALL: &[Reason] = &[
     ),
     why(
         "ratelimit.unmatched",
-        "no rule matches: there is no limit for it",
+        "no rule decides it: there is no limit for it",
         "",
         "rules[].paths, rules[].methods",
     ),

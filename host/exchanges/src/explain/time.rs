@@ -1,8 +1,8 @@
 //! What an exchange took in each filter, from a host's own meters.
 
-use std::net::SocketAddr;
-
 use serde_json::Value;
+
+use super::Admin;
 
 /// Time in a filter since it was loaded, nanoseconds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,9 +14,8 @@ pub(super) struct Spent {
 }
 
 /// What a host's filters took so far; nothing of an Envoy, whose filters are not timed.
-pub(super) fn spent(admin: SocketAddr) -> Vec<Spent> {
-    let stats = edgeweir_host_launch::get(admin, "/stats.json").ok();
-    let stats = stats.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+pub(super) fn spent(admin: &Admin) -> Vec<Spent> {
+    let stats = admin.stats().ok().flatten();
     stats.map(|stats| of(&stats)).unwrap_or_default()
 }
 

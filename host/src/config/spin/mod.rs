@@ -32,6 +32,7 @@ pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Conf
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let mut given = spin::variables_of(environment);
+    let of_environment: Vec<String> = given.keys().cloned().collect();
     given.extend(options.variables.iter().cloned());
     let (application, findings) = spin::read(&text, &given);
     let source = Source {
@@ -50,11 +51,36 @@ pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Conf
     if options.refuses(&config.notes) {
         return Err(options.refusal(&config));
     }
+    check_variables(&of_environment, &config, options)?;
     translate(&application, &mut config, options);
     if options.refuses(&config.notes) {
         return Err(options.refusal(&config));
     }
     Ok(config)
+}
+
+/// A value for a variable that the manifest does not have would be lost: an error of the command line, and a warning of
+/// the environment, which other applications may have set.
+fn check_variables(
+    of_environment: &[String],
+    config: &Config,
+    options: &Options,
+) -> Result<(), ConfigError> {
+    let is_there = |name: &str| config.source.place_of(&["variables", name]).is_some();
+    let mut given = options.variables.iter();
+    if let Some((name, _)) = given.find(|(name, _)| !is_there(name)) {
+        let message =
+            format!("`--variable {name}=…`: there is no variable `{name}` in [variables]");
+        return Err(ConfigError::file(&config.source.file, message));
+    }
+    for name in of_environment.iter().filter(|name| !is_there(name)) {
+        tracing::warn!(
+            "SPIN_VARIABLE_{}: there is no variable `{name}` in [variables] of {}",
+            name.to_ascii_uppercase(),
+            config.source.file.display()
+        );
+    }
+    Ok(())
 }
 
 /// A runtime configuration; the files it names are beside it.

@@ -21,6 +21,24 @@ impl wasip2::exports::http::incoming_handler::Guest for Proxy {
                 std::hint::black_box(0);
             },
             "silent" => {}
+            "trap-later" => {
+                let response = OutgoingResponse::new(Fields::new());
+                let body = response.body().unwrap();
+                ResponseOutparam::set(out, Ok(response));
+                begin(&body);
+                panic!("in its response's body");
+            }
+            "trap-sending" => {
+                let sending = OutgoingRequest::new(Fields::new());
+                sending.set_method(&request.method()).unwrap();
+                sending.set_scheme(Some(&Scheme::Http)).unwrap();
+                sending.set_authority(Some("example.test")).unwrap();
+                sending.set_path_with_query(Some("/up")).unwrap();
+                let body = sending.body().unwrap();
+                let _answer_to = outgoing_handler::handle(sending, None).unwrap();
+                begin(&body);
+                panic!("in its request's body");
+            }
             "error" => ResponseOutparam::set(out, Err(ErrorCode::ConfigurationError)),
             "forward" => forward(request, out),
             "outside" => outside(out),
@@ -43,6 +61,13 @@ fn answer(out: ResponseOutparam, status: u16, fields: &[(&str, &[u8])], text: &[
     stream.flush().unwrap();
     drop(stream);
     OutgoingBody::finish(body, None).unwrap();
+}
+
+/// The first part of a body, which gets out.
+fn begin(body: &OutgoingBody) {
+    let stream = body.write().unwrap();
+    stream.blocking_write_and_flush(b"half of it").unwrap();
+    wasip2::clocks::monotonic_clock::subscribe_duration(100_000_000).block();
 }
 
 /// Sends the request on, whatever host it is for, and gives back what comes, with a field more each way.
