@@ -85,12 +85,14 @@ pub fn ask_for_all(request: &mut Fields) -> bool {
     by_tag || by_date
 }
 
-/// Whether a 304 is about this stored response. RFC 9111 §4.3.4: a strong validator in it must be the stored one; a weak
-/// one or none goes with the response that was asked about.
+/// Whether a 304 is about this stored response. RFC 9111 §4.3.4: "If none of the stored responses contains at least one of
+/// those same strong validators, then the cache MUST NOT use the new response to update any stored responses." A weak one or
+/// none goes with the response that was asked about.
 pub fn is_about(not_modified: &Fields, stored: &Stored) -> bool {
     match (not_modified.get("etag"), stored.fields.get("etag")) {
         (Some(new), Some(old)) => opaque(new) == opaque(old),
-        _ => true,
+        (Some(new), None) => new.trim_ascii().starts_with(b"W/"),
+        (None, _) => true,
     }
 }
 
@@ -274,5 +276,9 @@ mod tests {
         assert!(fields.has("x-kept") && fields.has("x-new") && !fields.has("content-length"));
         assert!(is_about(&new, &old));
         assert!(!is_about(&Fields::of(&[("etag", "\"b\"")]), &old));
+        let untagged = stored(&[("last-modified", "Thu, 01 Jan 2026 00:00:00 GMT")]);
+        assert!(!is_about(&new, &untagged), "strong, and none stored");
+        assert!(is_about(&Fields::of(&[("etag", "W/\"a\"")]), &untagged));
+        assert!(is_about(&Fields::default(), &untagged));
     }
 }

@@ -100,6 +100,9 @@ pub struct Config {
     /// Hits in an instance that make a response hot. 1 to 1000. Default 3.
     #[schemars(range(min = 1, max = 1000))]
     pub refresh_ahead_hits: u64,
+    /// Such refreshes a second in an instance. 1 to 10,000. Default 20.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub refresh_ahead_per_second: u64,
     /// Seconds for which a key whose response could not be stored skips lookup and collapsing. 0 (never) to 3600.
     /// Default 60.
     #[schemars(range(max = 3600))]
@@ -189,6 +192,7 @@ impl Default for Config {
             emergency_l2_percent: [75, 50, 25],
             refresh_ahead_percent: None,
             refresh_ahead_hits: 3,
+            refresh_ahead_per_second: 20,
             uncacheable_seconds: 60,
             ttl_jitter_percent: None,
             max_variants: 8,
@@ -243,6 +247,8 @@ pub struct Settings {
     pub refresh_ahead: u8,
     /// Hits that make a response hot.
     pub refresh_hits: u32,
+    /// Refreshes ahead a second at most.
+    pub refreshes_ahead: u32,
     /// Seconds a key is known as not cacheable.
     pub uncacheable: u32,
     /// Groups of one response at most.
@@ -382,6 +388,12 @@ impl TryFrom<Config> for Settings {
                 50,
             )?,
             refresh_hits: bounded("refresh_ahead_hits", config.refresh_ahead_hits, 1, 1000)?,
+            refreshes_ahead: bounded(
+                "refresh_ahead_per_second",
+                config.refresh_ahead_per_second,
+                1,
+                10_000,
+            )?,
             uncacheable: bounded("uncacheable_seconds", config.uncacheable_seconds, 0, 3600)?,
             jitter: bounded(
                 "ttl_jitter_percent",

@@ -155,6 +155,18 @@ pub enum MaxStale {
     Any,
 }
 
+impl MaxStale {
+    /// With one more `max-stale`: the least of all counts, as of `max-age`.
+    fn and(self, given: Option<Delta>) -> Self {
+        match (self, given) {
+            (Self::By(known), Some(Delta::Seconds(seconds))) => Self::By(known.min(seconds)),
+            (_, Some(Delta::Seconds(seconds))) => Self::By(seconds),
+            (Self::Not, _) => Self::Any,
+            (known, _) => known,
+        }
+    }
+}
+
 /// The directives of a request (RFC 9111 §5.2.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RequestDirectives {
@@ -162,6 +174,8 @@ pub struct RequestDirectives {
     pub no_cache: bool,
     /// `no-store`
     pub no_store: bool,
+    /// `no-transform`
+    pub no_transform: bool,
     /// `only-if-cached`
     pub only_if_cached: bool,
     /// `max-age` in seconds; one that can't be read counts as 0.
@@ -190,6 +204,7 @@ impl RequestDirectives {
             match name.as_slice() {
                 b"no-cache" => all.no_cache = true,
                 b"no-store" => all.no_store = true,
+                b"no-transform" => all.no_transform = true,
                 b"only-if-cached" => all.only_if_cached = true,
                 b"max-age" => {
                     let seconds = delta.map_or(0, Delta::or_stale);
@@ -209,9 +224,8 @@ impl RequestDirectives {
                     }
                 }
                 b"max-stale" => match delta {
-                    None => all.max_stale = MaxStale::Any,
-                    Some(Delta::Seconds(seconds)) => all.max_stale = MaxStale::By(seconds),
                     Some(Delta::Invalid) => {}
+                    given => all.max_stale = all.max_stale.and(given),
                 },
                 _ => {}
             }
@@ -377,5 +391,16 @@ mod tests {
             of(&[("cache-control", "max-stale=7")]).max_stale,
             MaxStale::By(7)
         );
+        for value in [
+            "max-stale=1, max-stale=100",
+            "max-stale=100, max-stale=1",
+            "max-stale, max-stale=1",
+            "max-stale=1, max-stale",
+            "max-stale=1, max-stale=x",
+        ] {
+            let asked = of(&[("cache-control", value)]);
+            assert_eq!(asked.max_stale, MaxStale::By(1), "{value}");
+        }
+        assert!(of(&[("cache-control", "max-age=5, No-Transform")]).no_transform);
     }
 }

@@ -101,7 +101,7 @@ impl CacheExchange {
     /// it is given what was before it.
     fn invalidate(&mut self, target: &Target, head: &mut ResponseHead, cx: &mut Cx<'_>) -> Step {
         let targets = invalidate::targets(target, head);
-        let groups = invalidate::groups(target, head);
+        let groups = invalidate::groups(target, head, &self.core.settings.dependencies);
         let _ = self.pass_response(Bypass::Method, head);
         let mut updates = self.core.after_unsafe(&targets, &groups, cx);
         if let Some(third) = &self.core.settings.l3 {
@@ -177,6 +177,15 @@ impl Exchange for CacheExchange {
             Err(reason) => return self.bypass(reason, cx),
         };
         let lookup = Lookup::new(key, target, head, &core.settings, method == Method::Head);
+        if lookup.asked.no_transform && core.settings.request_directives {
+            // RFC 9111 §5.2.1.6: "the client is asking for intermediaries to avoid transforming the content". What is stored
+            // may be what a filter between here and the origin made of it, or what a client without this wish was given.
+            if lookup.asked.only_if_cached {
+                cx.count(Bypass::NoTransform.counter());
+                return self.only_if_cached(&lookup, cx);
+            }
+            return self.bypass(Bypass::NoTransform, cx);
+        }
         core.look_ahead(&lookup, head, cx);
         self.hear_first(Box::new(lookup), head, cx)
     }

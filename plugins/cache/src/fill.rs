@@ -577,6 +577,7 @@ impl Lookup {
         Asked {
             fields: &self.request,
             no_store: self.asked.no_store,
+            no_transform: self.asked.no_transform,
             is_head: self.is_head,
             origin: self.origin(),
         }
@@ -597,7 +598,10 @@ pub(crate) fn placing(lookup: &Lookup, register: Rc<Register>, now: Timestamp) -
 /// RFC 9111 §5.2.1.5: no-store in a request forbids to store "any part of either this request or any response to it"; what
 /// was stored before is none of that.
 fn evicts(refused: Refused) -> bool {
-    refused != Refused::RequestNoStore
+    !matches!(
+        refused,
+        Refused::RequestNoStore | Refused::RequestNoTransform
+    )
 }
 
 /// RFC 5861 §4: an error is "any situation that would result in a 500, 502, 503, or 504 HTTP response status code".

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use edgeweir_filter::{Answer, Cx, Effect, Level, ResponseHead};
 
-use crate::groups;
+use crate::groups::{self, Dependencies};
 use crate::key::{Key, Target, authority, split};
 use crate::l3::L3;
 use crate::marker;
@@ -326,11 +326,11 @@ pub fn targets(asked: &Target, head: &ResponseHead) -> Vec<Target> {
 }
 
 /// The groups that a response to an unsafe request invalidates.
-pub fn groups(asked: &Target, head: &ResponseHead) -> Vec<u64> {
+pub fn groups(asked: &Target, head: &ResponseHead, dependencies: &Dependencies) -> Vec<u64> {
     if !(200..400).contains(&head.status) {
         return Vec::new();
     }
-    groups::invalidated(&head.fields, &asked.origin())
+    groups::invalidated(&head.fields, &asked.origin(), dependencies)
 }
 
 /// Resolves a reference (RFC 3986 §5.2.2); `None` when it leads to another origin. RFC 9111 §4.4: "A cache MUST NOT

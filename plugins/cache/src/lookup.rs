@@ -120,6 +120,7 @@ impl Lookup {
         if !settings.request_directives {
             asked = RequestDirectives {
                 no_store: asked.no_store,
+                no_transform: asked.no_transform,
                 ..RequestDirectives::default()
             };
         }
@@ -582,12 +583,14 @@ impl CacheExchange {
         let hits = core.memory.borrow_mut().hit(&place.object);
         let left = stored.left(cx.now).saturating_mul(100);
         let near = left <= i64::from(stored.lifetime) * i64::from(settings.refresh_ahead);
-        if hits < settings.refresh_hits || !near {
+        // Asked before whether it would reach the origin, which costs the way one of its few in a row.
+        if hits < settings.refresh_hits || !near || !core.refreshes_ahead.borrow().has(cx.now) {
             return;
         }
         if let Some(lead) = core.flights.lead(&lookup.flight())
             && core.refreshes(lookup, stored, cx)
         {
+            core.refreshes_ahead.borrow_mut().take(cx.now);
             cx.count("cache.refresh_ahead");
             let found = (Rc::clone(stored), place.clone());
             cx.spawn(Refresh::of(core, lookup, Some(found), lead, head));
@@ -609,7 +612,9 @@ impl CacheExchange {
         cx: &mut Cx<'_>,
     ) -> Step {
         if lookup.asked.only_if_cached {
-            return self.only_if_cached(&lookup, missed, cx);
+            cx.count("cache.miss");
+            cx.count(missed.counter());
+            return self.only_if_cached(&lookup, cx);
         }
         match self.board(&lookup, missed, cx) {
             Aboard::Go(lead) => self.send(lookup, missed, selected, lead, head, cx),
@@ -622,6 +627,7 @@ impl CacheExchange {
         missed.collapses()
             && !lookup.is_head
             && !lookup.asked.no_store
+            && !lookup.asked.no_transform
             && !lookup.request.has("range")
             && !self.is_known_uncacheable(lookup, cx)
     }
@@ -633,10 +639,8 @@ impl CacheExchange {
             && self.may_serve_others(lookup, missed, cx)
     }
 
-    fn only_if_cached(&mut self, lookup: &Lookup, missed: Missed, cx: &mut Cx<'_>) -> Step {
+    pub(crate) fn only_if_cached(&mut self, lookup: &Lookup, cx: &mut Cx<'_>) -> Step {
         // RFC 9111 §5.2.1.7: "respond with either a stored response … or a 504 (Gateway Timeout) status code".
-        cx.count("cache.miss");
-        cx.count(missed.counter());
         cx.count("cache.only_if_cached");
         let mut reply = Reply::new(504, &[], "");
         let status = Status {

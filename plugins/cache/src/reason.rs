@@ -39,6 +39,8 @@ reasons! {
         KeyTooLong = "key_too_long",
         /// The request names no host: its key would be shared by all of them.
         NoAuthority = "no_authority",
+        /// The request says `no-transform`: what is stored may be transformed, and what comes is not as others get it.
+        NoTransform = "no_transform",
         /// A configured rule for the path says so.
         Rule = "rule",
         /// The preset is `disabled`.
@@ -83,6 +85,8 @@ reasons! {
         HeadRequest = "head_request",
         /// The request says `no-store`.
         RequestNoStore = "request_no_store",
+        /// The request says `no-transform`: its response is not as others get it.
+        RequestNoTransform = "request_no_transform",
         /// The response says `no-store`.
         NoStore = "no_store",
         /// The response says `private`.
@@ -140,6 +144,7 @@ impl Refused {
             self,
             Self::HeadRequest
                 | Self::RequestNoStore
+                | Self::RequestNoTransform
                 | Self::Authorization
                 | Self::NotModified
                 | Self::LengthMismatch

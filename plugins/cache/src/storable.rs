@@ -43,6 +43,8 @@ pub struct Asked<'a> {
     pub fields: &'a Fields,
     /// `Cache-Control: no-store` in the request.
     pub no_store: bool,
+    /// `Cache-Control: no-transform` in the request.
+    pub no_transform: bool,
     /// Whether the method is HEAD.
     pub is_head: bool,
     /// Scheme and authority, normalised.
@@ -108,6 +110,11 @@ impl Storable {
         // RFC 9111 §5.2.1.5: "a cache MUST NOT store any part of either this request or any response to it".
         if asked.no_store {
             return Err(Refused::RequestNoStore);
+        }
+        // RFC 9111 §5.2.1.6: "the client is asking for intermediaries to avoid transforming the content": other clients did
+        // not, and neither the key nor `Vary` tells them apart.
+        if asked.no_transform {
+            return Err(Refused::RequestNoTransform);
         }
         let targeted::Chosen {
             directives,
@@ -362,6 +369,7 @@ mod tests {
         let asked = Asked {
             fields: &fields,
             no_store: false,
+            no_transform: false,
             is_head: false,
             origin: b"https://a.example",
         };

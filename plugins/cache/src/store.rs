@@ -68,6 +68,8 @@ pub struct Core {
     pub successors: RefCell<Successors>,
     /// Prefetches.
     pub prefetches: RefCell<Rate>,
+    /// Refreshes ahead.
+    pub refreshes_ahead: RefCell<Rate>,
     /// How clients' requests went.
     pub ways: RefCell<Ways>,
     /// The bans, and the number of the invalidation they were read under.
@@ -126,6 +128,7 @@ impl Core {
             uncacheable: RefCell::new(Uncacheable::new(UNCACHEABLE)),
             successors: RefCell::new(Successors::new(settings.successors)),
             prefetches: RefCell::new(Rate::new(settings.prefetches)),
+            refreshes_ahead: RefCell::new(Rate::new(settings.refreshes_ahead)),
             ways: RefCell::new(Ways::new()),
             bans: RefCell::new((0, Rc::from([]))),
             hearing: RefCell::default(),

@@ -162,15 +162,18 @@ impl Rate {
         }
     }
 
+    /// Whether there is one now.
+    pub fn has(&self, now: Timestamp) -> bool {
+        self.per_second > 0 && self.due.max(now).since(now) < Duration::from_secs(1)
+    }
+
     /// Takes one, if there is one now.
     pub fn take(&mut self, now: Timestamp) -> bool {
-        let Some(interval) = 1_000_000_000u64.checked_div(u64::from(self.per_second)) else {
-            return false;
-        };
-        let due = self.due.max(now);
-        if due.since(now) >= Duration::from_secs(1) {
+        if !self.has(now) {
             return false;
         }
+        let interval = 1_000_000_000u64.div_ceil(u64::from(self.per_second));
+        let due = self.due.max(now);
         self.due = due.plus(Duration::from_nanos(interval));
         true
     }

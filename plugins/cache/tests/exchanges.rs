@@ -231,6 +231,13 @@ fn bypasses_are_named() {
             "fwd=bypass; fwd-status=200; detail=upgrade",
         ),
         (
+            "no-transform",
+            ["GET", "/"],
+            vec![("cache-control", "no-transform")],
+            false,
+            "fwd=bypass; fwd-status=200; detail=no_transform",
+        ),
+        (
             "if-match",
             ["GET", "/"],
             vec![("if-match", "\"1\"")],
@@ -837,6 +844,31 @@ fn request_directives() {
         &["GET", "/"],
         &[("cache-control", "no-cache")]
     )));
+}
+
+#[test]
+fn what_one_client_wants_untransformed_is_for_nobody_else() {
+    let plain = [("cache-control", "no-transform")];
+    let mut edge = self::plain();
+    let first = ask(&mut edge, &["GET", "/"], &plain);
+    assert!(first.text("cache-status").ends_with("detail=no_transform"));
+    assert_eq!(first.counted("cache.bypass.no_transform"), 1);
+    assert!(!is_hit(&ask(&mut edge, &["GET", "/"], &[])), "not stored");
+    assert!(!is_hit(&ask(&mut edge, &["GET", "/"], &plain)), "not used");
+    assert!(
+        is_hit(&ask(&mut edge, &["GET", "/"], &[])),
+        "nor taken away"
+    );
+    let both = [("cache-control", "no-transform, only-if-cached")];
+    let none = ask(&mut edge, &["GET", "/"], &both);
+    assert_eq!((none.status, none.upstream.is_none()), (504, true));
+
+    let mut deaf = edge_with(r#"{"request_directives": false}"#);
+    let first = ask(&mut deaf, &["GET", "/"], &plain);
+    let status = first.text("cache-status");
+    assert!(status.ends_with("detail=request_no_transform"), "{status}");
+    assert!(!is_hit(&ask(&mut deaf, &["GET", "/"], &[])), "not stored");
+    assert!(is_hit(&ask(&mut deaf, &["GET", "/"], &plain)));
 }
 
 fn edge_with(json: &str) -> Script {

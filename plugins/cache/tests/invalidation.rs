@@ -205,6 +205,33 @@ fn groups_cascade() {
 }
 
 #[test]
+fn a_group_of_an_origin_is_purged_by_its_name() {
+    let (mut one, mut two) = workers();
+    keep(&mut one, "/a", &[("cache-groups", "\"red\"")]);
+    keep(&mut one, "/b", &[("cache-groups", "\"home\"")]);
+    keep(&mut one, "/c", &[("cache-groups", "\"blue\"")]);
+    one.pass(Duration::from_secs(1));
+    two.pass(Duration::from_secs(1));
+    let seen = admin(&mut two, &["PURGE", "/"], &[("surrogate-key", "red")]);
+    assert_eq!(seen.status, 200);
+    purge(&mut two, "tag=menu");
+    assert!(!is_hit(&mut one, "/a") && !is_hit(&mut one, "/b") && is_hit(&mut one, "/c"));
+}
+
+#[test]
+fn what_depends_on_a_group_goes_with_it_at_its_origin() {
+    let (mut one, mut two) = workers();
+    keep(&mut one, "/a", &[("cache-groups", "\"home\"")]);
+    keep(&mut one, "/b", &[("cache-tag", "home")]);
+    one.pass(Duration::from_secs(1));
+    two.pass(Duration::from_secs(1));
+    two.answers(200, &[("cache-group-invalidation", "\"menu\"")], &[]);
+    two.request(&["POST", "/other"], &[]).run();
+    assert!(!is_hit(&mut one, "/a"));
+    assert!(is_hit(&mut one, "/b"), "a group of the whole cache");
+}
+
+#[test]
 fn purge_by_method_and_who_may() {
     let (mut one, mut two) = workers();
     keep(&mut one, "/a", &[("surrogate-key", "red")]);

@@ -646,6 +646,34 @@ fn hot_responses_are_refreshed_ahead() {
 }
 
 #[test]
+fn refreshes_ahead_are_so_many_a_second() {
+    let mut edge = edge(
+        r#"{"refresh_ahead_percent": 20, "refresh_ahead_hits": 1, "refresh_ahead_per_second": 3}"#,
+    );
+    for at in 0..10 {
+        edge.request(&["GET", &format!("/{at}")], &[]);
+        edge.answers(200, FRESH, &[b"old"]).run();
+    }
+    passes(&mut edge, 50);
+    let refreshed = |edge: &mut Script| {
+        let mut fetches = 0;
+        for at in 0..10 {
+            edge.fetch_answers(Ok(Reply::new(200, FRESH, "new")));
+            fetches += edge
+                .request(&["GET", &format!("/{at}")], &[])
+                .run()
+                .fetches
+                .len();
+        }
+        fetches
+    };
+    assert_eq!(refreshed(&mut edge), 3);
+    assert_eq!(refreshed(&mut edge), 0, "within the same second");
+    passes(&mut edge, 1);
+    assert_eq!(refreshed(&mut edge), 3);
+}
+
+#[test]
 fn parts_are_stored_used_and_put_together() {
     let mut edge = edge("{}");
     let part = |range: &'static str| [FRESH[0], ("etag", "\"1\""), ("content-range", range)];

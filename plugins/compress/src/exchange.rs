@@ -9,7 +9,7 @@ use edgeweir_filter::{Body, Cx, Emergency, Exchange, Fields, RequestHead, Respon
 
 use crate::breach::{self, Breach};
 use crate::decode::{self, Applied, DecodeResponses, Unpacker};
-use crate::dictionary::Asked;
+use crate::dictionary::Crossing;
 use crate::governor::Ease;
 use crate::request::{Decoding, Request, Why};
 use crate::stream::{Broken, Choice, Stream, Unpacking, Works};
@@ -336,22 +336,29 @@ impl Coded {
         Err(Skipped::Memory)
     }
 
-    /// What is asked of dictionaries; where one is for this path, the response depends on what the client has.
+    /// The dictionary that the client has, and whose request it is. Where one is for this path, the response depends on what
+    /// the client has; where it has that, on who asks, also when none is used for it.
     fn vary_by_dictionary<'r>(
         &self,
         request: &'r Request,
         head: &mut ResponseHead,
         cx: &Cx<'_>,
-    ) -> Option<&'r Asked> {
+    ) -> Option<(Rc<Dictionary>, &'r Crossing)> {
         let asked = request.asked.as_ref()?;
-        if !self.shared.dictionaries.concern(asked, cx.now) {
+        let dictionaries = &self.shared.dictionaries;
+        if !dictionaries.concern(asked, cx.now) {
             return None;
         }
-        // RFC 9842 §6.2: "the "Vary" header field [...] accept-encoding, available-dictionary".
+        let found = dictionaries.find(asked, cx.now);
         if !head.fields.list("vary").any(|member| member == b"*") {
+            // RFC 9842 §6.2: "the "Vary" header field [...] accept-encoding, available-dictionary".
             head.fields.add_member("vary", "Available-Dictionary");
+            // RFC 9842 §9.3.3: a cache would answer another site with what was coded for the site itself.
+            for name in found.iter().flat_map(|_| asked.crossing.read()) {
+                head.fields.add_member("vary", name);
+            }
         }
-        Some(asked)
+        Some((found?, &asked.crossing))
     }
 
     /// The dictionary to code with.
@@ -361,9 +368,8 @@ impl Coded {
         head: &mut ResponseHead,
         cx: &mut Cx<'_>,
     ) -> Option<Rc<Dictionary>> {
-        let asked = self.vary_by_dictionary(request, head, cx)?;
-        let found = self.shared.dictionaries.find(asked, cx.now)?;
-        if !asked.crossing.may_use(&head.fields) {
+        let (found, crossing) = self.vary_by_dictionary(request, head, cx)?;
+        if !crossing.may_use(&head.fields) {
             cx.count("compress.dictionary.cross_origin");
             return None;
         }

@@ -113,7 +113,8 @@ fn the_next_version_is_coded_with_the_one_before() {
     assert_eq!(taught.counted("compress.dictionary.kept"), 1);
     let seen = ask(&mut script, NEXT, &[]);
     assert_eq!(seen.text("content-encoding"), "dcb");
-    assert_eq!(seen.all("vary"), ["Accept-Encoding, Available-Dictionary"]);
+    let vary = "Accept-Encoding, Available-Dictionary, Sec-Fetch-Site";
+    assert_eq!(seen.all("vary"), [vary]);
     assert_eq!(seen.text("etag"), "W/\"2\"");
     assert_eq!(seen.counted("compress.dictionary.used"), 1);
     assert_eq!(with_dictionary(&seen.body(), &bundle(1)), bundle(2));
@@ -130,8 +131,12 @@ fn what_is_no_whole_response_varies_as_the_whole_one() {
     let mut script = script("{}");
     teach(&mut script, &[], &[SCRIPT, FRESH, USE]);
     let vary = ask(&mut script, NEXT, &[]).text("vary");
-    assert_eq!(vary, "Accept-Encoding, Available-Dictionary");
+    assert_eq!(
+        vary,
+        "Accept-Encoding, Available-Dictionary, Sec-Fetch-Site"
+    );
     let range = ("content-range", "bytes 0-9/5000");
+    let has = available(&bundle(1));
     for (status, fields) in [
         (304, &[SCRIPT][..]),
         (304, &[]),
@@ -139,7 +144,11 @@ fn what_is_no_whole_response_varies_as_the_whole_one() {
         (206, &[("content-type", "multipart/byteranges; boundary=x")]),
     ] {
         script.answers(status, fields, &[]);
-        let asks = [("accept-encoding", "br"), ("if-none-match", "W/\"2\"")];
+        let asks = [
+            ("accept-encoding", "br"),
+            ("available-dictionary", has.as_str()),
+            ("if-none-match", "W/\"2\""),
+        ];
         let seen = script.request(NEXT, &asks).run();
         assert_eq!(seen.text("vary"), vary, "{status} {fields:?}");
     }
@@ -154,19 +163,37 @@ fn what_is_no_whole_response_varies_as_the_whole_one() {
 fn another_site_gets_no_response_coded_with_a_dictionary() {
     let mut script = script("{}");
     teach(&mut script, &[], &[SCRIPT, FRESH, USE]);
-    for (site, mode, want) in [
-        ("same-origin", "no-cors", "dcb"),
-        ("cross-site", "navigate", "dcb"),
-        ("cross-site", "no-cors", "br"),
-        ("cross-site", "cors", "br"),
+    let usual = "Accept-Encoding, Available-Dictionary, Sec-Fetch-Site";
+    for (site, mode, want, read) in [
+        ("same-origin", "no-cors", "dcb", ""),
+        ("cross-site", "navigate", "dcb", ", Sec-Fetch-Mode"),
+        ("cross-site", "no-cors", "br", ", Sec-Fetch-Mode"),
+        ("cross-site", "cors", "br", ", Sec-Fetch-Mode, Origin"),
     ] {
         let fetch = [("sec-fetch-site", site), ("sec-fetch-mode", mode)];
         let seen = ask(&mut script, NEXT, &fetch);
         assert_eq!(seen.text("content-encoding"), want, "{site} {mode}");
         let counted = seen.counted("compress.dictionary.cross_origin");
         assert_eq!(counted, u64::from(want == "br"), "{site} {mode}");
-        assert_eq!(seen.text("vary"), "Accept-Encoding, Available-Dictionary");
+        assert_eq!(seen.text("vary"), format!("{usual}{read}"), "{site} {mode}");
+        // What is no whole response says the same.
+        script.answers(304, &[SCRIPT], &[]);
+        let has = available(&bundle(1));
+        let asks = [("available-dictionary", has.as_str()), fetch[0], fetch[1]];
+        let asks = [&[("accept-encoding", "br, dcb")][..], &asks].concat();
+        let seen = script.request(NEXT, &asks).run();
+        assert_eq!(seen.text("vary"), format!("{usual}{read}"), "{site} {mode}");
     }
+    // Who has none depends on no more than that.
+    let seen = ask(
+        &mut script,
+        NEXT,
+        &[
+            ("available-dictionary", ":AAAA:"),
+            ("sec-fetch-site", "cross-site"),
+        ],
+    );
+    assert_eq!(seen.text("vary"), "Accept-Encoding, Available-Dictionary");
 }
 
 #[test]

@@ -34,8 +34,8 @@ pub struct Config {
     pub body: Option<String>,
     /// Media type of `body`: `text/plain; charset=utf-8` by default.
     pub content_type: String,
-    /// Which responses say `RateLimit-Policy` and `RateLimit`: `all` (the default) that a rule decided, `refused` ones
-    /// alone, or `none`.
+    /// Which responses say `RateLimit-Policy` and `RateLimit`: `all` (the default) whose requests limits refused or
+    /// `limits` admitted, `refused` ones alone, or `none`.
     pub fields: Told,
     /// Also send `X-RateLimit-Limit`, `-Remaining` and `-Reset`. Off by default.
     pub x_ratelimit: bool,
@@ -94,7 +94,7 @@ impl Default for Config {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Told {
-    /// Every response that a rule decided.
+    /// Responses to requests that `limits` admitted, and refusals by limits of any kind.
     #[default]
     All,
     /// Refusals.
@@ -142,7 +142,7 @@ pub struct Rule {
     /// Percent of every limit that is left at the emergency levels 1, 2 and 3: 75, 50 and 25 by default; 1 to 100, none more
     /// than the one before.
     pub emergency: [u8; 3],
-    /// Decide, count and report, but never refuse, nor tell clients. Off by default.
+    /// Decide, count and report, but never refuse, nor tell clients; the next rule that matches decides. Off by default.
     pub shadow: bool,
     /// Where `limits` are counted: `local` (the default), on this machine, or `global`, in the store, once for all that
     /// share it.

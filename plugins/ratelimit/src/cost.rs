@@ -93,6 +93,7 @@ impl Cost {
         match self {
             Self::Fixed(cost) => *cost,
             Self::Said(said) => match said.request.as_deref() {
+                // At least one: a field must not be a way around the limits.
                 Some(name) => {
                     number(fields, name).map_or(said.default, |cost| cost.clamp(1, said.most))
                 }
@@ -101,7 +102,7 @@ impl Cost {
         }
     }
 
-    /// What is taken on top once the response is there.
+    /// What is taken on top once the response is there. Nothing is given back: others may have been refused for it.
     pub fn after(&self, fields: &Fields) -> u32 {
         let Self::Said(said) = self else {
             return 0;

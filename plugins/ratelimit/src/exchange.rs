@@ -30,16 +30,22 @@ pub struct Shared {
 /// One request under the rules.
 pub struct Limited {
     shared: Rc<Shared>,
+    /// Rules in shadow that reported on it before. Rules without a shadow before them allocate nothing here.
+    shadows: Vec<Chosen>,
     chosen: Option<Chosen>,
 }
 
-/// The rule that decides a request, and how far it has come.
+/// The rule that decides a request, or one in shadow that reports, and how far it has come.
 struct Chosen {
     rule: Rc<Ready>,
+    /// Where matching goes on behind it.
+    behind: usize,
     level: u8,
     asked_at: Timestamp,
     /// Nanoseconds that the decision took so far, where it is timed.
     spent: Option<u64>,
+    /// Nanoseconds into the call when it began.
+    begun: u64,
     /// It would have been refused.
     shadowed: bool,
     bucket: Option<Bucket>,
@@ -77,69 +83,142 @@ impl Limited {
     pub fn new(shared: Rc<Shared>) -> Self {
         Self {
             shared,
+            shadows: Vec::new(),
             chosen: None,
         }
+    }
+
+    /// Lets the rules from this place on decide: those in shadow report, up to the first that decides.
+    fn decide(&mut self, mut from: usize, head: &RequestHead, cx: &mut Cx<'_>) -> Step {
+        let shared = Rc::clone(&self.shared);
+        while let Some((behind, rule, subject)) = shared.rules.find(from, head) {
+            let mut chosen = Chosen::new(rule, behind, head, cx);
+            // What the rules before took in this call is not this one's.
+            if from > 0 && chosen.spent.is_some() {
+                chosen.begun = nanoseconds(cx.lap());
+            }
+            let step = chosen.begin(&shared, &subject, cx);
+            if chosen.rule.shadow && matches!(step, Step::Forward(_)) {
+                self.shadows.push(chosen);
+                from = behind;
+                continue;
+            }
+            self.chosen = Some(chosen);
+            return self.settled(step, cx);
+        }
+        cx.count("ratelimit.unmatched");
+        self.settled(Step::Forward(Body::Pass), cx)
+    }
+
+    /// Tells the rules in shadow what became of the request: it goes on now, or it is under way no more.
+    fn settled(&mut self, step: Step, cx: &Cx<'_>) -> Step {
+        match step {
+            Step::Reply(_) => self.shadows.clear(),
+            Step::Forward(_) => {
+                for shadow in &mut self.shadows {
+                    shadow.under_way.since = Some(cx.now);
+                }
+            }
+            _ => {}
+        }
+        step
     }
 }
 
 impl Exchange for Limited {
     fn request(&mut self, head: &mut RequestHead, cx: &mut Cx<'_>) -> Step {
-        let shared = Rc::clone(&self.shared);
-        let Some((rule, subject)) = shared.rules.find(head) else {
-            cx.count("ratelimit.unmatched");
+        self.decide(0, head, cx)
+    }
+
+    fn request_answer(&mut self, answer: Answer, head: &mut RequestHead, cx: &mut Cx<'_>) -> Step {
+        let Some(mut chosen) = self.chosen.take() else {
             return Step::Forward(Body::Pass);
         };
-        let mut chosen = Chosen {
-            rule: Rc::clone(&rule),
+        let step = chosen.answered(&self.shared, answer, cx);
+        if chosen.rule.shadow && matches!(step, Step::Forward(_)) {
+            let behind = chosen.behind;
+            self.shadows.push(chosen);
+            return self.decide(behind, head, cx);
+        }
+        self.chosen = Some(chosen);
+        self.settled(step, cx)
+    }
+
+    fn response(&mut self, head: &mut ResponseHead, cx: &mut Cx<'_>) -> Step {
+        let mut under_way = false;
+        for chosen in self.shadows.iter().chain(&self.chosen) {
+            chosen.responded(&self.shared, head, cx);
+            under_way |= chosen.under_way.place.is_some() || chosen.under_way.slot.is_some();
+        }
+        // An adapter may drop an exchange that looks at no body with its heads, long before the body has ended.
+        match under_way {
+            true => Step::Forward(Body::Observe),
+            false => Step::Forward(Body::Pass),
+        }
+    }
+
+    fn response_body(&mut self, _: &[u8], end: bool, _: &mut Vec<u8>, _: &mut Cx<'_>) {
+        if end {
+            for chosen in self.shadows.iter_mut().chain(&mut self.chosen) {
+                chosen.under_way = UnderWay::default();
+            }
+        }
+    }
+}
+
+impl Chosen {
+    fn new(rule: Rc<Ready>, behind: usize, head: &RequestHead, cx: &Cx<'_>) -> Self {
+        Self {
+            behind,
             level: head.emergency.level(),
             asked_at: cx.now,
             spent: rule.timing.next().then_some(0),
+            begun: 0,
             shadowed: false,
             bucket: None,
             under_way: UnderWay::default(),
-        };
+            rule,
+        }
+    }
+
+    /// Decides, as far as that goes without the state.
+    fn begin(&mut self, shared: &Shared, subject: &Subject<'_>, cx: &mut Cx<'_>) -> Step {
+        let rule = Rc::clone(&self.rule);
         match rule.action {
             Action::Limit => {}
-            Action::Allow => return chosen.admit(cx),
-            Action::Deny => return chosen.refuse(cx, || answer::denied(&rule.name)),
+            Action::Allow => return self.admit(cx),
+            Action::Deny => return self.refuse(cx, || answer::denied(&rule.name)),
         }
-        if let Some(reply) = chosen.enter(&shared, &subject) {
-            return chosen.refuse(cx, || reply);
+        if let Some(reply) = self.enter(shared, subject) {
+            return self.refuse(cx, || reply);
         }
-        let Some((quota, key)) = rule.quota(&subject) else {
-            let step = chosen.admit(cx);
-            self.chosen = Some(chosen);
-            return step;
+        let Some((quota, key)) = rule.quota(subject) else {
+            return self.admit(cx);
         };
-        chosen.bucket = Some(Bucket {
+        self.bucket = Some(Bucket {
             quota,
             key,
-            cost: rule.cost.before(&head.fields),
+            cost: rule.cost.before(&subject.head.fields),
             kept: Kept::Here(cx.now),
             decision: None,
         });
-        let step = match (&shared.rules.store, rule.scope) {
-            (Some(store), Scope::Global) => chosen.ask_there(&shared, store, cx),
-            _ => chosen.ask_here(&shared, cx),
-        };
-        self.chosen = Some(chosen);
-        step
+        match (&shared.rules.store, rule.scope) {
+            (Some(store), Scope::Global) => self.ask_there(shared, store, cx),
+            _ => self.ask_here(shared, cx),
+        }
     }
 
-    fn request_answer(&mut self, answer: Answer, _: &mut RequestHead, cx: &mut Cx<'_>) -> Step {
-        let shared = Rc::clone(&self.shared);
-        let Some(chosen) = &mut self.chosen else {
-            return Step::Forward(Body::Pass);
-        };
+    /// Decides by what was asked for.
+    fn answered(&mut self, shared: &Shared, answer: Answer, cx: &mut Cx<'_>) -> Step {
         let before = match answer {
             Answer::Updated(Ok(before)) => before,
             Answer::Updated(Err(failed)) => {
-                return chosen.without_state(&shared, failed.name(), cx);
+                return self.without_state(shared, failed.name(), cx);
             }
-            Answer::Fetched(answer) => return chosen.told(&shared, answer, cx),
-            _ => return chosen.without_state(&shared, "unexpected", cx),
+            Answer::Fetched(answer) => return self.told(shared, answer, cx),
+            _ => return self.without_state(shared, "unexpected", cx),
         };
-        let Some(bucket) = &chosen.bucket else {
+        let Some(bucket) = &self.bucket else {
             return Step::Forward(Body::Pass);
         };
         let now = match bucket.kept {
@@ -147,47 +226,34 @@ impl Exchange for Limited {
             Kept::There(..) => cx.now.0,
         };
         let quota = &bucket.quota;
-        let decision = quota.decide(before.as_deref(), now, bucket.cost, chosen.level);
-        chosen.decided_here(&shared, decision, before, cx)
+        let decision = quota.decide(before.as_deref(), now, bucket.cost, self.level);
+        self.decided_here(shared, decision, before, cx)
     }
 
-    fn response(&mut self, head: &mut ResponseHead, cx: &mut Cx<'_>) -> Step {
-        let Some(chosen) = &mut self.chosen else {
-            return Step::Forward(Body::Pass);
-        };
-        if let (Some(adaptive), Some(since)) = (&chosen.rule.adaptive, chosen.under_way.since) {
+    /// Learns from a response, charges what it cost, and tells the client.
+    fn responded(&self, shared: &Shared, head: &mut ResponseHead, cx: &mut Cx<'_>) {
+        if let (Some(adaptive), Some(since)) = (&self.rule.adaptive, self.under_way.since) {
             adaptive.learn(cx.now.since(since), head.unreached, cx.now);
         }
-        if let Some(bucket) = &chosen.bucket
-            && let Some(mut decision) = bucket.decision.as_ref()
-        {
-            let more = chosen.rule.cost.after(&head.fields);
-            let charged;
-            if more > 0 {
-                bucket.charge(more, chosen.level, cx);
-                charged = bucket.quota.less(decision, more, chosen.level);
-                decision = &charged;
-            }
-            if !chosen.rule.shadow {
-                let answers = &self.shared.rules.answers;
-                answers.admitted(&bucket.quota, decision, chosen.level, &mut head.fields);
-            }
+        let Some(bucket) = &self.bucket else {
+            return;
+        };
+        let Some(mut decision) = bucket.decision.as_ref() else {
+            return;
+        };
+        let more = self.rule.cost.after(&head.fields);
+        let charged;
+        if more > 0 {
+            bucket.charge(more, self.level, cx);
+            charged = bucket.quota.less(decision, more, self.level);
+            decision = &charged;
         }
-        // An adapter may drop an exchange that looks at no body with its heads, long before the body has ended.
-        match chosen.under_way.place.is_some() || chosen.under_way.slot.is_some() {
-            true => Step::Forward(Body::Observe),
-            false => Step::Forward(Body::Pass),
+        if !self.rule.shadow {
+            let answers = &shared.rules.answers;
+            answers.admitted(&bucket.quota, decision, self.level, &mut head.fields);
         }
     }
 
-    fn response_body(&mut self, _: &[u8], end: bool, _: &mut Vec<u8>, _: &mut Cx<'_>) {
-        if end && let Some(chosen) = &mut self.chosen {
-            chosen.under_way = UnderWay::default();
-        }
-    }
-}
-
-impl Chosen {
     /// Counts the request as under way; a reply where there are too many of them already.
     fn enter(&mut self, shared: &Shared, subject: &Subject<'_>) -> Option<Reply> {
         let rule = Rc::clone(&self.rule);
@@ -337,11 +403,11 @@ impl Chosen {
     }
 
     fn admit(&mut self, cx: &mut Cx<'_>) -> Step {
-        let became = match self.shadowed {
-            true => Became::Shadowed,
-            false => Became::Admitted,
-        };
-        self.rule.meter.count(became, cx);
+        match (self.shadowed, self.rule.shadow) {
+            (true, _) => self.rule.meter.count(Became::Shadowed, cx),
+            (false, true) => self.rule.meter.conformed(cx),
+            (false, false) => self.rule.meter.count(Became::Admitted, cx),
+        }
         self.finish(cx);
         self.under_way.since = Some(cx.now);
         Step::Forward(Body::Pass)
@@ -382,7 +448,10 @@ impl Chosen {
     /// Notes the time taken up to the first effect.
     fn pause(&mut self, cx: &Cx<'_>) {
         if cx.now == self.asked_at {
-            self.spent = self.spent.map(|_| nanoseconds(cx.lap()));
+            let begun = self.begun;
+            self.spent = self
+                .spent
+                .map(|_| nanoseconds(cx.lap()).saturating_sub(begun));
         }
     }
 
@@ -392,8 +461,11 @@ impl Chosen {
         let Some(spent) = self.spent.take() else {
             return;
         };
-        let before = if cx.now == self.asked_at { 0 } else { spent };
-        let took = before.saturating_add(nanoseconds(cx.lap()));
+        let lap = nanoseconds(cx.lap());
+        let took = match cx.now == self.asked_at {
+            true => lap.saturating_sub(self.begun),
+            false => spent.saturating_add(lap),
+        };
         self.rule.meter.took(took, cx);
     }
 }

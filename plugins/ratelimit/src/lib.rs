@@ -1,8 +1,8 @@
 //! Rate limiting as a pure filter: GCRA or a sliding window, several limits at once, decided by one atomic update; limits
 //! of requests under way, fixed or following the origin's latency.
 //!
-//! A refusal is a 429 with `Retry-After`, `RateLimit-Policy`, `RateLimit` and problem details; every response that a
-//! rule decided carries the `RateLimit` fields. With an exact [`Effect::Update`](edgeweir_filter::Effect::Update)
+//! A refusal is a 429 with `Retry-After`, `RateLimit-Policy`, `RateLimit` and problem details; the response to a request that
+//! limits admitted carries the `RateLimit` fields. With an exact [`Effect::Update`](edgeweir_filter::Effect::Update)
 //! (Envoy's shared data) the limit holds across all workers; where the edge only has an instance's memory it holds per
 //! instance, and says so at load. A rule of global scope is decided in an `edgeweir store`, once for all edges that share it.
 #![forbid(unsafe_code)]

@@ -79,6 +79,11 @@ impl Meter {
         cx.count(own);
     }
 
+    /// Counts a request that a rule in shadow would have admitted, for the rule alone: another one decides.
+    pub fn conformed(&self, cx: &mut Cx<'_>) {
+        cx.count(self.admitted);
+    }
+
     /// Adds the time of a decision that was timed.
     pub fn took(&self, nanoseconds: u64, cx: &mut Cx<'_>) {
         if nanoseconds > 0 {

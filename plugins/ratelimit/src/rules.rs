@@ -182,7 +182,8 @@ impl Rules {
     /// What the operator should know.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        if let Some(at) = self.rules.iter().position(|rule| rule.matches_all())
+        let decides_all = |rule: &Rc<Ready>| rule.matches_all() && !rule.shadow;
+        if let Some(at) = self.rules.iter().position(decides_all)
             && at + 1 < self.rules.len()
             && let Some(rule) = self.rules.get(at)
         {
@@ -221,8 +222,12 @@ impl Rules {
         notes
     }
 
-    /// The first rule that matches, with the request as it sees it.
-    pub fn find<'r>(&'r self, head: &'r RequestHead) -> Option<(Rc<Ready>, Subject<'r>)> {
+    /// The first rule from this place on that matches, with the place behind it and the request as it sees it.
+    pub fn find<'r>(
+        &'r self,
+        from: usize,
+        head: &'r RequestHead,
+    ) -> Option<(usize, Rc<Ready>, Subject<'r>)> {
         let address = match self.wants_address {
             true => self.client.address(head),
             false => None,
@@ -241,7 +246,7 @@ impl Rules {
             }),
             matched: None,
         };
-        for rule in &self.rules {
+        for (at, rule) in self.rules.iter().enumerate().skip(from) {
             subject.matched = None;
             if !rule.paths.is_empty() {
                 let mut patterns = rule.paths.iter().enumerate();
@@ -251,7 +256,7 @@ impl Rules {
                 subject.matched = Some(found);
             }
             if rule.matches(&subject, &self.groups) {
-                return Some((Rc::clone(rule), subject));
+                return Some((at + 1, Rc::clone(rule), subject));
             }
         }
         None

@@ -196,6 +196,81 @@ fn a_shadow_never_refuses() {
     script.run();
     let seen = script.run();
     assert_eq!((seen.status, seen.counted("ratelimit.shadowed")), (200, 1));
+    assert_eq!(seen.counted("ratelimit.unmatched"), 1, "nothing decides");
+}
+
+#[test]
+fn a_shadow_leaves_the_decision_to_the_next_rule() {
+    let mut script = script(
+        r#"{"rules":[{"name":"trial","shadow":true,"limits":[{"rate":"1/minute"}]},
+            {"name":"real","limits":[{"rate":"2/minute"}]}]}"#,
+    );
+    for (ask, status, trial, real) in [
+        (1, 200, "admitted", "admitted"),
+        (2, 200, "shadowed", "admitted"),
+        (3, 429, "shadowed", "limited"),
+    ] {
+        let seen = script.run();
+        assert_eq!(seen.status, status, "{ask}");
+        for (rule, what) in [("trial", trial), ("real", real)] {
+            let counted = seen.counted(&format!("ratelimit.rule.{rule}.{what}"));
+            assert_eq!(counted, 1, "{ask}: {rule} {what}");
+        }
+        // In all it counts once, and as shadowed beside that.
+        let all = ["admitted", "limited", "unmatched"];
+        let all = all.map(|what| seen.counted(&format!("ratelimit.{what}")));
+        assert_eq!(all.iter().sum::<u64>(), 1, "{ask}: {all:?}");
+        let shadowed = seen.counted("ratelimit.shadowed");
+        assert_eq!(shadowed, u64::from(trial == "shadowed"), "{ask}");
+        assert_eq!(seen.text("ratelimit-policy"), r#""real";q=2;w=60"#, "{ask}");
+    }
+}
+
+#[test]
+fn what_is_behind_shadows_is_asked_in_order() {
+    let shadows = r#"{"name":"no","shadow":true,"action":"deny"},{"name":"few","shadow":true,"limits":[{"rate":"1/minute"}]}"#;
+    for (behind, status, counter) in [
+        (r#"{"name":"x","action":"deny"}"#, 403, "ratelimit.limited"),
+        (
+            r#"{"name":"x","action":"allow"},{"name":"y","action":"deny"}"#,
+            200,
+            "ratelimit.rule.x.admitted",
+        ),
+        (
+            r#"{"name":"x","paths":["/x"],"action":"deny"}"#,
+            200,
+            "ratelimit.unmatched",
+        ),
+    ] {
+        let mut script = script(&format!(r#"{{"rules":[{shadows},{behind}]}}"#));
+        for few in ["admitted", "shadowed"] {
+            let seen = script.run();
+            assert_eq!(
+                (seen.status, seen.counted(counter)),
+                (status, 1),
+                "{behind}"
+            );
+            assert_eq!(seen.counted("ratelimit.rule.no.shadowed"), 1, "{behind}");
+            let few = format!("ratelimit.rule.few.{few}");
+            assert_eq!(seen.counted(&few), 1, "{behind}");
+        }
+    }
+}
+
+#[test]
+fn what_a_response_cost_is_charged_to_a_shadow_too() {
+    let cost = r#""cost":{"response":"x-cost","most":5}"#;
+    let config = format!(
+        r#"{{"rules":[{{"name":"trial","shadow":true,{cost},"limits":[{{"rate":"10/hour"}}]}},
+            {{"name":"real",{cost},"limits":[{{"rate":"100/hour"}}]}}]}}"#
+    );
+    let mut script = script(&config).origin(200, &[("x-cost", "5")], "hello");
+    for (left, shadowed) in [(95, 0), (90, 0), (85, 1)] {
+        let seen = script.run();
+        let told = seen.text("ratelimit");
+        assert!(told.contains(&format!("\"real\";r={left};")), "{told}");
+        assert_eq!(seen.counted("ratelimit.shadowed"), shadowed, "{left}");
+    }
 }
 
 #[test]

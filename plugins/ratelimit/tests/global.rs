@@ -331,6 +331,32 @@ fn what_a_response_costs_is_charged_there_afterwards() {
 }
 
 #[test]
+fn a_shadow_asks_the_store_and_the_next_rule_decides() {
+    let store = Store::new();
+    let config = r#"{"store":{"to":"limits"},"rules":[
+        {"name":"trial","scope":"global","shadow":true,"limits":[{"rate":"1/hour"}]},
+        {"name":"real","limits":[{"rate":"3/hour"}]}]}"#;
+    let mut script = Script::new(load::<RateLimit>(config.as_bytes()).expect(config));
+    let answering = store.clone();
+    script.fetch_with(move |fetch| answering.answer(fetch));
+    for (status, shadowed, fetches, down) in [
+        (200, 0, 1, false),
+        (200, 1, 1, false),
+        // It is known to refuse.
+        (200, 1, 0, false),
+        (429, 1, 0, true),
+    ] {
+        if down {
+            store.fails(Err(Failed::TimedOut));
+        }
+        let seen = script.run();
+        assert_eq!((seen.status, seen.fetches.len()), (status, fetches));
+        assert_eq!(seen.counted("ratelimit.rule.trial.shadowed"), shadowed);
+        assert_eq!(seen.text("ratelimit-policy"), r#""real";q=3;w=3600"#);
+    }
+}
+
+#[test]
 fn shadow_tiers_and_levels_work_alike() {
     let store = Store::new();
     let mut shadow = script(

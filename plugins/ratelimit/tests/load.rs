@@ -222,6 +222,10 @@ fn what_is_never_reached_is_noted() {
             None,
         ),
         (
+            r#"{"rules":[{"name":"trial","shadow":true},{"name":"all"}]}"#,
+            None,
+        ),
+        (
             r#"{"rules":[{"name":"r","limits":[{"rate":"10/minute"},{"rate":"20/minute"}]}]}"#,
             Some("rule r: the limit r-2 never refuses, r always does before it"),
         ),

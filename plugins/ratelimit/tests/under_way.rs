@@ -110,6 +110,35 @@ fn a_shadow_counts_and_lets_pass() {
 }
 
 #[test]
+fn a_shadow_counts_what_goes_on_and_no_more() {
+    let filter = filter(
+        r#"{"rules":[{"name":"dark","key":[],"concurrency":1,"shadow":true},
+            {"name":"no","clients":["192.0.2.9"],"action":"deny"}]}"#,
+    );
+    let now = Timestamp::from_secs(1);
+    let (_refused, status) = begin(&filter, "192.0.2.9", now);
+    assert_eq!(status, Some(403));
+    let (mut held, status) = begin(&filter, "192.0.2.1", now);
+    assert_eq!(status, None);
+    let (mut record, mut response) = (Record::default(), ResponseHead::default());
+    let step = held.response(&mut response, &mut Cx::new(now, &mut record));
+    assert!(matches!(step, Step::Forward(Body::Observe)), "{step:?}");
+    let mut script = Script::new(filter);
+    script.request(&["GET", "/"], &[]);
+    let counted = |script: &mut Script, what: &str| {
+        let seen = script.run();
+        seen.counted(&format!("ratelimit.rule.dark.{what}"))
+    };
+    assert_eq!(counted(&mut script, "shadowed"), 1, "its body is under way");
+    held.response_body(b"x", true, &mut Vec::new(), &mut Cx::new(now, &mut record));
+    assert_eq!(
+        counted(&mut script, "admitted"),
+        1,
+        "the refused one never was"
+    );
+}
+
+#[test]
 fn a_slow_origin_gets_less_at_once() {
     let config = r#"{"rules":[{"name":"api","key":[],"adaptive":{"latency_ms":100,"floor":2,"ceiling":20}}]}"#;
     let filter = filter(config);

@@ -37,6 +37,11 @@ pub enum Flowing {
     Held,
 }
 
+/// The property in which a module that takes a declared length away says how far the body is, to those behind it.
+const LENGTH: &str = "edgeweir_response_length";
+const OPEN: &[u8] = b"open";
+const WHOLE: &[u8] = b"whole";
+
 /// How the host holds a body that leaves from a paused state (see the crate's documentation of trailers).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Gate {
@@ -64,10 +69,10 @@ fn may_have_trailers(received: &ResponseHead) -> bool {
     received.content_length().is_none() && !events && !http1
 }
 
-/// Whether nothing can be added after the body's end: trailers are announced, and the body may be longer than what
-/// leaves from a paused state.
+/// Whether nothing can be added after the body's end: trailers are announced, and the body may be longer than what leaves
+/// from a paused state. Of HTTP/1.1 too: whether the host passes its trailers on cannot be asked.
 pub fn tail_closed(received: &ResponseHead) -> bool {
-    received.fields.has("trailer") && may_have_trailers(received)
+    received.fields.has("trailer") && received.content_length().is_none()
 }
 
 /// Gives a filter a piece: chunk, whether it is the last, where its output goes.
@@ -86,6 +91,10 @@ pub struct Flow {
     seen: u64,
     /// How many more bytes leave from a paused state, so that some can be added when trailers come.
     pausing: usize,
+    /// The modules behind this one are to be told of the end.
+    tells: bool,
+    /// A module before this one tells of it.
+    told: bool,
     gate: Gate,
     /// Bytes at the front of the host's buffer that the filter made already.
     held: usize,
@@ -103,6 +112,8 @@ impl Flow {
             declared: None,
             seen: 0,
             pausing: 0,
+            tells: false,
+            told: false,
             gate: Gate::Open,
             held: 0,
             finishing: false,
@@ -114,16 +125,20 @@ impl Flow {
     /// Only a body with a tail is paused: a host has one buffer for all its filters, and a second one that pauses the same
     /// message mixes its bytes with the first one's (Envoy does).
     pub fn new(side: Side, body: Body, has_tail: bool, received: &ResponseHead) -> Self {
-        let pausing = match body {
-            Body::Transform if has_tail && may_have_trailers(received) => PAUSED_LIMIT,
-            _ => 0,
-        };
+        let open = body == Body::Transform && has_tail && may_have_trailers(received);
+        let told = open && side == Side::Response && hostcalls::property(LENGTH).is_ok();
         Self {
             body,
             declared: received.content_length(),
-            pausing,
+            pausing: if open && !told { PAUSED_LIMIT } else { 0 },
+            told,
             ..Self::passing(side)
         }
+    }
+
+    /// The length that was declared does not go on: the modules behind this one are told of the body's end in its place.
+    pub fn take_length_away(&mut self) {
+        self.tells = hostcalls::set_property(LENGTH, OPEN).is_ok();
     }
 
     fn buffer(&self) -> Buffer {
@@ -167,6 +182,9 @@ impl Flow {
         feed: Feed<'_>,
     ) -> Result<Flowing, Status> {
         let held = self.held.min(size);
+        // Before trailers come.
+        let whole = self.told && hostcalls::property(LENGTH).is_ok_and(|value| value == WHOLE);
+        let end = end || whole;
         if self.body == Body::Observe {
             self.read(0, size, end, out, feed)?;
             return Ok(Flowing::On);
@@ -175,6 +193,9 @@ impl Flow {
             out.extend_from_slice(&hostcalls::buffer(self.buffer(), 0, held)?);
         }
         self.read(held, size, end, out, feed)?;
+        if self.tells && self.ended && !end {
+            let _ = hostcalls::set_property(LENGTH, WHOLE);
+        }
         if size > 0 || !out.is_empty() {
             hostcalls::set_buffer(self.buffer(), 0, size, out)?;
         }

@@ -54,6 +54,12 @@ mod raw {
             value: *mut *mut u8,
             size: *mut usize,
         ) -> u32;
+        pub fn proxy_set_property(
+            path: *const u8,
+            path_size: usize,
+            value: *const u8,
+            size: usize,
+        ) -> u32;
         pub fn proxy_get_buffer_bytes(
             kind: u32,
             start: usize,
@@ -164,6 +170,7 @@ mod raw {
         proxy_log(a: u32, b: *const u8, c: usize);
         proxy_get_current_time_nanoseconds(a: *mut u64);
         proxy_get_property(a: *const u8, b: usize, c: *mut *mut u8, d: *mut usize);
+        proxy_set_property(a: *const u8, b: usize, c: *const u8, d: usize);
         proxy_get_buffer_bytes(a: u32, b: usize, c: usize, d: *mut *mut u8, e: *mut usize);
         proxy_set_buffer_bytes(a: u32, b: usize, c: usize, d: *const u8, e: usize);
         proxy_get_header_map_pairs(a: u32, b: *mut *mut u8, c: *mut usize);
@@ -251,6 +258,14 @@ pub fn now() -> Timestamp {
 pub fn property(path: &str) -> Result<Vec<u8>, Status> {
     // SAFETY: see `log` and `now`.
     filled(|data, size| unsafe { raw::proxy_get_property(path.as_ptr(), path.len(), data, size) })
+}
+
+/// Sets a property of the stream, of one part, that other modules of the chain see.
+pub fn set_property(path: &str, value: &[u8]) -> Result<(), Status> {
+    // SAFETY: see `log`.
+    check(unsafe {
+        raw::proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len())
+    })
 }
 
 /// At most `max` bytes of a buffer from `start`; may be fewer.

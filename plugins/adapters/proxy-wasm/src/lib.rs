@@ -14,11 +14,13 @@
 //! A host such as Envoy offers no way to add body bytes once trailers are there, unless the body callback before them
 //! paused. So the first 64 KiB (16 KiB of output) of a body that a filter adds a tail to, whose length is unknown and which
 //! may have trailers (neither `transfer-encoding: chunked` nor `connection`: an HTTP/2 upstream) go out from a paused
-//! state: pieces wait for their end or for a tick, 10 ms at most. No other body is paused, because two filters of one host
-//! that pause the same message get each other's bytes. Where trailers are announced in `trailer` filters are told beforehand that nothing can be added at the end, and one that would hold
-//! bytes back (a compressor) does not begin. `text/event-stream` is never held. What remains: a longer body with trailers that nobody announced, or one of HTTP/1.1 in a host that passes
-//! its trailers on, of which the filter holds bytes back to its end (a compressor does), is reset instead of ending
-//! incomplete, and that is logged.
+//! state: pieces wait for their end or for a tick, 10 ms at most. A module that takes a declared length away says in a
+//! property (`edgeweir_response_length`) when all of the body is there, for the modules behind it, which need not pause then. No other body is paused, because two filters of one host
+//! that pause the same message get each other's bytes. Where trailers of a body of unknown length are announced in
+//! `trailer`, of HTTP/1.1 too, filters are told beforehand that nothing can be added at the end, and one that would hold
+//! bytes back (a compressor) does not begin. `text/event-stream` is never held. What remains: a longer body with trailers
+//! that nobody announced, or one of HTTP/1.1 in a host that passes its trailers on, of which the filter holds bytes back to
+//! its end (a compressor does), is reset instead of ending incomplete, and that is logged.
 //!
 //! # What a host has to do
 //! While a head waits for an effect, body callbacks are not to run: a body that came meanwhile would pass unchanged. So a

@@ -62,6 +62,7 @@ pub struct Root {
     /// A table for each kind of value a filter keeps.
     cells: RefCell<Vec<(&'static str, Cells<HostData>)>>,
     metrics: RefCell<Vec<(&'static str, Option<u32>)>>,
+    fitted: Cell<bool>,
     /// This VM stored an object: expired ones are to be looked for.
     stored: Cell<bool>,
     swept: Cell<Timestamp>,
@@ -91,6 +92,7 @@ impl Root {
             )),
             cells: RefCell::default(),
             metrics: RefCell::default(),
+            fitted: Cell::new(false),
             stored: Cell::new(false),
             swept: Cell::new(Timestamp(0)),
             nonce: RandomState::new().hash_one(agenda.root()),
@@ -205,8 +207,12 @@ impl Root {
         });
     }
 
-    /// Clears what a larger pool before left in the host.
+    /// Clears what a larger pool before left in the host, once. Not when a configuration is loaded: a host loads it in a machine
+    /// of its own to try it, and may refuse it for what another filter of the chain says.
     pub fn fit(&self) {
+        if self.fitted.replace(true) {
+            return;
+        }
         let objects = self.objects.try_borrow_mut();
         if let Ok(mut objects) = objects
             && let Err(failed) = objects.fit()

@@ -373,7 +373,12 @@ impl Stream {
                 fields: before,
                 ..ResponseHead::default()
             };
-            Flow::new(side, body, has_tail, &before)
+            let mut flow = Flow::new(side, body, has_tail, &before);
+            let declared = before.content_length().is_some();
+            if side == Side::Response && declared && !fields.has("content-length") {
+                flow.take_length_away();
+            }
+            flow
         };
         match side {
             Side::Request => self.request_body = flow,

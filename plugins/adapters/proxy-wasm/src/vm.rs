@@ -76,6 +76,7 @@ fn root(id: u32) -> Option<Rc<Root>> {
 /// A context was made: a stream of `parent`, or a root when that is 0.
 pub fn create(id: u32, parent: u32) {
     if let Some(root) = root(parent) {
+        root.fit();
         let stream = Some(Box::new(Stream::new(id, root)));
         with(|vm| {
             vm.streams
@@ -108,7 +109,6 @@ pub fn configure(id: u32, size: usize) -> bool {
             let agenda = self::root(id).map_or_else(|| Agenda::new(id), |root| root.agenda.clone());
             let root = Rc::new(Root::new(agenda, module.name, chain));
             root.announce();
-            root.fit();
             root.start();
             root.agenda.schedule(hostcalls::now());
             with(|vm| {
@@ -259,6 +259,7 @@ pub fn tick(id: u32) {
     let Some(root) = root(id) else {
         return;
     };
+    root.fit();
     let (now, agenda) = (hostcalls::now(), &root.agenda);
     tasks::begin(agenda);
     agenda.renew_turns(AT_ONCE);

@@ -6,7 +6,9 @@ use edgeweir_filter::Fields;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Crossing {
     /// The site itself, or a client that does not say.
-    None,
+    Same,
+    /// Another origin that navigates, which reads nothing of the response.
+    Navigating,
     /// Another origin, if the response is shared with it; `None` for one that does not say which it is.
     Shared(Option<Vec<u8>>),
     /// Another origin that may not read the response.
@@ -18,11 +20,11 @@ impl Crossing {
     pub(crate) fn of(fields: &Fields) -> Self {
         // "If there is no "Sec-Fetch-Site" request header field, return TRUE.", likewise for "same-origin".
         match fields.joined("sec-fetch-site").as_deref() {
-            None | Some(b"same-origin") => return Self::None,
+            None | Some(b"same-origin") => return Self::Same,
             Some(_) => {}
         }
         match fields.joined("sec-fetch-mode").as_deref() {
-            None | Some(b"navigate" | b"same-origin") => Self::None,
+            None | Some(b"navigate" | b"same-origin") => Self::Navigating,
             Some(b"cors") => Self::Shared(fields.joined("origin")),
             Some(_) => Self::Opaque,
         }
@@ -30,13 +32,25 @@ impl Crossing {
 
     /// Whether a response with these fields may be coded with a dictionary.
     pub(crate) fn may_use(&self, response: &Fields) -> bool {
-        let Self::Shared(origin) = self else {
-            return *self == Self::None;
+        let origin = match self {
+            Self::Same | Self::Navigating => return true,
+            Self::Shared(origin) => origin,
+            Self::Opaque => return false,
         };
         let allowed = response.joined("access-control-allow-origin");
         match (origin, allowed) {
             (Some(origin), Some(allowed)) => allowed == b"*" || allowed == *origin,
             _ => false,
+        }
+    }
+
+    /// The request fields it was read from. A response need not vary by more: who has the same in these is treated the same,
+    /// whatever the others say.
+    pub(crate) fn read(&self) -> &'static [&'static str] {
+        match self {
+            Self::Same => &["Sec-Fetch-Site"],
+            Self::Navigating | Self::Opaque => &["Sec-Fetch-Site", "Sec-Fetch-Mode"],
+            Self::Shared(_) => &["Sec-Fetch-Site", "Sec-Fetch-Mode", "Origin"],
         }
     }
 }

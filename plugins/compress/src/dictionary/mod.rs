@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use crate::Dictionary;
 use crate::budget::{Budget, Reservation};
-use crossing::Crossing;
+pub(crate) use crossing::Crossing;
 use fields::{Available, UseAs};
 use store::{Bounds, Origin, Store};
 

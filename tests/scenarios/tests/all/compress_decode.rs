@@ -355,6 +355,53 @@ on_each_host!(
     }
 );
 
+on_each_host!(
+    a_cache_keeps_dictionaries_from_other_sites,
+    cached_dictionaries(),
+    |edge| {
+        let (first, second) = (super::document(40_000), super::document(41_000));
+        let teaches = Origin::ok("text/javascript", &first)
+            .field("cache-control", "max-age=600")
+            .field(
+                "use-as-dictionary",
+                format!("match=\"{}\"", edge.path("/app.*")),
+            );
+        let answers = Origin::ok("text/javascript", &second).field("cache-control", "max-age=600");
+        let hash = *Dictionary::new(first.clone().into_bytes()).sha256();
+        let has = format!(":{}:", base64(&hash));
+        let mut used = 0;
+        for at in 0..8 {
+            // Each worker or instance has its own dictionaries: several pass by, so that who is asked has seen one.
+            for teach in 0..4 {
+                let path = format!("/app.first{at}-{teach}");
+                edge.send(&get(&path).field("accept-encoding", "br"), &teaches);
+            }
+            let path = format!("/app.second{at}");
+            let asks = |site, mode| {
+                get(&path)
+                    .field("accept-encoding", "br, dcb")
+                    .field("available-dictionary", &has)
+                    .field("sec-fetch-site", site)
+                    .field("sec-fetch-mode", mode)
+            };
+            for _ in 0..2 {
+                let seen = edge.send(&asks("same-origin", "no-cors"), &answers);
+                used += usize::from(seen.text("content-encoding") == "dcb");
+                for (site, mode) in [
+                    ("cross-site", "no-cors"),
+                    ("same-site", "no-cors"),
+                    ("cross-site", "cors"),
+                ] {
+                    let seen = edge.send(&asks(site, mode), &answers);
+                    assert_eq!(seen.text("content-encoding"), "br", "{site} {mode}");
+                    assert!(seen.decoded() == second.as_bytes());
+                }
+            }
+        }
+        assert!(used > 0, "no response was coded with a dictionary");
+    }
+);
+
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let of = |chunk: &[u8]| {

@@ -337,11 +337,14 @@ fn names_that_refer_to_something_refer_to_what_is_there() {
             }
         }
         if let Some(pod) = object.all.pointer("/spec/template/spec") {
+            let claimed = &object.all["spec"]["volumeClaimTemplates"];
+            let claimed = claimed.as_array().into_iter().flatten();
             let volumes: Vec<&Value> = pod["volumes"]
                 .as_array()
                 .into_iter()
                 .flatten()
                 .map(|it| &it["name"])
+                .chain(claimed.map(|it| &it["metadata"]["name"]))
                 .collect();
             let mut mounts = Vec::new();
             all(pod, "volumeMounts", &mut mounts);

@@ -152,6 +152,22 @@ on_each_host!(
 );
 
 on_each_host!(
+    behind_a_shadow_the_next_rule_decides,
+    [ratelimit(json!({ "rules": [
+        { "name": "trial", "shadow": true, "key": [{ "header": "x-client" }], "limits": [{ "rate": "1/hour" }] },
+        { "name": "real", "key": [{ "header": "x-client" }], "limits": [{ "rate": "2/hour" }] }
+    ] }))],
+    |edge| {
+        let asks = get("/a").field("x-client", format!("shadow-{}", edge.host().name()));
+        for status in [200, 200, 429] {
+            let seen = edge.send(&asks, &Origin::text("ok"));
+            assert_eq!(seen.status, status);
+            assert_eq!(seen.text("ratelimit-policy"), "\"real\";q=2;w=3600");
+        }
+    }
+);
+
+on_each_host!(
     a_refused_upload_gets_its_answer,
     [ratelimit(ten())],
     |edge| {

@@ -193,6 +193,47 @@ fn hardened(bootstrap: &mut Value) {
     resources["clusters"][0]["per_connection_buffer_limit_bytes"] = json!(32_768);
 }
 
+/// A head that declares the length, the start of the body with it, and the rest as it is taken.
+fn declared(body: Vec<u8>) -> Streaming {
+    Streaming::start(move |path, stream| {
+        let length = body.len();
+        let fields = "content-type: application/json\r\ncontent-length";
+        let head = format!("HTTP/1.1 200 OK\r\n{fields}: {length}\r\n\r\n");
+        let first: usize = path.trim_start_matches('/').parse().unwrap_or(0);
+        stream.write_all(&[head.as_bytes(), &body[..first]].concat())?;
+        thread::sleep(Duration::from_millis(3));
+        stream.write_all(&body[first..])
+    })
+    .expect("an origin")
+}
+
+#[test]
+fn a_length_that_one_module_takes_away_is_no_reason_to_hold_the_body_in_the_next() {
+    let mut body = Vec::new();
+    Array::of_bytes(MIB / 2)
+        .write(|piece| {
+            body.extend_from_slice(piece);
+            Ok(())
+        })
+        .expect("memory");
+    let want: Value = serde_json::from_slice(&body).expect("JSON");
+    let origin = declared(body);
+    for filters in [two(), two_in_one()] {
+        let edge = start(filters, &origin, hardened);
+        for first in (300..3_000).step_by(300) {
+            let mut client = Client::connect(edge.address).expect("connects");
+            let path = format!("/{first}");
+            let asks = get(&path).field("accept-encoding", "gzip");
+            client.send(&asks, &path).expect("asks");
+            let seen = client.receive(false).expect("a response");
+            assert!(seen.complete, "{first}: {} bytes came", seen.body.len());
+            assert_eq!(seen.text("content-encoding"), "gzip");
+            let got = serde_json::from_reader(flate2::read::GzDecoder::new(&seen.body[..]));
+            assert_eq!(got.ok().as_ref(), Some(&want), "{first}");
+        }
+    }
+}
+
 /// Until nothing moves any more; what the origin wrote until then.
 fn stands_still(written: &AtomicU64) -> u64 {
     let mut last = u64::MAX;

@@ -204,9 +204,12 @@ fn a_declared_length_ends_the_body_once() {
         play.response(&[OK, ("content-length", "4")]),
         Action::Continue
     );
-    assert_eq!(done(), ["remove content-length"]);
+    let declared = "property edgeweir_response_length open";
+    assert_eq!(done(), [declared, "remove content-length"]);
     assert_eq!(play.body("ab", false), (Action::Continue, "AB".to_owned()));
+    done();
     assert_eq!(play.body("cd", false), (Action::Continue, "CD!".to_owned()));
+    assert!(done().contains(&"property edgeweir_response_length whole".to_owned()));
     assert_eq!(play.body("", true).0, Action::Continue);
     assert_eq!(play.told(), ["ab", "cd."]);
 }
@@ -270,6 +273,19 @@ fn a_body_without_a_tail_is_never_paused() {
     host(|host| host.maps.insert(3, owned(&[("x-t", "1")])));
     assert_eq!(play.stream.on_trailers(Side::Response), Action::Continue);
     assert_eq!(play.told(), ["ab", "."]);
+}
+
+#[test]
+fn a_body_whose_length_a_module_before_took_away_is_never_paused() {
+    let (mut play, _) = Play::of("/transform");
+    let is = |value| host(|host| host.shown.insert(b"edgeweir_response_length", value));
+    is("open");
+    play.response(&[OK]);
+    assert_eq!(play.body("ab", false), (Action::Continue, "AB".to_owned()));
+    is("whole");
+    assert_eq!(play.body("cd", false), (Action::Continue, "CD!".to_owned()));
+    assert_eq!(play.stream.on_trailers(Side::Response), Action::Continue);
+    assert_eq!(play.told(), ["ab", "cd."]);
 }
 
 #[test]
@@ -421,6 +437,7 @@ fn a_body_under_a_head_that_was_not_written_goes_on_as_it_came() {
     assert_eq!(
         done(),
         [
+            "property edgeweir_response_length open",
             "remove content-length",
             "remove coded",
             "add coded: no",

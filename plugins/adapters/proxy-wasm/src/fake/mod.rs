@@ -116,6 +116,16 @@ pub mod raw {
         };
         unsafe { give(value.as_bytes(), data, size) }
     }
+    pub unsafe fn proxy_set_property(
+        path: *const u8,
+        path_size: usize,
+        value: *const u8,
+        size: usize,
+    ) -> u32 {
+        called("proxy_set_property");
+        let (path, value) = unsafe { (bytes(path, path_size), bytes(value, size)) };
+        note(format!("property {} {}", text(&path), text(&value)))
+    }
     pub unsafe fn proxy_get_buffer_bytes(
         kind: u32,
         start: usize,
