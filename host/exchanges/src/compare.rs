@@ -200,7 +200,7 @@ pub fn answers(first: &Answer, second: &Answer, ignored: &Ignored) -> Vec<Differ
     }
     let cut = first.cut && second.cut;
     let coded = coding_of(first).is_some() || coding_of(second).is_some();
-    if !first.left_out && !second.left_out && !(cut && coded) {
+    if !(first.left_out || second.left_out || cut && coded) {
         let (mut a, mut b) = (first.whole(), second.whole());
         if cut {
             // How much of a body that breaks off arrives is a matter of time.

@@ -21,9 +21,9 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::sync::{Semaphore, oneshot};
 use wasmtime::{Store, UpdateDeadline, format_err};
+use wasmtime_wasi_http::WasiHttpView as _;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::bindings::{Proxy as Bound, ProxyPre};
-use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
 use crate::body::{Unbroken, copied};
 use crate::component::Loaded;
