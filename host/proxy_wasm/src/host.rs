@@ -166,8 +166,6 @@ impl Host {
 pub(crate) struct CallbackClock {
     pub(crate) started: Instant,
     pub(crate) deadline: Duration,
-    /// The other tasks of this thread were moved away already.
-    pub(crate) yielded: bool,
 }
 
 impl Default for CallbackClock {
@@ -175,7 +173,6 @@ impl Default for CallbackClock {
         Self {
             started: Instant::now(),
             deadline: Duration::from_secs(5),
-            yielded: false,
         }
     }
 }

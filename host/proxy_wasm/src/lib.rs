@@ -10,6 +10,8 @@
 
 mod body;
 mod callout;
+mod checks;
+mod deadline;
 mod exchange;
 mod exports;
 mod fields;
@@ -34,6 +36,7 @@ use bytes::Bytes;
 use edgeweir_host_chain::{Layer, Meter, World};
 use wasmtime::{Engine, Linker, Module, Store};
 
+use crate::deadline::Slow;
 use crate::exports::Abi;
 use crate::host::Host;
 use crate::layer::{Over, ProxyWasm};
@@ -102,7 +105,19 @@ impl Program {
             _ => bail!("it is not Wasm: it does not begin with the bytes 00 61 73 6d"),
         }
         let engine = runtime.engine(limits)?;
-        let module = Module::from_binary(&engine, &bytes)
+        let checked = if runtime.inserts_checks(limits) {
+            // What cannot be read the compiler refuses, and says what is wrong with it.
+            let checked = checks::insert(&bytes);
+            if checked.is_err() {
+                Module::validate(&engine, &bytes)
+                    .map_err(anyhow::Error::from)
+                    .context("it is not valid Wasm")?;
+            }
+            checked?
+        } else {
+            bytes
+        };
+        let module = Module::from_binary(&engine, &checked)
             .map_err(anyhow::Error::from)
             .context("it is not valid Wasm")?;
         let abi = Abi::of(&module)?;
@@ -177,6 +192,7 @@ fn prepare(
         meter,
         runtime: Arc::clone(runtime),
         metrics: Metrics::default(),
+        slow: Slow::default(),
         client: runtime.client(),
         world,
         calls,

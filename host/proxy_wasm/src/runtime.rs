@@ -1,4 +1,4 @@
-//! What all plugins of a process share: engines, the cache of compiled modules, the epoch ticker, shared data.
+//! What all plugins of a process share: engines, the cache of compiled modules, the watchdog of deadlines, shared data.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,11 +10,12 @@ use edgeweir_host_chain::lock;
 use wasmtime::{Cache, CacheConfig, Config, Engine};
 
 use crate::callout::Client;
+use crate::deadline::Watchdog;
 use crate::plugin::Limits;
 use crate::shared::Shared;
 
-/// How often the epoch advances: the grain of every deadline.
-pub(crate) const TICK: Duration = Duration::from_millis(5);
+/// How often deadlines are looked at: the grain of each.
+const TICK: Duration = Duration::from_millis(5);
 
 /// Settings of a [`Runtime`].
 #[derive(Clone, Debug, Default)]
@@ -28,20 +29,21 @@ pub struct RuntimeOptions {
     pub cpu_time: bool,
 }
 
-/// One per process: the engine with its ticker, the cache of compiled modules, shared data and queues.
+/// One per process: engines, the thread that ends what is late, the cache of compiled modules, shared data and queues.
 pub struct Runtime {
     options: RuntimeOptions,
     cache: Option<Cache>,
-    /// By what belongs to an engine: the size of stacks, and whether deadlines are checked.
+    /// By what belongs to an engine: the size of stacks, and whether there are deadlines.
     engines: Arc<Mutex<BTreeMap<(usize, bool), Engine>>>,
+    watchdog: Arc<Watchdog>,
     pub(crate) shared: Shared,
     client: OnceLock<Client>,
-    /// Keeps the ticker of the engines.
+    /// Keeps the thread that ends what is late.
     _parent: Option<Arc<Runtime>>,
 }
 
 impl Runtime {
-    /// Starts a runtime; its ticker thread ends with it. Fails if the cache folder cannot be made.
+    /// Starts a runtime; its thread ends with it. Fails if the cache folder cannot be made.
     pub fn new(options: RuntimeOptions) -> anyhow::Result<Arc<Runtime>> {
         let cache = match &options.cache_dir {
             Some(folder) => {
@@ -65,15 +67,16 @@ impl Runtime {
             options,
             cache,
             engines: Arc::default(),
+            watchdog: Arc::default(),
             shared: Shared::default(),
             client: OnceLock::new(),
             _parent: None,
         });
         let ticking = Arc::downgrade(&runtime);
         std::thread::Builder::new()
-            .name("epoch".into())
+            .name("deadlines".into())
             .spawn(move || tick(&ticking))
-            .context("the epoch thread")?;
+            .context("the thread for deadlines")?;
         Ok(runtime)
     }
 
@@ -83,6 +86,7 @@ impl Runtime {
             options: self.options.clone(),
             cache: self.cache.clone(),
             engines: Arc::clone(&self.engines),
+            watchdog: Arc::clone(&self.watchdog),
             shared: Shared::default(),
             client: OnceLock::new(),
             _parent: Some(Arc::clone(self)),
@@ -113,6 +117,17 @@ impl Runtime {
         self.options.cpu_time
     }
 
+    /// What ends callbacks that are late.
+    pub(crate) fn watchdog(&self) -> &Watchdog {
+        &self.watchdog
+    }
+
+    /// Whether a module with these limits has checks put into it. Where fuel is counted they would count: there an engine
+    /// with epochs does the same at a price that does not matter beside that of fuel.
+    pub(crate) fn inserts_checks(&self, limits: &Limits) -> bool {
+        !limits.deadline.is_zero() && !self.options.fuel
+    }
+
     /// The client of all callouts; the first call must be inside a tokio runtime.
     pub(crate) fn client(&self) -> Client {
         self.client.get_or_init(Client::new).clone()
@@ -126,7 +141,9 @@ impl Runtime {
             return Ok(engine.clone());
         }
         let mut config = Config::new();
-        config.epoch_interruption(has_deadlines);
+        config.epoch_interruption(has_deadlines && self.options.fuel);
+        // For the checks alone: a module that shares memory itself is refused.
+        config.shared_memory(self.inserts_checks(limits));
         config.consume_fuel(self.options.fuel);
         config.max_wasm_stack(stack_bytes);
         // `max_wasm_stack` must not be beyond it, though no call here is asynchronous.
@@ -146,6 +163,7 @@ fn tick(runtime: &Weak<Runtime>) {
         let Some(runtime) = runtime.upgrade() else {
             return;
         };
+        runtime.watchdog.look();
         for engine in lock(&runtime.engines).values() {
             engine.increment_epoch();
         }

@@ -6,20 +6,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use edgeweir_host_chain::thread_cpu;
-use wasmtime::{InstancePre, Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
+use wasmtime::{
+    InstancePre, Store, TypedFunc, UpdateDeadline, WasmBacktrace, WasmParams, WasmResults,
+};
 
+use crate::checks;
+use crate::deadline::Watch;
 use crate::exports::{Called, Exports, OnHeaders, typed};
 use crate::host::{CallbackClock, Host, ROOT};
 use crate::imports::ProcExit;
 use crate::plugin::Common;
-use crate::runtime::TICK;
 use crate::stream::{Direction, Phase, Stream};
 use crate::worker::Worker;
 
 /// What the start of a plugin may take at least: tables are built then.
 const START_DEADLINE: Duration = Duration::from_secs(5);
-/// From here on a callback's thread gives its other tasks away.
-const PATIENCE: Duration = Duration::from_millis(10);
 /// Streams that wait for `proxy_done`; beyond it they are not waited for.
 const LINGERING: usize = 1_000;
 
@@ -45,6 +46,8 @@ pub(crate) enum Action {
 pub(crate) struct Vm {
     pub(crate) store: Store<Host>,
     pub(crate) exports: Exports,
+    /// None without a deadline, and where epochs hold callbacks to it.
+    watch: Option<Arc<Watch>>,
     fuel: bool,
     cpu_time: bool,
     legacy: bool,
@@ -63,13 +66,15 @@ impl Vm {
         let host = Host::new(Arc::clone(common), worker, generation);
         let mut store = Store::new(pre.module().engine(), host);
         store.limiter(|host| &mut host.limiter);
-        store.epoch_deadline_callback(|mut context| pass_time(context.data_mut()));
+        store.epoch_deadline_callback(|context| pass_time(context.data()));
         let fuel = common.runtime.fuel();
         arm(&mut store, fuel, START_DEADLINE);
         let instance = pre
             .instantiate(&mut store)
             .map_err(anyhow::Error::from)
             .context("it cannot be instantiated")?;
+        let grows = instance.get_shared_memory(&mut store, checks::MEMORY);
+        let watch = grows.map(|grows| common.runtime.watchdog().watch(grows));
         store.data_mut().memory = instance.get_memory(&mut store, "memory");
         if store.data().memory.is_none() {
             bail!("it exports no memory");
@@ -80,6 +85,7 @@ impl Vm {
         };
         store.data_mut().allocate = allocate;
         let exports = Exports::of(&instance, &mut store)?;
+        let begin = typed::<(), ()>(&instance, &mut store, checks::START)?;
         let initialize = typed::<(), ()>(&instance, &mut store, "_initialize")?;
         let start = typed::<(), ()>(&instance, &mut store, "_start")?;
         let main = Main::of(&instance, &mut store);
@@ -88,11 +94,14 @@ impl Vm {
             cpu_time,
             store,
             exports,
+            watch,
             fuel,
             legacy,
             lingering: 0,
         };
-        vm.boot(initialize, start, main)
+        let begun = vm.call_for("start", begin.as_ref(), ROOT, (), START_DEADLINE);
+        vm.say(begun.map(drop))
+            .and_then(|()| vm.boot(initialize, start, main))
             .inspect_err(|_| vm.store.data_mut().flush())?;
         common
             .meter
@@ -222,7 +231,13 @@ impl Vm {
         arm(&mut self.store, self.fuel, deadline);
         let started = self.store.data().clock.started;
         let cpu = self.cpu_time.then(thread_cpu);
-        let result = callback.call(&mut self.store, params);
+        if let Some(watch) = &self.watch {
+            watch.begin(deadline);
+        }
+        let store = &mut self.store;
+        let common = Arc::clone(&store.data().common);
+        let result = common.slow.run(name, || callback.call(&mut *store, params));
+        let stopped = self.watch.as_ref().is_some_and(|watch| watch.end());
         let cpu = cpu.map(|before| thread_cpu().saturating_sub(before));
         let fuel = if self.fuel {
             u64::MAX - self.store.get_fuel().unwrap_or(u64::MAX)
@@ -231,9 +246,23 @@ impl Vm {
         };
         let host = self.store.data_mut();
         let meter = &host.common.meter;
-        meter.call(name, started.elapsed(), fuel);
+        let took = started.elapsed();
+        meter.call(name, took, fuel);
+        common.slow.note(name, took);
         if let Some(spent) = cpu {
             meter.cpu(name, spent);
+        }
+        if stopped {
+            // Where it was, if the check of its deadline found it.
+            let place = result.err();
+            let place = place
+                .as_ref()
+                .and_then(|error| error.downcast_ref::<WasmBacktrace>());
+            let place = place.map(|place| format!("\n{place}")).unwrap_or_default();
+            return Err(Trapped {
+                callback: name,
+                message: format!("{}{place}", late(deadline)),
+            });
         }
         match result {
             Ok(result) => Ok(Some(result)),
@@ -465,7 +494,6 @@ fn arm(store: &mut Store<Host>, fuel: bool, deadline: Duration) {
     store.data_mut().clock = CallbackClock {
         started: Instant::now(),
         deadline,
-        yielded: false,
     };
     store.set_epoch_deadline(1);
     if fuel {
@@ -474,30 +502,15 @@ fn arm(store: &mut Store<Host>, fuel: bool, deadline: Duration) {
     }
 }
 
-/// Called at every tick of the epoch while Wasm runs.
-fn pass_time(host: &mut Host) -> wasmtime::Result<UpdateDeadline> {
-    let spent = host.clock.started.elapsed();
-    if spent >= host.clock.deadline {
-        let deadline = host.clock.deadline;
-        return Err(wasmtime::format_err!(
-            "the callback's deadline of {deadline:?} is over"
-        ));
-    }
-    if spent >= PATIENCE && !host.clock.yielded {
-        host.clock.yielded = true;
-        step_aside();
+/// Called at every tick of the epoch while Wasm runs, where there are epochs.
+fn pass_time(host: &Host) -> wasmtime::Result<UpdateDeadline> {
+    let deadline = host.clock.deadline;
+    if host.clock.started.elapsed() >= deadline {
+        return Err(wasmtime::format_err!("{}", late(deadline)));
     }
     Ok(UpdateDeadline::Continue(1))
 }
 
-/// Gives the tasks that wait for this thread to another one, so that a callback that spins holds up nobody else. Only
-/// slow callbacks pay for it: handing over costs more than most callbacks take.
-fn step_aside() {
-    use tokio::runtime::{Handle, RuntimeFlavor};
-    let many = Handle::try_current()
-        .is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
-    if many {
-        // The thread that takes over needs a moment to do so; after it this one keeps only its present task.
-        tokio::task::block_in_place(|| std::thread::sleep(TICK / 10));
-    }
+fn late(deadline: Duration) -> String {
+    format!("the callback's deadline of {deadline:?} is over")
 }

@@ -15,6 +15,11 @@ fn misbehaving(bad: &str) -> String {
         r#"(func $bad {bad})
            (func $recurse (param i32) (result i32)
              (i32.add (i32.const 1) (call $recurse (i32.add (local.get 0) (i32.const 1)))))
+           (func $twice (param $deep i32) (result i32)
+             (if (result i32) (local.get $deep)
+               (then (i32.add (call $twice (i32.sub (local.get $deep) (i32.const 1)))
+                              (call $twice (i32.sub (local.get $deep) (i32.const 1)))))
+               (else (i32.const 1))))
            (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
              (if (i32.eqz (call $get (i32.const 0) (i32.const 0) (i32.const 3) (i32.const 100) (i32.const 104)))
                (then (call $bad)))
@@ -30,6 +35,11 @@ async fn what_traps_costs_one_request() {
         ("unreachable", "unreachable", "unreachable"),
         ("recursion", "(drop (call $recurse (i32.const 0)))", "stack"),
         ("endless loop", "(loop $on (br $on))", "deadline"),
+        (
+            "calls without end",
+            "(drop (call $twice (i32.const 60)))",
+            "deadline",
+        ),
         (
             "memory",
             "(loop $on (br_if $on (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable",
@@ -191,7 +201,7 @@ async fn without_a_deadline_a_callback_has_all_the_time_it_takes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_spinning_callback_holds_up_nobody_else() {
+async fn a_callback_known_to_spin_holds_up_nobody_else() {
     let edge = Edge::new(
         misbehaving("(loop $on (br $on))"),
         Origin::text(""),
@@ -200,6 +210,8 @@ async fn a_spinning_callback_holds_up_nobody_else() {
         },
     );
     let edge = edge.await;
+    // The first time nobody knows.
+    assert_eq!(edge.get("/", &[("bad", "1")]).await.status, 500);
     let spinning = tokio::spawn(async move { edge.get("/", &[("bad", "1")]).await.status });
     let beats = tokio::spawn(async {
         let mut longest = Duration::ZERO;
@@ -458,6 +470,16 @@ async fn what_cannot_be_loaded_says_why() {
         ),
         ("refused", refusing.into_bytes(), vec!["guest.wasm", "proxy_on_configure", "unknown field `levle`"]),
         ("trap at start", trapping.into_bytes(), vec!["proxy_on_vm_start", "unreachable"]),
+        (
+            "a start function that spins",
+            guest("(func $spin (loop (br 0))) (start $spin)").into_bytes(),
+            vec!["trapped in start", "deadline of 5s"],
+        ),
+        (
+            "memory between threads",
+            guest("(memory 1 1 shared)").into_bytes(),
+            vec!["shares memory between threads"],
+        ),
     ] {
         let error = Edge::try_new(&module, Origin::text(""), |_| {}).await.err().unwrap_or_else(|| panic!("{name}"));
         let error = format!("{error:#}");

@@ -144,6 +144,15 @@ async fn each_sdks_shape_starts_as_its_runtime_wants() {
             "01",
         ),
         (
+            "AssemblyScript, with a start function",
+            assembly_script,
+            "malloc",
+            "proxy_abi_version_0_2_0",
+            r#"(func $begin (call $count (i32.const 4))) (start $begin)
+               (func (export "_start") (call $count (i32.const 1)))"#.to_owned(),
+            "41",
+        ),
+        (
             "Rust, a reactor",
             WASI,
             "proxy_on_memory_allocate",
