@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use edgeweir_host_chain::{Body, Error, Meter};
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderMap};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 
@@ -22,11 +22,15 @@ use crate::worker::Gone;
 
 type Item = Result<Frame<Bytes>, Error>;
 
+const MISLABELLED: &str = "the plugin changed a body's length and left its content-length";
+
 /// Why a plugin ended a body before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// It paused for longer than there is room.
     TooLarge,
+    /// It made the body another length than its head declares.
+    Mislabelled,
     /// Its machine trapped.
     Trapped,
     /// It answered, or reset the exchange.
@@ -111,9 +115,10 @@ impl Pump {
         matches!(self.ready.front(), Some(Err(_)))
     }
 
-    /// Makes the head true to the body where it declares a length: the head waits for the plugin's answer to the first
-    /// chunk, which for a buffering plugin is the whole body.
-    pub(crate) async fn prime(&mut self, headers: &mut HeaderMap) {
+    /// Sees that the head is true to the body where it declares a length: the head waits for the plugin's answer to the first
+    /// chunk, which for a buffering plugin is the whole body. A plugin that changes a body's length takes the field away or sets
+    /// it, since Envoy sends the one it left.
+    pub(crate) async fn prime(&mut self, headers: &HeaderMap) {
         let declared = headers
             .get(CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -130,13 +135,11 @@ impl Pump {
             .filter_map(|frame| frame.data_ref())
             .map(Bytes::len)
             .sum::<usize>();
-        if self.ready.iter().any(Result::is_err) || !self.rewritten {
-            self.declared = declared;
-        } else if self.over {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(waiting));
-            self.declared = Some(waiting as u64);
-        } else {
-            headers.remove(CONTENT_LENGTH);
+        self.declared = declared;
+        let whole = self.over && self.ready.iter().all(Result::is_ok);
+        if whole && self.rewritten && declared != Some(waiting as u64) {
+            self.mislabelled(waiting as u64);
+            self.fail(Failure::Mislabelled, MISLABELLED.into());
         }
     }
 
@@ -147,7 +150,7 @@ impl Pump {
                 return Some(self.account(item));
             }
             if self.over {
-                return None;
+                return self.missing();
             }
             self.advance().await;
         }
@@ -161,15 +164,33 @@ impl Pump {
             return item;
         };
         self.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
-        let short = self.over && self.ready.is_empty() && self.sent < declared;
-        if self.sent > declared || short {
+        if self.sent > declared {
+            self.mislabelled(self.sent);
             self.over = true;
+            self.declared = None;
             self.ready.clear();
-            return Err(
-                "the plugin changed a body's length after its content-length was sent".into(),
-            );
+            return Err(MISLABELLED.into());
         }
         item
+    }
+
+    /// At the end: an error if less came than was declared.
+    fn missing(&mut self) -> Option<Item> {
+        let declared = self.declared?;
+        if !self.rewritten || self.sent == declared {
+            return None;
+        }
+        self.mislabelled(self.sent);
+        self.declared = None;
+        Some(Err(MISLABELLED.into()))
+    }
+
+    fn mislabelled(&self, bytes: u64) {
+        let declared = self.declared.unwrap_or_default();
+        tracing::error!(
+            plugin = %self.common.name,
+            "{MISLABELLED}: {declared} are declared, and it made them {bytes} or more. It has to remove content-length: Envoy sends both as they are",
+        );
     }
 
     async fn advance(&mut self) {
@@ -326,6 +347,11 @@ impl Pump {
                 if self.direction == Direction::Request {
                     self.refuse().await;
                 }
+                let most = self.common.limits.body_buffer_bytes;
+                tracing::error!(
+                    plugin = %self.common.name,
+                    "it holds back a body beyond the buffer's {most} bytes",
+                );
                 self.fail(
                     Failure::TooLarge,
                     "the plugin holds back more of the body than there is room for".into(),

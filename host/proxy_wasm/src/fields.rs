@@ -244,8 +244,17 @@ impl Fields {
         Ok(())
     }
 
-    /// Replaces every line. Pseudo headers that are not among the pairs keep their value. All or nothing.
+    /// Replaces every line. Pseudo headers have to be among the pairs: without them Envoy finds no route for what is left.
+    /// All or nothing.
     pub(crate) fn set_all(&mut self, pairs: &[(&[u8], &[u8])], bound: Bound) -> Result<(), Status> {
+        let lacks = |name: &str| {
+            pairs
+                .iter()
+                .all(|(given, _)| self.pseudo_name(given) != Some(name))
+        };
+        if self.pseudo.iter().any(|(name, _)| lacks(name)) {
+            return Err(Status::BadArgument);
+        }
         let mut next = Self {
             pseudo: self.pseudo.clone(),
             lines: HeaderMap::with_capacity(pairs.len()),
@@ -363,6 +372,23 @@ mod tests {
         fields.apply_to_request(&mut head);
         assert_eq!(head.uri, "/z");
         assert_eq!(head.headers["host"], "other");
+    }
+
+    #[test]
+    fn a_whole_head_has_its_pseudo_fields() {
+        let mut fields = Fields::of_request(&parts("/x", Some("h")));
+        let mut pairs: Vec<(&[u8], &[u8])> = vec![
+            (b":path", b"/y"),
+            (b":method", b"GET"),
+            (b":scheme", b"http"),
+            (b"b", b"3"),
+        ];
+        assert_eq!(fields.set_all(&pairs, BOUND), Err(Status::BadArgument));
+        assert_eq!(fields.get(b"a").unwrap().as_ref(), b"1");
+        pairs.push((b"host", b"other"));
+        assert_eq!(fields.set_all(&pairs, BOUND), Ok(()));
+        assert_eq!(fields.get(b":authority").unwrap().as_ref(), b"other");
+        assert_eq!((fields.get(b"a"), fields.len()), (None, 5));
     }
 
     #[test]

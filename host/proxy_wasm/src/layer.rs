@@ -242,7 +242,7 @@ impl ProxyWasm {
         let body = match pump {
             Err(body) => body,
             Ok(mut pump) => {
-                pump.prime(&mut parts.headers).await;
+                pump.prime(&parts.headers).await;
                 if let Some(failure) = pump.failure {
                     return self.failed(ending, asked, failure).await;
                 }
@@ -296,7 +296,7 @@ impl ProxyWasm {
         failure: Failure,
     ) -> Result<Response, Error> {
         match failure {
-            Failure::Trapped => Ok(self.failure(asked.head)),
+            Failure::Trapped | Failure::Mislabelled => Ok(self.failure(asked.head)),
             Failure::Decided | Failure::TooLarge => {
                 let outcome = ending.0.verdict().await;
                 self.decided(ending, asked, outcome).await
@@ -375,7 +375,7 @@ impl ProxyWasm {
                         Outcome::Go => Outcome::Close,
                         decided => decided,
                     },
-                    Some(Failure::Trapped | Failure::TooLarge) => {
+                    Some(Failure::Trapped | Failure::TooLarge | Failure::Mislabelled) => {
                         return Ok(self.failure(asked.head));
                     }
                 };
@@ -436,14 +436,16 @@ impl ProxyWasm {
                 return Ok(Response::from_parts(parts, body));
             }
         };
-        pump.prime(&mut parts.headers).await;
+        pump.prime(&parts.headers).await;
         match pump.failure {
             None => Ok(Response::from_parts(
                 parts,
                 PumpBody::response(pump, ending).boxed_unsync(),
             )),
             Some(Failure::Decided) => Err(closed()),
-            Some(Failure::Trapped | Failure::TooLarge) => Ok(self.failure(asked.head)),
+            Some(Failure::Trapped | Failure::TooLarge | Failure::Mislabelled) => {
+                Ok(self.failure(asked.head))
+            }
         }
     }
 

@@ -69,11 +69,18 @@ fn buffering(prefix: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_buffered_body_that_changed_has_its_length_set() {
+async fn a_body_of_another_length_than_declared_is_a_failure() {
+    // Envoy sends 12 bytes under a length of 6.
     let edge = Edge::new(buffering("edge: "), Origin::text("origin"), |_| {}).await;
     let got = edge.get("/", &[]).await;
-    assert_eq!(got.body, "edge: origin");
-    assert_eq!(got.all("content-length"), ["12"]);
+    assert_eq!((got.status, edge.meter().traps), (500, 0));
+    assert!(!got.body.contains("origin"), "{got:?}");
+    let same = Edge::new(buffering(""), Origin::text("origin"), |_| {}).await;
+    let got = same.get("/", &[]).await;
+    assert_eq!(
+        (got.body.as_str(), got.all("content-length")),
+        ("origin", vec!["6"])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,22 +107,25 @@ async fn a_stream_is_rewritten_chunk_by_chunk() {
         Origin::answering(|_| async { Ok(Response::new(chunks(&["one", "two", "three"], None))) });
     let edge = Edge::new(&text, origin, |_| {}).await;
     assert_eq!(edge.get("/", &[]).await.body, "x,x,x,");
-    // Where a length was declared it goes, for more may follow than the first chunk.
-    let origin = Origin::answering(|_| async {
-        let mut response = Response::new(chunks(&["one", "two"], None));
-        response.headers_mut().insert("content-length", 6.into());
-        Ok(response)
-    });
-    let edge = Edge::new(&text, origin, |_| {}).await;
-    let got = edge.get("/", &[]).await;
-    assert_eq!(
-        (got.body.as_str(), got.all("content-length").len()),
-        ("x,x,", 0)
-    );
+    // Where a length is declared it is held to.
+    for (declared, whole) in [(4, true), (6, false)] {
+        let origin = Origin::answering(move |_| async move {
+            let mut response = Response::new(chunks(&["one", "two"], None));
+            response
+                .headers_mut()
+                .insert("content-length", declared.into());
+            Ok(response)
+        });
+        let edge = Edge::new(&text, origin, |_| {}).await;
+        let request = http::Request::get("/").body(edgeweir_host_chain::empty());
+        let response = edge.send(request.unwrap()).await.unwrap();
+        let got = response.into_body().collect().await;
+        assert_eq!(got.is_ok(), whole, "{declared}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_body_is_rewritten_and_its_length_set() {
+async fn a_request_body_is_rewritten_if_its_length_goes() {
     let text = guest(&format!(
         r#"(func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
              (if (i32.eqz (local.get 2)) (then (return (i32.const 1))))
@@ -124,14 +134,23 @@ async fn a_request_body_is_rewritten_and_its_length_set() {
            {}"#,
         data(0, "!!!"),
     ));
-    let edge = Edge::new(&text, Origin::text(""), |_| {}).await;
-    let request = http::Request::post("/")
-        .header("content-length", "5")
-        .body(full("hello"))
-        .unwrap();
-    let got = seen(edge.send(request).await.unwrap()).await;
-    assert_eq!(got.all("x-body"), ["hello!!!"]);
-    assert!(got.all("x-seen").contains(&"content-length=8"), "{got:?}");
+    let without = format!(
+        r#"{} (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+             (call $ok (call $remove (i32.const 0) (i32.const 32) (i32.const 14))) (i32.const 0)) {})"#,
+        text.trim_end().strip_suffix(')').unwrap(),
+        data(32, "content-length"),
+    );
+    for (module, status) in [(&text, 500), (&without, 200)] {
+        let edge = Edge::new(module, Origin::text(""), |_| {}).await;
+        let request = http::Request::post("/")
+            .header("content-length", "5")
+            .body(full("hello"))
+            .unwrap();
+        let got = seen(edge.send(request).await.unwrap()).await;
+        assert_eq!(got.status, status);
+        let reached = got.all("x-body");
+        assert_eq!(reached.contains(&"hello!!!"), status == 200, "{got:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

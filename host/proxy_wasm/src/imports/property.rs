@@ -7,7 +7,7 @@ use super::log::nanos;
 use crate::fields::Fields;
 use crate::host::{Guest, Host, copy, give, view, view2};
 use crate::status::{Reply, Status};
-use crate::stream::Stream;
+use crate::stream::{Phase, Stream};
 
 /// Properties the plugins of one exchange may set.
 const SET: usize = 64;
@@ -82,7 +82,6 @@ fn find(host: &Host, path: &[u8]) -> Option<Vec<u8>> {
         (b"connection", b"id") | (b"connection_id", b"") => number(connection(stream)?),
         (b"connection", b"mtls") => Some(vec![0]),
         (b"xds", name) => routed(stream, name),
-        (b"cluster_name" | b"route_name", b"") => routed(stream, first),
         _ => None,
     }
 }
@@ -123,7 +122,8 @@ fn request(stream: &Stream, name: &[u8]) -> Option<Vec<u8>> {
         b"useragent" => header(seen()?, b"user-agent"),
         b"protocol" => Some(protocol(stream.origin.version).as_bytes().to_vec()),
         b"time" => number(nanos(stream.origin.started_at)),
-        b"duration" => {
+        // Known once the request is over.
+        b"duration" if stream.phase == Phase::Log => {
             number(u64::try_from(stream.origin.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
         }
         b"size" => number(stream.request.seen),
