@@ -140,20 +140,20 @@ impl Artifact {
 
     /// The largest the finished file may be, in bytes. Compress carries the tables of brotli, both ways; what names the field
     /// of a refused configuration takes 75 KB of the limiter, whose rules have the most kinds of values, its schema 13, and SHA-256 of long values 20; a
-    /// component may have 300 KB of bindings and of the standard library's imports more than a module, one for Spin another 100 KB for its stores.
+    /// component may have 150 KB of bindings and of the standard library's imports more than a module, one for Spin another 170 KB for its stores.
     pub fn bound(&self) -> u64 {
         let module = match self.name {
-            SLIM if self.flavour == Flavour::Slim => 800_000,
-            "compress" => 2_000_000,
-            "edge" => 3_000_000,
-            "cache" => 900_000,
-            "ratelimit" => 560_000,
-            _ => 500_000,
+            SLIM if self.flavour == Flavour::Slim => 600_000,
+            "compress" => 1_500_000,
+            "edge" => 2_500_000,
+            "cache" => 850_000,
+            "ratelimit" => 520_000,
+            _ => 450_000,
         };
         match self.kind {
             Kind::ProxyWasm => module,
-            Kind::WasiHttp => module + 300_000,
-            Kind::Spin => module + 400_000,
+            Kind::WasiHttp => module + 150_000,
+            Kind::Spin => module + 320_000,
         }
     }
 }
@@ -212,6 +212,6 @@ mod tests {
             "compress.wasi-http.slim.wasm",
         ];
         assert_eq!(names, want);
-        assert_eq!(files.first().map(Artifact::bound), Some(800_000));
+        assert_eq!(files.first().map(Artifact::bound), Some(600_000));
     }
 }

@@ -26,6 +26,9 @@ Examples:
 #[derive(Subcommand)]
 enum Command {
     /// Compile the filters to WebAssembly, into target/edge/.
+    ///
+    /// After that, what the codecs have for settings that the filters don't offer is taken out, and brotli's largest table is
+    /// replaced by a computation. Nothing but the Rust toolchain is needed for it; what is left codes the same, byte for byte.
     Build {
         /// Filters to build: cache, compress, minify, ratelimit, edge, gateway; all when none is named.
         names: Vec<String>,

@@ -97,6 +97,18 @@ pub fn unsigned(out: &mut Vec<u8>, mut value: usize) {
     }
 }
 
+/// The same of a number that may be negative.
+pub fn signed(out: &mut Vec<u8>, mut value: i32) {
+    loop {
+        let byte = (value & 0x7f) as u8;
+        value >>= 7;
+        if (value == 0 && byte & 0x40 == 0) || (value == -1 && byte & 0x40 != 0) {
+            return out.push(byte);
+        }
+        out.push(byte | 0x80);
+    }
+}
+
 fn read_unsigned(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let mut value = 0usize;
     for (at, byte) in bytes.iter().enumerate().take(5) {
@@ -116,6 +128,23 @@ mod tests {
     fn features_have_the_form_of_the_tool_conventions() {
         assert_eq!(features(&["simd128"]), b"\x01+\x07simd128");
         assert_eq!(features(&[]), b"\0");
+    }
+
+    #[test]
+    fn signed_numbers_are_as_short_as_can_be() {
+        for (number, want) in [
+            (0, &[0][..]),
+            (63, &[0x3f]),
+            (64, &[0xc0, 0]),
+            (-64, &[0x40]),
+            (-65, &[0xbf, 0x7f]),
+            (1 << 20, &[0x80, 0x80, 0xc0, 0]),
+            (i32::MIN, &[0x80, 0x80, 0x80, 0x80, 0x78]),
+        ] {
+            let mut out = Vec::new();
+            signed(&mut out, number);
+            assert_eq!(out, want, "{number}");
+        }
     }
 
     #[test]

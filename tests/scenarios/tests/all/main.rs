@@ -18,6 +18,7 @@ mod collapsing;
 mod compress;
 mod compress_decode;
 mod compress_policy;
+mod compress_same;
 mod configuration;
 mod connections;
 mod envoy_files;
