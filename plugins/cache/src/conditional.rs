@@ -96,9 +96,13 @@ pub fn is_about(not_modified: &Fields, stored: &Stored) -> bool {
     }
 }
 
-/// Whether a response to HEAD says that the stored GET is still right. RFC 9111 §4.3.5: validators and length, where
-/// given, must be the stored ones.
-pub fn agrees_with(head: &ResponseHead, stored: &Stored) -> bool {
+/// Whether a response to HEAD says that the stored GET is still right; `None` when it has nothing to tell by. RFC 9111 §4.3.5:
+/// validators and length, where given, must be the stored ones.
+pub fn agrees_with(head: &ResponseHead, stored: &Stored) -> Option<bool> {
+    let told = ["etag", "last-modified", "content-length"];
+    if head.status == stored.status && !told.iter().any(|name| head.fields.has(name)) {
+        return None;
+    }
     let same = |name: &str| match head.fields.get(name) {
         Some(new) => stored.fields.get(name) == Some(new),
         None => true,
@@ -106,7 +110,7 @@ pub fn agrees_with(head: &ResponseHead, stored: &Stored) -> bool {
     let length = head
         .content_length()
         .is_none_or(|length| usize::try_from(length) == Ok(stored.body.len()));
-    head.status == stored.status && same("etag") && same("last-modified") && length
+    Some(head.status == stored.status && same("etag") && same("last-modified") && length)
 }
 
 /// The stored fields brought up to date: each field that the new message has replaces all stored lines of it.

@@ -58,6 +58,10 @@ pub struct Config {
     /// In a wasi:http component without a store it is the instance's memory, at most 64 MiB.
     #[schemars(range(min = 1048576, max = 1073741824))]
     pub l2_bytes: Option<u64>,
+    /// The longest a response stays in that store, in seconds. 1 to 31536000 (a year). Default 31536000: as long as it may be
+    /// of use. What an instance keeps of its own is not concerned.
+    #[schemars(range(min = 1, max = 31536000))]
+    pub l2_seconds: u64,
     /// Use the store that the edge's workers or instances share. Default true. Without it each of them has a cache of
     /// its own, and an invalidation reaches only the one that saw it.
     pub shared: bool,
@@ -180,6 +184,7 @@ impl Default for Config {
             l1_seconds: 300,
             l1_promote_hits: 1,
             l2_bytes: None,
+            l2_seconds: 31_536_000,
             shared: true,
             l3: None,
             targets: vec!["CDN-Cache-Control".to_owned()],
@@ -231,6 +236,8 @@ pub struct Settings {
     pub promote: u32,
     /// Bytes of the shared store.
     pub l2_bytes: usize,
+    /// The longest a response is there.
+    pub l2_residence: Duration,
     /// Whether the shared store is used.
     pub shared: bool,
     /// The third tier.
@@ -345,6 +352,8 @@ impl TryFrom<Config> for Settings {
                 1 << 20,
                 1 << 30,
             )?,
+            l2_residence: bounded("l2_seconds", config.l2_seconds, 1, 31_536_000)
+                .map(Duration::from_secs)?,
             shared: config.shared,
             l3: config.l3.map(L3::try_from).transpose()?,
             targets: targets(config.targets)?,
@@ -605,6 +614,21 @@ mod tests {
                 "residence",
                 r#"{"l1_seconds": 0}"#,
                 &["l1_seconds", "0", "86400"],
+            ),
+            (
+                "the shared store's",
+                r#"{"l2_seconds": 31536001}"#,
+                &["l2_seconds", "31536001", "31536000"],
+            ),
+            (
+                "the third tier's",
+                r#"{"l3": {"to": "store", "seconds": 0}}"#,
+                &["l3.seconds", "0", "31536000"],
+            ),
+            (
+                "a pause",
+                r#"{"background": {"retry_seconds": 3601}}"#,
+                &["background.retry_seconds", "3601", "3600"],
             ),
             (
                 "capture",

@@ -2,12 +2,14 @@
 
 use std::mem;
 use std::rc::Rc;
+use std::time::Duration;
 
 use edgeweir_filter::{Answer, Body, Cx, Exchange, Reply, RequestHead, ResponseHead, Step, Way};
 
 use crate::admin;
 use crate::check::Checking;
 use crate::fill::{Capture, Filling};
+use crate::flights::Ended;
 use crate::freshness::format_date;
 use crate::invalidate::{self, Method, Updates};
 use crate::key::{Key, Target};
@@ -256,6 +258,19 @@ impl Exchange for CacheExchange {
     fn sent(&mut self, way: &Way) {
         if let Some(key) = self.way {
             self.core.ways.borrow_mut().learn(key, way);
+        }
+    }
+
+    fn redirected(&mut self) {
+        // There is never a response to wait for.
+        if let State::Sent(sent) = &self.state {
+            let seconds = u64::from(self.core.settings.uncacheable);
+            let mut known = self.core.uncacheable.borrow_mut();
+            let (key, ttl) = (sent.lookup.remembered_as(), Duration::from_secs(seconds));
+            known.remember(&key, sent.requested, ttl);
+            if let Some(lead) = &sent.lead {
+                lead.ends(Ended::Unstorable);
+            }
         }
     }
 }

@@ -71,6 +71,8 @@ impl CacheExchange {
         if let (true, Some(lead)) = (is_error(head), &sent.lead) {
             let reached = !head.unreached;
             lead.ends(Ended::Failed { reached });
+            // Whoever may have it stale has it so, without asking each for itself.
+            self.core.hold_off(&sent.lookup.flight(), cx.now);
         }
         if let Some((stored, place)) = &sent.selected {
             if sent.validates && head.status == 304 {
@@ -406,8 +408,9 @@ impl CacheExchange {
         cx: &mut Cx<'_>,
     ) {
         let updated = match conditional::agrees_with(head, old) {
-            true => self.core.freshened(lookup, old, times, head),
-            false => Err(Refused::Invalidated),
+            Some(true) => self.core.freshened(lookup, old, times, head),
+            Some(false) => Err(Refused::Invalidated),
+            None => return,
         };
         match updated.map(|(stored, until)| Some((stored.encode()?, stored, until))) {
             Ok(Some((encoded, stored, until))) => {

@@ -18,6 +18,7 @@ use crate::news::{Due, Hear};
 use crate::standing::Standing;
 use crate::store::{Core, Place, remaining};
 use crate::stored::Stored;
+use crate::tiers::Tier;
 
 /// How often news that others hear are waited for before one write is judged by what is known.
 const WAITS: u8 = 3;
@@ -38,6 +39,8 @@ pub(crate) struct Keep {
     /// When it was written.
     written: Option<Timestamp>,
     waits: u8,
+    /// Bytes of the response, until the answer to its write.
+    size: usize,
 }
 
 enum Stage {
@@ -70,6 +73,7 @@ impl Keep {
             puts: VecDeque::new(),
             written: None,
             waits: 0,
+            size: 0,
         }
     }
 
@@ -140,13 +144,13 @@ impl Keep {
         let key = &self.place.key;
         let encoded = std::mem::take(&mut self.encoded);
         let name = kept::name_of(key, &self.stored);
+        self.size = encoded.len();
         self.puts.push_back((name, encoded));
         if let Some(varies) = kept::varies(&self.stored) {
             // Who finds this finds the variant.
             self.puts.push_back((kept::name(key), varies.into()));
         }
         let pass = self.third.pass(cx)?;
-        cx.count("cache.l3.stored");
         self.put(pass, cx)
     }
 
@@ -158,7 +162,7 @@ impl Keep {
             key: &self.place.key,
             groups: &self.stored.groups,
         };
-        let ttl = remaining(self.until, cx.now);
+        let ttl = remaining(self.until, cx.now).min(self.third.residence);
         Some(self.third.write(&name, &value, &about, ttl, releases))
     }
 
@@ -213,7 +217,10 @@ impl Task for Keep {
                 Err(_) => self.invalidated(cx),
             },
             Stage::Putting(pass) => {
-                self.third.told(&answer, Some(pass), cx);
+                let size = std::mem::take(&mut self.size);
+                if self.third.told(&answer, Some(pass), cx) && size > 0 {
+                    self.core.stored_in(Tier::L3, size, cx);
+                }
                 let more = !self.puts.is_empty();
                 if let Some(pass) = more.then(|| self.third.pass(cx)).flatten() {
                     return self.put(pass, cx);

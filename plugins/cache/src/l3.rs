@@ -53,6 +53,10 @@ pub struct L3Config {
     #[serde(default = "default_timeout")]
     #[schemars(range(min = 1, max = 10000))]
     pub timeout_ms: u64,
+    /// The longest a response is kept there, in seconds. 1 to 31536000 (a year). Default 31536000: as long as it may be of use.
+    #[serde(default = "default_seconds")]
+    #[schemars(range(min = 1, max = 31536000))]
+    pub seconds: u64,
     /// `through` (with every store) or `behind` (after `behind_ms`, and only what is current then). Default `through`.
     #[serde(default)]
     pub write: Write,
@@ -79,6 +83,9 @@ fn default_path() -> String {
 fn default_timeout() -> u64 {
     20
 }
+fn default_seconds() -> u64 {
+    31_536_000
+}
 fn default_behind() -> u64 {
     1000
 }
@@ -94,6 +101,8 @@ fn default_news() -> u64 {
 pub struct L3 {
     service: Service,
     breaker: Rc<Breaker>,
+    /// The longest a response is kept there.
+    pub residence: Duration,
     /// How long writes wait; `None` when they don't.
     pub behind: Option<Duration>,
     /// How long a lease lasts; `None` when there are none.
@@ -121,6 +130,8 @@ impl TryFrom<L3Config> for L3 {
                 config.timeout_ms,
             )?,
             breaker: Rc::default(),
+            residence: bounded("l3.seconds", config.seconds, 1, 31_536_000)
+                .map(Duration::from_secs)?,
             behind: is_behind.then_some(behind),
             // Who waits for a lease waits for the write.
             lease: (!lease.is_zero() && !is_behind).then_some(lease),

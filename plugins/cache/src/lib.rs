@@ -72,6 +72,7 @@ mod stored;
 mod successors;
 mod targeted;
 mod third;
+mod tiers;
 mod uncacheable;
 mod vary;
 mod warm;

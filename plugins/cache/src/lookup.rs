@@ -25,6 +25,7 @@ use crate::status::{Forward, Status};
 use crate::store::{self, Place};
 use crate::stored::Stored;
 use crate::third::FromThird;
+use crate::tiers::{Did, Tier};
 use crate::vary;
 
 /// What is known of a request that is looked up.
@@ -370,6 +371,11 @@ impl CacheExchange {
     ) -> Step {
         lookup.marker = marker;
         let Some((place, marker)) = lookup.place().zip(lookup.marker.as_ref()) else {
+            self.core.tiers.count(Tier::L1, Did::Miss, cx);
+            if !lookup.alone {
+                // The shared store would know its place.
+                self.core.tiers.count(Tier::L2, Did::Miss, cx);
+            }
             let marker = lookup.marker.as_ref();
             let missed = match marker.is_some_and(Marker::has_variants) {
                 true => Missed::Variant,
@@ -389,10 +395,10 @@ impl CacheExchange {
             .borrow_mut()
             .get(&place.object, generation, edition, cx.now);
         if let Some(stored) = found {
-            cx.count("cache.l1.hit");
-            cx.add("cache.l1.lookup_ns", lookup.took(cx));
+            self.hit(&lookup, Tier::L1, &stored, cx);
             return self.found(lookup, stored, place, head, cx);
         }
+        self.core.tiers.count(Tier::L1, Did::Miss, cx);
         if lookup.alone {
             // Nobody else to ask: the residence time does not matter.
             return self.recall(lookup, place, generation, head, cx);
@@ -417,8 +423,21 @@ impl CacheExchange {
                 .borrow_mut()
                 .recall(&place.object, generation, place.edition, cx.now);
         match found {
-            Some(stored) => self.found(lookup, stored, place, head, cx),
+            Some(stored) => {
+                self.hit(&lookup, Tier::L1, &stored, cx);
+                self.found(lookup, stored, place, head, cx)
+            }
             None => self.ask_third(lookup, Missed::Empty, head, cx),
+        }
+    }
+
+    /// A tier had what was asked for.
+    pub(crate) fn hit(&self, lookup: &Lookup, tier: Tier, stored: &Stored, cx: &mut Cx<'_>) {
+        let tiers = &self.core.tiers;
+        tiers.count(tier, Did::Hit, cx);
+        tiers.add(tier, Did::Lookup, lookup.took(cx), cx);
+        if stored.left(cx.now) <= 0 {
+            tiers.count(tier, Did::Stale, cx);
         }
     }
 
@@ -440,18 +459,23 @@ impl CacheExchange {
                 None
             }
         };
+        let tiers = &self.core.tiers;
         let Some(bytes) = loaded else {
             // The shared store let it go, or never took it.
+            tiers.count(Tier::L2, Did::Miss, cx);
             return self.recall(lookup, place, generation, head, cx);
         };
-        let Some(stored) = Stored::decode(&bytes).map(Rc::new) else {
-            return self.ask_third(lookup, Missed::Corrupt, head, cx);
+        let stored = Stored::decode(&bytes).map(Rc::new).ok_or(Missed::Corrupt);
+        let current = |stored: &Rc<Stored>| stored.generation == generation;
+        let stored = match stored {
+            Ok(stored) if current(&stored) => stored,
+            other => {
+                tiers.count(Tier::L2, Did::Miss, cx);
+                let missed = other.err().unwrap_or(Missed::Empty);
+                return self.ask_third(lookup, missed, head, cx);
+            }
         };
-        if stored.generation != generation {
-            return self.ask_third(lookup, Missed::Empty, head, cx);
-        }
-        cx.count("cache.l2.hit");
-        cx.add("cache.l2.lookup_ns", lookup.took(cx));
+        self.hit(&lookup, Tier::L2, &stored, cx);
         self.promote(&place, &stored, bytes.len(), cx);
         self.found(lookup, stored, place, head, cx)
     }
@@ -462,10 +486,8 @@ impl CacheExchange {
             return;
         }
         let (object, stored) = (place.object.clone(), Rc::clone(stored));
-        let evicted = memory.put(object, stored, place.edition, size, cx.now);
-        if evicted > 0 {
-            cx.add("cache.l1.evicted", evicted);
-        }
+        let put = memory.put(object, stored, place.edition, size, cx.now);
+        self.core.put_here(put, size, cx);
     }
 
     pub(crate) fn found(
@@ -504,6 +526,7 @@ impl CacheExchange {
                 self.adopt(&mut lookup, &stored, false, cx);
                 let core = &self.core;
                 if lookup.waited.is_none()
+                    && !core.is_held_off(&lookup, cx)
                     && let Some(lead) = core.flights.lead(&lookup.flight())
                 {
                     let refreshes = core.refreshes(&lookup, &stored, cx);
@@ -587,7 +610,8 @@ impl CacheExchange {
         if hits < settings.refresh_hits || !near || !core.refreshes_ahead.borrow().has(cx.now) {
             return;
         }
-        if let Some(lead) = core.flights.lead(&lookup.flight())
+        if !core.is_held_off(lookup, cx)
+            && let Some(lead) = core.flights.lead(&lookup.flight())
             && core.refreshes(lookup, stored, cx)
         {
             core.refreshes_ahead.borrow_mut().take(cx.now);
@@ -613,7 +637,6 @@ impl CacheExchange {
     ) -> Step {
         if lookup.asked.only_if_cached {
             cx.count("cache.miss");
-            cx.count(missed.counter());
             return self.only_if_cached(&lookup, cx);
         }
         match self.board(&lookup, missed, cx) {

@@ -115,7 +115,7 @@ impl Memory {
         Some(Rc::clone(&entry.stored))
     }
 
-    /// Keeps a response of `size` bytes; returns how many others had to go.
+    /// Keeps a response of `size` bytes; returns how many others had to go, `None` when it is too large.
     pub fn put(
         &mut self,
         key: Bytes,
@@ -123,11 +123,11 @@ impl Memory {
         edition: u16,
         size: usize,
         now: Timestamp,
-    ) -> u64 {
+    ) -> Option<u64> {
         self.remove(&key);
         let size = size.saturating_add(key.len()).saturating_add(OVERHEAD);
         if size > self.bounds.bytes || self.bounds.entries == 0 {
-            return 0;
+            return None;
         }
         let mut evicted = 0;
         while self.objects.len() >= self.bounds.entries
@@ -149,7 +149,7 @@ impl Memory {
             hits: 0,
         };
         self.objects.put(key, entry);
-        evicted
+        Some(evicted)
     }
 
     /// Forgets a response.

@@ -12,6 +12,7 @@ use crate::news;
 use crate::standing::{Ban, Mark, Wide, matches};
 use crate::store::{self, Core};
 use crate::stored::Stored;
+use crate::tiers::Tier;
 
 /// Keys shown in an answer at most.
 const SHOWN: usize = 20;
@@ -127,16 +128,30 @@ impl Core {
 
     fn statistics(&self) -> Value {
         let (entries, bytes) = self.memory.borrow().size();
-        let bounds = self.settings.bounds;
+        let settings = &self.settings;
+        let with = |tier: Tier, more: &[(&str, usize)]| {
+            let mut all = self.tiers.statistics(tier);
+            all.extend(
+                more.iter()
+                    .map(|(name, value)| ((*name).to_owned(), (*value).into())),
+            );
+            all
+        };
+        let l1 = with(
+            Tier::L1,
+            &[
+                ("entries", entries),
+                ("bytes", bytes),
+                ("most_entries", settings.bounds.entries),
+                ("most_bytes", settings.bounds.bytes),
+            ],
+        );
+        let mut l2 = with(Tier::L2, &[("most_bytes", settings.l2_bytes)]);
+        l2.insert("shared".to_owned(), settings.shared.into());
         json!({
-            "l1": {
-                "entries": entries,
-                "bytes": bytes,
-                "most_entries": bounds.entries,
-                "most_bytes": bounds.bytes,
-            },
-            "l2": { "shared": self.settings.shared, "most_bytes": self.settings.l2_bytes },
-            "l3": self.settings.l3.is_some(),
+            "l1": l1,
+            "l2": l2,
+            "l3": settings.l3.as_ref().map(|_| self.tiers.statistics(Tier::L3)),
             "successors": self.successors.borrow().statistics(),
         })
     }

@@ -56,6 +56,13 @@ impl Core {
             && self.reaches(lookup).is_some()
     }
 
+    /// Whether a request for what is stored failed a while ago: RFC 5861 §3 has a cache "attempt to revalidate it", not with each
+    /// request of a client while that fails.
+    pub(crate) fn is_held_off(&self, lookup: &Lookup, cx: &Cx<'_>) -> bool {
+        let held_off = self.held_off.borrow();
+        held_off.knows(&lookup.flight(), cx.now)
+    }
+
     /// What the way of a request is known by; one for the head alone may have a way of its own.
     pub(crate) fn way_of(&self, lookup: &Lookup) -> Option<u64> {
         let ways = self.ways.borrow();

@@ -241,8 +241,7 @@ impl Refresh {
                 lead.ends(Ended::Failed { reached: true });
             }
             if head.unreached || self.outlives_errors(cx) {
-                cx.count("cache.refresh_failed");
-                return None;
+                return self.failed(cx);
             }
         }
         match self.core.storable(&self.lookup, head, times) {
@@ -330,7 +329,12 @@ impl Refresh {
 
     fn refused(&mut self, refused: Refused, cx: &mut Cx<'_>) -> Option<Effect> {
         cx.count(refused.counter());
+        self.failed(cx)
+    }
+
+    fn failed(&self, cx: &mut Cx<'_>) -> Option<Effect> {
         cx.count("cache.refresh_failed");
+        self.core.hold_off(&self.lookup.flight(), cx.now);
         None
     }
 }
@@ -437,10 +441,7 @@ impl Task for Refresh {
                 self.forget(cx);
                 self.refused(Refused::TooLarge, cx)
             }
-            (Stage::Fetching, _) => {
-                cx.count("cache.refresh_failed");
-                None
-            }
+            (Stage::Fetching, _) => self.failed(cx),
             (Stage::Registering(_), _) => self.refused(Refused::SharedStore, cx),
         }
     }

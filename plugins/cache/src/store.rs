@@ -23,6 +23,7 @@ use crate::standing::Ban;
 use crate::storable::Storable;
 use crate::stored::Stored;
 use crate::successors::{Rate, Successors};
+use crate::tiers::{Did, Tier, Tiers};
 use crate::uncacheable::Uncacheable;
 use crate::ways::Ways;
 
@@ -82,6 +83,10 @@ pub struct Core {
     drawn: Cell<u64>,
     /// Bytes of responses being captured now.
     captured: Cell<usize>,
+    /// What the tiers were asked and did.
+    pub tiers: Tiers,
+    /// Keys whose last request in the background failed.
+    pub held_off: RefCell<Uncacheable>,
 }
 
 /// Bytes taken of the bound for all responses that are captured at the same time; given back when it is dropped,
@@ -137,6 +142,8 @@ impl Core {
             random: RandomState::new(),
             drawn: Cell::new(0),
             captured: Cell::new(0),
+            tiers: Tiers::default(),
+            held_off: RefCell::new(Uncacheable::new(UNCACHEABLE)),
         }
     }
 
@@ -190,7 +197,7 @@ impl Core {
 
     /// As `keep`, but in the first two tiers only.
     pub fn keep_here(
-        &self,
+        self: &Rc<Self>,
         place: &Place,
         stored: &Rc<Stored>,
         encoded: Bytes,
@@ -199,16 +206,14 @@ impl Core {
         cx: &mut Cx<'_>,
     ) {
         let size = encoded.len();
-        let evicted = self.memory.borrow_mut().put(
+        let put = self.memory.borrow_mut().put(
             place.object.clone(),
             Rc::clone(stored),
             place.edition.wrapping_add(1),
             size,
             cx.now,
         );
-        if evicted > 0 {
-            cx.add("cache.l1.evicted", evicted);
-        }
+        self.put_here(put, size, cx);
         cx.count("cache.stored");
         cx.add(
             "cache.stored_bytes",
@@ -217,11 +222,32 @@ impl Core {
         let store = Effect::Store {
             key: place.object.clone(),
             value: encoded,
-            ttl: remaining(until, cx.now),
+            ttl: remaining(until, cx.now).min(self.settings.l2_residence),
         };
         let generation = stored.generation;
         let change = move |before: Option<&[u8]>| marker::next_edition(before, generation);
         self.announce(place, store, change, until, lead, cx);
+    }
+
+    /// Counts what the first tier took, or didn't, and what had to go for that.
+    pub fn put_here(&self, evicted: Option<u64>, size: usize, cx: &mut Cx<'_>) {
+        if let Some(evicted) = evicted {
+            self.stored_in(Tier::L1, size, cx);
+            self.tiers.add(Tier::L1, Did::Evicted, evicted, cx);
+        }
+    }
+
+    /// Counts what a tier took.
+    pub fn stored_in(&self, tier: Tier, size: usize, cx: &mut Cx<'_>) {
+        let size = u64::try_from(size).unwrap_or(u64::MAX);
+        self.tiers.count(tier, Did::Stored, cx);
+        self.tiers.add(tier, Did::StoredBytes, size, cx);
+    }
+
+    /// A request to the origin for what is stored failed: for a while none is made in the background.
+    pub fn hold_off(&self, flight: &[u8], now: Timestamp) {
+        let pause = self.settings.background.retry;
+        self.held_off.borrow_mut().remember(flight, now, pause);
     }
 
     /// Lets go of a flight whose response is not kept: also the lease on it.
@@ -235,7 +261,7 @@ impl Core {
     }
 
     /// Drops a response from all tiers and tells the other workers.
-    pub fn forget(&self, place: &Place, old: &Stored, until: u32, cx: &mut Cx<'_>) {
+    pub fn forget(self: &Rc<Self>, place: &Place, old: &Stored, until: u32, cx: &mut Cx<'_>) {
         self.memory.borrow_mut().remove(&place.object);
         if let Some(l3) = &self.settings.l3 {
             let name = kept::name_of(&place.key, old);
@@ -252,7 +278,7 @@ impl Core {
     /// Does it, then changes the key's marker, then its clock: who sees the new time sees the new marker, and who sees
     /// that finds what it says.
     fn announce(
-        &self,
+        self: &Rc<Self>,
         place: &Place,
         first: Effect,
         change: impl Fn(Option<&[u8]>) -> Option<Vec<u8>> + 'static,
@@ -267,7 +293,13 @@ impl Core {
         let ttl = remaining(until.max(place.until), cx.now);
         let edition = cell(place.marker(), change, ttl);
         let clock = self.tick(place.clock, cx.now);
+        let size = match &first {
+            Effect::Store { value, .. } => value.len(),
+            _ => 0,
+        };
         cx.spawn(InOrder {
+            core: Rc::clone(self),
+            size,
             effects: VecDeque::from([first, edition, clock]),
             _lead: lead,
         });
@@ -282,6 +314,9 @@ impl Core {
 
 /// Effects one after the other; those who wait for the lead go on after the last.
 struct InOrder {
+    core: Rc<Core>,
+    /// Bytes of what is stored by one of them.
+    size: usize,
     effects: VecDeque<Effect>,
     _lead: Option<Lead>,
 }
@@ -292,6 +327,11 @@ impl Task for InOrder {
     }
 
     fn answer(&mut self, answer: Answer, cx: &mut Cx<'_>) -> Option<Effect> {
+        if let (Answer::Stored(Ok(evicted)), true) = (&answer, self.size > 0) {
+            self.core.stored_in(Tier::L2, self.size, cx);
+            let tiers = &self.core.tiers;
+            tiers.add(Tier::L2, Did::Evicted, *evicted, cx);
+        }
         if matches!(
             answer,
             Answer::Stored(Err(_)) | Answer::Updated(Err(_)) | Answer::Fetched(Err(_))

@@ -16,6 +16,7 @@ use crate::lookup::Lookup;
 use crate::news::{Due, Hear};
 use crate::reason::Missed;
 use crate::stored::Stored;
+use crate::tiers::{Did, Tier};
 
 /// How long after one read the next asks whether the holder of a lease has written: at first, and at most.
 const FIRST_POLL: Duration = Duration::from_millis(20);
@@ -165,12 +166,12 @@ impl CacheExchange {
                     self.ask_again(read, head, cx)
                 }
                 _ => {
-                    cx.count("cache.l3.miss");
+                    core.tiers.count(Tier::L3, Did::Miss, cx);
                     self.go(*read, head, cx)
                 }
             },
             Said::Nothing => {
-                cx.count("cache.l3.miss");
+                core.tiers.count(Tier::L3, Did::Miss, cx);
                 let name = read.name.clone();
                 if let (Some(lead), Some(_)) = (&mut read.lead, third.lease) {
                     lead.lease = Some(name);
@@ -183,6 +184,7 @@ impl CacheExchange {
                     .waits
                     .unwrap_or_else(|| (cx.now.plus(lease), FIRST_POLL));
                 if cx.now >= until {
+                    core.tiers.count(Tier::L3, Did::Miss, cx);
                     cx.count("cache.l3.waited_in_vain");
                     return self.go(*read, head, cx);
                 }
@@ -236,8 +238,7 @@ impl CacheExchange {
         head: &mut RequestHead,
         cx: &mut Cx<'_>,
     ) -> Step {
-        cx.count("cache.l3.hit");
-        cx.add("cache.l3.lookup_ns", read.lookup.took(cx));
+        self.hit(&read.lookup, Tier::L3, &stored, cx);
         let Third {
             mut lookup,
             lead,

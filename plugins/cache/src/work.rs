@@ -47,6 +47,10 @@ pub struct BackgroundConfig {
     /// Milliseconds such a request may take. 1 to 600000. Default 10000.
     #[schemars(range(min = 1, max = 600000))]
     pub timeout_ms: u64,
+    /// Seconds for which an instance makes no further such request for a key of which one failed, nor has a client make it, and
+    /// what is stale is used as far as it may be. 0 (the next client's request leads to the next one) to 3600. Default 2.
+    #[schemars(range(max = 3600))]
+    pub retry_seconds: u64,
 }
 
 impl Default for BackgroundConfig {
@@ -55,6 +59,7 @@ impl Default for BackgroundConfig {
             enabled: true,
             cluster: None,
             timeout_ms: 10_000,
+            retry_seconds: 2,
         }
     }
 }
@@ -120,6 +125,8 @@ pub struct Background {
     pub to: To,
     /// The longest one may take.
     pub timeout: Duration,
+    /// How long there is none for a key after one that failed.
+    pub retry: Duration,
 }
 
 /// An absolute URL to be fetched ahead.
@@ -169,6 +176,8 @@ impl TryFrom<BackgroundConfig> for Background {
             to,
             timeout: bounded("background.timeout_ms", config.timeout_ms, 1, 600_000)
                 .map(Duration::from_millis)?,
+            retry: bounded("background.retry_seconds", config.retry_seconds, 0, 3600)
+                .map(Duration::from_secs)?,
         })
     }
 }

@@ -399,6 +399,98 @@ fn what_one_worker_stores_the_other_serves() {
     assert_eq!(two.run().counted("cache.l1.hit"), 1);
 }
 
+/// Hits, misses, stale ones, stored, evicted of a tier.
+fn did(seen: &Seen, tier: &str) -> [u64; 5] {
+    ["hit", "miss", "stale", "stored", "evicted"]
+        .map(|what| seen.counted(&format!("cache.{tier}.{what}")))
+}
+
+#[test]
+fn each_tier_counts_what_it_was_asked_and_did() {
+    const TOKEN: &str = "a-token-of-enough-characters";
+    let json = format!(r#"{{"l1_entries": 1, "admin": {{"token": "{TOKEN}"}}}}"#);
+    let (mut one, mut two) = workers(&json);
+    let miss = ask(&mut one, &["GET", "/"], &[]);
+    assert_eq!(did(&miss, "l1"), [0, 1, 0, 1, 0]);
+    assert_eq!(did(&miss, "l2"), [0, 1, 0, 1, 0]);
+    let bytes = |seen: &Seen, tier: &str| seen.counted(&format!("cache.{tier}.stored_bytes"));
+    assert_eq!(bytes(&miss, "l1"), miss.counted("cache.stored_bytes"));
+    assert_eq!(bytes(&miss, "l2"), miss.counted("cache.stored_bytes"));
+    let read = ask(&mut two, &["GET", "/"], &[]);
+    assert_eq!(did(&read, "l1"), [0, 1, 0, 1, 0], "promoted");
+    assert_eq!(did(&read, "l2"), [1, 0, 0, 0, 0]);
+    let hit = ask(&mut one, &["GET", "/"], &[]);
+    assert_eq!(did(&hit, "l1"), [1, 0, 0, 0, 0]);
+    assert_eq!(did(&hit, "l2"), [0; 5]);
+    let other = ask(&mut one, &["GET", "/other"], &[]);
+    assert_eq!(
+        did(&other, "l1"),
+        [0, 1, 0, 1, 1],
+        "one is all there may be"
+    );
+    one.pass(Duration::from_secs(61));
+    let stale = ask(
+        &mut one,
+        &["GET", "/other"],
+        &[("cache-control", "max-stale")],
+    );
+    assert_eq!(did(&stale, "l1"), [1, 0, 1, 0, 0]);
+    let authorization = format!("Bearer {TOKEN}");
+    let fields = [("authorization", &authorization[..])];
+    let told = ask(&mut one, &["GET", "/.edgeweir/cache/stats"], &fields);
+    let told: serde_json::Value = serde_json::from_slice(&told.body()).expect("JSON");
+    let of = |tier: &str| {
+        ["hit", "miss", "stale", "stored", "evicted", "hit_percent"]
+            .map(|it| told[tier][it].clone())
+    };
+    assert_eq!(of("l1"), [2, 2, 1, 2, 1, 50].map(serde_json::Value::from));
+    assert_eq!(of("l2"), [0, 2, 0, 2, 0, 0].map(serde_json::Value::from));
+    assert_eq!(
+        (&told["l1"]["entries"], &told["l3"]),
+        (&1.into(), &serde_json::Value::Null)
+    );
+}
+
+#[test]
+fn a_response_stays_in_the_shared_store_for_so_long() {
+    let (mut one, mut two) = workers(r#"{"l2_seconds": 5}"#);
+    one.run();
+    assert!(is_hit(&two.pass(Duration::from_secs(4)).run()));
+    // Who has it in its own memory uses it still; who has not asks the origin.
+    let mut third = edge("{}").sharing(&one.shared).origin(200, FRESH, "body");
+    assert!(!is_hit(&third.pass(Duration::from_secs(6)).run()));
+    assert!(is_hit(&two.pass(Duration::from_secs(2)).run()));
+}
+
+#[test]
+fn an_answer_to_head_without_validator_and_length_freshens_nothing() {
+    let mut edge = plain();
+    edge.run();
+    edge.pass(Duration::from_secs(50));
+    edge.answers(200, &FRESH[..1], &[]);
+    let fields = [("cache-control", "no-cache")];
+    assert_eq!(ask(&mut edge, &["HEAD", "/"], &fields).status, 200);
+    assert_eq!(ask(&mut edge, &["GET", "/"], &[]).text("age"), "50");
+    edge.pass(Duration::from_secs(10));
+    assert!(!is_hit(&ask(&mut edge, &["GET", "/"], &[])));
+}
+
+#[test]
+fn what_is_answered_504_here_is_not_forwarded() {
+    let mut edge = plain();
+    let seen = ask(
+        &mut edge,
+        &["GET", "/"],
+        &[("cache-control", "only-if-cached")],
+    );
+    assert_eq!(
+        (seen.status, seen.counted("cache.only_if_cached")),
+        (504, 1)
+    );
+    assert_eq!(seen.counted("cache.miss"), 1);
+    assert_eq!(seen.counted("cache.forwarded.absent"), 0);
+}
+
 #[test]
 fn an_unsafe_request_on_one_worker_invalidates_on_both() {
     for (name, line, status, location, invalidates) in [

@@ -62,11 +62,11 @@ impl Store {
             Effect::Load { key } => Answer::Loaded(Ok(values.get(&key).cloned())),
             Effect::Store { key, value, .. } => {
                 values.insert(key, value);
-                Answer::Stored(Ok(()))
+                Answer::Stored(Ok(0))
             }
             Effect::Remove { key } => {
                 values.remove(&key);
-                Answer::Stored(Ok(()))
+                Answer::Stored(Ok(0))
             }
             other => panic!("not for a store: {other:?}"),
         }

@@ -130,9 +130,44 @@ fn a_failed_refresh_leaves_what_is_stored_and_is_tried_again() {
         passes(&mut edge, 15);
         edge.fetch_answers(answer);
         assert_eq!(get(&mut edge, &[]).fetches.len(), 1);
+        // Not with each request while it fails.
+        for _ in 0..9 {
+            let seen = get(&mut edge, &[]);
+            assert_eq!((seen.body_text().as_str(), seen.fetches.len()), ("old", 0));
+            assert!(seen.upstream.is_none(), "nor by a client");
+        }
+        passes(&mut edge, 2);
         let seen = get(&mut edge, &[]);
         assert_eq!((seen.body_text().as_str(), seen.fetches.len()), ("old", 1));
     }
+}
+
+#[test]
+fn a_failed_refresh_is_tried_again_at_once_where_that_is_wanted() {
+    let mut edge = edge(r#"{"background": {"retry_seconds": 0}}"#);
+    edge.answers(200, &[STALE_OK], &[b"old"]).run();
+    passes(&mut edge, 15);
+    for _ in 0..3 {
+        edge.fetch_answers(Err(Failed::TimedOut));
+        assert_eq!(get(&mut edge, &[]).fetches.len(), 1);
+    }
+}
+
+#[test]
+fn where_clients_validate_a_failure_is_not_found_out_by_each_of_them() {
+    let mut edge = edge(r#"{"background": {"enabled": false}}"#);
+    edge.answers(200, &[STALE_OK], &[b"old"]).run();
+    passes(&mut edge, 15).answers(500, &[], &[b"error"]);
+    assert_eq!(get(&mut edge, &[]).status, 500, "it is the one that asks");
+    for _ in 0..3 {
+        let seen = get(&mut edge, &[]);
+        assert_eq!(
+            (seen.body_text().as_str(), seen.upstream.is_none()),
+            ("old", true)
+        );
+    }
+    passes(&mut edge, 2);
+    assert_eq!(get(&mut edge, &[]).status, 500);
 }
 
 /// An answer to a request of the cache's own that the edge may have made up.

@@ -340,6 +340,12 @@ impl Exchange for ChainExchange {
             stage.exchange.sent(way);
         }
     }
+
+    fn redirected(&mut self) {
+        for stage in &mut self.stages {
+            stage.exchange.redirected();
+        }
+    }
 }
 
 /// What the whole needs: the most that one of them asks for, with buffering done inside.

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use crate::Filter;
+use crate::json::Json;
 
 /// A filter with a configuration type.
 pub trait Configured: Filter + Sized + 'static {
@@ -69,14 +70,12 @@ pub fn load<F: Configured>(json: &[u8]) -> Result<F, ConfigError> {
     if json.trim_ascii().is_empty() {
         return F::new(F::Config::default());
     }
-    let mut parser = serde_json::Deserializer::from_slice(json);
-    let config = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
+    let json: Json =
+        serde_json::from_slice(json).map_err(|error| ConfigError::new("", error.to_string()))?;
+    let config = serde_path_to_error::deserialize(&json).map_err(|error| {
         let field = error.path().to_string();
         ConfigError::new(field, error.into_inner().to_string())
     })?;
-    parser
-        .end()
-        .map_err(|error| ConfigError::new("", error.to_string()))?;
     F::new(config)
 }
 

@@ -35,6 +35,7 @@ mod context;
 mod emergency;
 mod fields;
 mod head;
+mod json;
 mod path;
 mod percent;
 pub mod representation;
@@ -145,6 +146,9 @@ pub trait Exchange {
     /// After everything else, and only where the edge shows it then, to a filter that wants the route: how the request went
     /// that was sent on, and that the origin answered.
     fn sent(&mut self, _way: &Way) {}
+    /// After everything else, and only where the edge shows it: the edge follows a redirect of the origin itself, in an exchange of
+    /// its own, so that there was no response to this request.
+    fn redirected(&mut self) {}
 }
 
 impl<F: Filter + ?Sized> Filter for Box<F> {

@@ -562,11 +562,11 @@ impl Script {
             (Effect::Load { key }, None) => Answer::Loaded(Ok(self.shared.load(&key, self.now))),
             (Effect::Store { key, value, ttl }, None) => {
                 self.shared.store(key, value, self.now.plus(ttl));
-                Answer::Stored(Ok(()))
+                Answer::Stored(Ok(0))
             }
             (Effect::Remove { key }, None) => {
                 self.shared.0.borrow_mut().remove(&key);
-                Answer::Stored(Ok(()))
+                Answer::Stored(Ok(0))
             }
             (
                 Effect::Update {

@@ -140,8 +140,8 @@ pub struct Way {
 pub enum Answer {
     /// Of `Load`: the value, or `None` when there is none.
     Loaded(Result<Option<Bytes>, Failed>),
-    /// Of `Store` and `Remove`.
-    Stored(Result<(), Failed>),
+    /// Of `Store` and `Remove`: how many others had to go to make room, as far as that is known.
+    Stored(Result<u64, Failed>),
     /// Of `Update`: the value *before* the change that was written; apply the change again to know what it decided.
     Updated(Result<Option<Bytes>, Failed>),
     /// Of `Fetch`.

@@ -29,6 +29,15 @@ pub fn not_a_name(name: &str) -> String {
     format!("{name:?} must be 1 to 64 letters, digits, '-', '_' or '.'")
 }
 
+/// Whether two names are one where Envoy writes counters for Prometheus, whose names have letters, digits, `_` and `:` alone.
+pub fn alike(one: &str, other: &str) -> bool {
+    let plain = |byte: u8| match byte.is_ascii_alphanumeric() {
+        true => byte,
+        false => b'_',
+    };
+    one.bytes().map(plain).eq(other.bytes().map(plain))
+}
+
 /// Refuses more than `most` entries.
 pub fn at_most(field: &str, count: usize, most: usize) -> Result<(), Refused> {
     if count > most {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::RangeInclusive;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -18,19 +19,25 @@ use crate::rate::Rate;
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Rules in order: the first that matches a request decides it. At least 1, at most 64.
+    #[schemars(length(min = 1, max = 64))]
     pub rules: Vec<Rule>,
     /// Blocks of addresses (`192.0.2.0/24`, `2001:db8::/32`, one address) under names, for `clients` and `group`. At most
-    /// 64 groups of at most 1,024 blocks.
+    /// 64 groups of 1 to 1,024 blocks.
     #[serde(deserialize_with = "distinct")]
+    #[schemars(transform = some_groups)]
     pub groups: BTreeMap<String, Vec<String>>,
     /// How many proxies in front of the edge are trusted to have appended to `X-Forwarded-For`, beside the connection
     /// itself. 0 (the default) uses the connection's address alone. At most 16.
+    #[schemars(range(max = 16))]
     pub trusted_hops: u8,
     /// Leading bits of an IPv6 address that make one client: 64 by default, 32 to 128.
+    #[schemars(range(min = 32, max = 128))]
     pub ipv6_prefix: u8,
     /// Status of a refusal: 429 by default, 400 to 599.
+    #[schemars(range(min = 400, max = 599))]
     pub status: u16,
     /// Body of a refusal instead of problem details (RFC 9457). At most 16 KiB.
+    #[schemars(length(max = 16_384))]
     pub body: Option<String>,
     /// Media type of `body`: `text/plain; charset=utf-8` by default.
     pub content_type: String,
@@ -42,6 +49,7 @@ pub struct Config {
     /// The store that rules of global scope are decided in. None by default.
     pub store: Option<StoreConfig>,
     /// Status where a rule is `closed` and has no state: 503 by default, 400 to 599.
+    #[schemars(range(min = 400, max = 599))]
     pub closed_status: u16,
 }
 
@@ -49,18 +57,20 @@ pub struct Config {
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
-    /// The cluster (Envoy) or authority (wasi:http) of the store.
+    /// The cluster (Envoy) or authority (wasi:http) of the store: 1 to 256 characters.
     #[schemars(length(min = 1, max = 256))]
     pub to: String,
-    /// Where its paths begin. Default `/`.
+    /// Where its paths begin: begins and ends with `/`, at most 256 characters. Default `/`.
     #[serde(default = "path")]
+    #[schemars(length(min = 1, max = 256))]
     pub path: String,
-    /// Sent as `Authorization: Bearer <token>`. Default: none.
+    /// Sent as `Authorization: Bearer <token>`: 1 to 512 characters. Default: none.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 512))]
     pub token: Option<String>,
     /// Milliseconds a decision may take, after which the rule goes on without it. 1 to 10000. Default 20.
     #[serde(default = "timeout")]
-    #[schemars(range(min = 1, max = 10000))]
+    #[schemars(range(min = 1, max = 10_000))]
     pub timeout_ms: u64,
 }
 
@@ -109,24 +119,31 @@ pub enum Told {
 pub struct Rule {
     /// Name in fields, counters, logs and problem details, another for each rule: letters, digits, `-`, `_` and `.`, at
     /// most 64.
+    #[schemars(length(min = 1, max = 64))]
     pub name: String,
     /// Paths it applies to: exact (`/login`), by prefix (`/api/*`), with named segments (`/users/{id}`). None: all. At
     /// most 64.
+    #[schemars(length(max = 64))]
     pub paths: Vec<String>,
     /// Methods it applies to. None: all. At most 64.
+    #[schemars(length(max = 64))]
     pub methods: Vec<String>,
     /// Clients it applies to: names of `groups`, or blocks of addresses. None: all. At most 1,024.
+    #[schemars(length(max = 1_024))]
     pub clients: Vec<String>,
     /// Further conditions, all of which must hold. At most 16.
+    #[schemars(length(max = 16))]
     pub when: Vec<Condition>,
     /// What happens to a request that matches: `limit` (the default), `allow` without any limit, or `deny` with 403.
     pub action: Action,
     /// What makes a client: every combination of these has its own limits. None: all clients share one. At most 7.
+    #[schemars(length(max = 7))]
     pub key: Vec<Part>,
     /// Where the default of `limits` comes from: `strict`, `standard` (the default) or `generous`.
     pub preset: Preset,
-    /// The limits, all of which must admit. Those of `preset` by default, none where `concurrency` or `adaptive` is set. Their state must fit in 60 bytes: 8 for a GCRA limit and for a burst that is a rate, 16 for a
-    /// sliding window.
+    /// The limits, all of which must admit. Those of `preset` by default, none where `concurrency` or `adaptive` is set. Their
+    /// state must fit in 60 bytes: 8 for a GCRA limit and for a burst that is a rate, 16 for a sliding window.
+    #[schemars(length(max = 7))]
     pub limits: Option<Vec<Limit>>,
     /// Other limits for some clients.
     pub tiers: Option<Tiers>,
@@ -135,12 +152,14 @@ pub struct Rule {
     pub cost: Cost,
     /// Requests that a client may have under way at once in one worker or instance: 1 to 1,000,000. Not limited by
     /// default.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub concurrency: Option<u32>,
     /// A limit of what the rule has under way at once in one worker or instance that follows the origin's latency. None by
     /// default.
     pub adaptive: Option<Follow>,
     /// Percent of every limit that is left at the emergency levels 1, 2 and 3: 75, 50 and 25 by default; 1 to 100, none more
     /// than the one before.
+    #[schemars(inner(range(min = 1, max = 100)))]
     pub emergency: [u8; 3],
     /// Decide, count and report, but never refuse, nor tell clients; the next rule that matches decides. Off by default.
     pub shadow: bool,
@@ -232,6 +251,7 @@ pub struct Condition {
     pub by: Part,
     /// It is one of these, byte for byte. None: it is there at all. At most 256.
     #[serde(default)]
+    #[schemars(length(max = 256))]
     pub is: Vec<String>,
 }
 
@@ -241,9 +261,10 @@ pub struct Condition {
 pub struct Tiers {
     /// Which part chooses; where none of `limits` has its value, the rule's own limits hold.
     pub by: Part,
-    /// Limits by value, which is also a part of the key. At most 16. A value is also part of a name: letters, digits, `-`,
+    /// Limits by value, which is also a part of the key. 1 to 16. A value is also part of a name: letters, digits, `-`,
     /// `_` and `.`, at most 64.
     #[serde(deserialize_with = "distinct")]
+    #[schemars(transform = some_tiers)]
     pub limits: BTreeMap<String, Vec<Limit>>,
 }
 
@@ -253,12 +274,15 @@ pub struct Tiers {
 #[serde(deny_unknown_fields)]
 pub struct Follow {
     /// The time to a response's head that is still fast, milliseconds: 1 to 60,000.
+    #[schemars(range(min = 1, max = 60_000))]
     pub latency_ms: u32,
     /// Never fewer than these: 4 by default, at least 1.
     #[serde(default = "floor")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub floor: u32,
     /// Never more than these, and what it begins with: 1,000 by default, at most 1,000,000.
     #[serde(default = "ceiling")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub ceiling: u32,
 }
 
@@ -290,6 +314,25 @@ pub enum OnStoreFailure {
     Open,
     /// Requests are answered `closed_status`.
     Closed,
+}
+
+fn some_groups(schema: &mut Schema) {
+    lists_by_name(schema, 0..=64, 1..=1_024);
+}
+
+fn some_tiers(schema: &mut Schema) {
+    lists_by_name(schema, 1..=16, 1..=7);
+}
+
+/// The schema of so many lists of so many values each.
+fn lists_by_name(schema: &mut Schema, lists: RangeInclusive<u32>, values: RangeInclusive<u32>) {
+    schema.insert("minProperties".into(), (*lists.start()).into());
+    schema.insert("maxProperties".into(), (*lists.end()).into());
+    let list = schema.get_mut("additionalProperties");
+    if let Some(list) = list.and_then(|list| list.as_object_mut()) {
+        list.insert("minItems".into(), (*values.start()).into());
+        list.insert("maxItems".into(), (*values.end()).into());
+    }
 }
 
 /// Values by name, none of them twice: RFC 8259 §4 leaves open which of two would count.

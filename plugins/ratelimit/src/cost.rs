@@ -1,20 +1,22 @@
 //! What a request costs.
 
+use std::fmt;
+
 use edgeweir_filter::Fields;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
+use crate::limit::OUT_OF_BOUNDS;
 use crate::token;
 
 /// Cells that a request costs.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
-#[serde(
-    untagged,
-    expecting = "cost must be a number of cells, or an object like {\"request\": \"x-cost\", \"most\": 10} or {\"response\": \"x-cost\", \"most\": 10}"
-)]
+#[derive(Clone, PartialEq, Eq, Debug, JsonSchema)]
+#[schemars(untagged)]
 pub enum Cost {
     /// The same for each: at least 1.
-    Fixed(u32),
+    Fixed(#[schemars(range(min = 1, max = 1_000_000_000))] u32),
     /// As a field says, a whole number.
     Said(Said),
 }
@@ -24,19 +26,49 @@ pub enum Cost {
 #[serde(deny_unknown_fields)]
 pub struct Said {
     /// A request field's name. Let something in front of the edge set it: who sets it chooses what requests cost.
+    #[schemars(length(min = 1, max = 128))]
     pub request: Option<String>,
     /// A response field's name: what it says over `default` is taken after the fact.
+    #[schemars(length(min = 1, max = 128))]
     pub response: Option<String>,
     /// The cost where the field is absent or no number: 1 by default. Of a response also what is taken before the request
     /// goes on, and the least it costs.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub default: u32,
     /// The most it may say; more counts as this.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub most: u32,
 }
 
 fn one() -> u32 {
     1
+}
+
+/// By hand, since what is derived does not say what of an object is wrong.
+impl<'de> Deserialize<'de> for Cost {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(CostVisitor)
+    }
+}
+
+struct CostVisitor;
+
+impl<'de> Visitor<'de> for CostVisitor {
+    type Value = Cost;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "a number of cells, or an object like {\"request\": \"x-cost\", \"most\": 10} or {\"response\": \"x-cost\", \"most\": 10}",
+        )
+    }
+    fn visit_u64<E: Error>(self, cells: u64) -> Result<Cost, E> {
+        let cells = u32::try_from(cells);
+        cells.map(Cost::Fixed).map_err(|_| E::custom(OUT_OF_BOUNDS))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Cost, A::Error> {
+        Said::deserialize(MapAccessDeserializer::new(map)).map(Cost::Said)
+    }
 }
 
 impl Cost {

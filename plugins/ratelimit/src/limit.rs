@@ -1,7 +1,10 @@
 //! A limit as an operator writes it.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
 
 use crate::rate::Rate;
 
@@ -47,17 +50,43 @@ impl Limit {
 }
 
 /// How much may come at once.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
-#[serde(
-    untagged,
-    expecting = "burst must be a number of cells (1 to 1000000000) or a rate like \"20/second\""
-)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, JsonSchema)]
+#[schemars(untagged)]
 pub enum Burst {
     /// So many cells: 1 to 1,000,000,000.
-    Cells(u32),
+    Cells(#[schemars(range(min = 1, max = 1_000_000_000))] u32),
     /// A second rate that holds as well.
     Rate(Rate),
 }
+
+/// By hand, so that a rate that is none says why.
+impl<'de> Deserialize<'de> for Burst {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(BurstVisitor)
+    }
+}
+
+struct BurstVisitor;
+
+impl Visitor<'_> for BurstVisitor {
+    type Value = Burst;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number of cells (1 to 1000000000) or a rate like \"20/second\"")
+    }
+    fn visit_u64<E: Error>(self, cells: u64) -> Result<Burst, E> {
+        let cells = u32::try_from(cells);
+        cells
+            .map(Burst::Cells)
+            .map_err(|_| E::custom(OUT_OF_BOUNDS))
+    }
+    fn visit_str<E: Error>(self, rate: &str) -> Result<Burst, E> {
+        rate.parse().map(Burst::Rate).map_err(E::custom)
+    }
+}
+
+/// Of a number of cells that none can be.
+pub const OUT_OF_BOUNDS: &str = "the number of cells is out of bounds: 1 to 1000000000";
 
 /// How a limit counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]

@@ -25,19 +25,19 @@ pub enum Part {
     /// Which of the rule's `paths` matched: all of `/users/{id}` is one.
     Template,
     /// A named segment of the path that matched: `id` of `/users/{id}`.
-    Segment(String),
+    Segment(#[schemars(length(min = 1, max = 64))] String),
     /// The method.
     Method,
     /// `X-Api-Key`, or else the credentials of `Authorization`.
     ApiKey,
     /// The value of a request field, by name.
-    Header(String),
+    Header(#[schemars(length(min = 1, max = 128))] String),
     /// The value of a cookie, by name.
-    Cookie(String),
+    Cookie(#[schemars(length(min = 1, max = 128))] String),
     /// The value of a query parameter, by name.
-    Query(String),
+    Query(#[schemars(length(min = 1, max = 128))] String),
     /// A top-level claim of the JSON Web Token in `Authorization: Bearer`. Its signature is NOT verified here.
-    Claim(String),
+    Claim(#[schemars(length(min = 1, max = 128))] String),
 }
 
 impl Part {

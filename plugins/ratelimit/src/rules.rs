@@ -102,8 +102,11 @@ impl Rules {
         let (mut policies, mut tables) = (BTreeSet::new(), Tables::default());
         let mut rules: Vec<Rc<Ready>> = Vec::with_capacity(count);
         for (at, rule) in config.rules.into_iter().enumerate() {
-            if rules.iter().any(|other| other.name == rule.name) {
-                let message = format!("{:?} is another rule's: give each its own", rule.name);
+            if let Some(other) = rules.iter().find(|it| check::alike(&it.name, &rule.name)) {
+                let message = format!(
+                    "{:?} is another rule's, {:?}: metrics have '_' for '-' and '.', give each a name of its own",
+                    rule.name, other.name
+                );
                 return Err(ConfigError::new(format!("rules[{at}].name"), message));
             }
             let ready = Ready::new(rule, &names, &mut tables).map_err(|(field, message)| {

@@ -133,6 +133,18 @@ fn names_that_stand_for_two_things_are_refused() {
             r#"`rules[1].name`: "a-GET" is the name of two limits"#,
         ),
         (
+            r#"{"rules":[{"name":"a"},{"name":"a"}]}"#,
+            r#"`rules[1].name`: "a" is another rule's, "a""#,
+        ),
+        (
+            r#"{"rules":[{"name":"a.b"},{"name":"c"},{"name":"a-b"}]}"#,
+            r#"`rules[2].name`: "a-b" is another rule's, "a.b": metrics have '_'"#,
+        ),
+        (
+            r#"{"rules":[{"name":"a_b_c"},{"name":"a.b-c"}]}"#,
+            r#"`rules[1].name`: "a.b-c" is another rule's, "a_b_c""#,
+        ),
+        (
             r#"{"rules":[{"name":"a","tiers":{"by":{"header":"x"},"limits":{"burst":[{"rate":"1/second"}]}}}]}"#,
             r#"`rules[0].name`: "a-burst" is the name of two limits"#,
         ),
@@ -144,6 +156,87 @@ fn names_that_stand_for_two_things_are_refused() {
         let error = refused(config);
         assert!(error.contains(want), "{config}: {error}");
     }
+}
+
+#[test]
+fn lists_where_options_go_by_name_are_refused() {
+    const LIST: &str = "a list where an object of options belongs";
+    for (config, field, want) in [
+        ("[]", "configuration:", LIST),
+        (r#"{"rules":[[]]}"#, "`rules[0]`:", LIST),
+        (
+            r#"{"rules":[{"limits":[["1/second"]]}]}"#,
+            "`rules[0].limits[0]`:",
+            LIST,
+        ),
+        (
+            r#"{"rules":[{"when":[["path",["/a"]]]}]}"#,
+            "`rules[0].when[0]`:",
+            LIST,
+        ),
+        (
+            r#"{"rules":[{"tiers":["method",{}]}]}"#,
+            "`rules[0].tiers`:",
+            LIST,
+        ),
+        (
+            r#"{"rules":[{"adaptive":[5,1,9]}]}"#,
+            "`rules[0].adaptive`:",
+            LIST,
+        ),
+        (r#"{"store":["limits"]}"#, "`store`:", LIST),
+        (
+            r#"{"rules":[{"cost":["x-cost",null,1,5]}]}"#,
+            "`rules[0].cost`:",
+            "expected a number of cells, or an object like",
+        ),
+        (
+            r#"{"groups":[["a",["::/0"]]]}"#,
+            "`groups`:",
+            "expected an object of values by name",
+        ),
+        (
+            r#"{"rules":[{"cost":{"request":"x","most":5,"least":1}}]}"#,
+            "`rules[0].cost.least`:",
+            "unknown field `least`",
+        ),
+        (
+            r#"{"rules":[{"limits":[{"rate":"1/second","burst":"fast"}]}]}"#,
+            "`rules[0].limits[0].burst`:",
+            "\"fast\" is no rate",
+        ),
+        (
+            r#"{"rules":[{"limits":[{"rate":"1/second","burst":-1}]}]}"#,
+            "`rules[0].limits[0].burst`:",
+            "expected a number of cells",
+        ),
+        (
+            r#"{"rules":[{"cost":4294967297}]}"#,
+            "`rules[0].cost`:",
+            "out of bounds: 1 to 1000000000",
+        ),
+        (
+            r#"{"status":429,"status":430}"#,
+            "configuration:",
+            "duplicate field `status`",
+        ),
+        (r#"{"status":429} x"#, "configuration:", "trailing"),
+    ] {
+        let error = refused(config);
+        assert!(
+            error.contains(field) && error.contains(want),
+            "{config}: {error}"
+        );
+    }
+}
+
+#[test]
+fn names_that_differ_by_more_than_punctuation_load() {
+    let names = ["a.b", "ab", "a-b.c", "A.b", "a..b", "-a.b"];
+    let rules = names
+        .map(|name| format!(r#"{{"name":"{name}"}}"#))
+        .join(",");
+    assert_eq!(refused(&format!(r#"{{"rules":[{rules}]}}"#)), "");
 }
 
 #[test]

@@ -145,7 +145,7 @@ impl Probing {
             Answer::Loaded(Err(failed)) | Answer::Stored(Err(failed)) => {
                 ("probe-object", failed.name().into())
             }
-            Answer::Stored(Ok(())) => ("probe-object", "done".into()),
+            Answer::Stored(Ok(_)) => ("probe-object", "done".into()),
             Answer::Updated(Ok(before)) => ("probe-count", number(before.as_deref()).to_string()),
             Answer::Updated(Err(failed)) => ("probe-count", failed.name().into()),
             Answer::Fetched(Ok(reply)) => {

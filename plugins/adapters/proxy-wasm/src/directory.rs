@@ -109,15 +109,16 @@ impl Directory {
     }
 
     /// Makes room for a piece of `size` bytes: what has the same name goes, then what has expired, then what was not
-    /// used for longest. The way to use, and those that were freed.
+    /// used for longest. The way to use, those that were freed, and how many of these were of use still.
     pub fn make_room(
         &mut self,
         name: u64,
         size: usize,
         budget: usize,
         now: Timestamp,
-    ) -> (usize, Vec<usize>) {
+    ) -> (usize, Vec<usize>, u64) {
         let mut freed = self.clear(|way| way.name == name || way.until <= now.0);
+        let useless = freed.len();
         freed.extend(self.trim(budget.saturating_sub(size)));
         let index = match self.ways.iter().position(|way| way.name == 0) {
             Some(index) => index,
@@ -131,7 +132,8 @@ impl Directory {
                 index
             }
         };
-        (index, freed)
+        let evicted = freed.len() - useless;
+        (index, freed, evicted as u64)
     }
 
     /// Frees the way that was not used for longest.
@@ -214,8 +216,9 @@ mod tests {
                 way(4, 99, 40, 4),
             ],
         };
-        assert_eq!(directory.make_room(1, 40, 120, now), (0, vec![0, 1]));
-        assert_eq!(directory.make_room(5, 50, 120, now).1, [2]);
+        assert_eq!(directory.make_room(1, 40, 120, now), (0, vec![0, 1], 0));
+        let (_, freed, evicted) = directory.make_room(5, 50, 120, now);
+        assert_eq!((&freed[..], evicted), (&[2][..], 1));
         assert_eq!(directory.make_room(5, 121, 120, now).1, [3]);
     }
 }

@@ -301,7 +301,7 @@ impl Root {
                 }))
             }
             Effect::Remove { key } => {
-                Answer::Stored(objects.and_then(|mut pool| pool.remove(&key)))
+                Answer::Stored(objects.and_then(|mut pool| pool.remove(&key)).map(|()| 0))
             }
             Effect::Update {
                 table,

@@ -41,3 +41,9 @@ impl Sent {
         })
     }
 }
+
+/// Whether the host followed a redirect of the origin itself: the request's exchange ended without a response, and another began.
+pub fn followed() -> bool {
+    hostcalls::property("response\0code_details")
+        .is_ok_and(|details| details == b"internal_redirect")
+}

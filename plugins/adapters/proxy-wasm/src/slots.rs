@@ -91,6 +91,8 @@ pub struct Objects<D> {
     /// Percent of a set's bytes that are used for now, and when it was last swept.
     used: u8,
     swept_to: u8,
+    /// Pieces that had to go for others since [`store`](Self::store) was called last.
+    evicted: u64,
 }
 
 /// Where a piece is: its set, and its name there.
@@ -121,6 +123,7 @@ impl<D: SharedData> Objects<D> {
             swept: 0,
             used: 100,
             swept_to: 100,
+            evicted: 0,
         }
     }
 
@@ -187,14 +190,16 @@ impl<D: SharedData> Objects<D> {
         Ok((all.len() == chunked.size).then(|| all.into()))
     }
 
-    /// Keeps an object for at most `ttl`; expired ones go first to make room, then those not used for longest.
+    /// Keeps an object for at most `ttl`; expired ones go first to make room, then those not used for longest: how many pieces of
+    /// them.
     pub fn store(
         &mut self,
         key: &[u8],
         value: &[u8],
         ttl: Duration,
         now: Timestamp,
-    ) -> Result<(), Failed> {
+    ) -> Result<u64, Failed> {
+        self.evicted = 0;
         if self.geometry.sets == 0 {
             return Err(Failed::Unsupported);
         }
@@ -205,7 +210,8 @@ impl<D: SharedData> Objects<D> {
         let place = self.place(key)?;
         let until = now.plus(ttl);
         if piece_size(key, value).saturating_add(1) <= self.geometry.piece() {
-            return self.put(place, key, [&[WHOLE], value], until, now);
+            self.put(place, key, [&[WHOLE], value], until, now)?;
+            return Ok(self.evicted);
         }
         let stamp = self.random.hash_one((now, place.name, value.len()));
         // The head comes last: until then what it names is not complete.
@@ -218,7 +224,8 @@ impl<D: SharedData> Objects<D> {
             size: value.len(),
             stamp,
         };
-        self.put(place, key, [&chunked.written(), &[]], until, now)
+        self.put(place, key, [&chunked.written(), &[]], until, now)?;
+        Ok(self.evicted)
     }
 
     /// Forgets an object.
@@ -328,7 +335,7 @@ impl<D: SharedData> Objects<D> {
                 start.copy_from_slice(&generation.to_le_bytes());
             }
             let budget = self.budget();
-            let (index, freed) = directory.make_room(place.name, piece.len(), budget, now);
+            let (index, freed, evicted) = directory.make_room(place.name, piece.len(), budget, now);
             directory.generation = generation;
             if let Some(way) = directory.ways.get_mut(index) {
                 *way = Way {
@@ -342,6 +349,7 @@ impl<D: SharedData> Objects<D> {
             if !self.data.set(&set_key, &directory.written(), expect)? {
                 continue;
             }
+            self.evicted += evicted;
             for freed in freed.into_iter().filter(|freed| *freed != index) {
                 self.free(place.set, freed)?;
             }

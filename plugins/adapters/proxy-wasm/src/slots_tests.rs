@@ -48,7 +48,7 @@ fn bounds_hold() {
         let mut objects = sized(&Memory::default(), bytes);
         let value = vec![7; largest];
         assert_eq!(objects.store(b"k", &value, TTL, NOW), Err(Failed::TooLarge));
-        assert_eq!(objects.store(b"k", &value[1..], TTL, NOW), Ok(()));
+        assert_eq!(objects.store(b"k", &value[1..], TTL, NOW), Ok(0));
         let loaded = objects.load(b"k", NOW).unwrap();
         assert_eq!(loaded.map(|value| value.len()), Some(largest - 1));
     }
@@ -61,6 +61,23 @@ fn bounds_hold() {
     assert_eq!(none.store(b"k", b"", TTL, NOW), Err(Failed::Unsupported));
     assert_eq!(none.load(b"k", NOW), Ok(None));
     assert_eq!((none.remove(b"k"), none.sweep(NOW)), (Ok(()), Ok(0)));
+}
+
+#[test]
+fn what_has_to_go_is_counted() {
+    let mut objects = pool(&Memory::default());
+    let value = vec![7; 20_000];
+    let mut evicted = 0;
+    for n in 0..100u32 {
+        evicted += objects.store(&n.to_le_bytes(), &value, TTL, NOW).unwrap();
+    }
+    let kept = (0..100u32).filter(|n| objects.load(&n.to_le_bytes(), NOW).unwrap().is_some());
+    assert_eq!(evicted, 100 - kept.count() as u64);
+    assert!(evicted > 50, "{evicted}");
+    let again = objects.store(&99u32.to_le_bytes(), &value, TTL, NOW);
+    assert_eq!(again, Ok(0), "in its own place");
+    let late = objects.store(b"late", &value, TTL, NOW.plus(TTL));
+    assert_eq!(late, Ok(0), "in place of what had expired");
 }
 
 #[test]
@@ -246,7 +263,9 @@ fn a_writer_in_between_costs_a_retry() {
     let memory = Memory::default();
     pool(&memory).store(b"seed", b"", TTL, NOW).unwrap();
     let rival = memory.clone();
-    memory.interleave(move || pool(&rival).store(b"k", b"theirs", TTL, NOW).unwrap());
+    memory.interleave(move || {
+        pool(&rival).store(b"k", b"theirs", TTL, NOW).unwrap();
+    });
     pool(&memory).store(b"k", b"ours", TTL, NOW).unwrap();
     assert_eq!(
         pool(&memory).load(b"k", NOW),
@@ -294,9 +313,10 @@ fn perform(memory: &Memory, act: &Act) {
     let mut objects = pool(memory);
     match act {
         // The value tells its key, so that a mix-up shows; half of them are in chunks.
-        Act::Store(key, value) => objects
-            .store(&[*key], &[*key, *value].repeat(length(*key) / 2), TTL, NOW)
-            .unwrap(),
+        Act::Store(key, value) => {
+            let value = [*key, *value].repeat(length(*key) / 2);
+            objects.store(&[*key], &value, TTL, NOW).unwrap();
+        }
         Act::Remove(key) => objects.remove(&[*key]).unwrap(),
         Act::Load(key) => {
             if let Some(value) = objects.load(&[*key], NOW).unwrap() {

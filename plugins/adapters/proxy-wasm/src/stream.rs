@@ -13,7 +13,7 @@ use crate::body::{self, Flow, Flowing};
 use crate::heads::{self, Received};
 use crate::hostcalls::{self, Map, Side, Status};
 use crate::root::{Performed, Root};
-use crate::routes::Sent;
+use crate::routes::{self, Sent};
 use crate::tasks::Cluster;
 
 /// `proxy_action_t`.
@@ -186,6 +186,9 @@ impl Stream {
     pub fn on_log(&mut self) {
         if let Some(way) = self.sent.take().and_then(|sent| sent.way()) {
             self.exchange.sent(&way);
+        }
+        if self.begun.is_some() && !self.answered && !self.replied && routes::followed() {
+            self.exchange.redirected();
         }
     }
 

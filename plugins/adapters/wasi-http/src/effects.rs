@@ -109,7 +109,7 @@ impl Effects {
             }
             Effect::Remove { key } => {
                 memory.remove(&key);
-                Answer::Stored(Ok(()))
+                Answer::Stored(Ok(0))
             }
             Effect::Update {
                 table,

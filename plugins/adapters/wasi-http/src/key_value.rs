@@ -69,9 +69,10 @@ impl KeyValue {
         Ok(match effect {
             Effect::Load { key } => Answer::Loaded(self.load(&open, &key).await),
             Effect::Store { key, value, ttl } => {
-                Answer::Stored(self.store(&open, &key, &value, ttl).await)
+                // Whose the slot was is not known.
+                Answer::Stored(self.store(&open, &key, &value, ttl).await.map(|()| 0))
             }
-            Effect::Remove { key } => Answer::Stored(self.remove(&open, &key).await),
+            Effect::Remove { key } => Answer::Stored(self.remove(&open, &key).await.map(|()| 0)),
             Effect::Update {
                 table,
                 key,

@@ -55,14 +55,14 @@ impl Memory {
         None
     }
 
-    /// Keeps a value for `ttl` at most, in place of those used least recently.
+    /// Keeps a value for `ttl` at most, in place of those used least recently; how many of them.
     pub fn store(
         &mut self,
         key: Bytes,
         value: Bytes,
         ttl: Duration,
         now: Timestamp,
-    ) -> Result<(), Failed> {
+    ) -> Result<u64, Failed> {
         let size = key.len() + value.len();
         if value.len() > VALUE || size > self.limit {
             return Err(Failed::TooLarge);
@@ -72,8 +72,10 @@ impl Memory {
             until: now.plus(ttl),
             value,
         };
+        let mut evicted = 0;
         if let Some((key, old)) = self.values.push(key, kept) {
             self.bytes -= key.len() + old.value.len();
+            evicted += 1;
         }
         self.bytes += size;
         while self.bytes > self.limit {
@@ -81,8 +83,9 @@ impl Memory {
                 break;
             };
             self.bytes -= key.len() + old.value.len();
+            evicted += 1;
         }
-        Ok(())
+        Ok(evicted)
     }
 
     /// Drops a value.
@@ -110,7 +113,7 @@ mod tests {
     }
 
     fn put(memory: &mut Memory, key: &'static str, value: &'static str) {
-        assert_eq!(memory.store(key.into(), value.into(), MINUTE, NOW), Ok(()));
+        assert!(memory.store(key.into(), value.into(), MINUTE, NOW).is_ok());
     }
 
     #[test]
@@ -136,7 +139,12 @@ mod tests {
         assert_eq!(memory.bytes(), 27);
         // "b" is used, so the bytes of a larger value cost "c" and "d".
         assert!(memory.load(&"b".into(), NOW).is_some());
-        put(&mut memory, "e", "12345678901234567890");
+        let value = Bytes::from("12345678901234567890");
+        assert_eq!(
+            memory.store("e".into(), value, MINUTE, NOW),
+            Ok(2),
+            "evicted"
+        );
         assert!(memory.load(&"b".into(), NOW).is_some());
         assert_eq!(memory.load(&"d".into(), NOW), None);
         assert_eq!(memory.bytes(), 30);
@@ -146,9 +154,9 @@ mod tests {
     fn a_filter_gets_what_it_wants_up_to_the_bound() {
         for (name, wanted, length, want) in [
             ("none", 0, 0, Err(Failed::TooLarge)),
-            ("room", 1_000, 999, Ok(())),
+            ("room", 1_000, 999, Ok(0)),
             ("no room", 1_000, 1_000, Err(Failed::TooLarge)),
-            ("any amount", usize::MAX, VALUE, Ok(())),
+            ("any amount", usize::MAX, VALUE, Ok(0)),
             (
                 "over a value's bound",
                 usize::MAX,

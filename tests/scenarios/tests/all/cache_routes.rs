@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edgeweir_scenarios::hosts::{self, Running, edgeweir, envoy};
 use edgeweir_scenarios::{Host, Origin, Request, Seen, Setup, cache, client, get, origin, request};
@@ -157,4 +157,45 @@ fn what_comes_next_is_fetched_where_its_route_leads_in_envoy() {
 #[test]
 fn what_comes_next_is_not_fetched_by_a_component_that_knows_no_routes() {
     predicts(Host::WasiHttp, false);
+}
+
+/// Clients at once for something that Envoy is redirected from: how long the slowest took.
+fn slowest(address: std::net::SocketAddr, path: &str) -> Duration {
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let path = path.to_owned();
+            thread::spawn(move || {
+                let begun = Instant::now();
+                let seen = client::exchange(address, &get(&path), &path).expect("a response");
+                assert_eq!((seen.status, seen.body_text().as_str()), (200, "there"));
+                begun.elapsed()
+            })
+        })
+        .collect();
+    let took = clients.into_iter().map(|it| it.join().expect("no panic"));
+    took.max().unwrap_or_default()
+}
+
+#[test]
+fn nobody_waits_for_what_envoy_is_redirected_from() {
+    let setup = Setup::of([cache(json!({}))]);
+    let modules = hosts::modules().expect("the modules are built");
+    let folder = hosts::folder(Host::Envoy).expect("a folder");
+    let mut config = envoy::bootstrap(&setup, &modules, origin::server().http1);
+    let route = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes/0/route";
+    let route = config.pointer_mut(route).expect("there is a route");
+    route["internal_redirect_policy"] = json!({});
+    let running = envoy::run(&folder, "envoy.json", &config.to_string(), 1).expect("it starts");
+    let moved = Origin::status(302)
+        .field("location", "http://a.example/redirected-to/x")
+        .delay(Duration::from_secs(1));
+    origin::server().answer("redirected", &moved);
+    let there = Origin::text("there").field("cache-control", "max-age=600");
+    origin::server().answer("redirected-to", &there);
+    // Of the first round some wait for the others: nothing is known yet.
+    slowest(running.address, "/redirected/x");
+    origin::server().received("redirected");
+    let took = slowest(running.address, "/redirected/x");
+    assert_eq!(origin::server().received("redirected").len(), 8);
+    assert!(took < Duration::from_millis(1_900), "{took:?}: in turns");
 }

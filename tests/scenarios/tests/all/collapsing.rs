@@ -126,3 +126,37 @@ on_each_host!(
         assert_eq!(asked, CLIENTS, "somebody got what was for another");
     }
 );
+
+on_each_host!(
+    when_the_one_who_asks_leaves_one_of_the_others_asks,
+    [cache(json!({}))],
+    |edge| {
+        let Some(address) = edge.address() else {
+            return;
+        };
+        let origin = slow("shared").field("cache-control", "max-age=60");
+        edge.origin_does(&origin);
+        let path = edge.path("/a");
+        let mut leader = client::Client::connect(address).expect("a connection");
+        leader.send(&get("/a"), &path).expect("sent");
+        while edge.received().is_empty() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let others: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                let path = path.clone();
+                thread::spawn(move || client::exchange(address, &get("/a"), &path).ok())
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(150));
+        leader.leave();
+        for other in others {
+            let seen = other.join().ok().flatten().expect("an answer");
+            assert_eq!((seen.status, seen.body_text().as_str()), (200, "shared"));
+        }
+        // As many as when nobody leaves, and one more.
+        let most = if edge.host() == Host::WasiHttp { 7 } else { 3 };
+        let asked = edge.received().len();
+        assert!(asked <= most, "the origin was asked {asked} times");
+    }
+);
