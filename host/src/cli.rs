@@ -216,18 +216,20 @@ pub struct Inspect {
 
 /// Does what was asked.
 pub fn execute(arguments: Arguments) -> anyhow::Result<()> {
-    let level = arguments
-        .log
-        .or_else(|| std::env::var("EDGEWEIR_LOG").ok())
-        .unwrap_or_else(|| match &arguments.command {
+    let environment = || Some(("EDGEWEIR_LOG", std::env::var("EDGEWEIR_LOG").ok()?));
+    let given = arguments.log.map(|level| ("--log", level));
+    let (by, level) = given.or_else(environment).unwrap_or_else(|| {
+        let level = match &arguments.command {
             // Its cases look at what filters log; traps are in its report.
-            Command::Test(_) => "off".to_owned(),
+            Command::Test(_) => "off",
             // What filters say when they refuse is among the findings.
-            Command::Check(_) => "error".to_owned(),
-            _ => "info".to_owned(),
-        });
+            Command::Check(_) => "error",
+            _ => "info",
+        };
+        ("--log", level.to_owned())
+    });
     let filter = tracing_subscriber::EnvFilter::try_new(&level)
-        .with_context(|| format!("\"{level}\" is no level or filter for logs"))?;
+        .with_context(|| format!("{by}: \"{level}\" is no level or filter for logs"))?;
     // A second subscriber (a test's) stays: logging is not worth failing for.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -322,7 +324,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     // Before anything is read: what changes meanwhile is read again.
     let mut changes = watched.and_then(watch);
     let (config, origin) = match &arguments.config {
-        Some(file) => (read(file, &arguments)?, None),
+        Some(file) => (read(file, &arguments, &[])?, None),
         None => {
             let demo = demo::start(&arguments.modules, arguments.port).await?;
             (demo.config, Some(demo.origin))
@@ -416,8 +418,8 @@ pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Reads a configuration, and says what of it has no meaning here.
-fn read(file: &Path, arguments: &Run) -> Result<Config, ConfigError> {
+/// Reads a configuration, and says what of it has no meaning here, unless that was said before.
+fn read(file: &Path, arguments: &Run, said: &[Finding]) -> Result<Config, ConfigError> {
     let options = Options {
         lenient: arguments.lenient,
         runtime_config: arguments.runtime_config_file.clone(),
@@ -427,7 +429,11 @@ fn read(file: &Path, arguments: &Run) -> Result<Config, ConfigError> {
         keep_going: false,
     };
     let config = Config::read_with(file, &options)?;
-    for note in &config.notes {
+    let again = |note: &Finding| {
+        let same = |it: &Finding| it.path == note.path && it.message == note.message;
+        said.iter().any(same)
+    };
+    for note in config.notes.iter().filter(|note| !again(note)) {
         warn(&config, note);
     }
     Ok(config)
@@ -442,7 +448,7 @@ async fn read_again(
     if let Some(changes) = changes {
         changes.begin();
     }
-    let config = read(file, arguments)?;
+    let config = read(file, arguments, &host.config().notes)?;
     // Those of what is served, too: they count on if this one is refused.
     let mut files = reload::files(host.config());
     files.extend(reload::files(&config));

@@ -16,7 +16,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::Admin;
 use crate::config::{Config, ConfigError, Token};
-use crate::load::{self, Loaded, Loader, Runtimes};
+use crate::kept;
+use crate::load::{self, Loaded, Loader, Purpose, Runtimes};
 use crate::monitor::{Watch, Watching};
 use crate::reload::Reloads;
 use crate::serve::access::AccessLog;
@@ -96,13 +97,6 @@ impl Live {
     }
 }
 
-/// What becomes of access logs.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Logs {
-    Opened,
-    LookedAt,
-}
-
 /// What a generation leaves to the next.
 #[derive(Default)]
 struct Kept {
@@ -143,16 +137,18 @@ impl Prepared {
     /// Loads every filter a listener names, in order, and connects the chains.
     pub async fn new(config: Config) -> anyhow::Result<Self> {
         sources::make_ready(&config).await?;
-        Self::after(config, Kept::default(), Logs::Opened).await
+        Self::after(config, Kept::default(), Purpose::Serving).await
     }
 
-    /// [`Prepared::new`] of a configuration whose sources are ready, to see whether all is well, not to be served: no log is made.
+    /// [`Prepared::new`] of a configuration whose sources are ready, to see whether all is well, not to be served: neither a log
+    /// nor a store is made.
     pub async fn checked(config: Config) -> anyhow::Result<Self> {
-        Self::after(config, Kept::default(), Logs::LookedAt).await
+        Self::after(config, Kept::default(), Purpose::Checking).await
     }
 
-    async fn after(config: Config, kept: Kept, logs: Logs) -> anyhow::Result<Self> {
+    async fn after(config: Config, kept: Kept, purpose: Purpose) -> anyhow::Result<Self> {
         let token = config.admin_token()?;
+        kept::look_at(&config)?;
         let before = kept.state;
         let reloads = before
             .as_ref()
@@ -166,7 +162,12 @@ impl Prepared {
             }
             None => Arc::new(Watch::new(&config)?),
         };
-        let loader = Loader::following(&config, kept.runtimes, meters_of(before.as_deref()));
+        let loader = Loader::following(
+            &config,
+            purpose,
+            kept.runtimes,
+            meters_of(before.as_deref()),
+        );
         let mut build = Build::new(&config, before.as_deref(), loader);
         let mut sites = Vec::new();
         let mut listeners = Vec::new();
@@ -193,7 +194,7 @@ impl Prepared {
                 stall_timeout: config.limits.stall_timeout_ms.millis(),
                 stats: stats.clone(),
                 watch: watch.clone(),
-                telling: telling_of(&config, listener, &field, logs)?,
+                telling: telling_of(&config, listener, &field, purpose)?,
                 generation: generation.clone(),
             }));
             let (filters, upstream) = build.named(&listener.ways);
@@ -366,17 +367,25 @@ fn unbound(
     error: &io::Error,
 ) -> anyhow::Error {
     let own = of_the_same_port(config, &span, address.port());
+    // That of a manifest of Spin's stands in no file.
+    let by_option = span == (0..0) && !config.source.text.is_empty();
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse if own.is_some() => own.as_deref().unwrap_or(""),
         io::ErrorKind::AddrInUse if config.source.text.is_empty() => {
             ": another program listens there; `--port N` moves all the demo's ports, N being the first of four"
+        }
+        io::ErrorKind::AddrInUse if by_option => {
+            ": another program listens there; `--listen ADDRESS:PORT` names another address"
         }
         io::ErrorKind::AddrInUse => ": another program listens there",
         io::ErrorKind::PermissionDenied => ": ports below 1024 need a privilege",
         _ => "",
     };
     let message = format!("cannot listen on {address}: {error}{advice}");
-    anyhow::Error::new(ConfigError::at(&config.source, span, field, message))
+    anyhow::Error::new(match by_option {
+        true => ConfigError::option(&config.source.file, "--listen", message),
+        false => ConfigError::at(&config.source, span, field, message),
+    })
 }
 
 /// What else of a configuration listens on a port, where something does.
@@ -396,14 +405,14 @@ fn telling_of(
     config: &Config,
     listener: &crate::config::Listener,
     field: &str,
-    logs: Logs,
+    purpose: Purpose,
 ) -> anyhow::Result<Telling> {
     let access_log = match &listener.access_log {
         None => None,
         Some(file) => {
-            let opened = match logs {
-                Logs::Opened => AccessLog::open(file.get_ref()).map(|log| Some(Arc::new(log))),
-                Logs::LookedAt => AccessLog::look_at(file.get_ref()).map(|()| None),
+            let opened = match purpose {
+                Purpose::Serving => AccessLog::open(file.get_ref()).map(|log| Some(Arc::new(log))),
+                Purpose::Checking => AccessLog::look_at(file.get_ref()).map(|()| None),
             };
             opened.map_err(|error| {
                 let field = format!("{field}.access_log");
@@ -455,7 +464,7 @@ impl Host {
             state: Some(self.state.clone()),
         };
         sources::make_ready(&config).await?;
-        Prepared::after(config, kept, Logs::Opened).await
+        Prepared::after(config, kept, Purpose::Serving).await
     }
 
     /// Puts what was prepared in the place of what is served. Nothing changes when an address cannot be bound.

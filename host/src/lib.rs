@@ -11,6 +11,7 @@ pub mod demo;
 mod files;
 pub mod host;
 pub mod inspect;
+mod kept;
 pub mod load;
 pub mod monitor;
 pub mod package;

@@ -17,6 +17,7 @@ use edgeweir_host_wasi_http as wasi_http;
 use crate::config::{Config, ConfigError, Filter, Limits, OnTrap, Within};
 use crate::files;
 use crate::inspect::{self, Inspected};
+use crate::kept;
 use crate::refusal;
 use crate::schema;
 
@@ -109,27 +110,34 @@ pub struct Runtimes {
     components: Option<Arc<wasi_http::Runtime>>,
 }
 
+/// What a configuration is loaded for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// To be served.
+    Serving,
+    /// To see whether all is well: nothing is opened that would be made, and stores begin empty, in memory.
+    Checking,
+}
+
 /// Loads the filters of one configuration.
 pub struct Loader<'a> {
     config: &'a Config,
+    purpose: Purpose,
     runtimes: Runtimes,
     meters: BTreeMap<String, Arc<Meter>>,
 }
 
 impl<'a> Loader<'a> {
-    /// A loader for the filters of one configuration.
-    pub fn new(config: &'a Config) -> Self {
-        Self::following(config, Runtimes::default(), BTreeMap::new())
-    }
-
     /// A loader on runtimes there are; a filter counts on in the meter of its name.
     pub fn following(
         config: &'a Config,
+        purpose: Purpose,
         runtimes: Runtimes,
         meters: BTreeMap<String, Arc<Meter>>,
     ) -> Self {
         Self {
             config,
+            purpose,
             runtimes,
             meters,
         }
@@ -175,6 +183,13 @@ impl<'a> Loader<'a> {
             );
             return Err(at(filter.module.span(), "module", message));
         }
+        if filter.raw.is_some() && abi == Abi::WasiHttp {
+            let message = format!(
+                "{} is a wasi:http component: Envoy runs proxy-wasm modules alone",
+                file.display()
+            );
+            return Err(at(filter.module.span(), "module", message));
+        }
         if let Some((span, field)) = of_the_other_abi(filter, abi) {
             let message = format!(
                 "{} is a {}; `{field}` is for {}",
@@ -204,7 +219,8 @@ impl<'a> Loader<'a> {
                         format!("config.{}", mismatch.field)
                     };
                     let place = self.config.source.below(value.span(), &mismatch.field);
-                    return Err(at(place, &field, mismatch.message));
+                    let message = settings::unreadable(&json).unwrap_or(mismatch.message);
+                    return Err(at(place, &field, message));
                 }
                 Some(text)
             }
@@ -368,14 +384,19 @@ impl<'a> Loader<'a> {
         let runtime = match &self.runtimes.components {
             Some(runtime) => runtime.clone(),
             None => {
-                let runtime = wasi_http::Runtime::new(wasi_http::RuntimeOptions {
+                let mut options = wasi_http::RuntimeOptions {
                     cache_dir: cache_dir(self.config)?,
                     fuel: limits.fuel,
                     cpu_time: limits.cpu_time,
                     store_path: self.config.state.store.clone(),
                     stores: stores(self.config),
                     databases: databases(self.config),
-                })?;
+                };
+                if self.purpose == Purpose::Checking {
+                    in_memory(&mut options);
+                }
+                let runtime = wasi_http::Runtime::new(options);
+                let runtime = runtime.map_err(|error| kept::refused(self.config, error))?;
                 self.runtimes.components.insert(runtime).clone()
             }
         };
@@ -483,6 +504,19 @@ fn stores(config: &Config) -> BTreeMap<String, wasi_http::Kept> {
     stores
         .map(|(label, store)| (label.clone(), kept(store)))
         .collect()
+}
+
+/// Leaves every file of a store or database alone.
+fn in_memory(options: &mut wasi_http::RuntimeOptions) {
+    options.store_path = None;
+    for kept in options.stores.values_mut() {
+        if let wasi_http::Kept::File(_) = kept {
+            *kept = wasi_http::Kept::Memory;
+        }
+    }
+    for file in options.databases.values_mut() {
+        *file = None;
+    }
 }
 
 /// The first field set that means nothing to the ABI of the file.

@@ -49,6 +49,7 @@ pub(crate) fn of(
             Some(_) if !given.field.is_empty() => format!("{own}.{}", given.field),
             _ => own,
         };
+        let text = text + &config.given.told(source, &given.span);
         return ConfigError::at(source, given.span, &field, text);
     };
     if given.fields {
@@ -60,7 +61,8 @@ pub(crate) fn of(
         "" => own,
         field => format!("{own}.{field}"),
     };
-    let message = format!("in `{}`: {}", said.field, in_words(said.what));
+    let filled = config.given.told(source, &given.span);
+    let message = format!("in `{}`: {}{filled}", said.field, in_words(said.what));
     ConfigError::at(source, given.span, &field, message)
 }
 

@@ -89,6 +89,9 @@ impl Checker<'_> {
                 });
             }
         }
+        if let Some(message) = out_of_bounds(schema, value) {
+            return fail(message);
+        }
         self.check_members(schema, value, field, deeper)?;
         for keyword in ["anyOf", "oneOf"] {
             let Some(branches) = schema[keyword].as_array() else {
@@ -171,6 +174,43 @@ impl Checker<'_> {
     }
 }
 
+/// What is wrong with how many entries, members or characters there are. A filter may count bytes where a schema counts
+/// characters: a text is refused only where it is too short or too long either way.
+fn out_of_bounds(schema: &Value, value: &Value) -> Option<String> {
+    let (least, most, few, many, what) = match value {
+        Value::Array(items) => ("minItems", "maxItems", items.len(), items.len(), "entries"),
+        Value::Object(members) => {
+            let count = members.len();
+            ("minProperties", "maxProperties", count, count, "members")
+        }
+        Value::String(text) => {
+            let characters = text.chars().count();
+            (
+                "minLength",
+                "maxLength",
+                text.len(),
+                characters,
+                "characters",
+            )
+        }
+        _ => return None,
+    };
+    let bound = |keyword: &str| schema[keyword].as_u64();
+    let beyond = |bound: u64, count: usize| bound.cmp(&u64::try_from(count).unwrap_or(u64::MAX));
+    let (least, most) = (bound(least), bound(most));
+    let is_less = least.is_some_and(|least| beyond(least, few).is_gt());
+    let is_more = most.is_some_and(|most| beyond(most, many).is_lt());
+    if !is_less && !is_more {
+        return None;
+    }
+    let bounds = match (least, most) {
+        (Some(least), Some(most)) => format!("from {least} to {most}"),
+        (Some(least), None) => format!("at least {least}"),
+        (None, most) => format!("at most {}", most.unwrap_or(0)),
+    };
+    Some(format!("{many} {what} are out of bounds: {bounds}"))
+}
+
 fn expected_types(types: &Value) -> Option<Vec<&str>> {
     match types {
         Value::String(one) => Some(vec![one]),
@@ -216,7 +256,10 @@ mod tests {
             "properties": {
                 "status": { "type": "integer", "minimum": 400, "maximum": 599 },
                 "body": { "type": ["string", "null"] },
-                "rules": { "type": "array", "items": { "$ref": "#/$defs/Rule" } },
+                "rules": { "type": "array", "maxItems": 2, "items": { "$ref": "#/$defs/Rule" } },
+                "groups": { "type": "object", "minProperties": 1, "maxProperties": 2,
+                    "additionalProperties": { "type": "array", "minItems": 1 } },
+                "secret": { "type": "string", "minLength": 4, "maxLength": 8 },
             },
             "$defs": { "Rule": {
                 "type": "object",
@@ -238,7 +281,10 @@ mod tests {
             (
                 "unknown",
                 json!({"stats": 1}),
-                Some(("stats", "expected one of `body`, `rules`, `status`")),
+                Some((
+                    "stats",
+                    "expected one of `body`, `groups`, `rules`, `secret`, `status`",
+                )),
             ),
             (
                 "type",
@@ -249,6 +295,47 @@ mod tests {
                 "bound",
                 json!({"status": 200}),
                 Some(("status", "200 is out of bounds: from 400 to 599")),
+            ),
+            (
+                "most entries",
+                json!({"rules": [{"rate": 1}, {"rate": 1}], "groups": {"a": [1], "b": [1]}}),
+                None,
+            ),
+            (
+                "too many",
+                json!({"rules": [{"rate": 1}, {"rate": 1}, {"rate": 1}]}),
+                Some(("rules", "3 entries are out of bounds: at most 2")),
+            ),
+            (
+                "no member",
+                json!({"groups": {}}),
+                Some(("groups", "0 members are out of bounds: from 1 to 2")),
+            ),
+            (
+                "too many members",
+                json!({"groups": {"a": [1], "b": [1], "c": [1]}}),
+                Some(("groups", "3 members are out of bounds: from 1 to 2")),
+            ),
+            (
+                "no entry",
+                json!({"groups": {"a": []}}),
+                Some(("groups.a", "0 entries are out of bounds: at least 1")),
+            ),
+            (
+                "too short",
+                json!({"secret": "abc"}),
+                Some(("secret", "3 characters are out of bounds: from 4 to 8")),
+            ),
+            (
+                "too long",
+                json!({"secret": "abcdefghi"}),
+                Some(("secret", "9 characters are out of bounds: from 4 to 8")),
+            ),
+            ("long enough in bytes", json!({"secret": "éé"}), None),
+            (
+                "short enough in characters",
+                json!({"secret": "éééééééé"}),
+                None,
             ),
             (
                 "nested",

@@ -293,14 +293,16 @@ async fn what_is_answered_for_an_upstream_is_marked() {
         Duration::ZERO,
     )
     .await;
-    for (case, address, marked) in [
-        ("refused", refused, Some(Unreached::Refused)),
-        ("closed at once", silent, Some(Unreached::Closed)),
-        ("its own 502", own, None),
+    for (case, address, room, status, marked) in [
+        ("refused", refused, 1, 502, Some(Unreached::Refused)),
+        ("closed at once", silent, 1, 502, Some(Unreached::Closed)),
+        ("its own 502", own, 1, 502, None),
+        ("nobody is asked", own, 0, 503, Some(Unreached::Full)),
     ] {
         let settings = config::Upstream::at(address.to_string());
         let limits = config::Limits::default();
-        let settings = settings.settings(&limits, |file| file.to_owned()).unwrap();
+        let mut settings = settings.settings(&limits, |file| file.to_owned()).unwrap();
+        (settings.requests, settings.pending) = (Some(room), 0);
         let upstream = Upstream::new("origin", settings, Arc::default()).unwrap();
         let request = http::Request::builder()
             .uri("/")
@@ -309,7 +311,7 @@ async fn what_is_answered_for_an_upstream_is_marked() {
             .unwrap();
         let chain = Next::new(vec![Arc::new(upstream)]);
         let response = chain.run(request).await.unwrap();
-        assert_eq!(response.status(), 502, "{case}");
+        assert_eq!(response.status(), status, "{case}");
         assert_eq!(
             response.extensions().get::<Unreached>().copied(),
             marked,

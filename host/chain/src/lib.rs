@@ -3,8 +3,10 @@
 //! A layer knows nothing of its neighbours' ABI: it gets a request and [`Next`], and returns a response.
 #![forbid(unsafe_code)]
 
+mod activity;
 mod cpu;
 pub mod distribution;
+mod framing;
 mod lock;
 mod meter;
 mod silence;
@@ -20,7 +22,9 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
+pub use activity::Activity;
 pub use cpu::thread_cpu;
+pub use framing::{EndToEnd, OF_THE_CONNECTION, begun, framed, named_by_connection};
 pub use lock::lock;
 pub use meter::{CallStat, Meter, MeterSnapshot, Trap};
 pub use silence::Silence;
@@ -64,7 +68,7 @@ impl Emergency {
     }
 }
 
-/// No answer came from the origin: the host made this response up, a 502 or 504. An extension of such a [`Response`], so
+/// No answer came from the origin: the host made this response up, a 502, 503 or 504. An extension of such a [`Response`], so
 /// that a layer can tell it from the origin's own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unreached {
@@ -76,6 +80,10 @@ pub enum Unreached {
     Closed,
     /// No answer in time.
     Timeout,
+    /// Nobody was asked: as many requests as may be are under way and wait.
+    Full,
+    /// Nobody was asked: whoever could be failed too often.
+    Unavailable,
 }
 
 /// A proxy-wasm filter put this response in the place of one whose head had come already. As in Envoy it goes straight to the

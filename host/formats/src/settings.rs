@@ -16,6 +16,13 @@ pub fn of(value: &toml::Value) -> Result<(String, Json), String> {
     })
 }
 
+/// Why a text is no JSON, for where that is wanted of it; what is held in a table is.
+pub fn unreadable(json: &Json) -> Option<String> {
+    let text = json.as_str()?;
+    let read = serde_json::from_str::<serde::de::IgnoredAny>(text);
+    read.err().map(|error| format!("it is no JSON: {error}"))
+}
+
 fn to_json(value: &toml::Value) -> Result<Json, String> {
     Ok(match value {
         toml::Value::String(text) => Json::String(text.clone()),
@@ -58,6 +65,11 @@ mod tests {
             let (text, held) = of(&table["config"]).expect(config);
             assert_eq!((text.as_str(), held.to_string().as_str()), (given, json));
         }
+        let text = |text: &str| unreadable(&Json::String(text.to_owned()));
+        assert!(text("{\"a\": }").is_some_and(|why| why.contains("column 7")));
+        assert!(text("").is_some());
+        assert_eq!(text("{}"), None);
+        assert_eq!(unreadable(&Json::Null), None);
         let table: toml::Table = "config = { a = nan }".parse().expect("TOML");
         assert!(of(&table["config"]).is_err_and(|why| why.contains("cannot be written in JSON")));
     }

@@ -352,9 +352,55 @@ pub fn choices<'a, T: AsRef<str> + 'a>(names: impl IntoIterator<Item = &'a T>) -
     }
 }
 
+/// The one of some names that was meant by a misspelt one: no more than a third of its letters are others, left out or too many.
+pub fn meant<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let most = name.chars().count() / 3;
+    let apart = names.into_iter().map(|it| (distance(name, it), it));
+    let near = apart.filter(|(distance, _)| *distance <= most);
+    near.min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// How many letters must be put in, taken out or replaced to make one of the other (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (at, letter) in one.chars().enumerate() {
+        let mut next = vec![at + 1];
+        let mut least = at + 1;
+        for (pair, its) in row.windows(2).zip(&other) {
+            let (Some(diagonal), Some(above)) = (pair.first(), pair.last()) else {
+                continue;
+            };
+            let replaced = diagonal + usize::from(letter != *its);
+            least = replaced.min(above + 1).min(least + 1);
+            next.push(least);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_meant_is_a_few_letters_away() {
+        let names = || ["edgeweir_cache", "edgeweir_ratelimit", "v"];
+        for (name, want) in [
+            ("edgeweir_cach", Some("edgeweir_cache")),
+            ("edgewier_ratelimit", Some("edgeweir_ratelimit")),
+            ("EDGEWEIR", None),
+            ("w", None),
+            ("", None),
+        ] {
+            assert_eq!(meant(name, names()), want, "{name}");
+        }
+        for (one, other, want) in [("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3)] {
+            assert_eq!(distance(one, other), want, "{one} {other}");
+        }
+    }
 
     #[test]
     fn variants_have_names_of_their_own() {

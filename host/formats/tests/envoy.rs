@@ -763,3 +763,26 @@ fn a_plugin_is_read_whole() {
     assert_eq!(plugin.policy, Policy::Reload);
     assert_eq!(plugin.code.value, Code::Inline(b"\0asm".to_vec()));
 }
+
+#[test]
+fn a_name_among_addresses_is_no_endpoint_for_envoy() {
+    let named = |kind: &str| {
+        let text = with("CLUSTER", kind);
+        text.replace(
+            "address: 127.0.0.1, port_value: 9000",
+            "address: origin.internal, port_value: 9000",
+        )
+    };
+    for (kind, want) in [
+        ("", 1),
+        ("type: STATIC", 1),
+        ("type: STRICT_DNS", 0),
+        ("type: LOGICAL_DNS", 0),
+    ] {
+        let found = found(&named(kind));
+        let refused = found.iter().filter(|it| it.code == "refused");
+        assert_eq!(refused.count(), want, "{kind}: {found:?}");
+    }
+    let addresses = found(&with("CLUSTER", "type: STATIC"));
+    assert!(addresses.iter().all(|it| it.code != "refused"));
+}

@@ -249,6 +249,8 @@ impl Origin {
                 "upstream_reset_before_response_started{connection_termination}"
             }
             Some(Unreached::ConnectTimeout | Unreached::Timeout) => "upstream_response_timeout",
+            Some(Unreached::Full) => "upstream_reset_before_response_started{overflow}",
+            Some(Unreached::Unavailable) => "no_healthy_upstream",
         }
     }
 }

@@ -5,7 +5,7 @@ mod facts;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use edgeweir_host_formats::{Finding, Level, lint};
+use edgeweir_host_formats::{Finding, Level, lint, settings};
 use edgeweir_host_launch::Exit;
 use serde_json::{Value, json};
 
@@ -108,12 +108,17 @@ fn looked_at(config: &Config, options: &Options) -> Vec<Found> {
             findings.push(Finding {
                 level: Level::Error,
                 code: "option",
-                path: format!("{}.config.{}", facts.path, mismatch.field),
+                path: match mismatch.field.as_str() {
+                    "" => format!("{}.config", facts.path),
+                    field => format!("{}.config.{field}", facts.path),
+                },
                 span: facts.config_span.clone(),
-                message: format!(
-                    "{}; `edgeweir inspect --schema` of the module says what there is",
-                    mismatch.message
-                ),
+                message: settings::unreadable(&facts.config).unwrap_or_else(|| {
+                    format!(
+                        "{}; `edgeweir inspect --schema` of the module says what there is",
+                        mismatch.message
+                    )
+                }),
             });
         }
     }

@@ -13,7 +13,7 @@ pub struct ConfigError {
     pub file: PathBuf,
     /// Line and column, from 1; `None` when it is the file as a whole.
     pub place: Option<(usize, usize)>,
-    /// The path of the field (`listener[0].upstream`); empty when it is the file as a whole.
+    /// The path of the field (`listener[0].upstream`), or the option (`--listen`); empty when it is the file as a whole.
     pub field: String,
     /// What is wrong, with the value and what would be right.
     pub message: String,
@@ -34,7 +34,7 @@ impl ConfigError {
         }
     }
 
-    /// An error of the value at `span` (bytes of the text).
+    /// An error of the value at `span` (bytes of the text); empty at 0 it stands nowhere in the file.
     pub fn at(
         source: &Source,
         span: Range<usize>,
@@ -49,7 +49,7 @@ impl ConfigError {
         else {
             return error;
         };
-        if source.text.is_empty() {
+        if span == (0..0) {
             return error;
         }
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
@@ -58,6 +58,13 @@ impl ConfigError {
         error.place = Some((before.matches('\n').count() + 1, column));
         error.line = format!("{}{line_rest}", &before[line_start..]).into();
         error.width = (span.len().min(line_rest.len())).max(1);
+        error
+    }
+
+    /// An error of an option of the command line, with which a file was read.
+    pub fn option(file: &Path, option: &str, message: impl Into<String>) -> Self {
+        let mut error = Self::file(file, message);
+        error.field = option.to_owned();
         error
     }
 

@@ -1,11 +1,13 @@
 //! Which program a configuration file is for, and how strictly those of others are read.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use edgeweir_host_formats::{Finding, Level};
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Source};
 
 /// The program a file is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,7 +26,9 @@ impl Format {
         let ending = file.extension().unwrap_or_default().to_string_lossy();
         match ending.to_ascii_lowercase().as_str() {
             "yaml" | "yml" | "json" => Self::Envoy,
+            // Editors put a byte order mark before the first line.
             _ if text
+                .trim_start_matches('\u{feff}')
                 .lines()
                 .any(|line| line.trim_start().starts_with("spin_manifest_version")) =>
             {
@@ -48,6 +52,31 @@ impl Format {
             Self::Envoy => "Envoy bootstrap",
             Self::Spin => "Spin manifest",
         }
+    }
+}
+
+/// What a manifest of Spin's is completed with.
+#[derive(Clone, Default, Debug)]
+pub struct Given {
+    /// The runtime configuration.
+    pub runtime: Option<Source>,
+    /// `--state-dir` is there.
+    pub state_dir: bool,
+    /// Who gives variables of the manifest's their values: `--variable NAME`, `SPIN_VARIABLE_NAME`.
+    pub variables: BTreeMap<String, String>,
+}
+
+impl Given {
+    /// Whose values are in the text at `span`, to be added to what is wrong with it.
+    pub(crate) fn told(&self, source: &Source, span: &Range<usize>) -> String {
+        let text = source.text.get(span.clone()).unwrap_or_default();
+        let names = text.split("{{").skip(1);
+        let names = names.filter_map(|rest| Some(rest.split_once("}}")?.0.trim()));
+        let told = names.filter_map(|name| {
+            let by = self.variables.get(name)?;
+            Some(format!("; `{name}` is what `{by}` says"))
+        });
+        told.collect()
     }
 }
 
@@ -113,6 +142,7 @@ impl Options {
             return ConfigError::file(&config.source.file, "it cannot be read");
         };
         let mut message = first.message.clone();
+        message.push_str(&config.given.told(&config.source, &first.span));
         if first.level == Level::Unsupported {
             message.push_str("; `--lenient` goes on without it");
         }

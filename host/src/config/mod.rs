@@ -31,7 +31,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use error::ConfigError;
-pub use foreign::{Format, Options};
+pub use foreign::{Format, Given, Options};
 pub use listener::{Certificate, ListenerTls, RequestId};
 pub use route::{Route, Way, Ways};
 pub use upstream::{Breaker, Health, Outlier, Retry, Upstream, UpstreamTls};
@@ -75,6 +75,9 @@ pub struct Config {
     /// Where the file is and what it says, for errors found later.
     #[serde(skip)]
     pub source: Source,
+    /// What of it comes from elsewhere.
+    #[serde(skip)]
+    pub given: Given,
     /// Layers that watch; not part of a file.
     #[serde(skip)]
     pub taps: Taps,
@@ -491,6 +494,25 @@ impl TryFrom<String> for Authority {
     }
 }
 
+/// The text of a file.
+fn text_of(file: &Path) -> Result<String, ConfigError> {
+    let bytes = std::fs::read(file)
+        .map_err(|error| ConfigError::file(file, format!("cannot be read: {error}")))?;
+    if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
+        return Err(ConfigError::file(file, "it is UTF-16: save it as UTF-8"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let byte = error.as_bytes().get(at).copied().unwrap_or_default();
+        let source = Source {
+            file: file.to_owned(),
+            text: String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        };
+        let message = format!("the byte 0x{byte:02X} is no UTF-8: save the file as UTF-8");
+        ConfigError::at(&source, at..at + 1, "", message)
+    })
+}
+
 impl Config {
     /// One with nothing in it but what was said of its source.
     fn bare(source: Source, notes: Vec<Finding>) -> Self {
@@ -507,6 +529,7 @@ impl Config {
             stores: BTreeMap::new(),
             databases: BTreeMap::new(),
             source,
+            given: Given::default(),
             taps: Taps::default(),
         }
     }
@@ -518,8 +541,7 @@ impl Config {
 
     /// As [`Config::read`], with what files of other programs' may be read with.
     pub fn read_with(file: &Path, options: &Options) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| ConfigError::file(file, format!("cannot be read: {error}")))?;
+        let text = text_of(file)?;
         let format = Format::of(file, &text);
         options.check(format, file)?;
         match format {

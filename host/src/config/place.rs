@@ -15,6 +15,15 @@ impl Source {
         reach(root.get_ref(), steps)
     }
 
+    /// The names in a table; `None` where the file is no TOML.
+    pub fn names_in(&self, table: &str) -> Option<Vec<String>> {
+        let root = DeTable::parse(&self.text).ok()?;
+        let table = root.get_ref().get(table);
+        let table = table.and_then(|it| it.get_ref().as_table());
+        let names = table.map(|it| it.keys().map(|name| name.get_ref().to_string()));
+        Some(names.into_iter().flatten().collect())
+    }
+
     /// The place of a field below the value at `span`, by its path as filters write it (`rules[1].rate`): as far as it leads.
     pub fn below(&self, span: Range<usize>, path: &str) -> Range<usize> {
         let path = path.replace('[', ".").replace(']', "");
@@ -136,6 +145,23 @@ config.trim.max_depth = 3
             let place = source().place_of(steps).map(|place| Some(place.start));
             assert_eq!(place, want, "{steps:?}");
         }
+    }
+
+    #[test]
+    fn names_in_a_table_are_those_of_the_file() {
+        let names = |text: &str| {
+            let text = text.to_owned();
+            let source = Source {
+                text,
+                ..Source::default()
+            };
+            source.names_in("t")
+        };
+        let two = Some(vec!["a".to_owned(), "b".to_owned()]);
+        assert_eq!(names("[t]\na = 1\nb.c = 2\n[u]\nd = 3\n"), two);
+        assert_eq!(names("t = 1"), Some(Vec::new()));
+        assert_eq!(names(""), Some(Vec::new()));
+        assert_eq!(names("[t"), None);
     }
 
     #[test]

@@ -95,6 +95,7 @@ pub async fn start(modules: &Path, port: u16) -> anyhow::Result<Demo> {
         stores: BTreeMap::new(),
         databases: BTreeMap::new(),
         source: Source::default(),
+        given: crate::config::Given::default(),
         taps: crate::config::Taps::default(),
     };
     let config = config.finish()?;

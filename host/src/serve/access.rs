@@ -62,7 +62,7 @@ impl AccessLog {
             return Ok(());
         }
         match OpenOptions::new().append(true).open(file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && file.file_name().is_some() => {
                 let folder = file.parent().filter(|it| !it.as_os_str().is_empty());
                 std::fs::metadata(folder.unwrap_or(Path::new("."))).map(drop)
             }

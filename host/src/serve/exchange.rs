@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
-use edgeweir_host_chain::{Emergency, Peer, Request, Response, Timeline};
+use edgeweir_host_chain::{Emergency, EndToEnd, Peer, Request, Response, Timeline};
 use edgeweir_host_exchanges::recorder::Received;
 use edgeweir_host_upstream::bodies::Watched;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -194,7 +194,7 @@ impl Site {
             Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("the target: {error}\n")),
         };
         parts.headers.remove(header::HOST);
-        fields::strip_request(&mut parts.headers);
+        let named = fields::strip_request(&mut parts.headers);
         fields::join_cookies(&mut parts.headers);
         if self.forwarded_for {
             fields::append_forwarded_for(&mut parts.headers, peer.ip());
@@ -229,6 +229,7 @@ impl Site {
             stalled.store(true, Relaxed);
             format!("the client sent nothing of its body for {limit:?}").into()
         };
+        let body = EndToEnd::new(body, named);
         let body = Watched::new(body, self.stall_timeout, (), late).boxed_unsync();
         Ok(Request::from_parts(parts, body))
     }

@@ -144,13 +144,13 @@ impl Failure {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "connection_limit_reached",
                 why.clone(),
-                Some(Unreached::Refused),
+                Some(Unreached::Full),
             ),
             Self::CircuitOpen => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "destination_unavailable",
                 "its endpoints failed too often in a row: the breaker is open".to_owned(),
-                Some(Unreached::Refused),
+                Some(Unreached::Unavailable),
             ),
             Self::Unresolved => (
                 StatusCode::BAD_GATEWAY,

@@ -2,32 +2,30 @@
 
 use std::net::IpAddr;
 
+use edgeweir_host_chain::{OF_THE_CONNECTION, named_by_connection};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-/// Fields of one connection whether or not `Connection` names them.
-// RFC 9110 §7.6.1: intermediaries remove or replace these even when they are not listed.
-const OF_THE_CONNECTION: [HeaderName; 5] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
-
-/// Removes what belongs to the connection a request came by; `TE: trailers` alone survives, as it is true end to end here.
-pub fn strip_request(headers: &mut HeaderMap) {
+/// Removes what belongs to the connection a request came by; `TE: trailers` alone survives, as it is true end to end here. What
+/// `Connection` named is not to be in the trailers either.
+pub fn strip_request(headers: &mut HeaderMap) -> Vec<HeaderName> {
     // RFC 9110 §10.1.4: TE is about the connection, and every connection of this host carries trailers.
     let trailers =
         list(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
-    strip(headers);
+    let named = strip_response(headers);
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
+    named
 }
 
-/// Removes what belongs to the connection a response came by.
-pub fn strip_response(headers: &mut HeaderMap) {
-    strip(headers);
+/// Removes what belongs to the connection a response came by, as [`strip_request`] does.
+pub fn strip_response(headers: &mut HeaderMap) -> Vec<HeaderName> {
+    let named = named_by_connection(headers);
+    for name in named.iter().chain(&OF_THE_CONNECTION) {
+        headers.remove(name);
+    }
+    headers.remove(header::TE);
+    named
 }
 
 /// Makes one line of the cookies of several.
@@ -71,18 +69,6 @@ pub fn append_forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
     if let Ok(value) = HeaderValue::from_bytes(&line) {
         headers.insert(name, value);
     }
-}
-
-fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = list(headers, &header::CONNECTION)
-        .filter_map(|option| HeaderName::from_bytes(option).ok())
-        // RFC 9110 §7.6.1: end-to-end fields must not be listed; a client that lists these would unframe its message.
-        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
-        .collect();
-    for name in named.iter().chain(&OF_THE_CONNECTION) {
-        headers.remove(name);
-    }
-    headers.remove(header::TE);
 }
 
 /// The members of a comma-separated list over all its lines.

@@ -4,17 +4,13 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use edgeweir_host_chain::{Body, Request, lock};
-use http::Method;
-use http::header::{self, HeaderValue};
-use http_body::Body as _;
-use http_body_util::BodyExt as _;
+use edgeweir_host_chain::{Body, Request, framed, lock};
+use http::header;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::watch;
 
-use crate::bodies::Begun;
 use crate::connect::{Connector, Stream, To};
 use crate::counts::{Counts, Event};
 use crate::failure::{Failure, chain_of};
@@ -329,26 +325,6 @@ impl Taken {
             }
         })
     }
-}
-
-/// The request with a framing for a body that few have, and that the client's library would leave out.
-// RFC 9110 §9.3.1: content received in a GET request has no generally defined semantics; it is the origin's to judge, not ours.
-async fn framed(request: Request) -> Request {
-    let bare = matches!(*request.method(), Method::GET | Method::HEAD)
-        && !request.headers().contains_key(header::CONTENT_LENGTH)
-        && !request.headers().contains_key(header::TRANSFER_ENCODING)
-        && !request.body().is_end_stream()
-        && request.body().size_hint().exact().is_none();
-    if !bare {
-        return request;
-    }
-    let (mut parts, body) = request.into_parts();
-    let body = Begun::of(body).await;
-    if !body.is_end_stream() {
-        let chunked = HeaderValue::from_static("chunked");
-        parts.headers.insert(header::TRANSFER_ENCODING, chunked);
-    }
-    Request::from_parts(parts, body.boxed_unsync())
 }
 
 fn failure_of(error: &hyper::Error) -> Failure {

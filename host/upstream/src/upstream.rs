@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use edgeweir_host_chain::{Body, Error, Layer, Next, Request, Response, empty};
+use edgeweir_host_chain::{Activity, Body, EndToEnd, Error, Layer, Next, Request, Response, empty};
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::balance;
-use crate::bodies::{Activity, Watched};
+use crate::bodies::Watched;
 use crate::connect::{Connector, To};
 use crate::counts::{Counts, Event};
 use crate::endpoint::{Endpoint, EndpointSnapshot, Ticket};
@@ -143,7 +143,8 @@ impl Layer for Upstream {
             Ok((response, held)) => {
                 inner.counts.add(Event::Answered);
                 let (mut parts, body) = response.into_parts();
-                fields::strip_response(&mut parts.headers);
+                let named = fields::strip_response(&mut parts.headers);
+                let body = EndToEnd::new(body, named);
                 parts.extensions.clear();
                 // RFC 9112 §2.3: an intermediary sends its own version in the messages it forwards. Another would tell the
                 // client of framing that is not that of its connection: of HTTP/1.0, that the end of the connection is that of

@@ -69,7 +69,8 @@ impl Awaited {
     /// Nothing came; ready when that has been so for too long.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.outside.is_none() {
-            self.outside = self.quiet.as_ref().map(Quiet::outside);
+            let most = self.silence.limit();
+            self.outside = self.quiet.as_ref().map(|it| it.outside_for(most));
         }
         if let Some(left) = &mut self.left
             && left.as_mut().poll(cx).is_ready()
@@ -159,9 +160,9 @@ impl<B> Timely<B> {
         Self { body, awaited }
     }
 
-    /// Of somewhere else; `idle` is the longest pause.
-    pub(crate) fn new(body: B, idle: Duration) -> Self {
-        let awaited = Awaited::new(idle, None);
+    /// Of somewhere else, for an exchange if for any; `idle` is the longest pause.
+    pub(crate) fn new(body: B, idle: Duration, quiet: Option<Arc<Quiet>>) -> Self {
+        let awaited = Awaited::new(idle, quiet);
         Self { body, awaited }
     }
 }
@@ -196,15 +197,15 @@ impl<B: Body<Data = Bytes, Error: Display> + Unpin> Body for Timely<B> {
     }
 }
 
-/// A body of a guest of wasi:http 0.2, whose store ends it as if it were complete when the guest traps.
+/// A body of a guest, whose store ends it as if it were complete when the guest traps.
 pub(crate) struct Unbroken {
     body: WasiBody,
-    quiet: Arc<Quiet>,
+    instance: Arc<Instance>,
 }
 
 impl Unbroken {
-    pub(crate) fn new(body: WasiBody, quiet: Arc<Quiet>) -> Self {
-        Self { body, quiet }
+    pub(crate) fn new(body: WasiBody, instance: Arc<Instance>) -> Self {
+        Self { body, instance }
     }
 }
 
@@ -218,7 +219,7 @@ impl Body for Unbroken {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         // RFC 9112 §8: what is not whole is incomplete, and is not to look complete to anybody.
-        if frame.is_none() && self.quiet.is_trapped() {
+        if frame.is_none() && self.instance.is_dead() {
             let why = "the guest trapped in the middle of a body";
             return Poll::Ready(Some(Err(Error::InternalError(Some(why.to_owned())))));
         }
@@ -226,7 +227,7 @@ impl Body for Unbroken {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream() && !self.quiet.is_trapped()
+        self.body.is_end_stream() && !self.instance.is_dead()
     }
 
     fn size_hint(&self) -> SizeHint {

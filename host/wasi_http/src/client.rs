@@ -1,14 +1,16 @@
 //! Requests of guests to the network in the clear, over connections that are kept for the next one.
 
 use std::error::Error as _;
+use std::fmt::Display;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName};
+use edgeweir_host_chain::{Activity, EndToEnd, OF_THE_CONNECTION, named_by_connection};
 use http::{Request, Response, Version};
-use http_body::Body as _;
+use http_body::Body;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
@@ -17,6 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
 use crate::body::Timely;
+use crate::quiet::Quiet;
 
 /// How long a connection is kept: less than the five seconds after which common servers (Node.js) close theirs.
 const KEPT: Duration = Duration::from_secs(4);
@@ -47,30 +50,32 @@ impl Client {
         )
     }
 
-    /// Sends a request and gives the response's head with a body that reads on.
+    /// Sends a request and gives the response's head with a body that reads on. The time to the head runs from the last
+    /// `activity`.
     pub(crate) async fn send(
         &self,
         mut request: Request<WasiBody>,
         options: RequestOptions,
-    ) -> Result<Response<WasiBody>, Error> {
+        activity: &Activity,
+    ) -> Result<Response<Incoming>, Error> {
         *request.version_mut() = Version::HTTP_11;
         let again = repeatable(&request);
-        let mut response = match (self.once(request, &options).await, again) {
+        match (self.once(request, &options, activity).await, again) {
             // RFC 9110 §9.2.2: "Idempotent methods are distinguished because the request can be repeated automatically if a
             // communication failure occurs before the client is able to read the server's response." The server may have
             // closed a kept connection while the request was on its way.
-            (Err(Error::ConnectionTerminated), Some(again)) => self.once(again, &options).await?,
-            (response, _) => response?,
-        };
-        strip(response.headers_mut());
-        let idle = options.between_bytes_timeout.unwrap_or(UNBOUNDED);
-        Ok(response.map(|incoming| Timely::new(incoming, idle).boxed_unsync()))
+            (Err(Error::ConnectionTerminated), Some(again)) => {
+                self.once(again, &options, activity).await
+            }
+            (response, _) => response,
+        }
     }
 
     async fn once(
         &self,
         mut request: Request<WasiBody>,
         options: &RequestOptions,
+        activity: &Activity,
     ) -> Result<Response<Incoming>, Error> {
         let mut connection = capture_connection(&mut request);
         let mut answer = pin!(self.0.request(request));
@@ -84,11 +89,31 @@ impl Client {
             () = connected => {}
             () = tokio::time::sleep(most(options.connect_timeout)) => return Err(Error::ConnectionTimeout),
         }
-        match tokio::time::timeout(most(options.first_byte_timeout), answer).await {
-            Ok(answered) => answered.map_err(mapped),
-            Err(_) => Err(Error::ConnectionReadTimeout),
+        activity.moved();
+        tokio::select! {
+            answered = answer => answered.map_err(mapped),
+            () = activity.silent_for(most(options.first_byte_timeout)) => Err(Error::ConnectionReadTimeout),
         }
     }
+}
+
+/// The response as a guest gets it: without what `Connection` names, while that can still be read, which never comes to a
+/// guest; and with a body that is `idle` no longer than so.
+pub(crate) fn received<B>(
+    response: Response<B>,
+    idle: Duration,
+    quiet: Option<Arc<Quiet>>,
+) -> Response<WasiBody>
+where
+    B: Body<Data = Bytes, Error: Display> + Send + Unpin + 'static,
+{
+    let (mut parts, body) = response.into_parts();
+    let named = named_by_connection(&parts.headers);
+    for name in named.iter().chain(&OF_THE_CONNECTION) {
+        parts.headers.remove(name);
+    }
+    let body = EndToEnd::new(body, named);
+    Response::from_parts(parts, Timely::new(body, idle, quiet).boxed_unsync())
 }
 
 /// The same request again, where sending it twice does what sending it once does (RFC 9110 §9.2.2) and there is no body, which
@@ -104,24 +129,6 @@ fn repeatable(request: &Request<WasiBody>) -> Option<Request<WasiBody>> {
     *again.headers_mut() = request.headers().clone();
     *again.version_mut() = request.version();
     Some(again)
-}
-
-/// Removes what `Connection` names, while the guest's fields still have it to be read: it never comes to a guest.
-// RFC 9110 §7.6.1: "Intermediaries MUST parse a received Connection header field before a message is forwarded and, for each
-// connection-option in this field, remove any header or trailer field(s) from the message with the same name".
-fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .into_iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
-        // End-to-end fields must not be listed; this one says how long the body is.
-        .filter(|name| *name != header::CONTENT_LENGTH)
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    headers.remove(header::CONNECTION);
 }
 
 fn mapped(error: legacy::Error) -> Error {
@@ -205,12 +212,12 @@ mod tests {
 
     async fn sent(client: &Client, request: Request<WasiBody>) -> Result<String, Error> {
         let options = RequestOptions::default();
-        let response = client.send(request, options).await?;
+        let response = client.send(request, options, &Activity::start()).await?;
         let on = response.headers()["x-connection"]
             .to_str()
             .expect("text")
             .to_owned();
-        response.into_body().collect().await?;
+        response.into_body().collect().await.map_err(Error::from)?;
         Ok(on)
     }
 
@@ -245,19 +252,59 @@ mod tests {
             let (mut stream, _) = listener.accept().await.expect("a connection");
             head(&mut stream).await;
             let many: String = (0..200).map(|n| format!("x-{n}: 1\r\n")).collect();
-            let own = "connection: x-y, content-length\r\nx-y: 1\r\ncontent-length: 0\r\n";
-            let answer = format!("HTTP/1.1 200 OK\r\n{own}{many}\r\n");
+            let own =
+                "connection: x-y, transfer-encoding\r\nx-y: 1\r\ntransfer-encoding: chunked\r\n";
+            let body = "1\r\na\r\n0\r\nx-y: 1\r\nx-z: 1\r\n\r\n";
+            let answer = format!("HTTP/1.1 200 OK\r\n{own}{many}\r\n{body}");
             stream.write_all(answer.as_bytes()).await.expect("written");
         });
         let response = Client::new()
-            .send(request(address, Method::GET), RequestOptions::default())
+            .send(
+                request(address, Method::GET),
+                RequestOptions::default(),
+                &Activity::start(),
+            )
             .await
             .expect("a response");
+        let response = received(response, UNBOUNDED, None);
         let fields = response.headers();
         assert!(fields.contains_key("x-199"));
         assert!(!fields.contains_key("x-y"));
         assert!(!fields.contains_key("connection"));
-        assert_eq!(fields["content-length"], "0");
+        let body = response.into_body().collect().await.expect("whole");
+        let trailers = body.trailers().expect("trailers");
+        assert!(!trailers.contains_key("x-y"));
+        assert!(trailers.contains_key("x-z"));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_moves_is_not_late() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut upload = Vec::new();
+            while !upload.ends_with(b"0\r\n\r\n") {
+                upload.push(stream.read_u8().await.expect("a byte"));
+            }
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.expect("written");
+        });
+        let (mut sender, body) = http_body_util::channel::Channel::<Bytes, Error>::new(1);
+        let activity = Activity::start();
+        let upload = request(address, Method::POST).map(|_| activity.noting(body.boxed_unsync()));
+        tokio::spawn(async move {
+            for _ in 0..8 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                sender.send_data("x".into()).await.expect("taken");
+            }
+        });
+        let options = RequestOptions {
+            first_byte_timeout: Some(Duration::from_millis(400)),
+            ..RequestOptions::default()
+        };
+        let sent = Client::new().send(upload, options, &activity).await;
+        assert_eq!(sent.expect("a response").status(), 200);
     }
 
     #[tokio::test]
@@ -269,12 +316,12 @@ mod tests {
             ..RequestOptions::default()
         };
         let silent = Client::new()
-            .send(request(address, Method::GET), options)
+            .send(request(address, Method::GET), options, &Activity::start())
             .await;
         assert!(matches!(silent, Err(Error::ConnectionReadTimeout)));
         drop(listener);
         let refused = Client::new()
-            .send(request(address, Method::GET), options)
+            .send(request(address, Method::GET), options, &Activity::start())
             .await;
         let Err(Error::Connect(why)) = refused else {
             panic!("no refusal");

@@ -111,10 +111,10 @@ impl Guest {
             table,
             hooks: Hooks::new(
                 &plugin.allowed_outbound,
-                limits.timeout,
                 loaded.world.clone(),
                 loaded.runtime.client.clone(),
                 loaded.meter.clone(),
+                instance.clone(),
             ),
             limiter: Limiter {
                 meter: loaded.meter.clone(),

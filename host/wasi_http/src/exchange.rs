@@ -16,6 +16,8 @@ use crate::quiet::Quiet;
 /// The field wasi:http hosts of the Spin family give the client's address in, as `ip:port`.
 const EMERGENCY: HeaderName = HeaderName::from_static(Emergency::FIELD);
 const CLIENT_ADDR: HeaderName = HeaderName::from_static("spin-client-addr");
+/// What went wrong further in (RFC 9209).
+pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// Stands in where a request has no authority of its own (HTTP/1.0): guests cannot rebuild a request without one.
 const NO_AUTHORITY: &str = "localhost";
 
@@ -44,7 +46,12 @@ pub(crate) struct Exchange {
     /// The request's target was a path, as in HTTP/1.1; the authority is in `host`.
     origin_form: bool,
     host: Option<HeaderValue>,
+    /// As it was received, if it was.
+    received: Option<Authority>,
+    /// As the guest sees it.
     authority: Authority,
+    /// The request came without content.
+    pub(crate) bodiless: bool,
     pub(crate) method: Method,
     /// Calls of the next layer.
     pub(crate) forwarded: AtomicU32,
@@ -71,6 +78,14 @@ impl NextFailed {
             Self::Made(unreached, _) => *unreached,
         }
     }
+
+    /// What the layer below said of it.
+    pub(crate) fn told(&self) -> Option<&HeaderValue> {
+        match self {
+            Self::Error(_) => None,
+            Self::Made(_, response) => response.headers().get(PROXY_STATUS),
+        }
+    }
 }
 
 /// A head beyond a bound.
@@ -83,14 +98,17 @@ impl Exchange {
         request: http::request::Parts,
         next: Next,
         limits: &Limits,
+        bodiless: bool,
     ) -> (Self, http::request::Parts) {
         let mut parts = request;
         let host = parts.headers.get(HOST).cloned();
         let uri = std::mem::take(&mut parts.uri).into_parts();
         let origin_form = uri.authority.is_none();
-        let authority = uri
-            .authority
+        let received = uri.authority;
+        let authority = received
+            .clone()
             .or_else(|| Authority::try_from(host.as_ref()?.as_bytes()).ok())
+            .map(without_empty_port)
             .unwrap_or_else(|| Authority::from_static(NO_AUTHORITY));
         strip(&mut parts.headers);
         if let Some(Peer(address)) = parts.extensions.get::<Peer>()
@@ -124,7 +142,9 @@ impl Exchange {
             emergency,
             origin_form,
             host,
+            received,
             authority,
+            bodiless,
             method: parts.method.clone(),
             forwarded: AtomicU32::new(0),
             next_ns: AtomicU64::new(0),
@@ -133,6 +153,12 @@ impl Exchange {
             cancelled: watch::Sender::new(false),
         };
         (exchange, parts)
+    }
+
+    /// Whether a request is for whom the exchange's own is for, or names nobody.
+    pub(crate) fn is_for(&self, uri: &Uri) -> bool {
+        let named = uri.authority().map(Authority::as_str);
+        named.is_none_or(|named| named.is_empty() || self.authority == named)
     }
 
     /// What the application that the request is in reaches in itself.
@@ -163,7 +189,10 @@ impl Exchange {
         target.path_and_query = uri.path_and_query;
         if !self.origin_form {
             target.scheme = uri.scheme;
-            target.authority = uri.authority;
+            target.authority = match unchanged {
+                true => self.received.clone(),
+                false => uri.authority,
+            };
         }
         *request.uri_mut() = Uri::from_parts(target).unwrap_or_default();
         *request.extensions_mut() = self.extensions.clone();
@@ -214,6 +243,17 @@ impl Exchange {
     /// Whether the request may be sent to the next layer once more without the guest.
     pub(crate) fn may_resend(&self) -> bool {
         self.forwarded.load(Ordering::Relaxed) == 0 || self.method.is_safe()
+    }
+}
+
+/// The authority without a colon that no port follows, which hosts of wasi:http refuse when a guest writes it.
+// RFC 3986 §6.2.3: "an explicit ":port", for which the port is empty or the default for the scheme, is equivalent to one where the
+// port and its ":" delimiter are elided".
+fn without_empty_port(authority: Authority) -> Authority {
+    let host = authority.as_str().strip_suffix(':');
+    match host.map(Authority::try_from) {
+        Some(Ok(host)) => host,
+        _ => authority,
     }
 }
 
@@ -279,6 +319,7 @@ mod tests {
             request.into_parts().0,
             Next::new(Vec::new()),
             &Limits::default(),
+            true,
         )
     }
 
@@ -290,12 +331,20 @@ mod tests {
             ("no host at all", "/a", None),
             ("host that is no authority", "/a", Some("not a host")),
             ("asterisk form", "*", Some("example.test")),
+            ("an empty port", "http://example.test:/a", None),
+            ("an empty port of an address", "http://[::1]:/a", None),
+            ("an empty port in host", "/a", Some("example.test:")),
         ] {
             let fields: Vec<_> = host.iter().map(|host| ("host", *host)).collect();
             let (exchange, inner) = exchange(uri, &fields);
             assert!(
                 inner.uri.authority().is_some(),
                 "{name}: a guest needs an authority"
+            );
+            let seen = inner.uri.authority().map(Authority::as_str);
+            assert!(
+                seen.is_some_and(|seen| !seen.ends_with(':')),
+                "{name}: a guest cannot write {seen:?}"
             );
             let mut request = http::Request::from_parts(inner, empty());
             request.headers_mut().remove(HOST);

@@ -18,6 +18,9 @@ use crate::body::{FromGuest, Timely, copied};
 use crate::context::{Guest, exchange_of};
 use crate::exchange::{Exchange, NextFailed, check_head};
 
+/// By these words our adapter knows that no layer failed: nobody waits for the response any more.
+const CALLED_OFF: &str = "the exchange was called off";
+
 type Handled = Result<Resource<Response>, ErrorCode>;
 
 pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
@@ -43,13 +46,23 @@ async fn handle(
     let next = exchange.next();
     let started = Instant::now();
     // A task of its own: the layers below go on while this guest computes, and a panic of theirs is theirs.
-    let mut running = Running(tokio::spawn(next.run(request)));
-    let outside = exchange.quiet.outside();
+    let (quiet, bodiless) = (exchange.quiet.clone(), exchange.bodiless);
+    let mut running = Running(tokio::spawn(async move {
+        let request = match bodiless {
+            // What came without content rarely goes on with any, and the layers below do well to know.
+            true => {
+                let (parts, body) = request.into_parts();
+                chain::Request::from_parts(parts, chain::begun(body).await)
+            }
+            false => request,
+        };
+        let _outside = quiet.outside();
+        next.run(request).await
+    }));
     let outcome = tokio::select! {
         outcome = &mut running.0 => Some(outcome),
         () = exchange.cancelled() => None,
     };
-    drop(outside);
     exchange.waited(started.elapsed());
     let response = match outcome {
         Some(Ok(Ok(response))) => match response.extensions().get::<Unreached>().copied() {
@@ -70,7 +83,7 @@ async fn handle(
                 "the next layer failed: {panic}"
             )))));
         }
-        None => return Ok(Err(ErrorCode::ConnectionTerminated)),
+        None => return Ok(Err(ErrorCode::InternalError(Some(CALLED_OFF.to_owned())))),
     };
     exchange.ended(None);
     give_response(accessor, response, &exchange)
@@ -160,6 +173,8 @@ fn code_of(unreached: Unreached) -> ErrorCode {
         Unreached::ConnectTimeout => ErrorCode::ConnectionTimeout,
         Unreached::Closed => ErrorCode::ConnectionTerminated,
         Unreached::Timeout => ErrorCode::HttpResponseTimeout,
+        Unreached::Full => ErrorCode::ConnectionLimitReached,
+        Unreached::Unavailable => ErrorCode::DestinationUnavailable,
     }
 }
 
@@ -174,6 +189,8 @@ fn error_code(error: &chain::Error) -> ErrorCode {
             Error::ConnectionTerminated => return ErrorCode::ConnectionTerminated,
             Error::HttpResponseTimeout => return ErrorCode::HttpResponseTimeout,
             Error::HttpResponseIncomplete => return ErrorCode::HttpResponseIncomplete,
+            Error::ConnectionLimitReached => return ErrorCode::ConnectionLimitReached,
+            Error::DestinationUnavailable => return ErrorCode::DestinationUnavailable,
             _ => {}
         }
     }

@@ -4,26 +4,38 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::body::{Timely, Unbroken, copied};
-use crate::client::Client;
+use crate::client::{Client, received};
 use crate::exchange::Exchange;
-use edgeweir_host_chain::{Clusters, Meter, Unreached, Within, World};
+use crate::instance::Instance;
+use edgeweir_host_chain::{Activity, Clusters, Meter, Unreached, Within, World, begun, framed};
 use edgeweir_host_formats::outbound::{Outbound, SELF};
 use http::uri::Scheme;
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks, default_send_request};
+
+/// How long a request of a guest may take where it does not say so itself: to connect; then from the last move of its body to
+/// the response's head; and between two pieces of the response's body.
+const CONNECT: Duration = Duration::from_secs(5);
+const FIRST_BYTE: Duration = Duration::from_secs(60);
+const BETWEEN_BYTES: Duration = Duration::from_secs(300);
+/// The longest it may say.
+const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The hooks of one store.
 pub(crate) struct Hooks {
     allowed: Arc<[Outbound]>,
     world: World,
     client: Client,
-    timeout: Duration,
     meter: Arc<Meter>,
+    instance: Arc<Instance>,
     /// A request for the next layer is being converted: it gets its `host` from the exchange, not from here.
     pub(crate) to_next: bool,
     /// The exchange of a proxy of wasi:http 0.2: what it may send nowhere else goes to the next layer, but not in an
     /// application of Spin, which has none for it.
     pub(crate) next: Option<Arc<Exchange>>,
+    /// The exchange in which the request is sent that is about to be.
+    pub(crate) asking: Option<Arc<Exchange>>,
     /// What the application of the latest exchange reaches in itself.
     pub(crate) within: Option<Within>,
     /// Calls of `client.send` since the last look.
@@ -33,19 +45,20 @@ pub(crate) struct Hooks {
 impl Hooks {
     pub(crate) fn new(
         allowed: &[Outbound],
-        timeout: Duration,
         world: World,
         client: Client,
         meter: Arc<Meter>,
+        instance: Arc<Instance>,
     ) -> Self {
         Self {
             meter,
             client,
+            instance,
             allowed: allowed.into(),
             world,
-            timeout,
             to_next: false,
             next: None,
+            asking: None,
             within: None,
             sent: 0,
         }
@@ -97,18 +110,18 @@ impl Hooks {
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        let request = match &self.next {
-            Some(exchange) => {
-                request.map(|body| Unbroken::new(body, exchange.quiet.clone()).boxed_unsync())
-            }
-            None => request,
-        };
+        let instance = self.instance.clone();
+        let request = request.map(|body| Unbroken::new(body, instance).boxed_unsync());
         let next = self.next.as_ref().filter(|_| self.within.is_none());
-        if !allowed && let Some(exchange) = next {
+        if !allowed
+            && let Some(exchange) = next
+            && exchange.is_for(request.uri())
+        {
             return Box::new(forward(exchange.clone(), request));
         }
         self.sent += 1;
-        let options = bounded(options, self.timeout);
+        let exchange = self.asking.take().or_else(|| self.next.clone());
+        let options = bounded(options);
         if self.world.fault("client.send").is_some() {
             return Box::new(async { Err(Error::ConnectionRefused) });
         }
@@ -128,13 +141,59 @@ impl Hooks {
                 tracing::warn!(uri = %request.uri(), "outbound request denied: the component is not granted it");
                 return Err(Error::HttpRequestDenied);
             }
-            if plain {
-                let response = client.send(request, options).await?;
-                return Ok((response, Box::new(async { Ok(()) }) as Io));
-            }
-            let (response, io) = default_send_request(request, Some(options)).await?;
-            Ok((response.map(|body| body.boxed_unsync()), Box::new(io) as Io))
+            let idle = options.between_bytes_timeout.unwrap_or(BETWEEN_BYTES);
+            let quiet = exchange.as_ref().map(|exchange| exchange.quiet.clone());
+            let waits = [options.connect_timeout, options.first_byte_timeout];
+            let longest = waits.into_iter().flatten().sum();
+            let outside = quiet.as_ref().map(|quiet| quiet.outside_for(longest));
+            let bodiless = exchange.is_some_and(|exchange| exchange.bodiless);
+            let sent = sent(request, bodiless, options, plain.then_some(client)).await;
+            drop(outside);
+            let (response, io) = sent?;
+            Ok((received(response, idle, quiet), io))
         })
+    }
+}
+
+/// Sends a request to the network: in the clear by a client, by TLS without.
+async fn sent(
+    request: http::Request<WasiBody>,
+    bodiless: bool,
+    options: RequestOptions,
+    client: Option<Client>,
+) -> Sent {
+    let first = options.first_byte_timeout.unwrap_or(FIRST_BYTE);
+    let framed = async {
+        let (parts, mut body) = request.into_parts();
+        if bodiless {
+            body = begun(body).await;
+        }
+        framed(http::Request::from_parts(parts, body)).await
+    };
+    let framed = tokio::time::timeout(first, framed).await;
+    let request = framed.map_err(|_| Error::ConnectionReadTimeout)?;
+    let activity = Activity::start();
+    let request = request.map(|body| match body.is_end_stream() {
+        true => body,
+        false => activity.noting(body),
+    });
+    if let Some(client) = client {
+        let response = client.send(request, options, &activity).await?;
+        let response = response.map(|body| body.map_err(Error::from).boxed_unsync());
+        return Ok((response, Box::new(async { Ok(()) })));
+    }
+    let connect = options.connect_timeout.unwrap_or(CONNECT);
+    let options = RequestOptions {
+        // Looked after here: it begins anew whenever the request's body moves.
+        first_byte_timeout: Some(LONGEST),
+        ..options
+    };
+    tokio::select! {
+        sent = default_send_request(request, Some(options)) => {
+            let (response, io) = sent?;
+            Ok((response.map(|body| body.boxed_unsync()), Box::new(io)))
+        }
+        () = activity.silent_for(connect + first) => Err(Error::ConnectionReadTimeout),
     }
 }
 
@@ -158,6 +217,8 @@ async fn forward(exchange: Arc<Exchange>, request: http::Request<WasiBody>) -> S
             Unreached::ConnectTimeout => Error::ConnectionTimeout,
             Unreached::Closed => Error::ConnectionTerminated,
             Unreached::Timeout => Error::HttpResponseTimeout,
+            Unreached::Full => Error::ConnectionLimitReached,
+            Unreached::Unavailable => Error::DestinationUnavailable,
         });
     }
     let quiet = exchange.quiet.clone();
@@ -222,14 +283,14 @@ fn target(uri: &http::Uri) -> Option<String> {
     Some(format!("{host}:{port}"))
 }
 
-/// wasmtime's own defaults are ten minutes each.
-fn bounded(options: Option<RequestOptions>, most: Duration) -> RequestOptions {
+/// What the guest asks for, within the bounds an upstream's settings have; and where it asks for nothing, their defaults.
+fn bounded(options: Option<RequestOptions>) -> RequestOptions {
     let options = options.unwrap_or_default();
-    let bound = |value: Option<Duration>| Some(value.map_or(most, |value| value.min(most)));
+    let bound = |asked: Option<Duration>, default| Some(asked.unwrap_or(default).min(LONGEST));
     RequestOptions {
-        connect_timeout: bound(options.connect_timeout),
-        first_byte_timeout: bound(options.first_byte_timeout),
-        between_bytes_timeout: bound(options.between_bytes_timeout),
+        connect_timeout: bound(options.connect_timeout, CONNECT),
+        first_byte_timeout: bound(options.first_byte_timeout, FIRST_BYTE),
+        between_bytes_timeout: bound(options.between_bytes_timeout, BETWEEN_BYTES),
     }
 }
 
@@ -258,6 +319,28 @@ mod tests {
                 continue;
             };
             assert_eq!(is_allowed(&allowed, &uri), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_guest_says_how_long_its_requests_may_take() {
+        let seconds = Duration::from_secs;
+        let asked = RequestOptions {
+            connect_timeout: Some(seconds(30)),
+            first_byte_timeout: Some(seconds(600)),
+            between_bytes_timeout: Some(Duration::MAX),
+        };
+        for (name, asked, want) in [
+            ("nothing", None, [5, 60, 300]),
+            ("something", Some(asked), [30, 600, 3600]),
+        ] {
+            let got = bounded(asked);
+            let got = [
+                got.connect_timeout,
+                got.first_byte_timeout,
+                got.between_bytes_timeout,
+            ];
+            assert_eq!(got, want.map(|it| Some(seconds(it))), "{name}");
         }
     }
 

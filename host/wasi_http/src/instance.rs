@@ -19,7 +19,7 @@ use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
 use crate::body::{FromGuest, copied};
 use crate::component::Loaded;
 use crate::context::Guest;
-use crate::exchange::{NextFailed, body_length, has_no_body};
+use crate::exchange::{NextFailed, PROXY_STATUS, body_length, has_no_body};
 use crate::layer::Failure;
 use crate::pool::{Job, Pool};
 use crate::runtime::TICK;
@@ -93,6 +93,11 @@ impl Instance {
     /// The store is gone: bodies it has not ended are cut.
     pub(crate) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
+    }
+
+    /// The guest trapped, or the store goes: to be said before that is dropped.
+    pub(crate) fn die(&self) {
+        self.dead.store(true, Ordering::Release);
     }
 
     /// Lets the instance finish what it has and take nothing new.
@@ -288,7 +293,7 @@ struct Dying(Arc<Instance>);
 
 impl Drop for Dying {
     fn drop(&mut self) {
-        self.0.dead.store(true, Ordering::Release);
+        self.0.die();
     }
 }
 
@@ -520,10 +525,17 @@ impl AccessorTask<Guest> for Work {
                         // What the guest made of a failure below is still no answer of the origin's.
                         if matches!(
                             status,
-                            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
+                            StatusCode::BAD_GATEWAY
+                                | StatusCode::SERVICE_UNAVAILABLE
+                                | StatusCode::GATEWAY_TIMEOUT
                         ) && let Some(failed) = exchange.take_failed()
                         {
                             parts.extensions.insert(failed.unreached());
+                            if let Some(told) = failed.told()
+                                && !parts.headers.contains_key(PROXY_STATUS)
+                            {
+                                parts.headers.insert(PROXY_STATUS, told.clone());
+                            }
                         }
                         let body = if has_no_body(&exchange.method, status) {
                             edgeweir_host_chain::empty()

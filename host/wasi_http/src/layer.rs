@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use edgeweir_host_chain::{Error, Layer, Meter, Next, Request, Response, Unreached, full};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Method, StatusCode};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
@@ -72,7 +73,7 @@ impl Entered {
     pub(crate) fn new(request: Request, next: Next, plugin: &Plugin) -> Self {
         let (parts, body) = request.into_parts();
         let kept = (plugin.on_trap == OnTrap::PassThrough).then(|| (parts.clone(), next.clone()));
-        let (exchange, parts) = Exchange::begin(parts, next, &plugin.limits);
+        let (exchange, parts) = Exchange::begin(parts, next, &plugin.limits, body.is_end_stream());
         let body = Reclaimable::new(body, exchange.quiet.clone());
         let exchange = Arc::new(exchange);
         let saved = kept.map(|(parts, next)| Saved {

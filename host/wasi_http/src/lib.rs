@@ -15,6 +15,7 @@ mod handler;
 mod hooks;
 mod instance;
 mod layer;
+mod outgoing;
 mod output;
 mod pool;
 mod probe;
@@ -37,7 +38,7 @@ pub use component::Program;
 pub use edgeweir_host_formats::outbound::Outbound;
 pub use exchange::RouteFields;
 pub use probe::Refused;
-pub use runtime::{Runtime, RuntimeOptions};
+pub use runtime::{Runtime, RuntimeOptions, Unopened};
 pub use spin::absent::is_absent;
 pub use stores::Kept;
 
@@ -64,7 +65,7 @@ pub struct Limits {
     /// Requests an instance handles before it is replaced.
     pub requests: usize,
     /// The longest nothing comes of the guest while it waits for nothing outside of it: to its response's head, and between
-    /// pieces of a body. So long a request of its own may take to its head, and tasks of an instance that is replaced.
+    /// pieces of a body. So long tasks of an instance that is replaced may take.
     pub timeout: Duration,
     /// The longest it may wait for the next layer's head, for a piece of its body or of the client's.
     pub idle: Duration,

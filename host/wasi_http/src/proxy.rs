@@ -1,8 +1,9 @@
 //! Proxies of wasi:http 0.2 (`wasi:http/incoming-handler`), as older toolchains make them.
 //!
 //! Each exchange has an instance of its own, as such components expect. What one sends by `outgoing-handler` to a host it was
-//! allowed goes there; anything else goes to the next layer, so that a proxy of the old kind is a filter like any other. In an
-//! application of Spin it is an end: anything else is denied.
+//! allowed goes there; what it sends to the host that the client asked goes to the next layer, so that a proxy of the old kind is a
+//! filter like any other, but in an application of Spin, where it is an end. Anything else is denied: what is meant for another
+//! host, credentials in it, is nothing for this one's origin.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -144,7 +145,8 @@ impl Layer for Proxy {
             Err(error) => return Err(error.to_string().into()),
         };
         let loaded = self.loaded.clone();
-        let quiet = exchange.quiet.clone();
+        let instance = store.data().instance.clone();
+        let dying = instance.clone();
         let running = tokio::spawn(async move {
             let _place = place;
             let handler = bound.wasi_http_incoming_handler();
@@ -183,7 +185,7 @@ impl Layer for Proxy {
             }
             store.data_mut().flush();
             if let Err(error) = ended {
-                quiet.trap();
+                dying.die();
                 let message = format!("{error:?}");
                 tracing::error!(plugin = %loaded.plugin.name, "the guest trapped: {message}");
                 loaded.meter.trap("handle", message);
@@ -197,6 +199,12 @@ impl Layer for Proxy {
             () = exchange.quiet.over() => return Ok(too_late()),
         };
         match answer {
+            // RFC 9110 §15.2: an interim response, and a switch of protocols, is no answer.
+            Ok(Ok(response)) if response.status().is_informational() => {
+                let status = response.status().as_u16();
+                tracing::error!(plugin = %plugin.name, "the guest answered with the interim status {status}");
+                Ok(plain(StatusCode::BAD_GATEWAY, "a filter failed\n"))
+            }
             Ok(Ok(response)) => {
                 if !forwarded() {
                     self.loaded.meter.answered.fetch_add(1, Ordering::Relaxed);
@@ -204,7 +212,7 @@ impl Layer for Proxy {
                 let meter = self.loaded.meter.clone();
                 Ok(response.map(|body| {
                     let answering = Answering {
-                        body: Unbroken::new(body, exchange.quiet.clone()),
+                        body: Unbroken::new(body, instance),
                         meter,
                         _running: running,
                     };
@@ -212,8 +220,13 @@ impl Layer for Proxy {
                 }))
             }
             Ok(Err(code)) => Err(format!("the filter answered with {code:?}").into()),
-            // The sender went with the store: the guest trapped, or ended without an answer.
-            Err(_) => without_guest(saved).await,
+            // The sender went with the store: the guest trapped, which was told, or ended without an answer.
+            Err(_) => {
+                if !instance.is_dead() {
+                    tracing::error!(plugin = %plugin.name, "the guest returned without `response-outparam.set`");
+                }
+                without_guest(saved).await
+            }
         }
     }
 }

@@ -1,10 +1,7 @@
 //! How long a guest keeps an exchange waiting. What it waits for itself, of the layers below or of the client, is not its doing.
 
 use std::sync::Arc;
-use std::sync::atomic::{
-    AtomicBool, AtomicU64, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use edgeweir_host_chain::Silence;
@@ -21,9 +18,10 @@ pub(crate) struct Quiet {
     moved: AtomicU64,
     outside: AtomicUsize,
     left: watch::Sender<bool>,
-    trapped: AtomicBool,
     timeout: Duration,
     pub(crate) idle: Duration,
+    /// The longest bound of a wait outside, milliseconds.
+    longest: AtomicU64,
 }
 
 impl Quiet {
@@ -31,9 +29,9 @@ impl Quiet {
     pub(crate) fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
             left: watch::Sender::new(false),
-            trapped: AtomicBool::new(false),
             timeout: limits.timeout,
             idle: limits.idle,
+            longest: AtomicU64::new(milliseconds(limits.idle)),
             began: Instant::now(),
             moved: AtomicU64::new(0),
             outside: AtomicUsize::new(0),
@@ -42,7 +40,7 @@ impl Quiet {
 
     /// Something moved.
     pub(crate) fn broken(&self) {
-        let at = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let at = milliseconds(self.began.elapsed());
         self.moved.fetch_max(at, Relaxed);
     }
 
@@ -57,9 +55,20 @@ impl Quiet {
         Outside(self.clone())
     }
 
+    /// As [`Quiet::outside`], for something with a bound of its own.
+    pub(crate) fn outside_for(self: &Arc<Self>, most: Duration) -> Outside {
+        self.longest.fetch_max(milliseconds(most), Relaxed);
+        self.outside()
+    }
+
+    /// The longest anything outside may be waited for.
+    fn longest(&self) -> Duration {
+        Duration::from_millis(self.longest.load(Relaxed)) + GRACE
+    }
+
     /// Whether the guest itself is waited for: nothing outside is, or for longer than there is anything to come.
     pub(crate) fn is_the_guests(&self) -> bool {
-        self.outside.load(Relaxed) == 0 || self.since().elapsed() >= self.idle + GRACE
+        self.outside.load(Relaxed) == 0 || self.since().elapsed() >= self.longest()
     }
 
     /// Nobody wants more of the response.
@@ -71,15 +80,6 @@ impl Quiet {
     pub(crate) async fn left(self: Arc<Self>) {
         // The sender is in `self`: the wait ends only so.
         let _ = self.left.subscribe().wait_for(|left| *left).await;
-    }
-
-    /// The guest of wasi:http 0.2 trapped: its bodies end here, and are not whole. To be said before its store is dropped.
-    pub(crate) fn trap(&self) {
-        self.trapped.store(true, Release);
-    }
-
-    pub(crate) fn is_trapped(&self) -> bool {
-        self.trapped.load(Acquire)
     }
 
     /// For one of the guest's bodies.
@@ -96,11 +96,15 @@ impl Quiet {
             } else if self.is_the_guests() {
                 return;
             } else {
-                let last = self.since() + self.idle + GRACE;
+                let last = self.since() + self.longest();
                 tokio::time::sleep_until(last.min(Instant::now() + self.timeout)).await;
             }
         }
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A wait for something outside.
@@ -160,5 +164,12 @@ mod tests {
         assert_eq!(seconds(&quiet).await, 80);
         let _for_ever = quiet.outside();
         assert_eq!(seconds(&quiet).await, 101);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_has_the_bound_it_names() {
+        let quiet = quiet();
+        let _for_ever = quiet.outside_for(Duration::from_secs(200));
+        assert_eq!(seconds(&quiet).await, 201);
     }
 }

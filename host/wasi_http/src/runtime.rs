@@ -1,6 +1,7 @@
 //! What all plugins share: the engine, its epoch ticker, the linker and the key-value store.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,24 @@ pub struct RuntimeOptions {
     pub databases: BTreeMap<String, Option<PathBuf>>,
 }
 
+/// What a runtime was to open and cannot: the context of the error.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Unopened {
+    /// The key-value store of this label.
+    Store(String),
+    /// The database of this label.
+    Database(String),
+}
+
+impl fmt::Display for Unopened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(label) => write!(f, "key-value store `{label}`"),
+            Self::Database(label) => write!(f, "database `{label}`"),
+        }
+    }
+}
+
 /// An engine with everything a component may import linked.
 pub struct Runtime {
     pub(crate) engine: Engine,
@@ -50,7 +69,7 @@ impl Runtime {
     /// Sets up an engine and its ticker; the ticker ends with the last user of the engine.
     ///
     /// # Errors
-    /// A cache folder or store file that cannot be used, by name.
+    /// A cache folder that cannot be used, by name; with [`Unopened`] as its context, a store or database.
     pub fn new(options: RuntimeOptions) -> anyhow::Result<Arc<Runtime>> {
         let mut config = Config::new();
         config.wasm_component_model_async(true);
@@ -75,18 +94,20 @@ impl Runtime {
         link(&mut linker).map_err(anyhow::Error::from)?;
         let mut stores = BTreeMap::new();
         for (label, kept) in &options.stores {
-            let store =
-                Stores::open(kept, label).with_context(|| format!("key-value store `{label}`"))?;
+            let store = Stores::open(kept, label);
+            let store = store.with_context(|| Unopened::Store(label.clone()))?;
             stores.insert(label.clone(), store);
         }
         if !stores.contains_key(LABEL) {
             let kept = options.store_path.map_or(Kept::Memory, Kept::File);
-            stores.insert(LABEL.to_owned(), Stores::open(&kept, LABEL)?);
+            let store = Stores::open(&kept, LABEL);
+            let store = store.with_context(|| Unopened::Store(LABEL.to_owned()))?;
+            stores.insert(LABEL.to_owned(), store);
         }
         let mut databases = BTreeMap::new();
         for (label, file) in &options.databases {
             let database = Database::new(file.as_deref());
-            let database = database.with_context(|| format!("database `{label}`"))?;
+            let database = database.with_context(|| Unopened::Database(label.clone()))?;
             databases.insert(label.clone(), database);
         }
         Ok(Arc::new(Self {
@@ -149,6 +170,7 @@ fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     wasmtime_wasi_http::p3::add_to_linker(linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
     crate::handler::add_to_linker(linker)?;
+    crate::outgoing::add_to_linker(linker)?;
     crate::spin::add_to_linker(linker)
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use edgeweir_host_chain::{Layer, Next, Request, Unreached, full};
 use edgeweir_host_wasi_http::{Limits, Plugin};
+use http_body::Body as _;
 use support::*;
 
 async fn filter_layer(limits: Limits) -> Arc<dyn Layer> {
@@ -138,9 +139,14 @@ async fn an_origin_that_was_not_reached_is_told_from_its_own_answer() {
         ("its own answer", None, 502, "false"),
         ("refused", Some(Unreached::Refused), 502, "true"),
         ("late", Some(Unreached::Timeout), 504, "true"),
+        ("full", Some(Unreached::Full), 503, "true"),
+        ("left alone", Some(Unreached::Unavailable), 503, "true"),
     ] {
         let chain = chain(&layer, move |_| async move {
-            let mut response = http::Response::builder().status(502).body(full("made"))?;
+            let mut response = http::Response::builder()
+                .status(502)
+                .header("proxy-status", "below; error=x")
+                .body(full("made"))?;
             if let Some(made) = made {
                 response.extensions_mut().insert(made);
             }
@@ -149,7 +155,67 @@ async fn an_origin_that_was_not_reached_is_told_from_its_own_answer() {
         let response = chain.run(get("/")).await.expect("a response");
         assert_eq!(response.status(), status, "{name}");
         assert_eq!(response.headers()["unreached"], unreached, "{name}");
+        assert_eq!(response.headers()["proxy-status"], "below; error=x");
         // A filter further out is told too.
         assert_eq!(response.extensions().get(), made.as_ref(), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_request_with_a_changed_field_is_otherwise_as_it_was() {
+    let layer = filter_layer(Limits::default()).await;
+    for (authority, status) in [
+        ("x", 200),
+        ("x:", 200),
+        ("[::1]:", 200),
+        ("[::1]:8080", 200),
+        // The host of the guest lets nobody write such a port.
+        ("x:99999", 400),
+    ] {
+        for method in ["GET", "DELETE", "POST"] {
+            let case = format!("{method} {authority}");
+            let chain = chain(&layer, move |request: Request| async move {
+                assert_eq!(request.headers()["changed"], "yes");
+                assert!(request.body().is_end_stream(), "content from nowhere");
+                let seen = request.uri().authority().map(ToString::to_string);
+                Ok(http::Response::new(full(seen.unwrap_or_default())))
+            });
+            let request = http::Request::builder()
+                .method(method)
+                .uri(format!("http://{authority}/changed"))
+                .body(edgeweir_host_chain::empty())
+                .expect("a request");
+            let (got, body) = exchange(&chain, request).await;
+            assert_eq!(got, status, "{case}: {body}");
+            if got == 200 {
+                assert_eq!(body, authority, "{case}");
+            }
+        }
+    }
+}
+
+/// Nothing failed that a filter could learn of: those who wait for what the one before asked for are not told that it did.
+#[tokio::test]
+async fn an_exchange_that_nobody_waits_for_ends_where_it_is() {
+    let layer = filter_layer(Limits::default()).await;
+    let seen = Seen::default();
+    let noted = seen.clone();
+    let chain = chain(&layer, move |request: Request| {
+        let path = request.uri().path().to_owned();
+        noted.0.lock().expect("not poisoned").push(path.clone());
+        async move {
+            if path == "/opening" {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+            }
+            Ok(http::Response::new(full(path)))
+        }
+    });
+    let leaving = tokio::spawn(chain.clone().run(get("/opening")));
+    seen.until("/opening", 1).await;
+    leaving.abort();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(
+        exchange(&chain, get("/wait-briefly")).await,
+        (200, "it did not open".into())
+    );
 }

@@ -151,6 +151,8 @@ async fn a_response_made_up_below_is_an_error_to_the_guest() {
         (Unreached::ConnectTimeout, "ErrorCode::ConnectionTimeout"),
         (Unreached::Closed, "ErrorCode::ConnectionTerminated"),
         (Unreached::Timeout, "ErrorCode::HttpResponseTimeout"),
+        (Unreached::Full, "ErrorCode::ConnectionLimitReached"),
+        (Unreached::Unavailable, "ErrorCode::DestinationUnavailable"),
     ] {
         let chain = chain(&layer, move |_| async move {
             let mut response = http::Response::builder()
@@ -292,6 +294,50 @@ async fn only_allowed_hosts_are_reached() {
         open.meter().expect("metered").snapshot().host_calls["client.send"],
         1
     );
+}
+
+/// Reads what comes on one connection until it ends, or a request is whole; then answers.
+async fn receiving() -> (String, tokio::task::JoinHandle<String>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let received = tokio::spawn(async move {
+        let (mut connection, _) = listener.accept().await.expect("a connection");
+        let mut all = Vec::new();
+        while !all.ends_with(b"0\r\n\r\n") {
+            let mut some = [0; 1024];
+            match connection.read(&mut some).await {
+                Ok(0) | Err(_) => break,
+                Ok(length) => all.extend_from_slice(&some[..length]),
+            }
+        }
+        let answer = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n";
+        let _ = connection.write_all(answer).await;
+        String::from_utf8_lossy(&all).into_owned()
+    });
+    (address, received)
+}
+
+#[tokio::test]
+async fn content_of_a_guests_own_request_arrives_whole_or_is_cut() {
+    for (path, whole) in [("/content", true), ("/half-content", false)] {
+        let (address, received) = receiving().await;
+        let layer = layer(Plugin {
+            allowed_outbound: vec![Outbound::authority(&address).unwrap()],
+            ..plugin()
+        })
+        .await;
+        let (status, body) = exchange(&hello(&layer), get(&format!("{path}?{address}"))).await;
+        assert_eq!(status, if whole { 200 } else { 500 }, "{path}: {body}");
+        let received = received.await.expect("a request");
+        assert!(
+            received.contains("transfer-encoding: chunked\r\n"),
+            "{path}: {received}"
+        );
+        assert!(received.contains("7\r\ncontent\r\n"), "{path}: {received}");
+        assert_eq!(received.ends_with("0\r\n\r\n"), whole, "{path}: {received}");
+    }
 }
 
 #[tokio::test]

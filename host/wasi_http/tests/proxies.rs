@@ -57,9 +57,12 @@ async fn a_proxy_answers_and_forwards() {
         text(response).await,
         "POST /forward/a?b host=example.test x-up=1 client=- body=sent"
     );
-    // Whom it may not reach itself, it reaches by the next layer.
+    // Whom it may not reach it does not reach by the next layer either: that is another host's.
     let (status, told) = exchange(&chain, get("/outside")).await;
-    assert_eq!((status, told.as_str()), (200, "status 200"));
+    assert_eq!(
+        (status, told.as_str()),
+        (200, "ErrorCode::HttpRequestDenied")
+    );
     // A guest goes on for a moment after its last byte.
     let until = Instant::now() + Duration::from_secs(10);
     let meter = loop {
@@ -70,7 +73,7 @@ async fn a_proxy_answers_and_forwards() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
-    assert_eq!((meter.exchanges, meter.answered, meter.traps), (3, 1, 0));
+    assert_eq!((meter.exchanges, meter.answered, meter.traps), (3, 2, 0));
     assert_eq!(meter.calls["handle"].calls, 3);
     assert!(meter.bytes_copied > meter.body_out, "{meter:?}");
     assert!(meter.instances >= 4, "one each, and one at the start");
@@ -114,6 +117,7 @@ async fn what_goes_wrong_costs_one_exchange() {
         ("a trap", "/trap", 500),
         ("no end", "/spin", 500),
         ("no answer", "/silent", 500),
+        ("an answer that is none", "/interim", 502),
         ("fine", "/", 200),
     ] {
         let began = Instant::now();

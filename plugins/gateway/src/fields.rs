@@ -39,7 +39,8 @@ pub(crate) fn to_origin(lines: Vec<Line>, scheme: &str, authority: Option<&str>)
     if !has(&kept, "x-forwarded-proto") {
         kept.push(("x-forwarded-proto".to_owned(), scheme.as_bytes().to_vec()));
     }
-    if let Some(client) = client {
+    // A host that appends the address itself has said it already.
+    if let Some(client) = client.filter(|client| !ends_with(&kept, client)) {
         kept.push(("x-forwarded-for".to_owned(), client.into_bytes()));
     }
     kept
@@ -76,6 +77,15 @@ fn has(lines: &[Line], name: &str) -> bool {
     lines
         .iter()
         .any(|(other, _)| other.eq_ignore_ascii_case(name))
+}
+
+/// Whether the last hop that `x-forwarded-for` names is this one.
+fn ends_with(lines: &[Line], client: &str) -> bool {
+    let last = lines
+        .iter()
+        .rfind(|(name, _)| name.eq_ignore_ascii_case("x-forwarded-for"));
+    last.and_then(|(_, value)| value.rsplit(|byte| *byte == b',').next())
+        .is_some_and(|hop| hop.trim_ascii() == client.as_bytes())
 }
 
 fn named_by_connection(lines: &[Line]) -> Vec<String> {
@@ -138,6 +148,26 @@ mod tests {
             ("x-forwarded-for", "192.0.2.7"),
         ]);
         assert_eq!(got, want);
+    }
+
+    #[test]
+    fn a_client_is_named_once() {
+        for (name, said, want) in [
+            ("by the host", "203.0.113.9, 192.0.2.7", 1),
+            ("as a hop before", "192.0.2.7, 203.0.113.9", 2),
+            ("as a part of another", "203.0.113.9, 1192.0.2.7", 2),
+        ] {
+            let got = to_origin(
+                lines(&[
+                    ("x-forwarded-for", said),
+                    ("spin-client-addr", "192.0.2.7:1"),
+                ]),
+                "http",
+                None,
+            );
+            let hops = got.iter().filter(|(name, _)| name == "x-forwarded-for");
+            assert_eq!(hops.count(), want, "{name}");
+        }
     }
 
     #[test]

@@ -116,7 +116,7 @@ fn from_origin(response: Response) -> Response {
     response
 }
 
-/// RFC 9110 §15.6.3, §15.6.5.
+/// RFC 9110 §15.6.3, §15.6.5; RFC 9209 §2.3.
 fn status_of(code: &ErrorCode) -> (u16, &'static str) {
     match code {
         ErrorCode::DnsTimeout
@@ -124,6 +124,9 @@ fn status_of(code: &ErrorCode) -> (u16, &'static str) {
         | ErrorCode::ConnectionReadTimeout
         | ErrorCode::ConnectionWriteTimeout
         | ErrorCode::HttpResponseTimeout => (504, "Gateway Timeout"),
+        ErrorCode::ConnectionLimitReached | ErrorCode::DestinationUnavailable => {
+            (503, "Service Unavailable")
+        }
         ErrorCode::HttpRequestBodySize(_) => (413, "Content Too Large"),
         _ => (502, "Bad Gateway"),
     }

@@ -13,8 +13,10 @@ pub(super) fn read(at: &At<'_>) -> Option<Cluster> {
     let fields = at.section();
     let name_at = fields.need("name")?;
     let name = name_at.placed(name_at.text()?);
-    if let Some(kind) = fields.get("type")
-        && let Some(text) = kind.word()
+    let kind = fields.get("type");
+    let word = kind.as_ref().and_then(|kind| kind.word());
+    let fixed = matches!(word.as_deref(), None | Some("STATIC" | "0"));
+    if let (Some(kind), Some(text)) = (kind, word)
         && !matches!(
             text.as_str(),
             "STATIC" | "STRICT_DNS" | "LOGICAL_DNS" | "0" | "1" | "2"
@@ -70,7 +72,7 @@ pub(super) fn read(at: &At<'_>) -> Option<Cluster> {
     }
     let tls = fields.get("transport_socket").and_then(|at| tls(&at));
     let connect_timeout = fields.get("connect_timeout").and_then(|at| at.duration());
-    let endpoints = endpoints::read(&fields);
+    let endpoints = endpoints::read(&fields, fixed);
     endpoints::balancing(&fields, endpoints.len() > 1);
     health::ejection(&fields);
     let bounds = health::bounds(&fields, http2);

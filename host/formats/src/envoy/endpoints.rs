@@ -1,9 +1,11 @@
 //! The endpoints of a cluster, and how requests are spread over them: here each goes to the one with fewer requests in flight of
 //! two drawn at random.
 
+use std::net::IpAddr;
+
 use super::host_port;
-use crate::Placed;
 use crate::section::{At, Section};
+use crate::{Level, Placed};
 
 /// What chooses among endpoints, beside `lb_policy`.
 const BALANCING: &[&str] = &[
@@ -15,7 +17,8 @@ const BALANCING: &[&str] = &[
     "round_robin_lb_config",
 ];
 
-pub(super) fn read(fields: &Section<'_>) -> Vec<Placed<String>> {
+/// `fixed` are those of a cluster whose endpoints are addresses, not names.
+pub(super) fn read(fields: &Section<'_>, fixed: bool) -> Vec<Placed<String>> {
     let Some(assignment) = fields.need("load_assignment") else {
         return Vec::new();
     };
@@ -47,7 +50,7 @@ pub(super) fn read(fields: &Section<'_>) -> Vec<Placed<String>> {
             let one = at.section();
             one.without_effect(&["metadata"]);
             let weight = one.get("load_balancing_weight");
-            if let Some(endpoint) = endpoint(&one) {
+            if let Some(endpoint) = endpoint(&one, fixed) {
                 found.push(endpoint);
                 weights.push(weight);
             }
@@ -57,7 +60,7 @@ pub(super) fn read(fields: &Section<'_>) -> Vec<Placed<String>> {
     found
 }
 
-fn endpoint(one: &Section<'_>) -> Option<Placed<String>> {
+fn endpoint(one: &Section<'_>, fixed: bool) -> Option<Placed<String>> {
     if let Some(status) = one.get("health_status")
         && status
             .word()
@@ -82,6 +85,12 @@ fn endpoint(one: &Section<'_>) -> Option<Placed<String>> {
         }
     }
     let (host, port, at) = endpoint.need("address").and_then(|at| host_port(&at))?;
+    if fixed && host.parse::<IpAddr>().is_err() {
+        let message = format!(
+            "Envoy does not start with the name \"{host}\" in a cluster of type STATIC: STRICT_DNS and LOGICAL_DNS take names"
+        );
+        at.say(Level::Warning, "refused", message);
+    }
     let host = if host.contains(':') {
         format!("[{host}]")
     } else {

@@ -13,6 +13,7 @@ use crate::outbound::Outbound;
 use crate::remote::Remote;
 use crate::route::Segments;
 use crate::section::{At, Notes, Section};
+use crate::written::choices;
 use crate::yaml::Value;
 use crate::{Finding, Level, Placed, tree};
 
@@ -328,11 +329,8 @@ fn trigger(
         match parts.get(&name) {
             Some(part) => part.component.clone(),
             None => {
-                let there: Vec<_> = parts.keys().map(|it| format!("\"{it}\"")).collect();
-                at.error(format!(
-                    "there is no [component.{name}]; there are {}",
-                    there.join(", ")
-                ));
+                let there = choices(parts.keys());
+                at.error(format!("there is no [component.{name}]; there {there}"));
                 None
             }
         }

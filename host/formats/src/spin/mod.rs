@@ -107,13 +107,16 @@ pub fn read(text: &str, given: &BTreeMap<String, String>) -> (Application, Vec<F
     manifest::read(text, given)
 }
 
+/// Before the name of a variable in an environment.
+pub const VARIABLES: &str = "SPIN_VARIABLE_";
+
 /// The variables that an environment sets: `SPIN_VARIABLE_NAME=value`.
 pub fn variables_of(
     environment: impl Iterator<Item = (String, String)>,
 ) -> BTreeMap<String, String> {
     environment
         .filter_map(|(name, value)| {
-            let name = name.strip_prefix("SPIN_VARIABLE_")?;
+            let name = name.strip_prefix(VARIABLES)?;
             Some((name.to_ascii_lowercase(), value))
         })
         .collect()

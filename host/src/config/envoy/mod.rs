@@ -77,9 +77,32 @@ fn translate(bootstrap: &Bootstrap, config: &mut Config) -> Result<(), ConfigErr
     for listener in &bootstrap.listeners {
         let names = filters(listener, config)?;
         let made = made(listener, &names);
+        one_address(&made, config);
         config.listeners.push(made);
     }
     Ok(())
+}
+
+/// Each listener has an address of its own, as in Envoy.
+fn one_address(listener: &Listener, config: &mut Config) {
+    let listen = &listener.listen;
+    let address = listen.get_ref().0;
+    let mut others = config.listeners.iter();
+    if let Some(other) = others.find(|it| it.listen.get_ref().0 == address)
+        && address.port() != 0
+    {
+        let message = format!(
+            "listener \"{}\" has {address} already",
+            other.name.get_ref()
+        );
+        config.notes.push(Finding {
+            level: Level::Error,
+            code: "invalid",
+            path: "static_resources.listeners.address".to_owned(),
+            span: listen.span(),
+            message,
+        });
+    }
 }
 
 /// The longest time for which nothing may move of a stream, of any listener's, milliseconds.

@@ -3,6 +3,7 @@
 //! A component is a filter; as middleware it is one for each component behind it, with what it inherits of that one. The
 //! component of a route stands at the end of its chain and has nothing behind it.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use edgeweir_host_formats::action::{Action, Edits, Respond};
 use edgeweir_host_formats::remote::Remote;
 use edgeweir_host_formats::route::{HostPattern, Match, PathMatch, VirtualHost};
 use edgeweir_host_formats::spin::{self, Application, Component, Runtime, Service, Store};
+use edgeweir_host_formats::written::{choices, meant};
 use edgeweir_host_formats::{Finding, Level};
 use http::StatusCode;
 use toml::Spanned;
@@ -18,13 +20,15 @@ use crate::sources::{linked_place, place};
 
 use super::{
     Address, Config, ConfigError, Filter, Grants, Link, Linked, Listener, Options, Source, Way,
-    Ways,
+    Ways, text_of,
 };
 
 /// Where `spin up` listens.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3000);
 /// The store there always is.
 const DEFAULT: &str = "default";
+/// Before the name of a variable that the command line gives.
+const OPTION: &str = "--variable ";
 
 /// Reads a manifest, and the runtime configuration if there is one.
 pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Config, ConfigError> {
@@ -32,7 +36,7 @@ pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Conf
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let mut given = spin::variables_of(environment);
-    let of_environment: Vec<String> = given.keys().cloned().collect();
+    let variables = given_by(given.keys(), options);
     given.extend(options.variables.iter().cloned());
     let (application, findings) = spin::read(&text, &given);
     let source = Source {
@@ -40,8 +44,15 @@ pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Conf
         text,
     };
     let mut config = Config::bare(source, findings);
+    config.given.variables = variables;
+    config.given.state_dir = options.state_dir.is_some();
+    check_variables(&mut config)?;
     let mut runtime = match &options.runtime_config {
-        Some(file) => runtime(file, options)?,
+        Some(file) => {
+            let (runtime, source) = runtime(file, options)?;
+            config.given.runtime = Some(source);
+            runtime
+        }
         None => Runtime::default(),
     };
     if options.state_dir.is_some() {
@@ -51,7 +62,6 @@ pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Conf
     if options.refuses(&config.notes) {
         return Err(options.refusal(&config));
     }
-    check_variables(&of_environment, &config, options)?;
     translate(&application, &mut config, options);
     if options.refuses(&config.notes) {
         return Err(options.refusal(&config));
@@ -59,34 +69,56 @@ pub(super) fn parse(file: &Path, text: String, options: &Options) -> Result<Conf
     Ok(config)
 }
 
+/// Who gives which variable: an option goes before the environment.
+fn given_by<'a>(
+    environment: impl Iterator<Item = &'a String>,
+    options: &Options,
+) -> BTreeMap<String, String> {
+    let variable = |name: &String| {
+        let upper = name.to_ascii_uppercase();
+        (name.clone(), format!("{}{upper}", spin::VARIABLES))
+    };
+    let mut all: BTreeMap<String, String> = environment.map(variable).collect();
+    let option = |(name, _): &(String, String)| (name.clone(), format!("{OPTION}{name}"));
+    all.extend(options.variables.iter().map(option));
+    all
+}
+
 /// A value for a variable that the manifest does not have would be lost: an error of the command line, and a warning of
 /// the environment, which other applications may have set.
-fn check_variables(
-    of_environment: &[String],
-    config: &Config,
-    options: &Options,
-) -> Result<(), ConfigError> {
-    let is_there = |name: &str| config.source.place_of(&["variables", name]).is_some();
-    let mut given = options.variables.iter();
-    if let Some((name, _)) = given.find(|(name, _)| !is_there(name)) {
-        let message =
-            format!("`--variable {name}=…`: there is no variable `{name}` in [variables]");
-        return Err(ConfigError::file(&config.source.file, message));
-    }
-    for name in of_environment.iter().filter(|name| !is_there(name)) {
-        tracing::warn!(
-            "SPIN_VARIABLE_{}: there is no variable `{name}` in [variables] of {}",
-            name.to_ascii_uppercase(),
-            config.source.file.display()
+fn check_variables(config: &mut Config) -> Result<(), ConfigError> {
+    // What is no TOML is refused for that.
+    let Some(there) = config.source.names_in("variables") else {
+        return Ok(());
+    };
+    for (name, by) in &config.given.variables {
+        if there.contains(name) {
+            continue;
+        }
+        let mut message = format!(
+            "there is no variable `{name}` in [variables]; there {}",
+            choices(&there)
         );
+        if let Some(meant) = meant(name, there.iter().map(String::as_str)) {
+            message.push_str(&format!(": `{meant}` may be meant"));
+        }
+        if by.starts_with(OPTION) {
+            return Err(ConfigError::option(&config.source.file, by, message));
+        }
+        config.notes.push(Finding {
+            level: Level::Warning,
+            code: "variable",
+            path: by.clone(),
+            span: 0..0,
+            message,
+        });
     }
     Ok(())
 }
 
 /// A runtime configuration; the files it names are beside it.
-fn runtime(file: &Path, options: &Options) -> Result<Runtime, ConfigError> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| ConfigError::file(file, format!("cannot be read: {error}")))?;
+fn runtime(file: &Path, options: &Options) -> Result<(Runtime, Source), ConfigError> {
+    let text = text_of(file)?;
     let (mut runtime, findings) = spin::read_runtime(&text);
     let source = Source {
         file: file.to_owned(),
@@ -114,7 +146,7 @@ fn runtime(file: &Path, options: &Options) -> Result<Runtime, ConfigError> {
     for path in stores.chain(databases).chain(&mut runtime.state) {
         *path = folder.join(&*path);
     }
-    Ok(runtime)
+    Ok((runtime, source))
 }
 
 /// Puts what has no file of its own where Spin has it in its state folder, and into none without one.

@@ -20,6 +20,9 @@ use crate::{problem, time};
 /// A response made as a whole, because its origin declared a small one, is streamed after all beyond this many bytes.
 const GATHERED: usize = 1 << 20;
 
+/// What `edgeweir run` says where the client left, or was given up, before there was a response.
+const CALLED_OFF: &str = "the exchange was called off";
+
 /// Serves one request: what a component exports as `wasi:http/handler`.
 pub async fn handle<F: Configured>(
     request: Request,
@@ -164,6 +167,10 @@ async fn serve(instance: Rc<Instance>, request: Request) -> Result<Response, Err
     };
     let outcome = match handler::handle(request).await {
         Ok(response) => pass_response(&session, response, is_head).await,
+        // Nothing failed that the filter ought to learn of: the exchange ends where it is.
+        Err(ErrorCode::InternalError(Some(why))) if why == CALLED_OFF => {
+            return Err(ErrorCode::ConnectionTerminated);
+        }
         Err(code) => Err(match session.cut_reply() {
             Some(reply) => reply,
             None => pass_reply(&session, problem::no_response(&code), is_head).await,
@@ -188,6 +195,10 @@ async fn pass_request(
     let same_line = line == line_of(&head);
     // Content that shows only when it is read: the filter has decided without it.
     let bodiless = head.bodiless && declared.is_none();
+    if bodiless {
+        // RFC 9110 §10.1.1: there is no 100-continue expectation in a request without content.
+        head.fields.remove("expect");
+    }
     if body == Body::Pass && !bodiless && same_line && head.fields.changed().is_empty() {
         return Ok(request);
     }
@@ -200,7 +211,11 @@ async fn pass_request(
         body => Pump::new(session.clone(), Side::Request, body, incoming).stream(),
     };
     let (request, _sent) = Request::new(section, contents, trailers, options);
-    message::set_line(&request, &head).map_err(refused)?;
+    message::set_line(&request, &head).map_err(|why| match same_line {
+        // It is the client's own.
+        true => problem::problem(400, "Bad Request", why.text()),
+        false => refused(why),
+    })?;
     Ok(request)
 }
 

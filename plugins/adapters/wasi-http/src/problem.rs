@@ -22,10 +22,11 @@ pub(crate) fn problem(status: u16, title: &str, detail: &str) -> Reply {
     )
 }
 
-/// What a client is told when the next handler gave no response. A 502 or 504 says that the origin was not reached.
+/// What a client is told when the next handler gave no response. A 502, 503 or 504 says that the origin was not reached.
 pub(crate) fn no_response(code: &ErrorCode) -> Reply {
     let status = status_of(code);
     let title = match status {
+        503 => "Service Unavailable",
         504 => "Gateway Timeout",
         413 => "Content Too Large",
         _ => "Bad Gateway",
@@ -36,7 +37,7 @@ pub(crate) fn no_response(code: &ErrorCode) -> Reply {
 }
 
 /// RFC 9110 §15.6.3, §15.6.5: 504 when the answer did not come in time, 502 for everything else that went wrong further
-/// in; a request that was too large for it is the client's.
+/// in; a request that was too large for it is the client's. RFC 9209 §2.3: 503 where nobody was asked.
 pub(crate) fn status_of(code: &ErrorCode) -> u16 {
     match code {
         ErrorCode::DnsTimeout
@@ -44,6 +45,7 @@ pub(crate) fn status_of(code: &ErrorCode) -> u16 {
         | ErrorCode::ConnectionReadTimeout
         | ErrorCode::ConnectionWriteTimeout
         | ErrorCode::HttpResponseTimeout => 504,
+        ErrorCode::ConnectionLimitReached | ErrorCode::DestinationUnavailable => 503,
         ErrorCode::HttpRequestBodySize(_) => 413,
         _ => 502,
     }
@@ -83,6 +85,20 @@ mod tests {
                 ErrorCode::ConnectionReadTimeout,
                 504,
                 "no response: connection-read-timeout",
+                true,
+            ),
+            (
+                "overloaded",
+                ErrorCode::ConnectionLimitReached,
+                503,
+                "no response: connection-limit-reached",
+                true,
+            ),
+            (
+                "left alone",
+                ErrorCode::DestinationUnavailable,
+                503,
+                "no response: destination-unavailable",
                 true,
             ),
             (

@@ -10,7 +10,7 @@ use edgeweir_filter::{
 const LONG: Duration = Duration::from_secs(20);
 
 struct Paths {
-    /// Opened by the path `/open`.
+    /// Opened by the path `/open`, and by any response to `/opening`.
     gate: Gate,
 }
 
@@ -59,6 +59,10 @@ impl Exchange for One {
                 self.gate.open();
                 Step::Reply(Reply::new(200, &[], "opened it"))
             }
+            "/changed" => {
+                head.fields.set("changed", "yes");
+                Step::Forward(Body::Pass)
+            }
             "/onward" => Step::Do(Effect::Fetch(onward("/first", &self.authority))),
             _ => Step::Forward(Body::Pass),
         }
@@ -85,6 +89,10 @@ impl Exchange for One {
         let tasks = match self.path.as_str() {
             "/task" => 1,
             "/tasks" => 80,
+            "/opening" => {
+                self.gate.open();
+                0
+            }
             "/onward" => {
                 head.fields.set("first", self.first.clone());
                 0

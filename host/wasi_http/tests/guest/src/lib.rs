@@ -141,6 +141,27 @@ impl Guest for Component {
                 Ok(response) => Ok(text(200, &response.get_status_code().to_string())),
                 Err(error) => Ok(text(200, &format!("{error:?}"))),
             },
+            // GET with content, of which nobody says the length; whole, or cut by a trap.
+            "/content" | "/half-content" => {
+                let (mut to, content) = wit_stream::new();
+                let (_, trailers) = wit_future::new(|| Ok(None));
+                let (request, _) = Request::new(Fields::new(), Some(content), trailers, None);
+                let _ = request.set_scheme(Some(&wasi::http::types::Scheme::Http));
+                let _ = request.set_authority(Some(query));
+                let _ = request.set_path_with_query(Some("/"));
+                let half = path == "/half-content";
+                wit_bindgen::spawn_local(async move {
+                    to.write_all(b"content".to_vec()).await;
+                    if half {
+                        wasi::clocks::monotonic_clock::wait_for(200_000_000).await;
+                        panic!("the guest was told to panic in the middle of a request");
+                    }
+                });
+                match client::send(request).await {
+                    Ok(response) => Ok(text(200, &response.get_status_code().to_string())),
+                    Err(error) => Ok(text(200, &format!("{error:?}"))),
+                }
+            }
             "/store" => Ok(store(query).await),
             "/panic" => panic!("the guest was told to panic"),
             "/panic-later" => {

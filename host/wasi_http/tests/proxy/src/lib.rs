@@ -21,6 +21,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Proxy {
                 std::hint::black_box(0);
             },
             "silent" => {}
+            "interim" => answer(out, 101, &[], b""),
             "trap-later" => {
                 let response = OutgoingResponse::new(Fields::new());
                 let body = response.body().unwrap();
