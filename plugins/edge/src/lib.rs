@@ -135,7 +135,10 @@ impl<'de> Visitor<'de> for EntryVisitor {
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Entry, M::Error> {
         let empty = || M::Error::custom("an empty object: name a filter, like {\"cache\": {}}");
-        let entry = match map.next_key::<Name>()?.ok_or_else(empty)? {
+        // As a text: what is wrong further in is told below it.
+        let name = map.next_key::<String>()?.ok_or_else(empty)?;
+        let name = Name::deserialize(serde::de::value::StrDeserializer::new(&name))?;
+        let entry = match name {
             Name::Cache => Entry::Cache(map.next_value()?),
             Name::Compress => Entry::Compress(map.next_value()?),
             Name::Minify => Entry::Minify(map.next_value()?),
