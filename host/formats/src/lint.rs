@@ -230,7 +230,9 @@ fn clusters(facts: &Facts, part: &Part<'_>, findings: &mut Vec<Finding>) {
         let Some(to) = part.config[section][name].as_str() else {
             continue;
         };
-        if to.is_empty() || facts.reaches.iter().any(|known| known == to) {
+        let reached = authority(to);
+        let known = |known: &String| known == to || (facts.component && *known == reached);
+        if to.is_empty() || facts.reaches.iter().any(known) {
             continue;
         }
         let (what, there) = if facts.component {
@@ -250,6 +252,17 @@ fn clusters(facts: &Facts, part: &Part<'_>, findings: &mut Vec<Finding>) {
             format!("{what} \"{to}\": add it to the {there} ({known})"),
         ));
     }
+}
+
+/// The `host:port` of a store that a URL names, as `redis://name:password@host/0` does; anything else as it is.
+fn authority(to: &str) -> String {
+    let Some(("redis" | "rediss", rest)) = to.split_once("://") else {
+        return to.to_owned();
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let port = host.rsplit(']').next().unwrap_or_default().contains(':');
+    format!("{host}{}", if port { "" } else { ":6379" })
 }
 
 /// Bodies a filter holds back whole must find room.
@@ -439,6 +452,36 @@ mod tests {
             json!({ "filters": ["ratelimit", { "cache": {} }, "compress", "minify"] }),
         );
         assert_eq!(told(&[edge]), []);
+    }
+
+    #[test]
+    fn a_store_at_a_url_is_reached_by_its_host_and_port() {
+        let to = |to: &str, component| Facts {
+            component,
+            reaches: ["127.0.0.1:7399", "redis.test:6379"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..facts("ratelimit", json!({ "store": { "to": to } }))
+        };
+        for good in [
+            "127.0.0.1:7399",
+            "redis://127.0.0.1:7399",
+            "rediss://name:pass@127.0.0.1:7399/0",
+            "redis://redis.test",
+        ] {
+            assert_eq!(told(&[to(good, true)]), [], "{good}");
+        }
+        for bad in [
+            "redis://127.0.0.1:7398",
+            "redis://127.0.0.1",
+            "redis://[::1]",
+        ] {
+            let missing = [("missing-cluster", Level::Error)];
+            assert_eq!(told(&[to(bad, true)]), missing, "{bad}");
+        }
+        // A module's cluster is a name.
+        let named = told(&[to("redis://127.0.0.1:7399", false)]);
+        assert_eq!(named, [("missing-cluster", Level::Error)]);
     }
 
     #[test]
